@@ -1,0 +1,80 @@
+"""What every Config shares: strict, frozen, unknown keys refused, and each field declared *identity* or *execution*.
+
+Identity fields change what is made and go into digests; execution fields change how (batch, device, output place) and do not.
+A `location` is an identity field that holds a path: digests see what the path holds, never where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+Role = Literal["identity", "execution", "location"]
+
+
+class Config(BaseModel):
+    """Base of all Configs."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def identity(default: Any = ..., **constraints: Any) -> Any:
+    """A field that changes what is made."""
+    return _field("identity", default, constraints)
+
+
+def execution(default: Any = ..., **constraints: Any) -> Any:
+    """A field that changes how, not what."""
+    return _field("execution", default, constraints)
+
+
+def location(default: Any = ..., **constraints: Any) -> Any:
+    """A path or model name: relative to the recipe; digests take what it holds."""
+    return _field("location", default, constraints)
+
+
+def _field(role: Role, default: Any, constraints: dict[str, Any]) -> Any:
+    factory = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(json_schema_extra={"role": role}, **factory, **constraints)
+
+
+def role_of(field: FieldInfo) -> Role | None:
+    """The declared role of a field; None for a field that holds another Config."""
+    extra = field.json_schema_extra
+    role = extra.get("role") if isinstance(extra, dict) else None
+    return role if role in {"identity", "execution", "location"} else None  # type: ignore[return-value]
+
+
+def walk(config: Config, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Role | None, Any]]:
+    """Every leaf of a Config tree: its path, role and value; Configs inside mappings and lists are walked too."""
+    for name, field in type(config).model_fields.items():
+        yield from _walk_value(getattr(config, name), role_of(field), (*path, name))
+
+
+def _walk_value(value: Any, role: Role | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Role | None, Any]]:
+    if isinstance(value, Config):
+        yield from walk(value, path)
+    elif isinstance(value, dict) and any(isinstance(item, Config) for item in value.values()):
+        for key, item in value.items():
+            yield from _walk_value(item, role, (*path, str(key)))
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, Config) for item in value):
+        for number, item in enumerate(value):
+            yield from _walk_value(item, role, (*path, str(number)))
+    else:
+        yield path, role, value
+
+
+def identity_of(config: Config, content_of: Callable[[tuple[str, ...], str], str]) -> dict[str, Any]:
+    """The identity fields as nested mappings; `content_of(path, value)` says what a location holds (a digest)."""
+    tree: dict[str, Any] = {}
+    for path, role, value in walk(config):
+        if role == "execution" or value is None:
+            continue
+        node = tree
+        for step in path[:-1]:
+            node = node.setdefault(step, {})
+        node[path[-1]] = content_of(path, value) if role == "location" else value
+    return tree

@@ -1,0 +1,60 @@
+"""Every error that synthforge raises on purpose; anything else that escapes is a bug.
+
+    SynthforgeError
+    ├── RequestError         the request was wrong and nothing was started           exit status 2
+    │   ├── RecipeError      mistakes in a recipe, all of them at once
+    │   ├── DatasetError     a folder, shard or image is not what it should be
+    │   ├── ModelError       a model is missing, of another kind, or not safetensors
+    │   └── PlaceError       a place can't be read or written
+    └── WorkError            the work was started and failed; run again to go on      exit status 1
+        ├── ShardFailed      one shard could not be made
+        └── StorageFailed    storage failed while working (disk full, store unreachable)
+
+A message is one line: what is wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class SynthforgeError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_status = 1
+
+
+class RequestError(SynthforgeError):
+    """The request was wrong; nothing was started."""
+
+    exit_status = 2
+
+
+class RecipeError(RequestError):
+    """One or more mistakes in a recipe; `problems` holds one line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class DatasetError(RequestError):
+    """A dataset folder, shard, sample or image is not what it should be."""
+
+
+class ModelError(RequestError):
+    """A model is missing, of another kind than asked for, or stored as something other than safetensors."""
+
+
+class PlaceError(RequestError):
+    """A place (path or address) can't be read or written."""
+
+
+class WorkError(SynthforgeError):
+    """The work was started and failed; what was finished stays and a rerun goes on from there."""
+
+
+class ShardFailed(WorkError):
+    """One shard could not be made."""
+
+
+class StorageFailed(WorkError):
+    """Storage failed while working."""

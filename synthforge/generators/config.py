@@ -1,0 +1,150 @@
+"""The Config of each kind of generator and of sampling, with no heavy import: `recipe check` loads no torch."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from synthforge.config import Config, execution, identity, location
+from synthforge.generators.protocol import Capabilities
+from synthforge.training.config import AugmentConfig, LoopConfig
+
+if TYPE_CHECKING:
+    from synthforge.generators.protocol import Generator
+
+
+class SchedulerConfig(Config):
+    """A diffusers scheduler by its class name."""
+
+    name: str = identity()
+    """For example EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler."""
+    arguments: dict[str, str | int | float | bool] = identity(dict)
+    """Overrides of the configuration that was saved with the model."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in scheduler_names():
+            import difflib
+
+            close = difflib.get_close_matches(name, scheduler_names(), n=1, cutoff=0.5)
+            raise ValueError(f"diffusers has no scheduler {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        return name
+
+
+class SamplingConfig(Config):
+    """How each image is drawn from the generator."""
+
+    seed: int = identity(0, ge=0, lt=2**63)
+    """Everything random follows from this and a sample's number."""
+    steps: int = identity(18, ge=1, le=1000)
+    """Denoising steps."""
+    guidance: list[float] = identity(lambda: [1.0], min_length=1, max_length=64)
+    """Guidance levels; each sample draws one. 1 is no guidance; higher is clearer and less varied."""
+    resolution: int | None = identity(None, ge=8, le=4096)
+    """Height and width in pixels; nothing means what the model was made for."""
+    scheduler: SchedulerConfig | None = None
+    """Nothing means the scheduler that was saved with the model."""
+    attempts: int = identity(3, ge=1, le=10)
+    """How often a sample that comes out blank or not finite is tried before it is left out."""
+
+    @field_validator("guidance")
+    @classmethod
+    def _levels_in_range(cls, levels: list[float]) -> list[float]:
+        if any(not 0 <= level <= 100 for level in levels):
+            raise ValueError("guidance levels lie between 0 and 100")
+        if len(set(levels)) != len(levels):
+            raise ValueError("a guidance level stands twice; levels are drawn with equal chances")
+        return levels
+
+
+class PixelConfig(Config):
+    """Our own small diffusion pipeline for 8 to 64 px, conditioned on class labels; made by `synthforge fit`."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(text=False, class_label=True, image=True)
+
+    kind: Literal["pixel"] = identity()
+    """The kind of generator."""
+    model: str = location()
+    """Folder that `synthforge fit` wrote, `builtin:digits/generator`, or a hub id."""
+    revision: str | None = identity(None)
+    """Hub revision; resolved to its commit once."""
+    guide: Literal["unconditional", "less_trained"] = identity("unconditional")
+    """What guidance moves away from: the model without its label (Ho and Salimans 2022, arXiv 2207.12598), or a less
+    trained copy of itself (autoguidance, Karras et al. 2024, arXiv 2406.02507), if one was saved."""
+    dtype: Literal["float32", "bfloat16", "float16"] = identity("float32")
+    """Precision of the weights and of sampling."""
+    compile: bool = execution(True)
+    """Compile the network on CUDA; nothing is compiled on a CPU."""
+
+    def build(self, sampling: SamplingConfig, device: str) -> Generator:
+        """Load the model onto a device (`auto`, `cpu`, `cuda`, `cuda:1`, ...); raises ModelError."""
+        from synthforge.generators.pixel.generator import PixelGenerator
+
+        return PixelGenerator.load(self, sampling, device)
+
+    def files(self) -> Any:
+        """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
+        from synthforge.generators.weights import find_model
+
+        return find_model(self.model, self.revision)
+
+
+GeneratorConfig = PixelConfig
+"""The union of all kinds; one so far."""
+
+
+class PixelFitConfig(Config):
+    """How a pixel pipeline is fitted; every field can be given as `--set path=value`."""
+
+    resolution: int | None = identity(None, ge=8, le=64, multiple_of=4)
+    """Height and width in pixels; nothing means the images' own size, rounded down to a multiple of 4, at most 64."""
+    channels: Literal[1, 3] | None = identity(None)
+    """1 grey, 3 colour; nothing means what the images are."""
+    per_class: int | None = identity(None, ge=1)
+    """Use only the first so many images of each class, and no validation images at all; nothing means the whole fit part."""
+    objective: Literal["edm", "flow"] = identity("edm")
+    """EDM preconditioning (Karras et al. 2022, arXiv 2206.00364) or flow matching (Lipman et al. 2022, arXiv 2210.02747)."""
+    body: Literal["auto", "mlp", "unet"] = identity("auto")
+    """The network's kind; `auto` is an MLP to 12 px and a U-Net above."""
+    width: int | None = identity(None, ge=8, le=4096, multiple_of=8)
+    """The network's width; nothing means what suits the resolution."""
+    depth: int | None = identity(None, ge=1, le=64)
+    """The network's depth; nothing means what suits the resolution."""
+    dropout: float = identity(0.1, ge=0, lt=1)
+    """Of the network, while fitting."""
+    label_dropout: float = identity(0.1, ge=0, lt=1)
+    """Share of labels hidden, so that the network can also guide without a label."""
+    noise_mean: float = identity(-0.8)
+    """EDM: mean of the logarithm of the noise level."""
+    noise_std: float = identity(1.4, gt=0)
+    """EDM: its standard deviation."""
+    guide_at: float | None = identity(0.125, gt=0, lt=1)
+    """Keep the averaged weights after this share of the fit as the less trained copy; null keeps none."""
+    patience: int = identity(3, ge=1)
+    """Stop after so many checks in a row without a better held-out loss, or with too many near-copies."""
+    store: Literal["float32", "float16"] = identity("float32")
+    """Precision of the saved weights."""
+    device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """`auto` takes a GPU if there is one."""
+    threads: int | None = identity(None, ge=1, le=1024)
+    """CPU threads; nothing means torch's own choice."""
+    loop: LoopConfig = Field(default_factory=LoopConfig)
+    """How long and how fast."""
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    """Geometric augmentation, non-leaky."""
+
+
+@functools.cache
+def scheduler_names() -> list[str]:
+    """Names of the schedulers that the installed diffusers has, read from its files without importing it."""
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None and spec.submodule_search_locations is not None
+    source = (Path(spec.submodule_search_locations[0]) / "schedulers" / "__init__.py").read_text()
+    names = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return sorted(name for name in names if name.endswith("Scheduler"))

@@ -1,0 +1,382 @@
+"""Fit a pixel pipeline to labelled real images, and guard against memorising them.
+
+At every check, on the averaged weights: the held-out loss (denoising loss on the validation part at fixed noise levels), and the
+distance from generated to nearest fitted images against real leave-one-out. The rule: weights are a candidate if near-copies are
+no more than two standard errors above the natural rate; the candidate with the lowest held-out loss is kept (without a validation
+part: the last candidate); fitting stops after `patience` checks in a row that gave no better candidate. If there is never a
+candidate, the weights with the fewest near-copies are kept, and the report warns.
+
+Shapes: B batch, C channels, H = W = resolution, D = C H W.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+import synthforge
+from synthforge.config import identity_of
+from synthforge.errors import DatasetError, PlaceError
+from synthforge.generators.config import PixelFitConfig
+from synthforge.generators.pixel.generator import pick_device
+from synthforge.generators.pixel.network import PixelDenoiser, body_for
+from synthforge.generators.pixel.pipeline import PixelPipeline
+from synthforge.images import decode
+from synthforge.shards.layout import canonical_json, digest_of
+from synthforge.shards.reading import Labelled, read_labelled
+from synthforge.training.augmentation import AUGMENT_DIM, augment
+from synthforge.training.data import DeviceImages, seeded, to_float
+from synthforge.training.loop import Progress, TrainingLoop
+from synthforge.training.memorising import Memorising, coverage, memorising
+
+REPORT = "fit.json"
+_WORK = "_fit"
+_GENERATED_FOR_CHECK = 500
+_NOISE_LEVELS_FOR_CHECK = 16
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one look during the fit found."""
+
+    step: int
+    images_seen: int
+    held_out_loss: float | None
+    """On the validation part; None without one."""
+    fit_loss: float
+    """The same on as many fitted images."""
+    near_copies: float
+    near_copies_real: float
+    median_distance: float
+    median_distance_real: float
+    coverage: float | None
+    """Of the validation part by generated images (k = 5); None without one."""
+    is_candidate: bool
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """fit.json: what was fitted on what, and what the guards saw."""
+
+    model: str
+    images_fitted: int
+    images_validation: int
+    real_budget: int
+    """Every real image that these weights depend on: fitted ones, and the validation part if it chose among weights."""
+    data_digest: str
+    """Over names, labels and pixels of the images used."""
+    classes: list[str]
+    resolution: int
+    channels: int
+    parameters: int
+    sigma_data: float
+    images_seen: int
+    seconds: float
+    images_per_second: float
+    kept_step: int
+    stopped: str
+    """Why the fit ended."""
+    warning: str | None
+    checks: list[Check]
+    config: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def fit(
+    data: str,
+    out: str | Path,
+    config: PixelFitConfig | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_check: Callable[[Check], None] = lambda check: None,
+) -> FitReport:
+    """Fit a pixel pipeline and save it to a new folder, resuming there if an earlier fit was interrupted.
+
+    Args:
+        data: dataset folder, WebDataset tars, folder of images by class, or `builtin:digits/reference`.
+        out: local folder for the model; refused if it already holds one.
+    Raises: DatasetError for unreadable data, PlaceError for the folder, ModelError for a checkpoint of another fit.
+    """
+    config = config or PixelFitConfig()
+    return _Fit(data, Path(out), config).run(on_progress, on_check)
+
+
+class _Fit:
+    def __init__(self, data: str, out: Path, config: PixelFitConfig) -> None:
+        self.out = out.resolve()
+        if (self.out / "model_index.json").exists():
+            raise PlaceError(f"{self.out}: holds a model already; choose another --out, or remove it")
+        if self.out.exists() and not self.out.is_dir():
+            raise PlaceError(f"{self.out}: is a file; choose a folder")
+        parts = read_labelled(data)
+        fitted, validation = parts.get("fit"), parts.get("validation")
+        if fitted is None:
+            raise DatasetError(f"{data}: has no fit part; name one of its parts `fit`")
+        if config.per_class is not None:
+            fitted, validation = fitted.first_of_each(config.per_class), None
+        if len(fitted.examples) < 2:
+            raise DatasetError(f"{data}: {len(fitted.examples)} image(s) to fit; at least two are needed")
+        self.config = config = self._filled_in(config, fitted)
+        assert config.resolution is not None and config.channels is not None
+        self.device = pick_device(config.device)
+        if config.threads is not None and self.device.type == "cpu":
+            torch.set_num_threads(config.threads)
+        self.classes = fitted.classes
+        self.fitted = self._on_device(fitted)
+        self.validation = self._on_device(validation) if validation is not None and validation.examples else None
+        self.data_digest = digest_of([_digest_of_images(part) for part in (self.fitted, self.validation) if part is not None])
+        # sigma_data of the data itself, not the 0.5 that images of the world have
+        self.sigma_data = float(to_float(self.fitted.images_NCHW).std())
+        torch.manual_seed(config.loop.seed)
+        self.network = self._new_network().to(self.device)
+        if self.device.type == "cuda":
+            self.network = self.network.to(memory_format=torch.channels_last)
+        self.loop = TrainingLoop(self.network, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
+        self.loop.notes = {"identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest}, "checks": [], "kept": None}
+
+    def _filled_in(self, config: PixelFitConfig, fitted: Labelled) -> PixelFitConfig:
+        first = decode(fitted.examples[0].data)
+        changes: dict[str, Any] = {
+            "resolution": config.resolution or max(8, min(64, min(first.shape[:2])) // 4 * 4),
+            "channels": config.channels or first.shape[2],
+        }
+        if config.loop.images is None:
+            # Time to memorise grows with the amount of data, so the length of the fit does too: some 4,000 looks at each image,
+            # more where there are few of them and augmentation makes up for it, capped where a laptop's patience ends.
+            images = int(min(4_000_000, max(400_000, 4_000 * len(fitted.examples))))
+            changes["loop"] = config.loop.model_copy(update={"images": images})
+        return config.model_copy(update=changes)
+
+    def _on_device(self, part: Labelled) -> DeviceImages:
+        assert self.config.resolution is not None and self.config.channels is not None
+        images, labels = part.arrays(self.config.resolution, self.config.channels)
+        return DeviceImages(torch.from_numpy(images), torch.from_numpy(labels), self.device)
+
+    def _new_network(self) -> PixelDenoiser:
+        config = self.config
+        assert config.resolution is not None
+        body = body_for(config.resolution)
+        if config.body not in {"auto", body["body"]}:
+            body = {"body": config.body, "width": 256 if config.body == "mlp" else 32, "depth": 2, "patch": 1 if config.resolution < 24 else 2}
+        body |= {name: value for name, value in (("width", config.width), ("depth", config.depth)) if value is not None}
+        augment_dim = AUGMENT_DIM if config.augment.probability > 0 else 0
+        return PixelDenoiser(
+            resolution=config.resolution,
+            channels=config.channels,
+            class_names=self.classes,
+            augment_dim=augment_dim,
+            objective=config.objective,
+            dropout=config.dropout,
+            **body,
+        )
+
+    def _loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
+        images_BCHW, labels_B = self.fitted.batch(step, self.config.loop.batch, self.config.loop.seed)
+        vector_BA = None
+        if self.config.augment.probability > 0:
+            images_BCHW, vector_BA = augment(images_BCHW, self.config.augment, generator)
+        draws_BK = torch.rand(len(labels_B), 2, generator=generator, device=self.device)
+        hidden_B = draws_BK[:, 0] < self.config.label_dropout
+        labels_B = torch.where(hidden_B, len(self.classes), labels_B)
+        noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=self.device)
+        level_B = torch.special.ndtri(draws_BK[:, 1].clamp(1e-6, 1 - 1e-6))
+        return self._denoising_loss(network, images_BCHW, labels_B, vector_BA, noise_BCHW, level_B).mean()
+
+    def _denoising_loss(
+        self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, vector_BA: Tensor | None, noise_BCHW: Tensor, level_B: Tensor
+    ) -> Tensor:
+        """Loss of each image, (B,); `level_B` is standard normal and decides the noise level."""
+        if self.config.objective == "edm":
+            sigma_B111 = (level_B * self.config.noise_std + self.config.noise_mean).exp()[:, None, None, None]
+            total = (sigma_B111**2 + self.sigma_data**2).sqrt()
+            noised = images_BCHW + sigma_B111 * noise_BCHW
+            # (y - c_skip x) / c_out: the weight of Karras et al. times c_out squared is one, so plain squares remain
+            c_skip, c_out = self.sigma_data**2 / total**2, sigma_B111 * self.sigma_data / total
+            target, scaled, time_B = (images_BCHW - c_skip * noised) / c_out, noised / total, sigma_B111.flatten().log() / 4
+        else:
+            time_B111 = torch.sigmoid(level_B)[:, None, None, None]  # logit-normal (Esser et al. 2024, arXiv 2403.03206)
+            scaled = torch.lerp(images_BCHW, noise_BCHW, time_B111)
+            target, time_B = noise_BCHW - images_BCHW, time_B111.flatten() * 1000
+        output = network(scaled, time_B, labels_B, vector_BA)
+        return (output.float() - target).square().flatten(1).mean(dim=1)
+
+    def run(self, on_progress: Callable[[Progress], None], on_check: Callable[[Check], None]) -> FitReport:
+        started = time.perf_counter()
+        loop = self.loop
+        if loop.resume():
+            for seen in loop.notes["checks"]:
+                on_check(Check(**seen))
+        first_step, guide_step = loop.step, self._guide_step()
+        stopped = "all images shown" if not self._has_stopped() else "patience"
+        if not self._has_stopped():
+            for step in loop.run(on_progress):
+                if step == guide_step:
+                    self._snapshot("guide")
+                check = self._check(step)
+                on_check(check)
+                self._judge(check)
+                if self._has_stopped():
+                    stopped = f"{self.config.patience} checks in a row gave nothing better"
+                    loop.save()
+                    break
+        return self._save(stopped, time.perf_counter() - started, first_step)
+
+    def _guide_step(self) -> int | None:
+        if self.config.guide_at is None:
+            return None
+        wanted = self.config.guide_at * self.loop.num_steps
+        return min(self.loop.check_steps(), key=lambda step: abs(step - wanted))
+
+    def _snapshot(self, name: str) -> None:
+        kept = {key: value for key, value in self.loop.extra.items() if not key.startswith(f"{name}.")}
+        self.loop.extra = kept | {f"{name}.{key}": value.clone() for key, value in self.loop.ema.state_dict().items()}
+
+    def _check(self, step: int) -> Check:
+        """Look at the averaged weights: held-out loss, near-copies, coverage."""
+        held_out = self._loss_at_fixed_noise(self.validation) if self.validation is not None else None
+        like = len(self.validation) if self.validation is not None else len(self.fitted)
+        generated = self._generate(_GENERATED_FOR_CHECK)
+        fitted_FD = self.fitted.images_NCHW.flatten(1)
+        seen: Memorising = memorising(generated, fitted_FD)
+        return Check(
+            step=step,
+            images_seen=step * self.config.loop.batch,
+            held_out_loss=held_out,
+            fit_loss=self._loss_at_fixed_noise(self.fitted, like),
+            near_copies=seen.near_copies,
+            near_copies_real=seen.near_copies_real,
+            median_distance=seen.median_distance,
+            median_distance_real=seen.median_distance_real,
+            coverage=coverage(generated, self.validation.images_NCHW.flatten(1)) if self.validation is not None else None,
+            is_candidate=seen.excess <= 2,
+        )
+
+    @torch.no_grad()
+    def _loss_at_fixed_noise(self, images: DeviceImages, most: int | None = None) -> float:
+        """The denoising loss, with noise and levels that are the same at every check."""
+        images_NCHW, labels_N = to_float(images.images_NCHW[:most]), images.labels_N[:most]
+        quantiles = (torch.arange(_NOISE_LEVELS_FOR_CHECK, device=self.device) + 0.5) / _NOISE_LEVELS_FOR_CHECK
+        total = 0.0
+        for number, level in enumerate(torch.special.ndtri(quantiles)):
+            generator = seeded("held out", self.config.loop.seed, number, device=self.device)
+            noise = torch.randn(images_NCHW.shape, generator=generator, device=self.device)
+            vector = torch.zeros(len(labels_N), AUGMENT_DIM, device=self.device) if self.config.augment.probability > 0 else None
+            total += float(self._denoising_loss(self.loop.ema, images_NCHW, labels_N, vector, noise, level.expand(len(labels_N))).mean())
+        return total / _NOISE_LEVELS_FOR_CHECK
+
+    def _generate(self, num: int) -> Tensor:
+        """Images of the averaged weights without guidance, classes in turn: uint8-valued float (num, D)."""
+        pipeline = self._pipeline(self.loop.ema, None)
+        pipeline.set_progress_bar_config(disable=True)
+        made = []
+        for start in range(0, num, 250):
+            labels = [index % len(self.classes) for index in range(start, min(num, start + 250))]
+            generators = [seeded("check", self.config.loop.seed, start + index) for index in range(len(labels))]
+            images = pipeline(class_labels=labels, generator=generators, output_type="pt", return_dict=False)[0]
+            made.append((images * 255).round().flatten(1))
+        return torch.cat(made)
+
+    def _judge(self, check: Check) -> None:
+        """Apply the rule in the module's docstring."""
+        notes = self.loop.notes
+        notes["checks"].append(asdict(check))
+        kept = Check(**notes["kept"]) if notes["kept"] is not None else None
+        if kept is None:
+            better = True
+        elif check.is_candidate != kept.is_candidate:
+            better = check.is_candidate
+        elif not check.is_candidate:
+            better = check.near_copies < kept.near_copies
+        elif check.held_out_loss is None or kept.held_out_loss is None:
+            better = True
+        else:
+            better = check.held_out_loss < kept.held_out_loss
+        if better:
+            notes["kept"] = asdict(check)
+            self._snapshot("kept")
+
+    def _has_stopped(self) -> bool:
+        notes = self.loop.notes
+        if notes["kept"] is None:
+            return False
+        since = [check for check in notes["checks"] if check["step"] > notes["kept"]["step"]]
+        # Near-copies of a few steps' random network are noise, so patience begins with the first candidate.
+        return len(since) >= self.config.patience
+
+    def _pipeline(self, denoiser: nn.Module, guide: nn.Module | None) -> PixelPipeline:
+        if self.config.objective == "edm":
+            scheduler = diffusers.EDMDPMSolverMultistepScheduler(sigma_min=0.004, sigma_max=40.0, sigma_data=self.sigma_data)
+        else:
+            scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+        return PixelPipeline(denoiser, scheduler, guide)
+
+    def _save(self, stopped: str, seconds: float, first_step: int) -> FitReport:
+        denoiser, guide = self._restored("kept"), self._restored("guide")
+        dtype = getattr(torch, self.config.store)
+        pipeline = self._pipeline(denoiser.to(dtype), guide.to(dtype) if guide is not None else None)
+        kept = Check(**self.loop.notes["kept"])
+        report = FitReport(
+            model="PixelPipeline",
+            images_fitted=len(self.fitted),
+            images_validation=len(self.validation) if self.validation is not None else 0,
+            real_budget=len(self.fitted) + (len(self.validation) if self.validation is not None else 0),
+            data_digest=self.data_digest,
+            classes=self.classes,
+            resolution=denoiser.config.resolution,
+            channels=denoiser.config.channels,
+            parameters=sum(parameter.numel() for parameter in denoiser.parameters()),
+            sigma_data=self.sigma_data,
+            images_seen=self.loop.step * self.config.loop.batch,
+            seconds=round(seconds, 1),
+            images_per_second=round((self.loop.step - first_step) * self.config.loop.batch / seconds, 1),
+            kept_step=kept.step,
+            stopped=stopped,
+            warning=None
+            if kept.is_candidate
+            else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, natural is {kept.near_copies_real:.1%}; "
+            "fit fewer images seen, use more data, or stronger augmentation",
+            checks=[Check(**check) for check in self.loop.notes["checks"]],
+            config=identity_of(self.config, lambda path, value: value),
+            versions={"synthforge": synthforge.__version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+        )
+        staging = self.out / _WORK / "model"
+        shutil.rmtree(staging, ignore_errors=True)
+        pipeline.save_pretrained(staging, safe_serialization=True)
+        (staging / REPORT).write_bytes(canonical_json(asdict(report)))
+        # model_index.json goes last: a folder without it is no model
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
+            target = self.out / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(path, target)
+        shutil.rmtree(self.out / _WORK)
+        return report
+
+    def _restored(self, name: Literal["kept", "guide"]) -> PixelDenoiser | None:
+        state = {key.removeprefix(f"{name}."): value for key, value in self.loop.extra.items() if key.startswith(f"{name}.")}
+        if not state:
+            return None
+        network = self._new_network()
+        network.load_state_dict(state)
+        return network.eval()
+
+
+def _digest_of_images(images: DeviceImages) -> str:
+    import hashlib
+
+    total = hashlib.sha256(str(tuple(images.images_NCHW.shape)).encode())
+    total.update(images.images_NCHW.cpu().numpy().tobytes())
+    total.update(images.labels_N.cpu().numpy().tobytes())
+    return total.hexdigest()
+
+

@@ -1,0 +1,73 @@
+"""What the engine hands to a generator and gets back.
+
+The engine owns batching, out-of-memory halving, queues and encoding; a generator owns only its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a generator can be conditioned on; known before any weights are loaded."""
+
+    text: bool
+    class_label: bool
+    image: bool
+    """Can start from an image (real guidance)."""
+
+    def in_words(self) -> str:
+        """For messages."""
+        names = {"text": self.text, "a class label": self.class_label, "an image": self.image}
+        return " and ".join(name for name, can in names.items() if can)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image to make."""
+
+    seed: int
+    """Seeds the one CPU torch.Generator from which all of this image's noise comes."""
+    class_name: str
+    """What the generator calls the class."""
+    prompt: str
+    negative: str | None
+    guidance: float
+    """The same for all requests of a batch."""
+
+
+class Prepared(Protocol):
+    """A batch made ready on the CPU; only its generator looks inside."""
+
+    @property
+    def num_images(self) -> int: ...
+
+
+class Generator(Protocol):
+    """A loaded model."""
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of its images in pixels."""
+
+    @property
+    def default_batch(self) -> int:
+        """Images per batch if the recipe names none; the same on every run, since bytes depend on it."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def identity(self) -> dict[str, Any]:
+        """Class, model, weights' sha256 and everything else that every record and the manifest should name."""
+
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        """Make a batch ready on the CPU; may run in another thread while the device works on the batch before."""
+
+    def sample(self, batch: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make the images: uint8 (N, height, width, channels) and, bool (N,), which came out not finite; both on the device."""

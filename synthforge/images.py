@@ -1,0 +1,139 @@
+"""The one way images are decoded, resized, quantised, encoded and marked, the same for real and synthetic ones.
+
+Arrays are uint8, shape (height, width, channels), channels 1 (grey) or 3 (RGB), unless said otherwise.
+Encoding is deterministic for one Pillow build: no timestamps, no text but the marking.
+Not covered: video, depth beyond 8 bits (reduced on decoding), transparency (dropped on black).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from synthforge.errors import DatasetError
+
+Uint8 = NDArray[np.uint8]
+ImageFormat = Literal["png", "jpg", "webp"]
+
+EXTENSIONS: tuple[ImageFormat, ...] = ("png", "jpg", "webp")
+READABLE = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
+MAX_PIXELS = 100_000_000
+"""Larger images are refused: a small file can unfold to gigabytes."""
+
+_DIGITAL_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    f'Iptc4xmpExt:DigitalSourceType="{_DIGITAL_SOURCE}"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def decode(data: bytes, channels: Literal[1, 3] | None = None) -> Uint8:
+    """Decode an image file; `channels=None` keeps grey images grey and makes everything else RGB.
+
+    Raises DatasetError for anything that is not a readable image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} are refused")
+            image = ImageOps.exif_transpose(opened)
+            if channels is None:
+                grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;")
+                channels = 1 if grey else 3
+            if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips instead of scaling
+                image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+            array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except DatasetError:
+        raise
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
+        raise DatasetError(f"not a readable image ({type(error).__name__})") from error
+    return array.reshape(array.shape[0], array.shape[1], channels)
+
+
+def resize(image: Uint8, resolution: int) -> Uint8:
+    """Scale the shorter side to `resolution` (bicubic, antialiased) and cut the square in the middle."""
+    height, width, channels = image.shape
+    if height == width == resolution:
+        return image
+    square = ImageOps.fit(_to_pil(image), (resolution, resolution), Image.Resampling.BICUBIC)
+    return np.asarray(square).reshape(resolution, resolution, channels)
+
+
+def encode(image: Uint8, image_format: ImageFormat, quality: int, marking: bool) -> bytes:
+    """Encode one image; `quality` (1 to 100) counts for jpg and webp, png is lossless.
+
+    With `marking`, XMP says IPTC DigitalSourceType `trainedAlgorithmicMedia`.
+    """
+    picture, buffer = _to_pil(image), io.BytesIO()
+    if image_format == "png":
+        info = PngImagePlugin.PngInfo()
+        if marking:
+            info.add_itxt("XML:com.adobe.xmp", _XMP)
+        picture.save(buffer, "PNG", pnginfo=info)
+    elif image_format == "jpg":
+        picture.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, **_xmp_argument(marking))
+    else:
+        picture.save(buffer, "WEBP", quality=quality, **_xmp_argument(marking))
+    return buffer.getvalue()
+
+
+def is_marked(data: bytes) -> bool:
+    """Whether an image file says that a trained algorithm made it."""
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
+    return _DIGITAL_SOURCE in text
+
+
+def is_blank(images_NHWC: Uint8) -> NDArray[np.bool_]:
+    """Which images of a batch hold one single colour; shape (N,)."""
+    first = images_NHWC[:, :1, :1, :]
+    blank: NDArray[np.bool_] = (images_NHWC == first).all(axis=(1, 2, 3))
+    return blank
+
+
+def contact_sheet(rows: Mapping[str, Sequence[Uint8]], tile: int = 64, title: str = "") -> Uint8:
+    """One RGB picture with a labelled row of images per class; each image is scaled to `tile` pixels.
+
+    Small images are enlarged without smoothing, so that their pixels can be seen.
+    """
+    gap, margin = 3, 12
+    font = ImageFont.load_default(size=max(12, tile // 4))
+    columns = max((len(images) for images in rows.values()), default=0)
+    label_width = int(max((font.getlength(label) for label in rows), default=0)) + 2 * margin
+    top = margin + (int(font.getbbox(title)[3]) + margin if title else 0)
+    width = max(label_width + columns * (tile + gap) + margin, int(font.getlength(title)) + 2 * margin)
+    sheet = Image.new("RGB", (width, top + len(rows) * (tile + gap) + margin), (250, 250, 248))
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((margin, margin), title, fill=(30, 30, 30), font=font)
+    for row, (label, images) in enumerate(rows.items()):
+        y = top + row * (tile + gap)
+        draw.text((margin, y + tile // 2), label, fill=(30, 30, 30), font=font, anchor="lm")
+        for column, image in enumerate(images):
+            smooth = max(image.shape[:2]) > tile
+            scaled = ImageOps.contain(
+                _to_pil(image).convert("RGB"),
+                (tile, tile),
+                Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST,
+            )
+            sheet.paste(scaled, (label_width + column * (tile + gap), y))
+    return np.asarray(sheet)
+
+
+def _to_pil(image: Uint8) -> Image.Image:
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _xmp_argument(marking: bool) -> dict[str, bytes]:
+    return {"xmp": _XMP.encode()} if marking else {}

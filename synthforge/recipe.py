@@ -1,0 +1,465 @@
+"""The recipe: the one YAML file that says everything a run depends on.
+
+`load` reads it, applies `--set path=value`, and either returns a validated `Recipe` or raises one RecipeError with every mistake:
+file, line, dotted path as it stands in the YAML, what is wrong, and the nearest valid name. Sections are the Configs of the
+stages; they stand beside the code that they configure and are only composed here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from synthforge.config import Config, execution, identity, location, walk
+from synthforge.errors import RecipeError
+from synthforge.generators.config import GeneratorConfig, SamplingConfig
+from synthforge.images import ImageFormat
+from synthforge.storage import resolve
+
+MAX_SAMPLES = 10**9
+"""Keys have nine digits."""
+
+
+class Template(Config):
+    """A prompt with `{class}` and free `{names}` whose values multiply out."""
+
+    template: str = identity(min_length=1, max_length=10_000)
+    """For example "a {size} photo of a {class}"."""
+    weight: float = identity(1.0, gt=0, le=1e6)
+    """How often it is used, relative to the class's other templates."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"template": value} if isinstance(value, str) else value
+
+    @field_validator("template")
+    @classmethod
+    def _is_well_formed(cls, template: str) -> str:
+        try:
+            parts = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise ValueError(f"{template!r}: {error}; write {{{{ and }}}} for braces that are meant") from error
+        for _, name, format_spec, conversion in parts:
+            if name is not None and (format_spec or conversion or not name.isidentifier()):
+                raise ValueError(f"{template!r}: {{{name}}} is not a plain name")
+        return template
+
+    @property
+    def names(self) -> list[str]:
+        """The free names in order of appearance, without `class`."""
+        found = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
+        return [name for name in dict.fromkeys(found) if name != "class"]
+
+
+class PromptsConfig(Config):
+    """Where the texts of a class come from: templates, or a file with one caption a line."""
+
+    templates: list[Template] | None = None
+    """Texts, or `{template: ..., weight: ...}`."""
+    values: dict[str, Annotated[list[str], Field(min_length=1)]] = identity(dict)
+    """Free name to its list of values."""
+    captions: str | None = location(None)
+    """A UTF-8 text file with one caption a line, used beside the templates."""
+    negative: str | None = identity(None, max_length=10_000)
+    """What the images should not show; only for generators that take text."""
+
+
+class ClassConfig(PromptsConfig):
+    """One class; what it does not say comes from the recipe's `prompts`."""
+
+    weight: float = identity(1.0, gt=0, le=1e9)
+    """Its share of the samples, relative to the other classes."""
+    label: str | int | None = identity(None)
+    """What the generator calls it, name or number; nothing means its name."""
+
+
+class CountConfig(Config):
+    """How many images: `total` or `per_class`."""
+
+    total: int | None = execution(None, ge=1, le=MAX_SAMPLES)
+    """Over all classes, shared by their weights."""
+    per_class: int | None = execution(None, ge=1, le=MAX_SAMPLES)
+    """For each class."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> CountConfig:
+        if (self.total is None) == (self.per_class is None):
+            raise ValueError("give either total or per_class")
+        return self
+
+
+class OutputConfig(Config):
+    """Where the run goes and how its files look."""
+
+    path: str | None = execution(None, min_length=1)
+    """The run's folder or address; nothing means runs/NAME below where the command is started."""
+    format: ImageFormat = identity("png")
+    """Image format; png is lossless."""
+    quality: int = identity(95, ge=1, le=100)
+    """Of jpg and webp."""
+    samples_per_shard: int = execution(1000, ge=1, le=1_000_000)
+    """How many samples one tar holds."""
+    marking: bool = identity(True)
+    """Mark each image as made by a trained algorithm (IPTC DigitalSourceType in XMP)."""
+    single_writer: bool = execution(False)
+    """A promise that only one process writes, which stores without create-only writing need."""
+
+
+class ExecutionConfig(Config):
+    """How the work is done; nothing here changes what is made, but for `threads`, on which bytes depend."""
+
+    device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """`auto` takes a GPU if there is one."""
+    batch: int | None = execution(None, ge=1, le=65_536)
+    """Images per batch; nothing means what the generator prefers. Other batches change pixels by rounding only."""
+    threads: int | None = identity(None, ge=1, le=1024)
+    """CPU threads of the model; nothing means torch's own choice. Bytes are equal for equal threads."""
+    encoders: int | None = execution(None, ge=1, le=256)
+    """Threads that encode images; nothing means one per CPU core, at most eight."""
+    tries: int = execution(3, ge=1, le=100)
+    """How often a shard that fails is tried before it is quarantined."""
+
+
+class Recipe(Config):
+    """Everything a run depends on."""
+
+    name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """Names the run's folder."""
+    generator: GeneratorConfig
+    """The model that makes the images."""
+    classes: Annotated[dict[str, ClassConfig], Field(min_length=1, max_length=100_000)]
+    """Name to what is special about it; a plain list of names will do."""
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    """For all classes that don't say otherwise."""
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    """How images are drawn."""
+    count: CountConfig
+    """How many."""
+    output: OutputConfig = Field(default_factory=OutputConfig)
+    """Where to."""
+    execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
+    """How."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_by_name(cls, value: Any) -> Any:
+        """A list of class names becomes a mapping, and a class without anything special an empty one."""
+        if not isinstance(value, dict):
+            return value
+        classes = value.get("classes")
+        if isinstance(classes, list) and all(isinstance(name, (str, int)) for name in classes):
+            if len({str(name) for name in classes}) != len(classes):
+                raise ValueError("classes: a name stands twice")
+            classes = {str(name): {} for name in classes}
+        elif isinstance(classes, dict):
+            classes = {name: {} if spec is None else spec for name, spec in classes.items()}
+        return {**value, "classes": classes} if "classes" in value else value
+
+    @property
+    def num_samples(self) -> int:
+        """Images asked for."""
+        if self.count.total is not None:
+            return self.count.total
+        assert self.count.per_class is not None
+        return self.count.per_class * len(self.classes)
+
+    @property
+    def run_path(self) -> str:
+        """The run's folder: absolute path or address."""
+        return resolve(self.output.path or f"runs/{self.name}")
+
+    @property
+    def pool_path(self) -> str:
+        """The pool inside the run's folder."""
+        return f"{self.run_path}/pool"
+
+    def prompts_of(self, class_name: str) -> PromptsConfig:
+        """A class's prompts with the recipe's filled in; a class's own captions or templates replace both."""
+        own, shared = self.classes[class_name], self.prompts
+        has_own = own.templates is not None or own.captions is not None
+        return PromptsConfig(
+            templates=own.templates if has_own else shared.templates,
+            captions=own.captions if has_own else shared.captions,
+            values={**shared.values, **own.values},
+            negative=own.negative if own.negative is not None else shared.negative,
+        )
+
+
+def load(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply overrides of the form `dotted.path=value` (value in YAML); raises RecipeError."""
+    source = _Source(str(path), sets)
+    return source.validated()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes, for editors; it also allows the short forms that `load` accepts."""
+    schema = Recipe.model_json_schema()
+    mapping = schema["properties"]["classes"]
+    mapping["additionalProperties"] = {"anyOf": [mapping["additionalProperties"], {"type": "null"}]}
+    names = {"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}
+    schema["properties"]["classes"] = {"anyOf": [names, mapping], "description": mapping.pop("description", "")}
+    template = schema["$defs"]["Template"]
+    schema["$defs"]["Template"] = {"anyOf": [{"type": "string", "minLength": 1}, template]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file that a recipe names."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def captions_in(path: str) -> list[str]:
+    """The captions of a file: its lines that are not empty."""
+    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+class _Source:
+    """One recipe file while it is read: knows the line of every dotted path."""
+
+    def __init__(self, path: str, sets: Sequence[str]) -> None:
+        self.path = path
+        self.tree = self._parse()
+        self.overridden: dict[tuple[str, ...], str] = {}
+        problems = [problem for text in sets if (problem := self._override(text))]
+        if problems:
+            raise RecipeError(problems)
+
+    def _parse(self) -> CommentedMap:
+        try:
+            tree = YAML(typ="rt").load(Path(self.path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RecipeError([f"{self.path}: no such file; begin with `synthforge recipe new --builtin digits`"]) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError([f"{self.path}: can't be read as text ({error})"]) from error
+        except YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark is not None else ""
+            reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise RecipeError([f"{self.path}{line}: not valid YAML: {reason}"]) from error
+        if not isinstance(tree, CommentedMap):
+            raise RecipeError([f"{self.path}: a recipe is a mapping with generator, classes and count; this is something else"])
+        return tree
+
+    def _override(self, text: str) -> str | None:
+        dotted, equals, raw = text.partition("=")
+        if not equals or not dotted.strip():
+            return f"--set {text}: write path=value, for example --set sampling.steps=30"
+        try:
+            value = YAML(typ="safe").load(raw)
+        except YAMLError:
+            value = raw
+        steps = tuple(dotted.strip().split("."))
+        node: Any = self.tree
+        for number, step in enumerate(steps[:-1]):
+            below = _get(node, step)
+            if below is None and isinstance(node, dict):
+                below = node[step] = CommentedMap()
+            if isinstance(below, CommentedSeq) and step == "classes":
+                below = node[step] = CommentedMap({str(name): CommentedMap() for name in below})
+            if not isinstance(below, (dict, list)):
+                return f"--set {text}: {'.'.join(steps[: number + 1])} holds no fields"
+            node = below
+        try:
+            key = _key(node, steps[-1])
+            node[key] = value
+        except (KeyError, IndexError, ValueError):
+            return f"--set {text}: no item {steps[-1]} there"
+        self.overridden[steps] = text
+        return None
+
+    def validated(self) -> Recipe:
+        data = json.loads(json.dumps(self.tree, default=str))
+        problems: list[str] = []
+        recipe: Recipe | None = None
+        try:
+            recipe = Recipe.model_validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            problems += [self._in_words(dict(item)) for item in error.errors()]
+            recipe = self._what_is_valid(data)
+        if recipe is not None:
+            recipe = self._with_absolute_locations(recipe)
+            problems += [self._at(path, text) for path, text in _cross_checks(recipe)]
+        if problems or recipe is None:
+            raise RecipeError(list(dict.fromkeys(problems)))
+        return recipe
+
+    def _what_is_valid(self, data: dict[str, Any]) -> Recipe | None:
+        """The recipe without its wrong fields, so that checks across the right ones still run; None if too little is left."""
+        kept = json.loads(json.dumps(data))
+        for _ in range(4):
+            filled = {"name": "x", "generator": {"kind": "pixel", "model": "x"}, "count": {"total": 1}, **kept}
+            try:
+                return Recipe.model_validate_json(json.dumps(filled), strict=True)
+            except ValidationError as error:
+                for item in error.errors():
+                    path = [str(step) for step in item["loc"] if not _is_pydantic_tag(step)]
+                    _remove(kept, path[:-1] if item["type"] == "missing" else path)
+        return None
+
+    def _with_absolute_locations(self, recipe: Recipe) -> Recipe:
+        base = Path(self.path).resolve().parent
+        tree = recipe.model_dump(mode="json")
+        for path, role, value in walk(recipe):
+            is_output = path == ("output", "path")
+            if value is None or not (role == "location" or is_output):
+                continue
+            given_here = any(path[: len(steps)] == steps for steps in self.overridden)
+            absolute = resolve(value, None if given_here else base)
+            if path == ("generator", "model") and not Path(absolute).exists() and not value.startswith((".", "/", "~", "builtin:")):
+                continue  # a hub id, or a mistake that loading the model will name
+            node = tree
+            for step in path[:-1]:
+                node = node[step]
+            node[path[-1]] = absolute if not value.startswith("builtin:") else value
+        return Recipe.model_validate_json(json.dumps(tree), strict=True)
+
+    def _in_words(self, error: dict[str, Any]) -> str:
+        path = tuple(str(step) for step in error["loc"] if not _is_pydantic_tag(step))
+        kind, given = error["type"], error.get("input")
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if kind == "extra_forbidden":
+            close = difflib.get_close_matches(path[-1], _field_names(path[:-1]), n=1, cutoff=0.6)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(_field_names(path[:-1]))}"
+            return self._at(path, f"unknown field{hint}")
+        if kind == "missing":
+            return self._at(path, "is missing")
+        if kind == "literal_error":
+            message = f"is {given!r}, but must be {error['ctx']['expected']}"
+        elif not isinstance(given, (dict, list)) and kind != "value_error":
+            message = f"is {given!r}: {message[0].lower()}{message[1:]}"
+        return self._at(path, message)
+
+    def _at(self, path: tuple[str, ...], text: str) -> str:
+        for steps, override in self.overridden.items():
+            if path[: len(steps)] == steps:
+                return f"--set {override}: {'.'.join(path)}: {text}"
+        line = _line_of(self.tree, path)
+        return f"{self.path}:{line}: {'.'.join(path)}: {text}" if path else f"{self.path}: {text}"
+
+
+def _cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What no field can know alone: prompts against values, files against disk, capability against use."""
+    capabilities = type(recipe.generator).capabilities
+    used: set[str] = set()
+    if recipe.prompts.templates == []:
+        yield ("prompts", "templates"), "is empty; give at least one, or leave it out"
+    for path, _, value in walk(recipe):
+        if path[-1] == "captions" and value is not None:
+            yield from ((path, text) for text in _caption_problems(value))
+    with_prompts = {name for name in recipe.classes if recipe.prompts_of(name).templates or recipe.prompts_of(name).captions}
+    for name, spec in recipe.classes.items():
+        here, prompts = ("classes", name), recipe.prompts_of(name)
+        own_templates = spec.templates is not None
+        if spec.templates == []:
+            yield (*here, "templates"), f"class {name!r} has no prompts; give at least one, or leave templates out to use the shared ones"
+        elif name not in with_prompts and (with_prompts or capabilities.text):
+            yield here, f"class {name!r} has no prompts; give it templates or captions, or give prompts.templates for all"
+        for number, template in enumerate(prompts.templates or []):
+            used.update(template.names)
+            where = (*here, "templates", str(number)) if own_templates else ("prompts", "templates", str(number))
+            for missing in [free for free in template.names if free not in prompts.values]:
+                close = difflib.get_close_matches(missing, [*prompts.values, "class"], n=1, cutoff=0.6)
+                hint = f"did you mean {{{close[0]}}}?" if close else f"give values.{missing} a list"
+                yield where, f"{{{missing}}} has no values; {hint}"
+        if prompts.negative is not None and not capabilities.text:
+            where = (*here, "negative") if spec.negative is not None else ("prompts", "negative")
+            yield where, f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text: a negative prompt would do nothing; remove it"
+    for name in recipe.prompts.values:
+        if name not in used:
+            yield ("prompts", "values", name), f"no template uses {{{name}}}"
+    if recipe.count.per_class is not None:
+        if len({spec.weight for spec in recipe.classes.values()}) > 1:
+            yield ("count", "per_class"), "classes have different weights, so give total instead"
+        if recipe.num_samples > MAX_SAMPLES:
+            yield ("count", "per_class"), f"makes {recipe.num_samples:,} samples in all; at most {MAX_SAMPLES:,} fit one dataset"
+
+
+def _caption_problems(path: str) -> Iterator[str]:
+    try:
+        if not captions_in(path):
+            yield f"{path} holds no captions; write one a line"
+    except FileNotFoundError:
+        yield f"no file {path}"
+    except (OSError, UnicodeDecodeError) as error:
+        yield f"{path} can't be read as UTF-8 text ({error})"
+
+
+def _field_names(path: Sequence[str]) -> list[str]:
+    """Names that are valid under a dotted path."""
+    config: type[Config] = Recipe
+    for step in path:
+        if step in config.model_fields:
+            config = _config_in(config.model_fields[step].annotation) or config
+    return list(config.model_fields)
+
+
+def _config_in(annotation: Any) -> type[Config] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _config_in(argument):
+            return found
+    return None
+
+
+def _is_pydantic_tag(step: object) -> bool:
+    """Pydantic puts the names of union members into paths; they are not in the YAML."""
+    return isinstance(step, str) and (step in {"str", "int", "float", "bool"} or step.startswith(("list[", "dict[", "constrained-")))
+
+
+def _line_of(tree: Any, path: Sequence[str]) -> int:
+    """The line of a dotted path, or of the nearest thing above it that stands in the file."""
+    line, node = 1, tree
+    for step in path:
+        try:
+            key = _key(node, step)
+            position = node.lc.key(key) if isinstance(node, CommentedMap) else node.lc.item(key)
+            line, node = position[0] + 1, node[key]
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError):
+            break
+    return int(line)
+
+
+def _key(node: Any, step: str) -> Any:
+    """The key that a step of a dotted path means: YAML keys may be numbers, and lists are indexed."""
+    if isinstance(node, list):
+        if not 0 <= int(step) < len(node):
+            raise IndexError(step)
+        return int(step)
+    return next((key for key in node if str(key) == step), step)
+
+
+def _get(node: Any, step: str) -> Any:
+    try:
+        return node[_key(node, step)]
+    except (KeyError, IndexError, ValueError, TypeError):
+        return None
+
+
+def _remove(tree: Any, path: Sequence[str]) -> None:
+    *above, last = path or [""]
+    for step in above:
+        tree = _get(tree, step)
+    try:
+        del tree[_key(tree, last)]
+    except (KeyError, IndexError, ValueError, TypeError):
+        pass
+
+
+def to_yaml(tree: Mapping[str, Any]) -> str:
+    """YAML text of a plain mapping, for `recipe new` and reports."""
+    import io
+
+    buffer = io.StringIO()
+    YAML(typ="rt").dump(dict(tree), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,336 @@
+"""A dataset folder: create or reopen it, commit shards, extend it, complete it, read a sample.
+
+The commit protocol: tar, table and seal are published in this order, each whole and create-only. The first tar wins; whoever
+finds a tar without a seal checks it and adopts it, since table and seal follow from the tar. So any number of writers may work
+on one folder, and a kill at any moment leaves a folder that the next run completes to the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from synthforge.errors import DatasetError, PlaceError, RequestError
+from synthforge.shards.layout import (
+    COMPLETE,
+    MANIFEST,
+    Completion,
+    Extension,
+    Manifest,
+    Quarantine,
+    Seal,
+    Segment,
+    Shard,
+    extension_name,
+    key_of,
+    parse,
+)
+from synthforge.shards.tars import MEMBERS, index_tar, sha256_of, table_bytes
+from synthforge.storage import Folder, resolve
+
+Check = Callable[[Shard, pa.Table], None]
+"""Raises DatasetError if the rows of a tar are not what the plan says they should be."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there, as of one listing. A shard is in exactly one of `sealed`, `orphaned`, `quarantined`, `missing`."""
+
+    sealed: list[Shard]
+    orphaned: list[Shard]
+    """A tar without a seal: to be adopted."""
+    quarantined: list[Shard]
+    missing: list[Shard]
+    num_bytes: int
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """What a run has to do, in order."""
+        return sorted(self.orphaned + self.missing, key=lambda shard: shard.index)
+
+
+class DatasetFolder:
+    """A folder that synthforge wrote; `DatasetFolder.open` for one that exists, `create` for one that may not."""
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, address: str) -> DatasetFolder:
+        """Open an existing dataset folder; raises DatasetError if there is none."""
+        folder = Folder(resolve(address))
+        try:
+            data = folder.read(MANIFEST)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{folder.address}: no {MANIFEST} there, so no dataset folder; check the path") from error
+        return cls(folder, parse(Manifest, data, folder.where(MANIFEST)))
+
+    @classmethod
+    def create(cls, folder: Folder, manifest: Manifest) -> DatasetFolder:
+        """Begin a dataset, or reopen the one that is there if it is made from the same plan; raises RequestError if not.
+
+        The manifest that is there stays, with its segments: rerunning continues, however many samples are asked for now.
+        """
+        folder.publish(MANIFEST, manifest.to_bytes())
+        found = cls(folder, parse(Manifest, folder.read(MANIFEST), folder.where(MANIFEST)))
+        if found.manifest.plan_digest != manifest.plan_digest:
+            changes = "; ".join(differences(found.manifest.recipe, manifest.recipe)) or "the way plans are made"
+            raise RequestError(
+                f"{folder.address}: was made from another recipe, changed since: {changes}; "
+                "go back, choose another folder with --set output.path=FOLDER, or start over with --overwrite"
+            )
+        return found
+
+    def segments(self) -> list[Segment]:
+        """The segments in order: the manifest's and one for each extension."""
+        segments = [self.manifest.segment]
+        while True:
+            name = extension_name(len(segments))
+            try:
+                extension = parse(Extension, self.folder.read(name), self.folder.where(name))
+            except FileNotFoundError:
+                return segments
+            if extension.plan_digest != self.manifest.plan_digest:
+                raise DatasetError(f"{self.folder.where(name)}: belongs to another plan; remove it")
+            segments.append(extension.segment)
+
+    def extend(self, num_samples: int, samples_per_shard: int) -> Segment:
+        """Append a segment. If another process appended one at this moment, that one must ask for the same."""
+        segments = self.segments()
+        last = segments[-1]
+        segment = Segment(
+            first_sample=last.end_sample,
+            num_samples=num_samples,
+            first_shard=last.first_shard + last.num_shards,
+            samples_per_shard=samples_per_shard,
+        )
+        extension = Extension(plan_digest=self.manifest.plan_digest, segment=segment)
+        name = extension_name(len(segments))
+        if not self.folder.publish(name, extension.to_bytes()) and self.folder.read(name) != extension.to_bytes():
+            raise RequestError(f"{self.folder.address}: another process extended it differently just now; look with `synthforge status`")
+        return segment
+
+    def shards(self) -> Iterator[Shard]:
+        """Every shard that the dataset has or will have, in order."""
+        for segment in self.segments():
+            yield from segment.shards()
+
+    @property
+    def num_samples(self) -> int:
+        """Samples asked for, over all segments."""
+        return sum(segment.num_samples for segment in self.segments())
+
+    def state(self) -> State:
+        """One look at the folder."""
+        listing = self.folder.list()
+        state = State([], [], [], [], sum(size for name, size in listing.items() if name.startswith("train-")))
+        for shard in self.shards():
+            if shard.seal in listing:
+                state.sealed.append(shard)
+            elif shard.quarantine in listing:
+                state.quarantined.append(shard)
+            elif shard.tar in listing:
+                state.orphaned.append(shard)
+            else:
+                state.missing.append(shard)
+        return state
+
+    def seal(self, shard: Shard) -> Seal:
+        """The seal of a shard; raises FileNotFoundError if it has none, DatasetError if it is damaged or of another plan."""
+        where = self.folder.where(shard.seal)
+        seal = parse(Seal, self.folder.read(shard.seal), where)
+        if seal.plan_digest != self.manifest.plan_digest:
+            raise DatasetError(f"{where}: seals a shard of another plan; remove the shard's files and run again")
+        return seal
+
+    def commit(self, shard: Shard, tar: Path, check: Check) -> Seal:
+        """Publish a finished tar and seal it; if another writer's tar is there already, that one is checked and sealed instead."""
+        if self.folder.publish(shard.tar, tar):
+            return self._seal(shard, tar, check)
+        return self.adopt(shard, check)
+
+    def adopt(self, shard: Shard, check: Check) -> Seal:
+        """Seal the tar that is there under a shard's name."""
+        with self.folder.fetched(shard.tar) as tar:
+            return self._seal(shard, tar, check)
+
+    def _seal(self, shard: Shard, tar: Path, check: Check) -> Seal:
+        table = index_tar(tar, self.folder.where(shard.tar))
+        check(shard, table)
+        content = table_bytes(table)
+        if not self.folder.publish(shard.table, content):
+            # A table of equal rows may differ in its bytes if another pyarrow wrote it; the one that is there counts.
+            content = self.folder.read(shard.table)
+            if not _same_rows(content, table):
+                raise DatasetError(f"{self.folder.where(shard.table)}: does not match its tar; remove both and run again")
+        keys = table.column("key").to_pylist()
+        seal = Seal(
+            plan_digest=self.manifest.plan_digest,
+            samples=len(keys),
+            bytes=tar.stat().st_size,
+            first_key=keys[0],
+            last_key=keys[-1],
+            missing=sorted(set(map(key_of, shard.samples)) - set(keys)),
+            tar_sha256=sha256_of(tar),
+            table_sha256=hashlib.sha256(content).hexdigest(),
+        )
+        if not self.folder.publish(shard.seal, seal.to_bytes()) and self.seal(shard) != seal:
+            raise DatasetError(f"{self.folder.where(shard.seal)}: does not match its tar; remove the shard's files and run again")
+        return seal
+
+    def quarantine(self, shard: Shard, reason: str, tries: int) -> None:
+        """Mark a shard as given up."""
+        marker = Quarantine(plan_digest=self.manifest.plan_digest, tries=tries, reason=reason)
+        self.folder.publish(shard.quarantine, marker.to_bytes())
+
+    def quarantine_reason(self, shard: Shard) -> str:
+        """Why a shard was given up."""
+        return parse(Quarantine, self.folder.read(shard.quarantine), self.folder.where(shard.quarantine)).reason
+
+    def release(self, shard: Shard) -> None:
+        """Take back a quarantine, so that the shard is tried again."""
+        self.folder.remove(shard.quarantine)
+        self.folder.remove(COMPLETE)
+
+    def complete(self) -> Completion | None:
+        """Write complete.json if every shard is sealed or quarantined; what is written is a pure function of the folder."""
+        state = self.state()
+        if state.unfinished:
+            return None
+        quarantined = {shard.stem: self.quarantine_reason(shard) for shard in state.quarantined}
+        sealed = {shard.index for shard in state.sealed}
+        seals = {shard.index: self.seal(shard) for shard in state.sealed}
+        completion = Completion(
+            plan_digest=self.manifest.plan_digest,
+            digest=_digest_of_seals([seals[index] for index in sorted(sealed)]),
+            segments=len(self.segments()),
+            samples=sum(seal.samples for seal in seals.values()),
+            missing=sum(len(seal.missing) for seal in seals.values()),
+            bytes=sum(seal.bytes for seal in seals.values()),
+            shard_samples=[seals[shard.index].samples if shard.index in sealed else 0 for shard in self.shards()],
+            quarantined=quarantined,
+        )
+        present = self._read_completion()
+        if present is not None and present != completion and present.segments <= completion.segments:
+            self.folder.remove(COMPLETE)  # it spoke of the folder before it was extended, or before a quarantine was lifted
+        if present != completion:
+            self.folder.publish(COMPLETE, completion.to_bytes())
+        return completion
+
+    def completion(self) -> Completion | None:
+        """The totals of a finished dataset, or None while one is being made or extended."""
+        found = self._read_completion()
+        return found if found is not None and found.segments == len(self.segments()) else None
+
+    def _read_completion(self) -> Completion | None:
+        try:
+            return parse(Completion, self.folder.read(COMPLETE), self.folder.where(COMPLETE))
+        except FileNotFoundError:
+            return None
+
+    def digest(self) -> str:
+        """SHA-256 over the seals in order: names exactly this content."""
+        return _digest_of_seals([self.seal(shard) for shard in self.state().sealed])
+
+    def table(self, shard: Shard) -> pa.Table:
+        """The rows of a shard (schema `tars.TABLE_SCHEMA`); raises DatasetError if they are not what was sealed."""
+        where = self.folder.where(shard.table)
+        try:
+            content = self.folder.read(shard.table)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{where}: gone; look with `synthforge verify {self.folder.address}`") from error
+        if hashlib.sha256(content).hexdigest() != self.seal(shard).table_sha256:
+            raise DatasetError(f"{where}: is not what was sealed; look with `synthforge verify {self.folder.address}`")
+        return pq.read_table(io.BytesIO(content))
+
+    def shard_of(self, key: str) -> Shard:
+        """The shard that holds a key; raises RequestError for a key that this dataset never has."""
+        if re.fullmatch(r"\d{1,18}", key):
+            for segment in self.segments():
+                if segment.first_sample <= int(key) < segment.end_sample:
+                    return segment.shard(segment.first_shard + (int(key) - segment.first_sample) // segment.samples_per_shard)
+        raise RequestError(f"{self.folder.address}: has no sample {key!r}; keys go from {key_of(0)} to {key_of(self.num_samples - 1)}")
+
+    def sample(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """One sample by ranged reads: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
+        shard = self.shard_of(key)
+        key = key_of(int(key))
+        try:
+            table = self.table(shard)
+        except FileNotFoundError as error:
+            raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
+        rows = table.filter(pc.equal(table["key"], key)).to_pylist()
+        if not rows:
+            raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt and left out")
+        (row,) = rows
+        members = {name: self.folder.read_range(shard.tar, row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS}
+        return row, members
+
+    def remove_all(self) -> None:
+        """Remove the dataset, seals first, so that a kill in between never leaves a seal without its tar."""
+        names = self.folder.list()
+        order = [
+            [COMPLETE],
+            [name for name in names if re.fullmatch(r"train-\d+\.json", name)],
+            [name for name in names if name.startswith("train-")],
+            [name for name in names if name.startswith("extension-")],
+            [MANIFEST],
+        ]
+        for group in order:
+            for name in group:
+                self.folder.remove(name)
+
+
+def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
+    """What changed between two nested mappings, as `path: old -> new`."""
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        where, old, new = f"{path}{key}", before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{where}.")
+        elif old != new:
+            found.append(f"{where}: {_short(old)} -> {_short(new)}")
+    return found
+
+
+def import_shard(folder: Folder, manifest: Manifest, write: Callable[[Path], object]) -> DatasetFolder:
+    """Write a small dataset of one shard in one go, as for a built-in set; `write` fills the tar."""
+    if folder.list():
+        raise PlaceError(f"{folder.address}: not empty; choose a new folder")
+    dataset = DatasetFolder.create(folder, manifest)
+    with tempfile.TemporaryDirectory() as directory:
+        tar = Path(directory) / "shard.tar"
+        write(tar)
+        dataset.commit(manifest.segment.shard(0), tar, lambda shard, table: None)
+    dataset.complete()
+    return dataset
+
+
+def _same_rows(content: bytes, table: pa.Table) -> bool:
+    try:
+        return bool(pq.read_table(io.BytesIO(content)).equals(table))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _digest_of_seals(seals: list[Seal]) -> str:
+    total = hashlib.sha256()
+    for seal in seals:
+        total.update(seal.to_bytes())
+    return total.hexdigest()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,194 @@
+"""Names and contents of the files of a dataset folder; all JSON is canonical, so equal contents are equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from synthforge.errors import DatasetError
+
+SCHEMA = 1
+MANIFEST = "dataset.json"
+COMPLETE = "complete.json"
+LOG = "_log"
+
+ModelT = TypeVar("ModelT", bound="_Document")
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, two spaces, one newline at the end."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+class Segment(_Document):
+    """A run of samples that was cut into shards in one way; extending a finished dataset appends one."""
+
+    first_sample: int
+    num_samples: int
+    first_shard: int
+    samples_per_shard: int
+
+    @property
+    def end_sample(self) -> int:
+        return self.first_sample + self.num_samples
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_samples // self.samples_per_shard)
+
+    def shards(self) -> Iterator[Shard]:
+        """The shards of this segment in order."""
+        for number in range(self.num_shards):
+            yield self.shard(self.first_shard + number)
+
+    def shard(self, index: int) -> Shard:
+        """The shard with this number, which must be of this segment."""
+        start = self.first_sample + (index - self.first_shard) * self.samples_per_shard
+        return Shard(index=index, first_sample=start, num_samples=min(self.samples_per_shard, self.end_sample - start))
+
+
+class Shard(_Document):
+    """One unit of work: which samples stand in which tar."""
+
+    index: int
+    first_sample: int
+    num_samples: int
+
+    @property
+    def stem(self) -> str:
+        return f"train-{self.index:06d}"
+
+    @property
+    def tar(self) -> str:
+        return f"{self.stem}.tar"
+
+    @property
+    def table(self) -> str:
+        return f"{self.stem}.parquet"
+
+    @property
+    def seal(self) -> str:
+        return f"{self.stem}.json"
+
+    @property
+    def quarantine(self) -> str:
+        return f"{self.stem}.quarantined.json"
+
+    @property
+    def samples(self) -> range:
+        return range(self.first_sample, self.first_sample + self.num_samples)
+
+
+class Manifest(_Document):
+    """dataset.json: written once at the start and never changed."""
+
+    schema_version: int = SCHEMA
+    kind: Literal["pool", "curated", "real"]
+    classes: list[str]
+    image_format: Literal["png", "jpg", "webp"]
+    plan_digest: str
+    """Names what the samples are: digest of the recipe's identity fields, or of the source of real images."""
+    recipe: dict[str, Any]
+    """The identity fields of the resolved recipe, or what is known of the origin of real images."""
+    generator: dict[str, Any] | None
+    """Class, model and weights' sha256 of the model that made the images; None for real ones."""
+    segment: Segment
+    """The first segment; later ones are in `extension-NNN.json`."""
+    parts: dict[str, tuple[int, int]] = {}
+    """Real references only: name of a part (`fit`, `validation`) to first sample and end."""
+    parents: list[str] = []
+    """Digests of the datasets that this one was made from."""
+
+
+class Extension(_Document):
+    """extension-NNN.json: one more segment, published create-only like everything else."""
+
+    schema_version: int = SCHEMA
+    plan_digest: str
+    segment: Segment
+
+
+class Seal(_Document):
+    """The small file written last: a shard without it does not exist."""
+
+    schema_version: int = SCHEMA
+    plan_digest: str
+    samples: int
+    bytes: int
+    first_key: str
+    last_key: str
+    missing: list[str]
+    """Keys of the shard's range that are not in the tar, because every attempt was rejected."""
+    tar_sha256: str
+    table_sha256: str
+
+
+class Quarantine(_Document):
+    """train-NNNNNN.quarantined.json: the shard failed as often as is tried, and why."""
+
+    schema_version: int = SCHEMA
+    plan_digest: str
+    tries: int
+    reason: str
+
+
+class Completion(_Document):
+    """complete.json: the totals, once every shard is sealed or quarantined."""
+
+    schema_version: int = SCHEMA
+    plan_digest: str
+    digest: str
+    """SHA-256 over the seals in order."""
+    segments: int
+    samples: int
+    missing: int
+    bytes: int
+    shard_samples: list[int]
+    """Samples in each shard in order; a quarantined shard has 0."""
+    quarantined: dict[str, str]
+    """Stem to reason. Not empty: the dataset is complete with holes."""
+
+
+def key_of(index: int) -> str:
+    """The key of sample `index`."""
+    return f"{index:09d}"
+
+
+def extension_name(number: int) -> str:
+    """The file that records segment `number` (the manifest holds segment 0)."""
+    return f"extension-{number:03d}.json"
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with sorted keys, so that equal values give equal bytes."""
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def parse(model: type[ModelT], data: bytes, where: str) -> ModelT:
+    """Read one of the documents above; refuses a newer schema and anything malformed in one line."""
+    try:
+        content = json.loads(data)
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
+        version = content.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA:
+            raise DatasetError(
+                f"{where}: written by a newer synthforge (schema {version}, this one reads up to {SCHEMA}); "
+                "upgrade with pip install -U synthforge"
+            )
+        return model.model_validate_json(data)
+    except (ValueError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise DatasetError(f"{where}: damaged or not a synthforge file ({first}); restore it, or start over with --overwrite") from error

@@ -1,0 +1,209 @@
+"""Labelled images from wherever they lie: dataset folders, plain WebDataset tars, folders of images by class.
+
+Real references have a *fit* part and a *validation* part. A dataset folder says which is which; in a folder of images,
+sub-folders `fit` or `train` and `validation`, `val` or `test` do; otherwise the last fifth of each class, in order of names, is the
+validation part, since neighbours in a collection are often near twins and must not stand on both sides.
+Not covered: remote tars of others (download them), tars inside tars.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.errors import DatasetError
+from synthforge.images import READABLE, Uint8, decode, resize
+from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.layout import MANIFEST
+from synthforge.storage import Folder, resolve
+
+Part = Literal["fit", "validation"]
+
+_PART_FOLDERS: dict[Part, tuple[str, ...]] = {"fit": ("fit", "train", "training"), "validation": ("validation", "val", "valid", "test")}
+VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled image, still encoded."""
+
+    name: str
+    """Where it stands, for messages."""
+    class_name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The images of one part, in order."""
+
+    classes: list[str]
+    examples: list[Example]
+
+    def first_of_each(self, per_class: int) -> Labelled:
+        """Only the first so many of each class, in order; raises DatasetError if a class has fewer."""
+        taken: dict[str, int] = defaultdict(int)
+        kept = []
+        for example in self.examples:
+            taken[example.class_name] += 1
+            if taken[example.class_name] <= per_class:
+                kept.append(example)
+        if short := [name for name in self.classes if taken[name] < per_class]:
+            raise DatasetError(f"class {short[0]!r} has {taken[short[0]]} images, fewer than per_class={per_class}; lower it or add images")
+        return Labelled(self.classes, kept)
+
+    def arrays(self, resolution: int, channels: Literal[1, 3]) -> tuple[Uint8, NDArray[np.int64]]:
+        """Decoded and resized: uint8 (N, C, H, W), and labels int64 (N,); raises DatasetError naming the images that can't be read."""
+        images, problems = [], []
+        for example in self.examples:
+            try:
+                images.append(resize(decode(example.data, channels), resolution).transpose(2, 0, 1))
+            except DatasetError as error:
+                problems.append(f"{example.name}: {error}")
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise DatasetError(f"{problems[0]}{more}; remove or replace it")
+        number = {name: index for index, name in enumerate(self.classes)}
+        return np.stack(images), np.array([number[example.class_name] for example in self.examples], dtype=np.int64)
+
+
+def read_labelled(address: str) -> dict[Part, Labelled]:
+    """Both parts of a set of labelled real images; raises DatasetError."""
+    place = resolve(address)
+    if "://" in place or Folder(place).exists(MANIFEST):
+        return _from_dataset_folder(place)
+    if tars := _tars_at(place):
+        examples = [example for tar in tars for example in _in_tar(tar)]
+        return _split(examples, place)
+    if Path(place).is_dir():
+        return _from_image_folder(Path(place))
+    raise DatasetError(f"{place}: no dataset folder, WebDataset tars or folder of images by class there; check the path")
+
+
+def _from_dataset_folder(place: str) -> dict[Part, Labelled]:
+    dataset = DatasetFolder.open(place)
+    classes = dataset.manifest.classes
+    examples: list[tuple[int, Example]] = []
+    for shard in dataset.state().sealed:
+        table = dataset.table(shard)
+        with dataset.folder.fetched(shard.tar) as path, path.open("rb") as tar:
+            for row in table.select(["key", "class", "image_offset", "image_size"]).to_pylist():
+                tar.seek(row["image_offset"])
+                data = tar.read(row["image_size"])
+                examples.append((int(row["key"]), Example(f"{dataset.folder.where(shard.tar)}:{row['key']}", row["class"], data)))
+    parts = dataset.manifest.parts
+    if not parts:
+        return _split([example for _, example in examples], place, classes)
+    return {
+        part: Labelled(classes, [example for index, example in examples if parts[part][0] <= index < parts[part][1]])
+        for part in ("fit", "validation")
+        if part in parts
+    }
+
+
+def _tars_at(place: str) -> list[Path]:
+    """A tar, a folder of tars, or a pattern with *, ? or braces such as train-{000000..000009}.tar."""
+    if Path(place).is_dir():
+        return sorted(Path(place).glob("*.tar"))
+    patterns = [place]
+    while match := re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", patterns[0]):
+        patterns = [pattern.replace(match[0], option) for pattern in patterns for option in _brace_options(match)]
+    found = [path for pattern in patterns for path in sorted(glob.glob(pattern))]
+    return [Path(path) for path in found if path.endswith(".tar")]
+
+
+def _brace_options(match: re.Match[str]) -> list[str]:
+    if match[3] is not None:
+        return match[3].split(",")
+    return [str(number).zfill(len(match[1])) for number in range(int(match[1]), int(match[2]) + 1)]
+
+
+def _in_tar(path: Path) -> Iterator[Example]:
+    """Samples of a plain WebDataset tar: members that share a key, an image and a label in .cls or .json."""
+    parts: dict[str, bytes] = {}
+    current = ""
+    try:
+        with tarfile.open(path, "r:*") as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                directory, _, base = member.name.rpartition("/")
+                key, _, extension = base.partition(".")
+                if f"{directory}/{key}" != current:
+                    yield from _as_example(path, current, parts)
+                    current, parts = f"{directory}/{key}", {}
+                file = tar.extractfile(member)
+                parts[extension.lower()] = file.read() if file is not None else b""
+            yield from _as_example(path, current, parts)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DatasetError(f"{path}: torn or not a tar ({error}); fetch or make it again") from error
+
+
+def _as_example(path: Path, key: str, parts: dict[str, bytes]) -> Iterator[Example]:
+    image = next((parts[extension] for extension in READABLE if extension in parts), None)
+    if image is None:
+        return
+    name = f"{path}:{key.lstrip('/')}"
+    try:
+        if "cls" in parts:
+            label = parts["cls"].decode("ascii").strip()
+        else:
+            record = json.loads(parts["json"])
+            label = str(record["class"] if "class" in record else record["label"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise DatasetError(f"{name}: has no label; a .cls, or a .json with `class` or `label`, is needed") from error
+    yield Example(name, label, image)
+
+
+def _from_image_folder(place: Path) -> dict[Part, Labelled]:
+    folders = {part: next((place / name for name in names if (place / name).is_dir()), None) for part, names in _PART_FOLDERS.items()}
+    fit, validation = folders["fit"], folders["validation"]
+    if fit is None:
+        return _split(_images_by_class(place), str(place))
+    fit_part = _labelled(_images_by_class(fit), str(fit))
+    if validation is None:
+        return _split(fit_part.examples, str(fit))
+    validation_part = _labelled(_images_by_class(validation), str(validation), fit_part.classes)
+    if unknown := {example.class_name for example in validation_part.examples} - set(fit_part.classes):
+        raise DatasetError(f"{validation}: class {min(unknown)!r} has no images in {fit}; add some or remove it")
+    return {"fit": fit_part, "validation": validation_part}
+
+
+def _images_by_class(place: Path) -> list[Example]:
+    examples = []
+    for directory in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = sorted(path for path in directory.rglob("*") if path.suffix.lower().lstrip(".") in READABLE and path.is_file())
+        examples += [Example(str(path), directory.name, path.read_bytes()) for path in files]
+    return examples
+
+
+def _labelled(examples: list[Example], place: str, classes: list[str] | None = None) -> Labelled:
+    if not examples:
+        raise DatasetError(f"{place}: no images by class there; it needs a sub-folder with images for each class")
+    return Labelled(classes or _in_natural_order({example.class_name for example in examples}), examples)
+
+
+def _split(examples: list[Example], place: str, classes: list[str] | None = None) -> dict[Part, Labelled]:
+    whole = _labelled(examples, place, classes)
+    by_class: dict[str, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        by_class[example.class_name].append(index)
+    held = {index for indices in by_class.values() for index in indices[len(indices) - int(len(indices) * VALIDATION_SHARE) :]}
+    return {
+        "fit": Labelled(whole.classes, [example for index, example in enumerate(examples) if index not in held]),
+        "validation": Labelled(whole.classes, [examples[index] for index in sorted(held)]),
+    }
+
+
+def _in_natural_order(names: set[str]) -> list[str]:
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))

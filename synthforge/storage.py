@@ -1,0 +1,361 @@
+"""One folder on any store that fsspec reaches, with the one guarantee everything else rests on: create-only publishing.
+
+`Folder.publish` makes a whole file appear under its name or leaves the file that is there untouched; nobody ever sees half a file.
+On disk a finished, fsynced temporary file is hard-linked to its name; on object stores the library's conditional put does it.
+`STORES` says which store offers what; a store without create-only publishing is refused unless one writer is promised.
+
+Not covered: directories inside a folder other than plain name prefixes, and cleaning up multipart uploads that a killed
+process left on an object store (they are invisible; a lifecycle rule of the bucket removes them).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import importlib.resources
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, ParamSpec, TypeVar, cast
+
+import fsspec
+import psutil
+import tenacity
+
+from synthforge.errors import PlaceError, StorageFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BUILTIN = "builtin:"
+TEMPORARY = ".part-"
+STALE_SECONDS = 24 * 3600.0
+"""Temporary files of other hosts are removed once they are this old."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """What one kind of store can do; `extra` names the install that brings it."""
+
+    create_only: Literal["link", "conditional put", "no"]
+    extra: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+STORES: dict[str, Store] = {
+    "file": Store("link"),
+    "s3": Store(
+        "conditional put",
+        extra="s3",
+        # Listings are never cached: other writers change the folder all the time.
+        options=(("use_listings_cache", False), ("config_kwargs", {"retries": {"mode": "standard", "max_attempts": 8}})),
+    ),
+}
+_OTHER_STORE = Store("no")
+_GONE_WRONG_FOR_GOOD = (FileExistsError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def resolve(address: str, base: Path | None = None) -> str:
+    """Make an address absolute: `builtin:NAME` is what ships with synthforge, a relative path is relative to `base`."""
+    if address.startswith(BUILTIN):
+        return str(importlib.resources.files("synthforge") / "assets" / address.removeprefix(BUILTIN))
+    if "://" in address:
+        return address.rstrip("/")
+    return os.path.abspath(os.path.join(base or Path.cwd(), os.path.expanduser(address)))
+
+
+def _protocol(address: str) -> str:
+    return address.split("://", 1)[0] if "://" in address else "file"
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Whether trying again may help; libraries for object stores raise OSError and its children for all of it."""
+    return isinstance(error, (OSError, TimeoutError)) and not isinstance(error, _GONE_WRONG_FOR_GOOD)
+
+
+def _guarded(method: Callable[P, T]) -> Callable[P, T]:
+    """Retry what may pass on a remote store, and turn what remains into one line that says what and where."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        folder = cast("Folder", args[0])
+        try:
+            if folder.path is not None:
+                return method(*args, **kwargs)
+            return tenacity.Retrying(
+                retry=tenacity.retry_if_exception(_is_transient),
+                wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+                stop=tenacity.stop_after_attempt(6),
+                reraise=True,
+            )(method, *args, **kwargs)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError as error:
+            raise _in_words(error, folder.address) from error
+        except Exception as error:
+            if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp"}:
+                raise PlaceError(f"{folder.address}: the store can't be used ({error}); check address and credentials") from error
+            raise
+
+    return call
+
+
+def _in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
+    reason = error.strerror or str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFailed(f"{place}: disk full ({reason}); free space and run again, finished shards are kept")
+    if isinstance(error, PermissionError) or error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return PlaceError(f"{place}: not permitted ({reason}); choose another place with --set output.path=FOLDER")
+    if isinstance(error, (NotADirectoryError, IsADirectoryError)):
+        return PlaceError(f"{place}: {reason}; a folder is needed there")
+    return StorageFailed(f"{place}: {reason}; run again to go on")
+
+
+class Folder:
+    """A folder of files at an address: a local path or anything fsspec opens (`s3://bucket/folder`).
+
+    Args:
+        address: absolute; see `resolve`.
+        single_writer: the caller promises that nobody else writes here, so stores without create-only publishing will do.
+    """
+
+    def __init__(self, address: str, single_writer: bool = False) -> None:
+        self.address = address
+        self.single_writer = single_writer
+        self.store = STORES.get(_protocol(address), _OTHER_STORE)
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(address, **dict(self.store.options))
+        except ImportError as error:
+            install = f"pip install 'synthforge[{self.store.extra}]'" if self.store.extra else f"install what fsspec asks for: {error}"
+            raise PlaceError(f"{address}: this kind of store needs another package; {install}") from error
+        except ValueError as error:
+            raise PlaceError(f"{address}: not an address that fsspec knows ({error})") from error
+        self.path = Path(self._root) if _protocol(address) == "file" else None
+        """The folder on this machine's disk, or None if it is remote."""
+
+    def __repr__(self) -> str:
+        return f"Folder({self.address!r})"
+
+    def where(self, name: str) -> str:
+        """The full address of a file, for messages."""
+        return f"{self.address}/{name}"
+
+    def require_writable(self) -> None:
+        """Fail now rather than after hours: the store must take create-only files and let us write."""
+        if self.store.create_only == "no" and not self.single_writer:
+            raise PlaceError(
+                f"{self.address}: this store has no create-only writing, so two writers could tear a shard; "
+                "use a disk or S3, or promise one writer with --set output.single_writer=true"
+            )
+        if self.path is not None:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                probe = self._temporary("probe")
+                probe.touch()
+                linked = probe.with_name(probe.name + "-link")
+                os.link(probe, linked)
+                linked.unlink()
+                probe.unlink()
+            except FileExistsError as error:
+                raise PlaceError(f"{self.address}: is a file; a folder is needed there") from error
+            except OSError as error:
+                raise _in_words(error, self.address) from error
+        else:
+            self.list()
+
+    @_guarded
+    def list(self) -> dict[str, int]:
+        """Size in bytes by name, for every file directly in the folder; empty if there is no folder."""
+        try:
+            entries = self._fs.ls(self._root, detail=True, **({} if self.path else {"refresh": True}))
+        except FileNotFoundError:
+            return {}
+        found = {str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in entries if entry["type"] == "file"}
+        return {name: size for name, size in found.items() if not name.startswith(TEMPORARY)}
+
+    @_guarded
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        return bool(self._fs.exists(self._join(name)))
+
+    @_guarded
+    def read(self, name: str) -> bytes:
+        """The whole file; raises FileNotFoundError."""
+        return bytes(self._fs.cat_file(self._join(name)))
+
+    @_guarded
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """`length` bytes from `start`; raises FileNotFoundError."""
+        data = bytes(self._fs.cat_file(self._join(name), start=start, end=start + length))
+        if len(data) != length:
+            raise OSError(f"{name}: {len(data)} bytes came where {length} were asked for")
+        return data
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """The file as a local path, downloaded to a temporary one if the folder is remote."""
+        if self.path is not None:
+            yield self.path / name
+            return
+        with tempfile.TemporaryDirectory(prefix="synthforge-") as directory:
+            target = Path(directory) / Path(name).name
+            self._download(name, target)
+            yield target
+
+    @_guarded
+    def _download(self, name: str, target: Path) -> None:
+        self._fs.get_file(self._join(name), str(target))
+        expected = int(self._fs.size(self._join(name)))
+        if target.stat().st_size != expected:
+            raise OSError(f"{name}: {target.stat().st_size} bytes came where {expected} were asked for")
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A private local path to write a file to before publishing it; removed afterwards."""
+        path = self._temporary(name)
+        try:
+            yield path
+        except OSError as error:
+            if isinstance(error, (FileNotFoundError, FileExistsError)):
+                raise
+            raise _in_words(error, self.address) from error
+        finally:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def publish(self, name: str, content: Path | bytes) -> bool:
+        """Make the file appear whole under its name; False, and nothing changed, if the name is taken.
+
+        On a remote store an answer can be lost after the write was done, so False may also mean "written by this call":
+        compare contents where it matters.
+        """
+        if isinstance(content, bytes):
+            with self.scratch(name) as path:
+                path.write_bytes(content)
+                return self._publish_file(name, path)
+        return self._publish_file(name, content)
+
+    @_guarded
+    def _publish_file(self, name: str, source: Path) -> bool:
+        try:
+            if self.path is not None:
+                _fsync(source)
+                target = self.path / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(source, target)
+                _fsync(target.parent)
+            elif self.store.create_only == "conditional put":
+                self._fs.put_file(str(source), self._join(name), mode="create")
+            elif self._fs.exists(self._join(name)):
+                return False
+            else:
+                self._fs.put_file(str(source), self._join(name))
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Put a whole file under its name, whatever was there. Only for what is not data: telemetry, a stale completion mark."""
+        with self.scratch(name) as path:
+            path.write_bytes(content)
+            self._replace_file(name, path)
+
+    @_guarded
+    def _replace_file(self, name: str, source: Path) -> None:
+        if self.path is not None:
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+        else:
+            self._fs.put_file(str(source), self._join(name))
+
+    @_guarded
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._join(name))
+
+    def within(self, name: str) -> Folder:
+        """A folder inside this one."""
+        return Folder(f"{self.address}/{name}", self.single_writer)
+
+    def open(self, name: str) -> BinaryIO:
+        """The file, opened for reading bytes with seeking; raises FileNotFoundError."""
+        return cast(BinaryIO, self._fs.open(self._join(name), "rb"))
+
+    def free_bytes(self) -> int | None:
+        """Free space, or None where a store has no such figure."""
+        if self.path is None:
+            return None
+        existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+        return shutil.disk_usage(existing).free
+
+    def sweep(self) -> int:
+        """Remove temporary files whose writers are dead or long gone; the number removed."""
+        if self.path is None or not self.path.is_dir():
+            return 0
+        dead = [path for path in self.path.glob(f"{TEMPORARY}*") if _is_abandoned(path)]
+        for path in dead:
+            path.unlink(missing_ok=True)
+        return len(dead)
+
+    def _join(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _temporary(self, name: str) -> Path:
+        directory = self.path or Path(tempfile.gettempdir())
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory / f"{TEMPORARY}{writer_name()}-{secrets.token_hex(4)}-{Path(name).name}"
+
+
+@functools.cache
+def _host() -> str:
+    """This host as long as process ids mean the same on it: hostname, boot and process namespace (containers share names)."""
+    marks = [socket.gethostname()]
+    with suppress(OSError):
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        marks.append(os.readlink("/proc/self/ns/pid"))
+    return f"{re.sub('[^A-Za-z0-9.]', '_', marks[0])}.{hashlib.blake2b('|'.join(marks).encode(), digest_size=4).hexdigest()}"
+
+
+def writer_name() -> str:
+    """This process, as it stands in temporary and heartbeat names: host and process id."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def is_alive(writer: str) -> bool | None:
+    """Whether the process behind a writer name lives; None if it is on another host, so nobody here can tell."""
+    host, _, pid = writer.rpartition("-")
+    if host != _host() or not pid.isdigit():
+        return None
+    try:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_abandoned(path: Path) -> bool:
+    host, pid = (path.name.removeprefix(TEMPORARY).split("-") + ["", ""])[:2]
+    try:
+        alive = is_alive(f"{host}-{pid}")
+        return not alive if alive is not None else time.time() - path.stat().st_mtime > STALE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""Labelled images resident on the device, served in an order that only seed and step decide.
+
+Shapes: N images, B batch, C channels, H = W = resolution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+class DeviceImages:
+    """uint8 images and their labels on one device; batches are gathered and scaled there.
+
+    Args:
+        images_NCHW: uint8.
+        labels_N: int64.
+    """
+
+    def __init__(self, images_NCHW: Tensor, labels_N: Tensor, device: torch.device) -> None:
+        assert images_NCHW.dtype == torch.uint8 and len(images_NCHW) == len(labels_N)
+        self.images_NCHW = images_NCHW.to(device)
+        self.labels_N = labels_N.to(device)
+
+    def __len__(self) -> int:
+        return len(self.images_NCHW)
+
+    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Batch number `step`: float images in -1 to 1, labels. Every image comes once before any comes again."""
+        indices_B = torch.cat([self._take(position, seed) for position in self._spans(step * batch_size, batch_size)])
+        indices_B = indices_B.to(self.images_NCHW.device)
+        return to_float(self.images_NCHW[indices_B]), self.labels_N[indices_B]
+
+    def _spans(self, start: int, length: int) -> list[tuple[int, int, int]]:
+        """(epoch, from, to) pieces that cover `length` positions from `start` of the endless order."""
+        spans = []
+        while length > 0:
+            epoch, offset = divmod(start, len(self))
+            take = min(length, len(self) - offset)
+            spans.append((epoch, offset, offset + take))
+            start, length = start + take, length - take
+        return spans
+
+    def _take(self, span: tuple[int, int, int], seed: int) -> Tensor:
+        epoch, begin, end = span
+        return torch.randperm(len(self), generator=seeded("order", seed, epoch))[begin:end]
+
+
+def seeded(purpose: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that purpose and numbers alone decide, so that a resumed fit draws what an undisturbed one does."""
+    digest = hashlib.blake2b(f"{purpose}|{numbers}".encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 to float32 in -1 to 1."""
+    return images.to(torch.float32).div_(127.5).sub_(1.0)

@@ -1,0 +1,181 @@
+"""The training loop that every fit shares: schedule, averaged weights, checkpoint and resume.
+
+All randomness of a step comes from a generator that seed and step decide, so a resumed fit is the undisturbed one, bit for bit on
+the same device. Checkpoints are safetensors; nothing is ever unpickled. On CUDA the step is compiled, shapes are fixed, data stay on
+the device, and nothing waits for the device between two checks.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synthforge.errors import ModelError, WorkError
+from synthforge.training.config import LoopConfig
+from synthforge.training.data import seeded
+
+Loss = Callable[[nn.Module, int, torch.Generator], Tensor]
+"""(network, step, generator on the device) -> mean loss of one batch, a scalar."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit is, some times a second."""
+
+    step: int
+    num_steps: int
+    images_per_second: float
+    loss: float | None
+    """Mean over the last steps; None before the first is known."""
+
+
+class TrainingLoop:
+    """Trains one network; `ema` holds the averaged weights that are meant for use.
+
+    Args:
+        network: on its device.
+        loss: one batch's loss.
+        config: with `images` filled in.
+        checkpoint: file to write at every check and to resume from; None for neither.
+    """
+
+    def __init__(self, network: nn.Module, loss: Loss, config: LoopConfig, checkpoint: Path | None = None) -> None:
+        assert config.images is not None
+        self.network = network
+        self.config = config
+        self.num_steps = max(config.checks, math.ceil(config.images / config.batch))
+        self.step = 0
+        self.ema = copy.deepcopy(network).eval().requires_grad_(False)
+        self.device = next(network.parameters()).device
+        self.extra: dict[str, Tensor] = {}
+        """Tensors that the fit wants kept in the checkpoint, such as snapshots of the averaged weights."""
+        self.notes: dict[str, Any] = {}
+        """What the fit wants kept besides, as JSON."""
+        self._loss = loss
+        self._checkpoint = checkpoint
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._averaged = [self.ema.get_parameter(name) for name, parameter in network.named_parameters() if parameter.requires_grad]
+        on_cuda = self.device.type == "cuda"
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=self.device.type in {"cpu", "cuda"}
+        )
+        half = config.precision == "bfloat16" or (config.precision == "auto" and on_cuda)
+        self._autocast: Callable[[], AbstractContextManager[Any]] = (
+            (lambda: torch.autocast(self.device.type, dtype=torch.bfloat16)) if half else nullcontext
+        )
+        if on_cuda and config.compile:
+            self.network.compile(dynamic=False)
+
+    def check_steps(self) -> list[int]:
+        """The steps after which a check is due; the last one is the end."""
+        return [round(self.num_steps * (number + 1) / self.config.checks) for number in range(self.config.checks)]
+
+    def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> Iterator[int]:
+        """Train; yields the number of steps done at every check, after which the caller may look at `ema`, and stop by leaving."""
+        due = [step for step in self.check_steps() if step > self.step]
+        started, first_step, shown = time.perf_counter(), self.step, 0.0
+        recent = torch.zeros((), device=self.device)
+        recent_steps = 0
+        loss: float | None = None
+        self.network.train()
+        while due:
+            recent += self._train_step()
+            recent_steps += 1
+            now = time.perf_counter()
+            if now - shown > 0.5 or self.step == due[0]:
+                # Reading the loss is the one place that waits for the device: twice a second at most.
+                loss, shown = float(recent) / recent_steps, now
+                recent.zero_()
+                recent_steps = 0
+                if not math.isfinite(loss):
+                    raise WorkError(f"fit: the loss is not finite at step {self.step}; lower it with --set learning_rate={self.config.learning_rate / 4:g}")
+                rate = (self.step - first_step) * self.config.batch / max(now - started, 1e-9)
+                on_progress(Progress(self.step, self.num_steps, rate, loss))
+            if self.step == due[0]:
+                due.pop(0)
+                yield self.step
+                self.save()
+                self.network.train()
+
+    def _train_step(self) -> Tensor:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate()
+        generator = seeded("step", self.config.seed, self.step, device=self.device)
+        with self._autocast():
+            loss = self._loss(self.network, self.step, generator)
+        loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        # Power-function averaging (Karras et al. 2023, arXiv 2312.02696): the window grows with the steps done.
+        weight = 1 - max(0.0, 1 - 1 / self.step) ** (1 / self.config.ema)
+        torch._foreach_lerp_(self._averaged, [parameter.detach() for parameter in self._parameters], weight)
+        return loss.detach()
+
+    def _rate(self) -> float:
+        warmup = max(1, round(self.config.warmup * self.num_steps))
+        if self.step < warmup:
+            return self.config.learning_rate * (self.step + 1) / warmup
+        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (self.step - warmup) / max(1, self.num_steps - warmup)))
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        if self._checkpoint is None:
+            return
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        tensors |= {f"extra.{name}": value for name, value in self.extra.items()}
+        for number, parameter in enumerate(self._parameters):
+            state = self._optimizer.state[parameter]
+            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        metadata = {"step": str(self.step), "config": self._identity(), "notes": json.dumps(self.notes)}
+        temporary = self._checkpoint.with_suffix(".part")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, temporary, metadata)
+        os.replace(temporary, self._checkpoint)
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint if there is one of the same configuration; whether there was."""
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return False
+        try:
+            with safe_open(self._checkpoint, "pt") as file:
+                metadata = file.metadata() or {}
+            tensors = load_file(self._checkpoint, device=str(self.device))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{self._checkpoint}: the checkpoint can't be read ({error}); remove it to begin again") from error
+        if metadata.get("config") != self._identity():
+            raise ModelError(f"{self._checkpoint}: was made with other settings or data; remove it to begin again, or choose another --out")
+        part = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731
+        self.network.load_state_dict(part("network."))
+        self.ema.load_state_dict(part("ema."))
+        self.extra = part("extra.")
+        self.step, self.notes = int(metadata["step"]), json.loads(metadata["notes"])
+        for number, parameter in enumerate(self._parameters):
+            self._optimizer.state[parameter] = {
+                name: value.cpu() if name == "step" and self.device.type == "cpu" else value for name, value in part(f"optimizer.{number}.").items()
+            }
+        return True
+
+    def discard(self) -> None:
+        """Remove the checkpoint of a finished fit."""
+        if self._checkpoint is not None:
+            self._checkpoint.unlink(missing_ok=True)
+
+    def _identity(self) -> str:
+        return json.dumps({**self.config.model_dump(mode="json", exclude={"compile"}), "notes": self.notes.get("identity")}, sort_keys=True)
+
+
