@@ -1,3 +1,64 @@
-"""Synthetic training images with diffusion models, matched to real data and measured on it."""
+"""Synthetic training images with diffusion models, matched to real data and measured on it.
+
+The Python API is that of the command line; names are loaded when they are first used, so importing this costs nothing:
+
+    import synthforge
+
+    recipe = synthforge.load_recipe("recipes/digits.yaml", ["count.per_class=50"])
+    result = synthforge.generate(recipe)
+    for problem in synthforge.verify(result.folder)[0].problems:
+        print(problem)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "DatasetFolder": "shards.folder",
+    "GenerateResult": "generation",
+    "PixelFitConfig": "generators.config",
+    "PixelPipeline": "generators.pixel.pipeline",
+    "Plan": "plan",
+    "Recipe": "recipe",
+    "Reporter": "progress",
+    "SynthforgeError": "errors",
+    "fit": "generators.pixel.fit",
+    "generate": "generation",
+    "load_recipe": "recipe",
+    "preview": "inspection",
+    "show": "inspection",
+    "status": "shards.audit",
+    "summarize": "inspection",
+    "verify": "inspection",
+}
+__all__ = [*sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from synthforge.errors import SynthforgeError as SynthforgeError
+    from synthforge.generation import GenerateResult as GenerateResult
+    from synthforge.generation import generate as generate
+    from synthforge.generators.config import PixelFitConfig as PixelFitConfig
+    from synthforge.generators.pixel.fit import fit as fit
+    from synthforge.generators.pixel.pipeline import PixelPipeline as PixelPipeline
+    from synthforge.inspection import preview as preview
+    from synthforge.inspection import show as show
+    from synthforge.inspection import summarize as summarize
+    from synthforge.inspection import verify as verify
+    from synthforge.plan import Plan as Plan
+    from synthforge.progress import Reporter as Reporter
+    from synthforge.recipe import Recipe as Recipe
+    from synthforge.recipe import load_recipe as load_recipe
+    from synthforge.shards.audit import status as status
+    from synthforge.shards.folder import DatasetFolder as DatasetFolder
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'synthforge' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"synthforge.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

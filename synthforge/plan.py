@@ -79,6 +79,7 @@ class Plan:
 
     def __init__(self, recipe: Recipe, model: ModelFiles) -> None:
         self.recipe = recipe
+        self.model = model
         self.identity = identity_of(recipe, lambda path, value: model.sha256 if path == ("generator", "model") else file_digest(value))
         if model.revision is not None:
             self.identity["generator"]["revision"] = model.revision
@@ -88,6 +89,11 @@ class Plan:
         self._order = Apportionment([spec.weight for spec in recipe.classes.values()])
         self._texts = [_Texts(name, recipe.prompts_of(name), recipe.sampling.seed) for name in recipe.classes]
         self._labels = [str(name if spec.label is None else spec.label) for name, spec in recipe.classes.items()]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Plan:
+        """Unroll a recipe; its model's files are found and digested, but no weights are loaded; raises ModelError."""
+        return cls(recipe, recipe.generator.files())
 
     def __len__(self) -> int:
         return self.recipe.num_samples

@@ -1,6 +1,6 @@
 """The recipe: the one YAML file that says everything a run depends on.
 
-`load` reads it, applies `--set path=value`, and either returns a validated `Recipe` or raises one RecipeError with every mistake:
+`load_recipe` reads it, applies `--set path=value`, and either returns a validated `Recipe` or raises one RecipeError with every mistake:
 file, line, dotted path as it stands in the YAML, what is wrong, and the nearest valid name. Sections are the Configs of the
 stages; they stand beside the code that they configure and are only composed here.
 """
@@ -11,9 +11,9 @@ import difflib
 import hashlib
 import json
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
@@ -24,6 +24,8 @@ from synthforge.errors import RecipeError
 from synthforge.generators.config import GeneratorConfig, SamplingConfig
 from synthforge.images import ImageFormat
 from synthforge.storage import resolve
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 MAX_SAMPLES = 10**9
 """Keys have nine digits."""
@@ -195,14 +197,18 @@ class Recipe(Config):
         )
 
 
-def load(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply overrides of the form `dotted.path=value` (value in YAML); raises RecipeError."""
-    source = _Source(str(path), sets)
-    return source.validated()
+    return cast(Recipe, _Source(str(path), sets, Recipe).validated())
+
+
+def config_from_sets(config: type[ConfigT], sets: Sequence[str]) -> ConfigT:
+    """Any Config from `dotted.path=value` overrides alone, its defaults for the rest; raises RecipeError."""
+    return cast(ConfigT, _Source(None, sets, config).validated())
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of recipes, for editors; it also allows the short forms that `load` accepts."""
+    """The JSON Schema of recipes, for editors; it also allows the short forms that `load_recipe` accepts."""
     schema = Recipe.model_json_schema()
     mapping = schema["properties"]["classes"]
     mapping["additionalProperties"] = {"anyOf": [mapping["additionalProperties"], {"type": "null"}]}
@@ -224,30 +230,32 @@ def captions_in(path: str) -> list[str]:
 
 
 class _Source:
-    """One recipe file while it is read: knows the line of every dotted path."""
+    """A Config while it is read from a file and overrides: knows the line of every dotted path."""
 
-    def __init__(self, path: str, sets: Sequence[str]) -> None:
+    def __init__(self, path: str | None, sets: Sequence[str], config: type[Config]) -> None:
         self.path = path
-        self.tree = self._parse()
+        self.config = config
+        self.tree = self._parse(path) if path is not None else CommentedMap()
         self.overridden: dict[tuple[str, ...], str] = {}
         problems = [problem for text in sets if (problem := self._override(text))]
         if problems:
             raise RecipeError(problems)
 
-    def _parse(self) -> CommentedMap:
+    @staticmethod
+    def _parse(path: str) -> CommentedMap:
         try:
-            tree = YAML(typ="rt").load(Path(self.path).read_text(encoding="utf-8"))
+            tree = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise RecipeError([f"{self.path}: no such file; begin with `synthforge recipe new --builtin digits`"]) from error
+            raise RecipeError([f"{path}: no such file; begin with `synthforge recipe new --builtin digits`"]) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError([f"{self.path}: can't be read as text ({error})"]) from error
+            raise RecipeError([f"{path}: can't be read as text ({error})"]) from error
         except YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
             reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise RecipeError([f"{self.path}{line}: not valid YAML: {reason}"]) from error
+            raise RecipeError([f"{path}{line}: not valid YAML: {reason}"]) from error
         if not isinstance(tree, CommentedMap):
-            raise RecipeError([f"{self.path}: a recipe is a mapping with generator, classes and count; this is something else"])
+            raise RecipeError([f"{path}: a recipe is a mapping with generator, classes and count; this is something else"])
         return tree
 
     def _override(self, text: str) -> str | None:
@@ -277,21 +285,23 @@ class _Source:
         self.overridden[steps] = text
         return None
 
-    def validated(self) -> Recipe:
-        data = json.loads(json.dumps(self.tree, default=str))
+    def validated(self) -> Config:
+        """The whole, valid; raises RecipeError with everything that is wrong."""
+        data = json.dumps(self.tree, default=str)
         problems: list[str] = []
-        recipe: Recipe | None = None
+        found: Config | None = None
         try:
-            recipe = Recipe.model_validate_json(json.dumps(data), strict=True)
+            found = self.config.model_validate_json(data, strict=True)
         except ValidationError as error:
             problems += [self._in_words(dict(item)) for item in error.errors()]
-            recipe = self._what_is_valid(data)
-        if recipe is not None:
-            recipe = self._with_absolute_locations(recipe)
-            problems += [self._at(path, text) for path, text in _cross_checks(recipe)]
-        if problems or recipe is None:
+        if self.config is Recipe:
+            recipe = found or self._what_is_valid(json.loads(data))
+            if isinstance(recipe, Recipe):
+                found = self._with_absolute_locations(recipe)
+                problems += [self._at(path, text) for path, text in _cross_checks(found)]
+        if problems or found is None:
             raise RecipeError(list(dict.fromkeys(problems)))
-        return recipe
+        return found
 
     def _what_is_valid(self, data: dict[str, Any]) -> Recipe | None:
         """The recipe without its wrong fields, so that checks across the right ones still run; None if too little is left."""
@@ -307,6 +317,7 @@ class _Source:
         return None
 
     def _with_absolute_locations(self, recipe: Recipe) -> Recipe:
+        assert self.path is not None
         base = Path(self.path).resolve().parent
         tree = recipe.model_dump(mode="json")
         for path, role, value in walk(recipe):
@@ -328,8 +339,8 @@ class _Source:
         kind, given = error["type"], error.get("input")
         message = str(error["msg"]).removeprefix("Value error, ")
         if kind == "extra_forbidden":
-            close = difflib.get_close_matches(path[-1], _field_names(path[:-1]), n=1, cutoff=0.6)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(_field_names(path[:-1]))}"
+            close = difflib.get_close_matches(path[-1], _field_names(self.config, path[:-1]), n=1, cutoff=0.6)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(_field_names(self.config, path[:-1]))}"
             return self._at(path, f"unknown field{hint}")
         if kind == "missing":
             return self._at(path, "is missing")
@@ -344,7 +355,8 @@ class _Source:
             if path[: len(steps)] == steps:
                 return f"--set {override}: {'.'.join(path)}: {text}"
         line = _line_of(self.tree, path)
-        return f"{self.path}:{line}: {'.'.join(path)}: {text}" if path else f"{self.path}: {text}"
+        where = f"{self.path}:{line}: " if self.path is not None else ""
+        return f"{where}{'.'.join(path)}: {text}" if path else f"{where}{text}"
 
 
 def _cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -394,9 +406,8 @@ def _caption_problems(path: str) -> Iterator[str]:
         yield f"{path} can't be read as UTF-8 text ({error})"
 
 
-def _field_names(path: Sequence[str]) -> list[str]:
+def _field_names(config: type[Config], path: Sequence[str]) -> list[str]:
     """Names that are valid under a dotted path."""
-    config: type[Config] = Recipe
     for step in path:
         if step in config.model_fields:
             config = _config_in(config.model_fields[step].annotation) or config
@@ -454,12 +465,3 @@ def _remove(tree: Any, path: Sequence[str]) -> None:
         del tree[_key(tree, last)]
     except (KeyError, IndexError, ValueError, TypeError):
         pass
-
-
-def to_yaml(tree: Mapping[str, Any]) -> str:
-    """YAML text of a plain mapping, for `recipe new` and reports."""
-    import io
-
-    buffer = io.StringIO()
-    YAML(typ="rt").dump(dict(tree), buffer)
-    return buffer.getvalue()

@@ -6,7 +6,7 @@ import ast
 import functools
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,7 @@ from synthforge.training.config import AugmentConfig, LoopConfig
 
 if TYPE_CHECKING:
     from synthforge.generators.protocol import Generator
+    from synthforge.generators.weights import ModelFiles
 
 
 class SchedulerConfig(Config):
@@ -88,11 +89,18 @@ class PixelConfig(Config):
 
         return PixelGenerator.load(self, sampling, device)
 
-    def files(self) -> Any:
+    def files(self) -> ModelFiles:
         """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
         from synthforge.generators.weights import find_model
 
         return find_model(self.model, self.revision)
+
+    def image_size(self, files: ModelFiles) -> tuple[int, int]:
+        """Resolution and channels of the images, read from the model's configuration without loading weights."""
+        from synthforge.generators.weights import read_config
+
+        config = read_config(files, "denoiser")
+        return int(config["resolution"]), int(config["channels"])
 
 
 GeneratorConfig = PixelConfig

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from synthforge.errors import ModelError
 from synthforge.shards.tars import sha256_of
@@ -44,6 +45,15 @@ def find_model(name: str, revision: str | None = None) -> ModelFiles:
         raise ModelError(f"generator.model: {name} has no model_index.json, so it is not a diffusers pipeline; check the path")
     _refuse_pickles(name, folder, index)
     return ModelFiles(name, folder, commit, _digest(folder))
+
+
+def read_config(files: ModelFiles, component: str) -> dict[str, Any]:
+    """The configuration of a component; raises ModelError."""
+    path = files.folder / component / "config.json"
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"generator.model: {path} can't be read ({error}); fit or fetch the model again") from error
 
 
 def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:

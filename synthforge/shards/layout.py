@@ -15,6 +15,8 @@ SCHEMA = 1
 MANIFEST = "dataset.json"
 COMPLETE = "complete.json"
 LOG = "_log"
+RECIPE_LOG = "recipe.json"
+"""Below `_log`: the whole recipe of the last run, paths included, so that samples can be made again."""
 
 ModelT = TypeVar("ModelT", bound="_Document")
 

@@ -67,7 +67,8 @@ class TrainingLoop:
         self._loss = loss
         self._checkpoint = checkpoint
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._averaged = [self.ema.get_parameter(name) for name, parameter in network.named_parameters() if parameter.requires_grad]
+        averaged = dict(self.ema.named_parameters())
+        self._averaged = [averaged[name] for name, parameter in network.named_parameters() if parameter.requires_grad]
         on_cuda = self.device.type == "cuda"
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=self.device.type in {"cpu", "cuda"}

@@ -151,9 +151,9 @@ class _Fit:
             "channels": config.channels or first.shape[2],
         }
         if config.loop.images is None:
-            # Time to memorise grows with the amount of data, so the length of the fit does too: some 4,000 looks at each image,
-            # more where there are few of them and augmentation makes up for it, capped where a laptop's patience ends.
-            images = int(min(4_000_000, max(400_000, 4_000 * len(fitted.examples))))
+            # Time to memorise grows with the amount of data, so the length of the fit does too. On the built-in digits (800
+            # images) the held-out loss was lowest after some 1,000 looks at each image; a minimum, since few images need time too.
+            images = min(20_000_000, max(300_000, 1_000 * len(fitted.examples)))
             changes["loop"] = config.loop.model_copy(update={"images": images})
         return config.model_copy(update=changes)
 
@@ -323,7 +323,7 @@ class _Fit:
     def _save(self, stopped: str, seconds: float, first_step: int) -> FitReport:
         denoiser, guide = self._restored("kept"), self._restored("guide")
         dtype = getattr(torch, self.config.store)
-        pipeline = self._pipeline(denoiser.to(dtype), guide.to(dtype) if guide is not None else None)
+        pipeline = self._pipeline(*(nn.Module.to(network, dtype) if network is not None else None for network in (denoiser, guide)))
         kept = Check(**self.loop.notes["kept"])
         report = FitReport(
             model="PixelPipeline",

@@ -50,11 +50,11 @@ class PixelDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         embedding = min(width, 256) if body == "mlp" else width * 2
-        self.embed = _Conditioning(len(class_names), augment_dim, embedding)
+        self.conditioning = _Conditioning(len(class_names), augment_dim, embedding)
         if body == "mlp":
-            self.body: nn.Module = _Mlp(channels * resolution**2, width, depth, embedding, dropout)
+            self.layers: nn.Module = _Mlp(channels * resolution**2, width, depth, embedding, dropout)
         else:
-            self.body = _UNet(channels, width, depth, patch, embedding, dropout)
+            self.layers = _UNet(channels, width, depth, patch, embedding, dropout)
 
     @property
     def null_label(self) -> int:
@@ -71,7 +71,7 @@ class PixelDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             augment_NA: float, or None for "not augmented".
         """
         time_N = timestep_N / 1000 if self.config.objective == "flow" else timestep_N
-        return self.body(sample_NCHW, self.embed(time_N, class_labels_N, augment_NA))  # type: ignore[no-any-return]
+        return self.layers(sample_NCHW, self.conditioning(time_N, class_labels_N, augment_NA))  # type: ignore[no-any-return]
 
 
 class _Conditioning(nn.Module):
@@ -199,7 +199,7 @@ class _Attention(nn.Module):
 def body_for(resolution: int) -> dict[str, Any]:
     """Body, width, depth and patch that suit a resolution on small machines."""
     if resolution <= 12:
-        return {"body": "mlp", "width": 256, "depth": 3, "patch": 1}
+        return {"body": "mlp", "width": 192, "depth": 3, "patch": 1}
     if resolution <= 16:
         return {"body": "unet", "width": 48, "depth": 1, "patch": 1}
     return {"body": "unet", "width": 64, "depth": 2, "patch": 2 if resolution <= 40 else 4}

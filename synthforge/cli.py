@@ -1,0 +1,445 @@
+"""The command line: parse, call, print. No logic, and nothing heavy imported before a command needs it.
+
+Exit status: 0 done; 1 the work failed; 2 the request was wrong and nothing was started. With `--json`, standard output carries
+exactly one JSON object; progress and words always go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import warnings
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from synthforge.errors import RecipeError, SynthforgeError
+from synthforge.progress import Reporter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+app = typer.Typer(
+    name="synthforge",
+    help="Synthetic training images with diffusion models, written as sealed WebDataset shards.",
+    epilog="Begin with: synthforge recipe new --builtin digits && synthforge generate digits.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+recipe_app = typer.Typer(help="Check, describe and begin recipes.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
+FolderArgument = Annotated[str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override any field, e.g. --set sampling.steps=30. Repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors still show.")]
+
+
+@app.command(epilog="Example: synthforge generate recipes/digits.yaml --set count.per_class=50 --set output.path=runs/small")
+def generate(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    extend: Annotated[int | None, typer.Option(metavar="N", help="Add N samples to a finished run.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Remove what is in the output folder first.")] = False,
+    retry_quarantined: Annotated[bool, typer.Option(help="Try shards again that were given up.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a recipe's images and write them as sealed shards. Run it again after any interruption: it goes on."""
+    from synthforge.generation import generate as run
+    from synthforge.recipe import load_recipe
+
+    reporter = _Console(quiet)
+    result = run(load_recipe(recipe, sets or ()), reporter, extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined)
+    rows = {
+        "images": f"{result.samples:,} in {result.shards:,} shards, {_size(result.bytes)}",
+        "made now": f"{result.made:,} in {_duration(result.seconds)}, {result.images_per_second:,.0f} images/s" if result.made else "nothing",
+        "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items()) + (f"; {result.left_out:,} left out" if result.left_out else ""),
+        "memory": f"batch halved {result.halvings} times" if result.halvings else "",
+        "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in result.quarantined.items()),
+        "folder": result.folder,
+        "contact sheet": result.contact_sheet or "",
+        "digest": result.digest or "not complete yet",
+        "next": f"synthforge verify {_relative(result.folder)}",
+    }
+    _finish(result, "pool complete" if result.is_complete else "pool not complete", rows, as_json, quiet, failed=bool(result.quarantined))
+
+
+@app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")
+def plan(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    measure: Annotated[bool, typer.Option(help="Load the model and measure images per second at several batch sizes.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a recipe will make: classes, counts, shards, bytes; with --measure also hours and the best batch size."""
+    from synthforge.inspection import summarize
+    from synthforge.recipe import load_recipe
+
+    summary = summarize(load_recipe(recipe, sets or ()), _Console(quiet), measure=measure)
+    classes = [f"{name} {num:,}" for name, num in summary.per_class.items()]
+    first = summary.examples[0]
+    rows = {
+        "images": f"{summary.samples:,} of {summary.resolution} px",
+        "classes": f"{len(classes):,}: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}",
+        "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
+        "bytes": f"about {_size(summary.bytes_estimated)}" + (f", {_size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
+        "first": f"{first['key']}: {first['prompt']!r}, seed {first['seed']}, guidance {first['guidance']:g}",
+        "folder": summary.folder,
+        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {_duration((summary.hours or 0) * 3600)}" if summary.images_per_second else "",
+        "batches": ", ".join(f"{size}: {rate:,.0f}/s" for size, rate in (summary.batches_measured or {}).items()),
+        "plan digest": summary.plan_digest,
+    }
+    if summary.free_bytes is not None and summary.bytes_estimated > summary.free_bytes:
+        rows["warning"] = "there is not enough free space for this"
+    _finish(summary, f"plan of {summary.name}", rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge preview recipes/digits.yaml --out preview.png --per-class 10")
+def preview(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
+    per_class: Annotated[int, typer.Option(min=1, max=100, help="Images of each class.")] = 8,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a few images of each class, the very first of the run, as one labelled contact sheet."""
+    from synthforge.inspection import preview as draw
+    from synthforge.recipe import load_recipe
+
+    path = draw(load_recipe(recipe, sets or ()), out, per_class, _Console(quiet))
+    _finish({"contact_sheet": str(path)}, "preview", {"contact sheet": str(path)}, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge verify runs/digits/pool --regenerate 20")
+def verify(
+    folder: FolderArgument,
+    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Also make N random samples again and compare.")] = 0,
+    recipe: Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to remake from; by default that of the last run.")] = None,
+    sets: Sets = None,
+    seed: Annotated[int | None, typer.Option(help="Which random samples; by default others every time.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare every shard with its seal, byte for byte."""
+    from synthforge.inspection import verify as check
+    from synthforge.recipe import load_recipe
+
+    given = load_recipe(recipe, sets or ()) if recipe is not None else None
+    audit, remade = check(folder, _Console(quiet), regenerate=regenerate, recipe=given, seed=seed)
+    rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {_size(audit.bytes)}"}
+    rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
+    rows |= {f"note {number}": note for number, note in enumerate(audit.notes[:20], 1)}
+    failed = bool(audit.problems)
+    if remade is not None:
+        failed |= not remade.is_reproduced
+        rows["made again"] = f"{remade.num_samples:,} samples: {remade.identical:,} identical, largest difference {remade.largest_difference} of 255 levels"
+        rows["tolerance"] = f"{remade.within_tolerance:.3%} of pixels at most 2 levels off, 99.9 % are asked for: {'reproduced' if remade.is_reproduced else 'NOT reproduced'}"
+    result = {"audit": asdict(audit), "remade": asdict(remade) if remade is not None else None, "ok": not failed}
+    _finish(result, "verified" if not failed else "NOT in order", rows, as_json, quiet, failed=failed)
+
+
+@app.command(epilog="Example: synthforge show 000000012 runs/digits/pool --save twelve.png")
+def show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A sample's key; leading zeros may be left out.", show_default=False)],
+    folder: FolderArgument,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the image file there.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show one sample: its image, its record, and how to make it again."""
+    from synthforge.inspection import save_image
+    from synthforge.inspection import show as read
+
+    shown = read(folder, key)
+    if save is not None:
+        save_image(shown, save)
+    if as_json:
+        _print_json({name: value for name, value in asdict(shown).items() if name != "image"} | {"image_bytes": len(shown.image), "saved": str(save) if save else None})
+    elif not quiet:
+        console = _stdout()
+        _draw_image(console, shown.image)
+        record = {name: value for name, value in shown.record.items() if value not in (None, [])}
+        _print_rows(console, f"{shown.key} in {shown.shard}", {name: json.dumps(value) if not isinstance(value, str) else value for name, value in record.items()} | {"saved": str(save or "")})
+        console.print("\nmake it again:", style="bold")
+        print(shown.remake)
+
+
+@app.command(epilog="Example: synthforge status runs/digits/pool")
+def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Say how far a run is: done, missing, quarantined, rate, time left."""
+    from synthforge.shards.audit import status as look
+    from synthforge.shards.folder import DatasetFolder
+
+    found = look(DatasetFolder.open(folder))
+    rows = {
+        "images": f"{found.samples_done:,} of {found.samples_asked:,}" + (f", {found.samples_missing:,} left out" if found.samples_missing else ""),
+        "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {_size(found.bytes)}",
+        "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in found.shards_quarantined.items()),
+        "writers": ", ".join(f"{beat.writer} at shard {beat.shard}" for beat in found.writers) or "none",
+        "rate": f"{found.images_per_second:,.1f} images/s" if found.writers else "",
+        "time left": _duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
+    }
+    title = "complete" if found.is_complete else "being made" if found.writers else "not complete; run generate again to go on"
+    _finish(found, title, rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge fit builtin:digits/reference --out runs/digits/generator --set loop.images=200000")
+def fit(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Real images: dataset folder, WebDataset tars, folder of images by class, or builtin:digits/reference.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a small diffusion model (8 to 64 px) to labelled real images, guarding against memorising them."""
+    from synthforge.generators.config import PixelFitConfig
+    from synthforge.recipe import config_from_sets
+
+    config = config_from_sets(PixelFitConfig, sets or ())
+    from synthforge.generators.pixel.fit import Check
+    from synthforge.generators.pixel.fit import fit as run
+    from synthforge.training.loop import Progress as FitProgress
+
+    reporter = _Console(quiet)
+    batch, begun = config.loop.batch, False
+
+    def on_progress(progress: FitProgress) -> None:
+        nonlocal begun
+        if not begun:
+            reporter.begin("fitting", progress.num_steps * batch, 0)
+            begun = True
+        reporter.reach(progress.step * batch, f"loss {progress.loss:.4f}" if progress.loss is not None else "")
+
+    def on_check(check: Check) -> None:
+        held_out = f"held-out loss {check.held_out_loss:.4f}, " if check.held_out_loss is not None else ""
+        reporter.note(
+            f"{check.images_seen:>9,} images: {held_out}fit loss {check.fit_loss:.4f}, "
+            f"near-copies {check.near_copies:.1%} (natural {check.near_copies_real:.1%})" + ("" if check.is_candidate else ", too many")
+        )
+
+    report = run(data, out, config, on_progress, on_check)
+    reporter.end()
+    rows = {
+        "model": str(out),
+        "fitted on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes; validated on {report.images_validation:,}",
+        "network": f"{report.parameters:,} parameters",
+        "images seen": f"{report.images_seen:,} in {_duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
+        "kept": f"the weights after step {report.kept_step:,}; ended because: {report.stopped}",
+        "warning": report.warning or "",
+    }
+    _finish(report, "fitted", rows, as_json, quiet)
+
+
+@recipe_app.command(epilog="Example: synthforge recipe check recipes/digits.yaml")
+def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Find every mistake in a recipe at once, without loading any model."""
+    from synthforge.recipe import load_recipe
+
+    found = load_recipe(recipe, sets or ())
+    _finish({"ok": True, "recipe": found.model_dump(mode="json")}, f"{recipe}: in order", {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"}, as_json, quiet)
+
+
+@recipe_app.command(epilog="Example: synthforge recipe schema > recipe.schema.json, then begin a recipe with: # yaml-language-server: $schema=recipe.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of recipes, so that editors complete and check them."""
+    from synthforge.recipe import json_schema
+
+    _print_json(json_schema())
+
+
+@recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --out photos.yaml")
+def new(
+    folder: Annotated[str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class, to begin a recipe for.", show_default=False)] = None,
+    builtin: Annotated[str | None, typer.Option(metavar="NAME", help="Copy a shipped recipe, such as digits.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The recipe to write; by default NAME.yaml here.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a recipe to start from: a shipped one, or a commented one for a folder of real images."""
+    from synthforge import starters
+    from synthforge.errors import RequestError
+
+    if (folder is None) == (builtin is None):
+        raise RequestError("recipe new: name either a folder of real images or --builtin NAME (there is: " + ", ".join(starters.builtin_names()) + ")")
+    if builtin is not None:
+        path = out or Path(f"{builtin}.yaml")
+        text = starters.builtin(builtin)
+    else:
+        assert folder is not None
+        path = out or Path(f"{Path(folder.rstrip('/')).name}.yaml")
+        text = starters.for_folder(folder, path)
+    starters.write_new(text, path)
+    _finish({"recipe": str(path)}, "recipe written", {"recipe": str(path), "next": f"synthforge recipe check {path}"}, as_json, quiet)
+
+
+def main() -> None:
+    """Entry point of the `synthforge` command."""
+    warnings.filterwarnings("ignore")  # libraries' deprecation notes are not for users
+    arguments = sys.argv[1:]
+    try:
+        app()
+    except SynthforgeError as error:
+        _fail(error, "--json" in arguments)
+    except KeyboardInterrupt:
+        _say("stopped; what is sealed stays, and the same command goes on from there")
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _fail(error: SynthforgeError, as_json: bool) -> NoReturn:
+    lines = error.problems if isinstance(error, RecipeError) else [str(error)]
+    for line in lines:
+        _say(f"error: {line}")
+    if as_json:
+        _print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": error.exit_status})
+    sys.exit(error.exit_status)
+
+
+def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:
+    """Print the closing summary, or one JSON object, and leave with status 1 if the work failed."""
+    if as_json:
+        _print_json(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
+    elif not quiet:
+        _print_rows(_stdout(), title, rows)
+    if failed:
+        sys.exit(1)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_rows(console: Console, title: str, rows: dict[str, str]) -> None:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    console.print(title, style="bold", markup=False)
+    console.print(table, markup=False)
+
+
+def _draw_image(console: Console, data: bytes) -> None:
+    """The image as coloured half blocks, two pixels a character; only on a terminal that shows colours."""
+    if not console.is_terminal or console.color_system is None:
+        return
+    from rich.color import Color
+    from rich.style import Style
+    from rich.text import Text
+
+    from synthforge.images import decode, resize
+
+    image = decode(data, 3)
+    if max(image.shape[:2]) > 48:
+        image = resize(image, 48)
+    for top in range(0, image.shape[0] - 1, 2):
+        line = Text()
+        for upper, lower in zip(image[top], image[top + 1], strict=True):
+            line.append("▀", Style(color=Color.from_rgb(*map(int, upper)), bgcolor=Color.from_rgb(*map(int, lower))))
+        console.print(line)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.0f} PB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _relative(address: str) -> str:
+    path = Path(address)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else address
+
+
+class _Console(Reporter):
+    """Draws progress on standard error: a live bar on a terminal, a line now and then elsewhere."""
+
+    LINE_SECONDS = 10.0
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._total = self._first = self._done = 0
+        self._started = self._last_line = 0.0
+        self._what = self._unit = ""
+
+    def note(self, text: str) -> None:
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            _say(text)
+
+    def begin(self, task: str, total: int, done: int = 0, unit: str = "images") -> None:
+        if self._quiet:
+            return
+        self._what, self._unit, self._total, self._first, self._done = task, unit, total, done, done
+        self._started = self._last_line = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[extra]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task(task, total=total, completed=done, rate="", extra="")
+            self._bar.start()
+
+    def advance(self, num: int) -> None:
+        self.reach(self._done + num)
+
+    def reach(self, done: int, extra: str = "") -> None:
+        """Work is done up to here."""
+        if self._quiet:
+            return
+        self._done = done
+        now = time.monotonic()
+        rate = (done - self._first) / max(now - self._started, 1e-9)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", extra=extra)
+        elif now - self._last_line >= self.LINE_SECONDS:
+            self._last_line = now
+            left = _duration((self._total - done) / rate) if rate else "?"
+            _say(f"{self._what}: {done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left} left {extra}".rstrip())
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
+
+if __name__ == "__main__":
+    main()

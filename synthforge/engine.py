@@ -1,0 +1,356 @@
+"""The engine: one unit of work, a shard, from plan to sealed tar, with the device kept busy.
+
+Three kinds of threads and bounded queues between them: one prepares inputs ahead; the caller's drives the device and copies results
+to the host (pinned, on a stream of its own on CUDA); encoders compress images; one writer builds tars in key order and commits
+them. While a shard is encoded and committed the device works on the next.
+
+Batches have one fixed shape, aligned to the start of the shard and the level; the last of a level is padded and the padding counted.
+Images that come out blank or not finite are made again with the next attempt of the same sample, in batches of their own at
+the end of the shard. After an out-of-memory error the batch is halved for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from synthforge.errors import ShardFailed, SynthforgeError
+from synthforge.generators.protocol import Generator, Prepared
+from synthforge.images import Uint8, encode, is_blank
+from synthforge.plan import Plan, Sample
+from synthforge.recipe import Recipe
+from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.layout import Seal, Shard, digest_of
+from synthforge.shards.tars import EncodedSample, write_tar
+
+SHARDS_IN_FLIGHT = 2
+"""Shards being encoded or committed while the device works on another; bounds memory."""
+
+
+@dataclass
+class Counters:
+    """What the engine did so far; read from other threads."""
+
+    images: int = 0
+    """Good images made."""
+    padding: int = 0
+    """Images made only to fill a batch."""
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Reason to number of images made again or given up."""
+    left_out: int = 0
+    """Samples that failed in every attempt."""
+    halvings: int = 0
+    """Times that the batch was halved after running out of memory."""
+    device_seconds: float = 0.0
+    """Time spent in the generator."""
+
+    def reject(self, reason: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+
+@dataclass
+class _Work:
+    """A shard between device and commit: encoded images arrive in any order."""
+
+    shard: Shard
+    images: dict[int, Future[EncodedSample]] = field(default_factory=dict)
+    """By sample index."""
+
+
+class Sampler:
+    """Turns samples into pixels in batches of one fixed shape; knows nothing of shards and files.
+
+    Args:
+        batch: images per batch; None takes the generator's default.
+    """
+
+    def __init__(self, generator: Generator, plan: Plan, batch: int | None = None) -> None:
+        self.generator = generator
+        self.plan = plan
+        self.batch = batch or generator.default_batch
+        self.counters = Counters()
+        self._transfer = _Transfer(generator.device)
+
+    def pixels_of(self, samples: list[Sample]) -> dict[int, Uint8]:
+        """Pixels by sample index, uint8 (H, W, C), as they come out: nothing is rejected."""
+        made: dict[int, Uint8] = {}
+        for chunk, pixels, _ in self.sampled(samples):
+            made |= {sample.index: pixels[row] for row, sample in enumerate(chunk)}
+        return made
+
+    def sampled(self, samples: list[Sample]) -> Iterator[tuple[list[Sample], Uint8, Any]]:
+        """Batches of samples with their pixels on the host, uint8 (N, H, W, C), and which are not finite, bool (N,).
+
+        One batch is on the device while the one before is copied and handled; inputs are prepared one batch ahead.
+        """
+        with ThreadPoolExecutor(1, "prepare") as preparer:
+            chunks = self._chunks(samples)
+            ahead = [preparer.submit(self._prepared, chunk) for chunk in chunks[:2]]
+            copying: tuple[list[Sample], _Copy] | None = None
+            for number, chunk in enumerate(chunks):
+                prepared = ahead[number].result()
+                if number + 2 < len(chunks):
+                    ahead.append(preparer.submit(self._prepared, chunks[number + 2]))
+                for part, copy in self._on_device(chunk, prepared):
+                    if copying is not None:
+                        yield copying[0], *copying[1].wait()
+                    copying = (part, copy)
+            if copying is not None:
+                yield copying[0], *copying[1].wait()
+
+    def _chunks(self, samples: list[Sample]) -> list[list[Sample]]:
+        """Batches of one level each, in order; which sample is in which batch depends on the shard and the batch size only."""
+        chunks = []
+        for _, group in groupby(sorted(samples, key=lambda sample: (sample.level, sample.index)), key=lambda sample: sample.level):
+            of_level = list(group)
+            chunks += [of_level[start : start + self.batch] for start in range(0, len(of_level), self.batch)]
+        return chunks
+
+    def _prepared(self, chunk: list[Sample]) -> Prepared:
+        """A batch of the fixed shape: the last sample is repeated where one is short."""
+        requests = [sample.request() for sample in chunk]
+        return self.generator.prepare(requests + [requests[-1]] * (self.batch - len(requests)))
+
+    def _on_device(self, chunk: list[Sample], prepared: Prepared) -> Iterator[tuple[list[Sample], _Copy]]:
+        """Sample one batch; after an out-of-memory error, in halves, and all later batches are as small."""
+        started = time.perf_counter()
+        try:
+            # A batch prepared before a halving is still too large.
+            if prepared.num_images > self.batch:
+                raise torch.OutOfMemoryError("the batch was halved")
+            copy = self._transfer.begin(*self.generator.sample(prepared))
+        except (torch.OutOfMemoryError, MemoryError):
+            copy = None
+            if prepared.num_images == 1:
+                raise ShardFailed("out of memory with a single image; use a smaller resolution or another device") from None
+        self.counters.device_seconds += time.perf_counter() - started
+        if copy is not None:
+            self.counters.padding += prepared.num_images - len(chunk)
+            yield chunk, copy
+            return
+        if prepared.num_images <= self.batch:
+            self.batch = math.ceil(self.batch / 2)
+            self.counters.halvings += 1
+            if self.generator.device.type == "cuda":
+                torch.cuda.empty_cache()
+        for start in range(0, len(chunk), self.batch):
+            part = chunk[start : start + self.batch]
+            yield from self._on_device(part, self._prepared(part))
+
+
+class Engine:
+    """Makes and commits shards of one plan with one loaded generator.
+
+    Args:
+        encoders: encoding threads; None takes one per core, at most eight.
+    """
+
+    def __init__(self, sampler: Sampler, dataset: DatasetFolder, encoders: int | None = None) -> None:
+        self.sampler = sampler
+        self.plan = sampler.plan
+        self.dataset = dataset
+        self.counters = sampler.counters
+        self._num_encoders = encoders or min(8, os.cpu_count() or 1)
+        identity = dataset.manifest.generator or {}
+        # Records repeat per sample, so they name the generator by a digest; the manifest has it in full.
+        self._generator_record = {"model": identity.get("model"), "sha256": identity.get("sha256"), "identity": digest_of(identity)[:16]}
+        self._attempts = self.plan.recipe.sampling.attempts
+
+    def run(
+        self,
+        shards: Iterable[Shard],
+        on_images: Callable[[int], None] = lambda num: None,
+        on_shard: Callable[[Shard], None] = lambda shard: None,
+    ) -> Iterator[tuple[Shard, Seal | SynthforgeError]]:
+        """Make and commit shards; yields each with its seal or with the error that stopped it, as it is committed.
+
+        Args:
+            on_images: called with the number of images made, after every batch.
+            on_shard: called when work on a shard begins.
+        Errors of storage and of the plan are raised, since they would stop every shard.
+        """
+        with ThreadPoolExecutor(self._num_encoders, "encode") as encoders, ThreadPoolExecutor(1, "write") as writer:
+            pending: list[tuple[Shard, Future[Seal]]] = []
+            try:
+                for shard in shards:
+                    on_shard(shard)
+                    try:
+                        work = self._make(shard, encoders, on_images)
+                    except ShardFailed as error:
+                        yield shard, error
+                        continue
+                    pending.append((shard, writer.submit(self._commit, work)))
+                    while len(pending) > SHARDS_IN_FLIGHT or (pending and pending[0][1].done()):
+                        yield _result(*pending.pop(0))
+                while pending:
+                    yield _result(*pending.pop(0))
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def _make(self, shard: Shard, encoders: ThreadPoolExecutor, on_images: Callable[[int], None]) -> _Work:
+        """Sample a whole shard, attempt by attempt; encoding is only begun here."""
+        work = _Work(shard)
+        history: dict[int, list[dict[str, Any]]] = {}
+        due = [self.plan.sample(index) for index in shard.samples]
+        for attempt in range(self._attempts):
+            rejected: list[Sample] = []
+            for chunk, pixels, broken in self.sampler.sampled(due):
+                blank = is_blank(pixels)
+                good = 0
+                for row, sample in enumerate(chunk):
+                    reason = "not finite" if broken[row] else "blank" if blank[row] else None
+                    if reason is None:
+                        good += 1
+                        work.images[sample.index] = encoders.submit(self._encode, sample, pixels[row], tuple(history.get(sample.index, ())))
+                    else:
+                        self.counters.reject(reason)
+                        history.setdefault(sample.index, []).append({"seed": sample.seed, "reason": reason})
+                        rejected.append(sample)
+                self.counters.images += good
+                on_images(good)
+            if not rejected:
+                return work
+            due = [self.plan.sample(sample.index, attempt + 1) for sample in rejected]
+        self.counters.left_out += len(due)
+        on_images(len(due))
+        if not work.images:
+            reasons = ", ".join(sorted({attempt["reason"] for attempts in history.values() for attempt in attempts}))
+            raise ShardFailed(f"{shard.stem}: every image came out {reasons} in {self._attempts} attempts; look at the model with `synthforge preview`")
+        return work
+
+    def _encode(self, sample: Sample, pixels: Uint8, history: tuple[dict[str, Any], ...]) -> EncodedSample:
+        output = self.plan.recipe.output
+        return EncodedSample(
+            key=sample.key,
+            image=encode(pixels, output.format, output.quality, output.marking),
+            extension=output.format,
+            class_index=sample.class_index,
+            text=sample.prompt,
+            record=sample.record(history, self._generator_record),
+        )
+
+    def _commit(self, work: _Work) -> Seal:
+        with self.dataset.folder.scratch(work.shard.tar) as path:
+            write_tar(path, (work.images.pop(index).result() for index in sorted(work.images)))
+            return self.dataset.commit(work.shard, path, self.plan.check)
+
+
+def _result(shard: Shard, future: Future[Seal]) -> tuple[Shard, Seal | SynthforgeError]:
+    try:
+        return shard, future.result()
+    except ShardFailed as error:
+        return shard, error
+
+
+class _Copy:
+    """A batch on its way to the host."""
+
+    def __init__(self, pixels: torch.Tensor, broken: torch.Tensor, done: torch.cuda.Event | None, keep: tuple[torch.Tensor, ...]) -> None:
+        self._pixels, self._broken, self._done, self._keep = pixels, broken, done, keep
+
+    def wait(self) -> tuple[Uint8, Any]:
+        """The arrays, once they are there; they are this batch's own memory."""
+        if self._done is not None:
+            self._done.synchronize()
+            return self._pixels.numpy().copy(), self._broken.numpy().copy()
+        return self._pixels.numpy(), self._broken.numpy()
+
+
+class _Transfer:
+    """Copies batches to the host; on CUDA into pinned memory on a stream of its own, so that the next batch need not wait.
+
+    Two pinned buffers take turns, which is safe because a batch is read before the one after the next is begun.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._turn = 0
+        self._lock = threading.Lock()
+
+    def begin(self, pixels: torch.Tensor, broken: torch.Tensor) -> _Copy:
+        if self._stream is None:
+            return _Copy(pixels.cpu(), broken.cpu(), None, ())
+        with self._lock:
+            if not self._buffers or self._buffers[0][0].shape != pixels.shape:
+                self._buffers = [
+                    (torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True), torch.empty(broken.shape, dtype=broken.dtype, pin_memory=True))
+                    for _ in range(2)
+                ]
+            host_pixels, host_broken = self._buffers[self._turn]
+            self._turn = 1 - self._turn
+        self._stream.wait_stream(torch.cuda.current_stream(pixels.device))
+        with torch.cuda.stream(self._stream):
+            host_pixels.copy_(pixels, non_blocking=True)
+            host_broken.copy_(broken, non_blocking=True)
+            # The allocator must not give this memory away before the copy stream is done with it.
+            pixels.record_stream(self._stream)
+            broken.record_stream(self._stream)
+            done = torch.cuda.Event()
+            done.record(self._stream)
+        return _Copy(host_pixels, host_broken, done, (pixels, broken))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rate of one batch size."""
+
+    batch: int
+    images_per_second: float
+
+
+def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[Measured]:
+    """Rate of the generator at growing batch sizes, until memory or the gain ends; each is warmed up once."""
+    found: list[Measured] = []
+    batch = 1
+    while batch <= largest:
+        level = plan[0].level
+        prepared = generator.prepare([replace(plan[index].request(), guidance=level) for index in range(batch)])
+        try:
+            _timed(generator, prepared)
+            done, elapsed = 0, 0.0
+            while elapsed < seconds / 4 or done == 0:
+                elapsed += _timed(generator, prepared)
+                done += batch
+        except (torch.OutOfMemoryError, MemoryError):
+            break
+        found.append(Measured(batch, done / elapsed))
+        # No gain in two doublings: larger batches only cost memory.
+        if len(found) > 3 and found[-1].images_per_second < 1.03 * max(item.images_per_second for item in found[:-2]):
+            break
+        batch *= 2
+    if not found:
+        raise ShardFailed("out of memory with a single image; use a smaller resolution or another device")
+    return found
+
+
+def _timed(generator: Generator, prepared: Prepared) -> float:
+    started = time.perf_counter()
+    pixels, _ = generator.sample(prepared)
+    pixels.cpu()
+    return time.perf_counter() - started
+
+
+def best_batch(found: list[Measured]) -> Measured:
+    """The smallest batch within 5 % of the best rate."""
+    best = max(item.images_per_second for item in found)
+    return next(item for item in found if item.images_per_second >= 0.95 * best)
+
+
+def load_generator(recipe: Recipe, plan: Plan) -> Generator:
+    """Load the recipe's model onto its device and check that it knows the classes."""
+    if recipe.execution.threads is not None:
+        torch.set_num_threads(recipe.execution.threads)
+    generator = recipe.generator.build(recipe.sampling, recipe.execution.device)
+    generator.check_labels(sorted({sample.label for samples in plan.first_of_each(1).values() for sample in samples}))
+    return generator

@@ -1,0 +1,282 @@
+"""Look before, while and after: what a recipe will make, a preview, shards against their seals, one sample and how to remake it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from synthforge.errors import PlaceError, RequestError
+from synthforge.images import contact_sheet, decode, encode
+from synthforge.plan import Plan, Sample
+from synthforge.progress import Reporter
+from synthforge.recipe import Recipe
+from synthforge.shards import audit
+from synthforge.shards.audit import Audit
+from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.layout import LOG, RECIPE_LOG
+from synthforge.storage import Folder
+
+if TYPE_CHECKING:
+    from synthforge.engine import Sampler
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What a recipe will make."""
+
+    name: str
+    folder: str
+    samples: int
+    per_class: dict[str, int]
+    shards: int
+    samples_per_shard: int
+    resolution: int
+    bytes_estimated: int
+    free_bytes: int | None
+    plan_digest: str
+    examples: list[dict[str, Any]]
+    """The first samples: key, class, prompt, seed, guidance."""
+    images_per_second: float | None = None
+    """Measured, including encoding; None without --measure."""
+    hours: float | None = None
+    batch: int | None = None
+    """The batch that measuring would choose."""
+    batches_measured: dict[int, float] | None = None
+    """Batch size to images per second of the generator alone."""
+
+
+def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool = False) -> PlanSummary:
+    """What a recipe will make; with `measure`, at what rate, from a short warm-up with the loaded model."""
+    reporter = reporter or Reporter()
+    plan = Plan.of(recipe)
+    resolution, channels = recipe.generator.image_size(plan.model)
+    rate = batch = rates = None
+    image_bytes = _guessed_bytes(recipe, resolution, channels)
+    if measure:
+        from synthforge.engine import Sampler, best_batch, load_generator
+        from synthforge.engine import measure as measure_batches
+
+        reporter.note(f"loading {recipe.generator.model}")
+        generator = load_generator(recipe, plan)
+        reporter.note("measuring batch sizes")
+        found = measure_batches(generator, plan)
+        best = best_batch(found)
+        rates, batch = {item.batch: round(item.images_per_second, 2) for item in found}, best.batch
+        rate, image_bytes = _measured(recipe, Sampler(generator, plan, batch))
+    # Tar: a header of 512 bytes for each of four members, and each padded to 512.
+    texts = len(plan[0].prompt.encode()) + 450
+    per_sample = 4 * 512 + math.ceil(image_bytes / 512) * 512 + 512 + math.ceil(len(plan[0].prompt) / 512) * 512 + math.ceil(texts / 512) * 512
+    per_shard = recipe.output.samples_per_shard
+    return PlanSummary(
+        name=recipe.name,
+        folder=recipe.pool_path,
+        samples=len(plan),
+        per_class=plan.counts(len(plan)),
+        shards=-(-len(plan) // per_shard),
+        samples_per_shard=per_shard,
+        resolution=resolution,
+        bytes_estimated=int(len(plan) * per_sample * 1.02),
+        free_bytes=Folder(recipe.pool_path).free_bytes(),
+        plan_digest=plan.digest,
+        examples=[_as_example(plan[index]) for index in range(min(5, len(plan)))],
+        images_per_second=rate,
+        hours=len(plan) / rate / 3600 if rate else None,
+        batch=batch,
+        batches_measured=rates,
+    )
+
+
+def _as_example(sample: Sample) -> dict[str, Any]:
+    return {"key": sample.key, "class": sample.class_name, "prompt": sample.prompt, "seed": sample.seed, "guidance": sample.guidance}
+
+
+def _guessed_bytes(recipe: Recipe, resolution: int, channels: int) -> int:
+    """Bytes of one image before any was made: bits per pixel that photographs usually take."""
+    bits = {"png": 5.0 * channels, "jpg": 2.0, "webp": 1.5}[recipe.output.format]
+    return int(resolution**2 * bits / 8) + (600 if recipe.output.marking else 100)
+
+
+def _measured(recipe: Recipe, sampler: Sampler) -> tuple[float, int]:
+    """Images per second of sampling and encoding together, and mean bytes of an image."""
+    samples = [sampler.plan.sample(index) for index in range(2 * sampler.batch)]
+    output = recipe.output
+    started = time.perf_counter()
+    pixels = sampler.pixels_of(samples)
+    sizes = [len(encode(image, output.format, output.quality, output.marking)) for image in pixels.values()]
+    return len(samples) / (time.perf_counter() - started), int(sum(sizes) / len(sizes))
+
+
+def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Reporter | None = None) -> Path:
+    """Make the first few images of each class, exactly those that the run will hold, and draw them as one labelled sheet."""
+    reporter = reporter or Reporter()
+    from synthforge.engine import Sampler, load_generator
+
+    plan = Plan.of(recipe)
+    reporter.note(f"loading {recipe.generator.model}")
+    generator = load_generator(recipe, plan)
+    samples = plan.first_of_each(per_class)
+    everything = [sample for of_class in samples.values() for sample in of_class]
+    batch = recipe.execution.batch or min(generator.default_batch, len(everything))
+    reporter.begin("previewing", len(everything))
+    pixels = Sampler(generator, plan, batch).pixels_of(everything)
+    reporter.advance(len(everything))
+    reporter.end()
+    rows = {name: [pixels[sample.index] for sample in of_class] for name, of_class in samples.items()}
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(contact_sheet(rows, title=f"{recipe.name}: preview"), "png", 100, recipe.output.marking))
+    except OSError as error:
+        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --out") from error
+    return path
+
+
+@dataclass(frozen=True)
+class Remade:
+    """How samples that were made again differ from those in the shards."""
+
+    num_samples: int
+    identical: int
+    """Samples whose every pixel is the same."""
+    largest_difference: int
+    """Of 255 levels."""
+    within_tolerance: float
+    """Share of pixels at most 2 levels off."""
+    keys: list[str]
+
+    @property
+    def is_reproduced(self) -> bool:
+        """At most 2 of 256 levels off on 99.9 % of pixels: what other batch shapes may change by rounding."""
+        return self.within_tolerance >= 0.999
+
+
+def verify(
+    address: str, reporter: Reporter | None = None, *, regenerate: int = 0, recipe: Recipe | None = None, seed: int | None = None
+) -> tuple[Audit, Remade | None]:
+    """Compare every shard with its seal, and make `regenerate` random samples again.
+
+    Args:
+        recipe: needed for lossless formats made elsewhere; None takes the one that the last run logged.
+        seed: which samples; None draws new ones every time.
+    """
+    reporter = reporter or Reporter()
+    dataset = DatasetFolder.open(address)
+    state = dataset.state()
+    reporter.begin("verifying", len(state.sealed), unit="shards")
+    found = audit.verify(dataset, lambda done, total: reporter.advance(1))
+    reporter.end()
+    if not regenerate:
+        return found, None
+    return found, _remake(dataset, recipe or logged_recipe(dataset), regenerate, seed, reporter)
+
+
+def logged_recipe(dataset: DatasetFolder) -> Recipe:
+    """The recipe of the last run on a folder, from its `_log`; raises RequestError if there is none."""
+    try:
+        data = dataset.folder.within(LOG).read(RECIPE_LOG)
+        return Recipe.model_validate_json(data, strict=True)
+    except (FileNotFoundError, ValueError) as error:
+        raise RequestError(f"{dataset.folder.address}: has no recipe in {LOG}/{RECIPE_LOG}; name it with --recipe FILE") from error
+
+
+def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, reporter: Reporter) -> Remade:
+    from synthforge.engine import Sampler, load_generator
+
+    plan = Plan.of(recipe)
+    if plan.digest != dataset.manifest.plan_digest:
+        raise RequestError(f"{dataset.folder.address}: the recipe is not the one that made it, so its samples can't be made again; name that with --recipe FILE")
+    if dataset.manifest.image_format != "png":
+        reporter.note(f"{dataset.manifest.image_format} is lossy: differences include those of compression")
+    generator = load_generator(recipe, plan)
+    sealed = dataset.state().sealed
+    chooser = random.Random(seed)
+    rows = [dataset.table(shard).slice(chooser.randrange(dataset.seal(shard).samples), 1).to_pylist()[0] | {"shard": shard} for shard in chooser.choices(sealed, k=num)]
+    rows = list({row["key"]: row for row in rows}.values())
+    samples = [plan.sample(int(row["key"]), row["attempts"] - 1) for row in rows]
+    reporter.begin("making again", len(samples))
+    pixels = Sampler(generator, plan, recipe.execution.batch).pixels_of(samples)
+    reporter.advance(len(samples))
+    reporter.end()
+    differences = []
+    for row, sample in zip(rows, samples, strict=True):
+        stored = decode(dataset.folder.read_range(row["shard"].tar, row["image_offset"], row["image_size"]))
+        differences.append(np.abs(stored.astype(np.int16) - pixels[sample.index].astype(np.int16)))
+    return Remade(
+        num_samples=len(samples),
+        identical=sum(not difference.any() for difference in differences),
+        largest_difference=int(max(difference.max() for difference in differences)),
+        within_tolerance=float(np.mean([np.mean(difference <= 2) for difference in differences])),
+        keys=[sample.key for sample in samples],
+    )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample, whole."""
+
+    key: str
+    shard: str
+    class_name: str
+    class_index: int
+    prompt: str
+    record: dict[str, Any]
+    image: bytes
+    """The encoded file."""
+    image_sha256: str
+    remake: str
+    """Python that makes this image again with plain diffusers."""
+
+
+def show(address: str, key: str) -> Shown:
+    """Read one sample by ranged reads, and say how it is made again."""
+    dataset = DatasetFolder.open(address)
+    row, members = dataset.sample(key)
+    record = json.loads(members["json"])
+    return Shown(
+        key=row["key"],
+        shard=dataset.shard_of(key).tar,
+        class_name=row["class"],
+        class_index=row["class_index"],
+        prompt=row["prompt"],
+        record=record,
+        image=members["image"],
+        image_sha256=row["image_sha256"],
+        remake=_remake_code(dataset, record),
+    )
+
+
+def save_image(shown: Shown, path: Path) -> None:
+    """Write a sample's image file, bytes as they are in the shard; raises PlaceError."""
+    try:
+        path.write_bytes(shown.image)
+    except OSError as error:
+        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --save") from error
+
+
+def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
+    generator = dataset.manifest.generator
+    if generator is None:
+        return "# a real image: nothing made it"
+    try:
+        recipe = logged_recipe(dataset)
+        model, label = str(recipe.generator.files().folder), recipe.classes[record["class"]].label or record["class"]
+    except RequestError:
+        model, label = generator["model"], record["class"]
+    scheduler = {key: value for key, value in generator["scheduler_config"].items() if value is not None}
+    return "\n".join(
+        [
+            "import diffusers, torch",
+            "from synthforge.generators.pixel.pipeline import PixelPipeline",
+            f"pipeline = PixelPipeline.from_pretrained({model!r}, torch_dtype=torch.{generator['dtype']})  # weights sha256 {generator['sha256']}",
+            f"pipeline.scheduler = diffusers.{generator['scheduler']}.from_config({scheduler!r})",
+            f"image = pipeline(class_labels=[{label!r}], num_inference_steps={generator['steps']}, guidance_scale={record['guidance']}, "
+            f"guided_by={generator['guided_by']!r}, generator=[torch.Generator().manual_seed({record['seed']})]).images[0]",
+        ]
+    )
