@@ -13,9 +13,8 @@ The Python API is that of the command line; names are loaded when they are first
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "DatasetFolder": "shards.folder",
@@ -57,6 +56,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("synthforge")
     if name not in _HOMES:
         raise AttributeError(f"module 'synthforge' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"synthforge.{_HOMES[name]}"), name)

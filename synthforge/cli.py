@@ -35,8 +35,12 @@ recipe_app = typer.Typer(help="Check, describe and begin recipes.", no_args_is_h
 app.add_typer(recipe_app, name="recipe")
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
-FolderArgument = Annotated[str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override any field, e.g. --set sampling.steps=30. Repeatable.")]
+FolderArgument = Annotated[
+    str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override any field, e.g. --set sampling.steps=30. Repeatable.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors still show.")]
 
@@ -59,8 +63,11 @@ def generate(
     result = run(load_recipe(recipe, sets or ()), reporter, extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined)
     rows = {
         "images": f"{result.samples:,} in {result.shards:,} shards, {_size(result.bytes)}",
-        "made now": f"{result.made:,} in {_duration(result.seconds)}, {result.images_per_second:,.0f} images/s" if result.made else "nothing",
-        "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items()) + (f"; {result.left_out:,} left out" if result.left_out else ""),
+        "made now": f"{result.made:,} in {_duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
+        if result.made
+        else "nothing",
+        "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items())
+        + (f"; {result.left_out:,} left out" if result.left_out else ""),
         "memory": f"batch halved {result.halvings} times" if result.halvings else "",
         "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in result.quarantined.items()),
         "folder": result.folder,
@@ -90,10 +97,13 @@ def plan(
         "images": f"{summary.samples:,} of {summary.resolution} px",
         "classes": f"{len(classes):,}: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}",
         "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
-        "bytes": f"about {_size(summary.bytes_estimated)}" + (f", {_size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
+        "bytes": f"about {_size(summary.bytes_estimated)}"
+        + (f", {_size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
         "first": f"{first['key']}: {first['prompt']!r}, seed {first['seed']}, guidance {first['guidance']:g}",
         "folder": summary.folder,
-        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {_duration((summary.hours or 0) * 3600)}" if summary.images_per_second else "",
+        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {_duration((summary.hours or 0) * 3600)}"
+        if summary.images_per_second
+        else "",
         "batches": ", ".join(f"{size}: {rate:,.0f}/s" for size, rate in (summary.batches_measured or {}).items()),
         "plan digest": summary.plan_digest,
     }
@@ -141,8 +151,12 @@ def verify(
     failed = bool(audit.problems)
     if remade is not None:
         failed |= not remade.is_reproduced
-        rows["made again"] = f"{remade.num_samples:,} samples: {remade.identical:,} identical, largest difference {remade.largest_difference} of 255 levels"
-        rows["tolerance"] = f"{remade.within_tolerance:.3%} of pixels at most 2 levels off, 99.9 % are asked for: {'reproduced' if remade.is_reproduced else 'NOT reproduced'}"
+        rows["made again"] = (
+            f"{remade.num_samples:,} samples: {remade.identical:,} identical, largest difference {remade.largest_difference} of 255 levels"
+        )
+        rows["tolerance"] = f"{remade.within_tolerance:.3%} of pixels at most 2 levels off, 99.9 % are asked for: " + (
+            "reproduced" if remade.is_reproduced else "NOT reproduced"
+        )
     result = {"audit": asdict(audit), "remade": asdict(remade) if remade is not None else None, "ok": not failed}
     _finish(result, "verified" if not failed else "NOT in order", rows, as_json, quiet, failed=failed)
 
@@ -163,12 +177,20 @@ def show(
     if save is not None:
         save_image(shown, save)
     if as_json:
-        _print_json({name: value for name, value in asdict(shown).items() if name != "image"} | {"image_bytes": len(shown.image), "saved": str(save) if save else None})
+        _print_json(
+            {name: value for name, value in asdict(shown).items() if name != "image"}
+            | {"image_bytes": len(shown.image), "saved": str(save) if save else None}
+        )
     elif not quiet:
         console = _stdout()
         _draw_image(console, shown.image)
         record = {name: value for name, value in shown.record.items() if value not in (None, [])}
-        _print_rows(console, f"{shown.key} in {shown.shard}", {name: json.dumps(value) if not isinstance(value, str) else value for name, value in record.items()} | {"saved": str(save or "")})
+        _print_rows(
+            console,
+            f"{shown.key} in {shown.shard}",
+            {name: json.dumps(value) if not isinstance(value, str) else value for name, value in record.items()}
+            | {"saved": str(save or "")},
+        )
         console.print("\nmake it again:", style="bold")
         print(shown.remake)
 
@@ -181,7 +203,8 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
 
     found = look(DatasetFolder.open(folder))
     rows = {
-        "images": f"{found.samples_done:,} of {found.samples_asked:,}" + (f", {found.samples_missing:,} left out" if found.samples_missing else ""),
+        "images": f"{found.samples_done:,} of {found.samples_asked:,}"
+        + (f", {found.samples_missing:,} left out" if found.samples_missing else ""),
         "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {_size(found.bytes)}",
         "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in found.shards_quarantined.items()),
         "writers": ", ".join(f"{beat.writer} at shard {beat.shard}" for beat in found.writers) or "none",
@@ -194,7 +217,14 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
 
 @app.command(epilog="Example: synthforge fit builtin:digits/reference --out runs/digits/generator --set loop.images=200000")
 def fit(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Real images: dataset folder, WebDataset tars, folder of images by class, or builtin:digits/reference.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Real images: dataset folder, WebDataset tars, folder of images by class, or builtin:digits/reference.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
     sets: Sets = None,
     as_json: Json = False,
@@ -230,7 +260,8 @@ def fit(
     reporter.end()
     rows = {
         "model": str(out),
-        "fitted on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes; validated on {report.images_validation:,}",
+        "fitted on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes",
+        "validated on": f"{report.images_validation:,} images",
         "network": f"{report.parameters:,} parameters",
         "images seen": f"{report.images_seen:,} in {_duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
         "kept": f"the weights after step {report.kept_step:,}; ended because: {report.stopped}",
@@ -245,10 +276,18 @@ def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Q
     from synthforge.recipe import load_recipe
 
     found = load_recipe(recipe, sets or ())
-    _finish({"ok": True, "recipe": found.model_dump(mode="json")}, f"{recipe}: in order", {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"}, as_json, quiet)
+    _finish(
+        {"ok": True, "recipe": found.model_dump(mode="json")},
+        f"{recipe}: in order",
+        {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"},
+        as_json,
+        quiet,
+    )
 
 
-@recipe_app.command(epilog="Example: synthforge recipe schema > recipe.schema.json, then begin a recipe with: # yaml-language-server: $schema=recipe.schema.json")
+@recipe_app.command(
+    epilog="Example: synthforge recipe schema > schema.json, then begin a recipe with: # yaml-language-server: $schema=schema.json"
+)
 def schema() -> None:
     """Print the JSON Schema of recipes, so that editors complete and check them."""
     from synthforge.recipe import json_schema
@@ -258,7 +297,9 @@ def schema() -> None:
 
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --out photos.yaml")
 def new(
-    folder: Annotated[str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class, to begin a recipe for.", show_default=False)] = None,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class, to begin a recipe for.", show_default=False)
+    ] = None,
     builtin: Annotated[str | None, typer.Option(metavar="NAME", help="Copy a shipped recipe, such as digits.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The recipe to write; by default NAME.yaml here.")] = None,
     as_json: Json = False,
@@ -269,7 +310,9 @@ def new(
     from synthforge.errors import RequestError
 
     if (folder is None) == (builtin is None):
-        raise RequestError("recipe new: name either a folder of real images or --builtin NAME (there is: " + ", ".join(starters.builtin_names()) + ")")
+        raise RequestError(
+            "recipe new: name either a folder of real images or --builtin NAME (there is: " + ", ".join(starters.builtin_names()) + ")"
+        )
     if builtin is not None:
         path = out or Path(f"{builtin}.yaml")
         text = starters.builtin(builtin)
@@ -413,7 +456,14 @@ class _Console(Reporter):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[extra]}"))
+            columns = (
+                TextColumn(task),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[extra]}"),
+            )
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task(task, total=total, completed=done, rate="", extra="")
             self._bar.start()

@@ -225,7 +225,9 @@ class Engine:
         on_images(len(due))
         if not work.images:
             reasons = ", ".join(sorted({attempt["reason"] for attempts in history.values() for attempt in attempts}))
-            raise ShardFailed(f"{shard.stem}: every image came out {reasons} in {self._attempts} attempts; look at the model with `synthforge preview`")
+            raise ShardFailed(
+                f"{shard.stem}: every image came out {reasons} in {self._attempts} attempts; look at the model with `synthforge preview`"
+            )
         return work
 
     def _encode(self, sample: Sample, pixels: Uint8, history: tuple[dict[str, Any], ...]) -> EncodedSample:
@@ -284,7 +286,10 @@ class _Transfer:
         with self._lock:
             if not self._buffers or self._buffers[0][0].shape != pixels.shape:
                 self._buffers = [
-                    (torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True), torch.empty(broken.shape, dtype=broken.dtype, pin_memory=True))
+                    (
+                        torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True),
+                        torch.empty(broken.shape, dtype=broken.dtype, pin_memory=True),
+                    )
                     for _ in range(2)
                 ]
             host_pixels, host_broken = self._buffers[self._turn]

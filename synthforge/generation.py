@@ -7,11 +7,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import synthforge
 from synthforge.errors import DatasetError, RequestError
 from synthforge.images import contact_sheet, decode, encode
 from synthforge.plan import Plan
@@ -139,7 +139,9 @@ def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
     """The dataset that is there, if it is this plan's; None if there is none."""
     if not folder.exists(MANIFEST):
         if strangers := [name for name in folder.list() if name.startswith("train-")]:
-            raise RequestError(f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; choose another folder")
+            raise RequestError(
+                f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; choose another folder"
+            )
         return None
     existing = DatasetFolder.open(folder.address)
     existing.folder.single_writer = folder.single_writer
@@ -239,11 +241,13 @@ def _write_log(log: Folder, engine: Engine, seconds: float) -> None:
         canonical_json(
             {
                 "seconds": round(seconds, 3),
-                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads",
+                "device": torch.cuda.get_device_name(device)
+                if device.type == "cuda"
+                else f"{device.type}, {torch.get_num_threads()} threads",
                 "batch": engine.sampler.batch,
                 "counters": asdict(counters),
                 "versions": {
-                    "synthforge": synthforge.__version__,
+                    "synthforge": version("synthforge"),
                     "python": platform.python_version(),
                     "torch": torch.__version__,
                     "diffusers": diffusers.__version__,

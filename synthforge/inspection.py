@@ -72,7 +72,9 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
         rate, image_bytes = _measured(recipe, Sampler(generator, plan, batch))
     # Tar: a header of 512 bytes for each of four members, and each padded to 512.
     texts = len(plan[0].prompt.encode()) + 450
-    per_sample = 4 * 512 + math.ceil(image_bytes / 512) * 512 + 512 + math.ceil(len(plan[0].prompt) / 512) * 512 + math.ceil(texts / 512) * 512
+    per_sample = (
+        4 * 512 + math.ceil(image_bytes / 512) * 512 + 512 + math.ceil(len(plan[0].prompt) / 512) * 512 + math.ceil(texts / 512) * 512
+    )
     per_shard = recipe.output.samples_per_shard
     return PlanSummary(
         name=recipe.name,
@@ -191,13 +193,18 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
 
     plan = Plan.of(recipe)
     if plan.digest != dataset.manifest.plan_digest:
-        raise RequestError(f"{dataset.folder.address}: the recipe is not the one that made it, so its samples can't be made again; name that with --recipe FILE")
+        raise RequestError(
+            f"{dataset.folder.address}: this recipe did not make it, so its samples can't be made again; name the right one with --recipe FILE"
+        )
     if dataset.manifest.image_format != "png":
         reporter.note(f"{dataset.manifest.image_format} is lossy: differences include those of compression")
     generator = load_generator(recipe, plan)
     sealed = dataset.state().sealed
     chooser = random.Random(seed)
-    rows = [dataset.table(shard).slice(chooser.randrange(dataset.seal(shard).samples), 1).to_pylist()[0] | {"shard": shard} for shard in chooser.choices(sealed, k=num)]
+    rows = [
+        dataset.table(shard).slice(chooser.randrange(dataset.seal(shard).samples), 1).to_pylist()[0] | {"shard": shard}
+        for shard in chooser.choices(sealed, k=num)
+    ]
     rows = list({row["key"]: row for row in rows}.values())
     samples = [plan.sample(int(row["key"]), row["attempts"] - 1) for row in rows]
     reporter.begin("making again", len(samples))
@@ -274,9 +281,11 @@ def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
         [
             "import diffusers, torch",
             "from synthforge.generators.pixel.pipeline import PixelPipeline",
-            f"pipeline = PixelPipeline.from_pretrained({model!r}, torch_dtype=torch.{generator['dtype']})  # weights sha256 {generator['sha256']}",
+            f"# weights: sha256 {generator['sha256']}",
+            f"pipeline = PixelPipeline.from_pretrained({model!r}, torch_dtype=torch.{generator['dtype']})",
             f"pipeline.scheduler = diffusers.{generator['scheduler']}.from_config({scheduler!r})",
-            f"image = pipeline(class_labels=[{label!r}], num_inference_steps={generator['steps']}, guidance_scale={record['guidance']}, "
-            f"guided_by={generator['guided_by']!r}, generator=[torch.Generator().manual_seed({record['seed']})]).images[0]",
+            f"noise = torch.Generator().manual_seed({record['seed']})",
+            f"arguments = dict(num_inference_steps={generator['steps']}, guidance_scale={record['guidance']})",
+            f"image = pipeline([{label!r}], **arguments, guided_by={generator['guided_by']!r}, generator=[noise]).images[0]",
         ]
     )

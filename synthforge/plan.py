@@ -83,7 +83,8 @@ class Plan:
         self.identity = identity_of(recipe, lambda path, value: model.sha256 if path == ("generator", "model") else file_digest(value))
         if model.revision is not None:
             self.identity["generator"]["revision"] = model.revision
-        self.identity["class_order"] = list(recipe.classes)
+        for number, name in enumerate(recipe.classes):
+            self.identity["classes"].setdefault(name, {})["index"] = number
         self.digest = digest_of({"plan_version": PLAN_VERSION, **self.identity})
         self.classes = list(recipe.classes)
         self._order = Apportionment([spec.weight for spec in recipe.classes.values()])
@@ -328,5 +329,3 @@ def _draw(seed: int, index: int, attempt: int, purpose: str) -> int:
     """64 random bits that nothing but these four decides."""
     key = hashlib.blake2b(f"{seed}|{index}|{attempt}|{purpose}".encode(), digest_size=16).digest()
     return int(np.random.Philox(key=int.from_bytes(key, "little")).random_raw())
-
-

@@ -12,12 +12,14 @@ import hashlib
 import json
 import string
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
 
 from synthforge.config import Config, execution, identity, location, walk
 from synthforge.errors import RecipeError
@@ -199,12 +201,12 @@ class Recipe(Config):
 
 def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply overrides of the form `dotted.path=value` (value in YAML); raises RecipeError."""
-    return cast(Recipe, _Source(str(path), sets, Recipe).validated())
+    return cast("Recipe", _Source(str(path), sets, Recipe).validated())
 
 
 def config_from_sets(config: type[ConfigT], sets: Sequence[str]) -> ConfigT:
     """Any Config from `dotted.path=value` overrides alone, its defaults for the rest; raises RecipeError."""
-    return cast(ConfigT, _Source(None, sets, config).validated())
+    return cast("ConfigT", _Source(None, sets, config).validated())
 
 
 def json_schema() -> dict[str, Any]:
@@ -378,14 +380,15 @@ def _cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield here, f"class {name!r} has no prompts; give it templates or captions, or give prompts.templates for all"
         for number, template in enumerate(prompts.templates or []):
             used.update(template.names)
-            where = (*here, "templates", str(number)) if own_templates else ("prompts", "templates", str(number))
+            where = (*(here if own_templates else ("prompts",)), "templates", str(number))
             for missing in [free for free in template.names if free not in prompts.values]:
                 close = difflib.get_close_matches(missing, [*prompts.values, "class"], n=1, cutoff=0.6)
                 hint = f"did you mean {{{close[0]}}}?" if close else f"give values.{missing} a list"
                 yield where, f"{{{missing}}} has no values; {hint}"
         if prompts.negative is not None and not capabilities.text:
-            where = (*here, "negative") if spec.negative is not None else ("prompts", "negative")
-            yield where, f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text: a negative prompt would do nothing; remove it"
+            takes = f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text"
+            where = (*(here if spec.negative is not None else ("prompts",)), "negative")
+            yield where, f"{takes}: a negative prompt would do nothing; remove it"
     for name in recipe.prompts.values:
         if name not in used:
             yield ("prompts", "values", name), f"no template uses {{{name}}}"
@@ -461,7 +464,5 @@ def _remove(tree: Any, path: Sequence[str]) -> None:
     *above, last = path or [""]
     for step in above:
         tree = _get(tree, step)
-    try:
+    with suppress(KeyError, IndexError, ValueError, TypeError):
         del tree[_key(tree, last)]
-    except (KeyError, IndexError, ValueError, TypeError):
-        pass

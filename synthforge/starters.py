@@ -46,15 +46,19 @@ def for_folder(folder: str, out: Path) -> str:
             sides.append(min(decode(example.data).shape[:2]))
         except DatasetError as error:
             raise DatasetError(f"{example.name}: {error}; remove or replace it") from error
-    template = jinja2.Template((_recipes() / "folder.yaml.j2").read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    return template.render(
-        folder=os.path.relpath(folder) if "://" not in folder else folder,
-        num_images=len(examples),
-        class_names=labelled.classes,
-        resolution=min(sides, default=0),
-        name=name,
-        model=f"runs/{name}/generator",
-        recipe_file=os.path.relpath(out),
+    template = jinja2.Template(
+        (_recipes() / "folder.yaml.j2").read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return str(
+        template.render(
+            folder=os.path.relpath(folder) if "://" not in folder else folder,
+            num_images=len(examples),
+            class_names=labelled.classes,
+            resolution=min(sides, default=0),
+            name=name,
+            model=f"runs/{name}/generator",
+            recipe_file=os.path.relpath(out),
+        )
     )
 
 

@@ -61,6 +61,7 @@ STORES: dict[str, Store] = {
     ),
 }
 _OTHER_STORE = Store("no")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _GONE_WRONG_FOR_GOOD = (FileExistsError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -111,7 +112,7 @@ def _guarded(method: Callable[P, T]) -> Callable[P, T]:
 
 def _in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
     reason = error.strerror or str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in _FULL:
         return StorageFailed(f"{place}: disk full ({reason}); free space and run again, finished shards are kept")
     if isinstance(error, PermissionError) or error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return PlaceError(f"{place}: not permitted ({reason}); choose another place with --set output.path=FOLDER")
@@ -168,7 +169,12 @@ class Folder:
             except FileExistsError as error:
                 raise PlaceError(f"{self.address}: is a file; a folder is needed there") from error
             except OSError as error:
-                raise _in_words(error, self.address) from error
+                found = _in_words(error, self.address)
+                if error.errno in _FULL:
+                    raise found from error
+                raise PlaceError(
+                    f"{self.address}: can't be written ({error.strerror}); choose another place with --set output.path=FOLDER"
+                ) from error
         else:
             self.list()
 
@@ -290,7 +296,7 @@ class Folder:
 
     def open(self, name: str) -> BinaryIO:
         """The file, opened for reading bytes with seeking; raises FileNotFoundError."""
-        return cast(BinaryIO, self._fs.open(self._join(name), "rb"))
+        return cast("BinaryIO", self._fs.open(self._join(name), "rb"))
 
     def free_bytes(self) -> int | None:
         """Free space, or None where a store has no such figure."""
@@ -339,13 +345,13 @@ def is_alive(writer: str) -> bool | None:
     if host != _host() or not pid.isdigit():
         return None
     try:
-        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
 def _is_abandoned(path: Path) -> bool:
-    host, pid = (path.name.removeprefix(TEMPORARY).split("-") + ["", ""])[:2]
+    host, pid = [*path.name.removeprefix(TEMPORARY).split("-"), "", ""][:2]
     try:
         alive = is_alive(f"{host}-{pid}")
         return not alive if alive is not None else time.time() - path.stat().st_mtime > STALE_SECONDS

@@ -66,8 +66,11 @@ class Generator(Protocol):
     def identity(self) -> dict[str, Any]:
         """Class, model, weights' sha256 and everything else that every record and the manifest should name."""
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Raise RequestError naming every class that the model does not know."""
+
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """Make a batch ready on the CPU; may run in another thread while the device works on the batch before."""
 
-    def sample(self, batch: Prepared) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Make the images: uint8 (N, height, width, channels) and, bool (N,), which came out not finite; both on the device."""

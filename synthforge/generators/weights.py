@@ -63,7 +63,9 @@ def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in _PARTS]))
     except LocalEntryNotFoundError as error:
-        raise ModelError(f"generator.model: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached") from error
+        raise ModelError(
+            f"generator.model: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached"
+        ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"generator.model: {name} is no folder here, and the hub does not give it ({reason})") from error

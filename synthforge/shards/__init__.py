@@ -1,9 +1,9 @@
 """The dataset folder: sealed WebDataset shards with a manifest, on any store.
 
-    layout   names, and what stands in dataset.json, seals and complete.json
-    tars     samples -> tar; tar -> table
-    folder   create, publish, adopt, extend, complete, read one sample
-    writers  who is writing now
-    audit    verify shards against their seals; status
-    reading  labelled images from dataset folders, plain WebDataset tars and image folders
+layout   names, and what stands in dataset.json, seals and complete.json
+tars     samples -> tar; tar -> table
+folder   create, publish, adopt, extend, complete, read one sample
+writers  who is writing now
+audit    verify shards against their seals; status
+reading  labelled images from dataset folders, plain WebDataset tars and image folders
 """

@@ -299,6 +299,8 @@ def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -
         where, old, new = f"{path}{key}", before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, f"{where}.")
+        elif old is None or new is None:
+            found.append(f"{where}: {'added' if old is None else 'removed'}")
         elif old != new:
             found.append(f"{where}: {_short(old)} -> {_short(new)}")
     return found

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,8 +79,7 @@ def index_tar(path: Path, where: str) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in TABLE_SCHEMA.names}
     try:
         with tarfile.open(path, "r:") as tar:
-            handle = tar.fileobj
-            assert handle is not None
+            handle = cast("IO[bytes]", tar.fileobj)
             members: list[tarfile.TarInfo] = []
             for member in tar:
                 members.append(member)

@@ -68,10 +68,16 @@ class TrainingLoop:
         self._checkpoint = checkpoint
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         averaged = dict(self.ema.named_parameters())
-        self._averaged = [averaged[name] for name, parameter in network.named_parameters() if parameter.requires_grad]
+        # Detached views of the parameters, which the optimiser changes in place.
+        self._trained: list[Tensor] = [parameter.detach() for parameter in self._parameters]
+        self._averaged: list[Tensor] = [averaged[name] for name, parameter in network.named_parameters() if parameter.requires_grad]
         on_cuda = self.device.type == "cuda"
         self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=self.device.type in {"cpu", "cuda"}
+            self._parameters,
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+            fused=self.device.type in {"cpu", "cuda"},
         )
         half = config.precision == "bfloat16" or (config.precision == "auto" and on_cuda)
         self._autocast: Callable[[], AbstractContextManager[Any]] = (
@@ -102,7 +108,9 @@ class TrainingLoop:
                 recent.zero_()
                 recent_steps = 0
                 if not math.isfinite(loss):
-                    raise WorkError(f"fit: the loss is not finite at step {self.step}; lower it with --set learning_rate={self.config.learning_rate / 4:g}")
+                    raise WorkError(
+                        f"fit: the loss is not finite at step {self.step}; try --set loop.learning_rate={self.config.learning_rate / 4:g}"
+                    )
                 rate = (self.step - first_step) * self.config.batch / max(now - started, 1e-9)
                 on_progress(Progress(self.step, self.num_steps, rate, loss))
             if self.step == due[0]:
@@ -117,13 +125,13 @@ class TrainingLoop:
         generator = seeded("step", self.config.seed, self.step, device=self.device)
         with self._autocast():
             loss = self._loss(self.network, self.step, generator)
-        loss.backward()
+        torch.autograd.backward(loss)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         # Power-function averaging (Karras et al. 2023, arXiv 2312.02696): the window grows with the steps done.
         weight = 1 - max(0.0, 1 - 1 / self.step) ** (1 / self.config.ema)
-        torch._foreach_lerp_(self._averaged, [parameter.detach() for parameter in self._parameters], weight)
+        torch._foreach_lerp_(self._averaged, self._trained, weight)
         return loss.detach()
 
     def _rate(self) -> float:
@@ -160,15 +168,12 @@ class TrainingLoop:
             raise ModelError(f"{self._checkpoint}: the checkpoint can't be read ({error}); remove it to begin again") from error
         if metadata.get("config") != self._identity():
             raise ModelError(f"{self._checkpoint}: was made with other settings or data; remove it to begin again, or choose another --out")
-        part = lambda prefix: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}  # noqa: E731
-        self.network.load_state_dict(part("network."))
-        self.ema.load_state_dict(part("ema."))
-        self.extra = part("extra.")
+        self.network.load_state_dict(_below("network.", tensors))
+        self.ema.load_state_dict(_below("ema.", tensors))
+        self.extra = _below("extra.", tensors)
         self.step, self.notes = int(metadata["step"]), json.loads(metadata["notes"])
         for number, parameter in enumerate(self._parameters):
-            self._optimizer.state[parameter] = {
-                name: value.cpu() if name == "step" and self.device.type == "cpu" else value for name, value in part(f"optimizer.{number}.").items()
-            }
+            self._optimizer.state[parameter] = _below(f"optimizer.{number}.", tensors)
         return True
 
     def discard(self) -> None:
@@ -180,3 +185,5 @@ class TrainingLoop:
         return json.dumps({**self.config.model_dump(mode="json", exclude={"compile"}), "notes": self.notes.get("identity")}, sort_keys=True)
 
 
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -60,7 +60,9 @@ def memorising(generated_GD: Tensor, fitted_FD: Tensor) -> Memorising:
 def coverage(generated_GD: Tensor, real_VD: Tensor, neighbours: int = 5) -> float:
     """Share of real images with a generated one nearer than their own k-th real neighbour."""
     real_VD = real_VD.float()
-    radius_V = torch.cat([torch.cdist(rows, real_VD).kthvalue(min(neighbours + 1, len(real_VD)), dim=1).values for rows in real_VD.split(4096)])
+    radius_V = torch.cat(
+        [torch.cdist(rows, real_VD).kthvalue(min(neighbours + 1, len(real_VD)), dim=1).values for rows in torch.split(real_VD, 4096)]
+    )
     return float((nearest(real_VD, generated_GD.float()) < radius_V).float().mean())
 
 

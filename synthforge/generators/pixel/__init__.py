@@ -1,7 +1,7 @@
 """Our own small diffusion model for 8 to 64 px, as a true diffusers pipeline.
 
-    network    the denoiser: an MLP for tiny images, a U-Net above
-    pipeline   PixelPipeline: guidance by label or by a less trained copy, image-to-image
-    generator  what the engine sees of it
-    fit        train it from labelled images, guarding against memorising
+network    the denoiser: an MLP for tiny images, a U-Net above
+pipeline   PixelPipeline: guidance by label or by a less trained copy, image-to-image
+generator  what the engine sees of it
+fit        train it from labelled images, guarding against memorising
 """

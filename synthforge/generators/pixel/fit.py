@@ -11,21 +11,20 @@ Shapes: B batch, C channels, H = W = resolution, D = C H W.
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import diffusers
 import torch
 from torch import Tensor, nn
 
-import synthforge
 from synthforge.config import identity_of
 from synthforge.errors import DatasetError, PlaceError
 from synthforge.generators.config import PixelFitConfig
@@ -142,7 +141,11 @@ class _Fit:
         if self.device.type == "cuda":
             self.network = self.network.to(memory_format=torch.channels_last)
         self.loop = TrainingLoop(self.network, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
-        self.loop.notes = {"identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest}, "checks": [], "kept": None}
+        self.loop.notes = {
+            "identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest},
+            "checks": [],
+            "kept": None,
+        }
 
     def _filled_in(self, config: PixelFitConfig, fitted: Labelled) -> PixelFitConfig:
         first = decode(fitted.examples[0].data)
@@ -167,10 +170,15 @@ class _Fit:
         assert config.resolution is not None
         body = body_for(config.resolution)
         if config.body not in {"auto", body["body"]}:
-            body = {"body": config.body, "width": 256 if config.body == "mlp" else 32, "depth": 2, "patch": 1 if config.resolution < 24 else 2}
+            body = {
+                "body": config.body,
+                "width": 256 if config.body == "mlp" else 32,
+                "depth": 2,
+                "patch": 1 if config.resolution < 24 else 2,
+            }
         body |= {name: value for name, value in (("width", config.width), ("depth", config.depth)) if value is not None}
         augment_dim = AUGMENT_DIM if config.augment.probability > 0 else 0
-        return PixelDenoiser(
+        network: PixelDenoiser = PixelDenoiser(
             resolution=config.resolution,
             channels=config.channels,
             class_names=self.classes,
@@ -179,6 +187,7 @@ class _Fit:
             dropout=config.dropout,
             **body,
         )
+        return network
 
     def _loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         images_BCHW, labels_B = self.fitted.batch(step, self.config.loop.batch, self.config.loop.seed)
@@ -207,7 +216,7 @@ class _Fit:
             time_B111 = torch.sigmoid(level_B)[:, None, None, None]  # logit-normal (Esser et al. 2024, arXiv 2403.03206)
             scaled = torch.lerp(images_BCHW, noise_BCHW, time_B111)
             target, time_B = noise_BCHW - images_BCHW, time_B111.flatten() * 1000
-        output = network(scaled, time_B, labels_B, vector_BA)
+        output: Tensor = network(scaled, time_B, labels_B, vector_BA)
         return (output.float() - target).square().flatten(1).mean(dim=1)
 
     def run(self, on_progress: Callable[[Progress], None], on_check: Callable[[Check], None]) -> FitReport:
@@ -313,7 +322,7 @@ class _Fit:
         # Near-copies of a few steps' random network are noise, so patience begins with the first candidate.
         return len(since) >= self.config.patience
 
-    def _pipeline(self, denoiser: nn.Module, guide: nn.Module | None) -> PixelPipeline:
+    def _pipeline(self, denoiser: Any, guide: Any) -> PixelPipeline:
         if self.config.objective == "edm":
             scheduler = diffusers.EDMDPMSolverMultistepScheduler(sigma_min=0.004, sigma_max=40.0, sigma_data=self.sigma_data)
         else:
@@ -322,8 +331,8 @@ class _Fit:
 
     def _save(self, stopped: str, seconds: float, first_step: int) -> FitReport:
         denoiser, guide = self._restored("kept"), self._restored("guide")
-        dtype = getattr(torch, self.config.store)
-        pipeline = self._pipeline(*(nn.Module.to(network, dtype) if network is not None else None for network in (denoiser, guide)))
+        assert denoiser is not None
+        pipeline = self._pipeline(denoiser, guide)
         kept = Check(**self.loop.notes["kept"])
         report = FitReport(
             model="PixelPipeline",
@@ -343,11 +352,11 @@ class _Fit:
             stopped=stopped,
             warning=None
             if kept.is_candidate
-            else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, natural is {kept.near_copies_real:.1%}; "
-            "fit fewer images seen, use more data, or stronger augmentation",
+            else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, "
+            f"natural is {kept.near_copies_real:.1%}; lower loop.images, add real images, or strengthen augment",
             checks=[Check(**check) for check in self.loop.notes["checks"]],
             config=identity_of(self.config, lambda path, value: value),
-            versions={"synthforge": synthforge.__version__, "torch": torch.__version__, "diffusers": diffusers.__version__},
+            versions={"synthforge": version("synthforge"), "torch": torch.__version__, "diffusers": diffusers.__version__},
         )
         staging = self.out / _WORK / "model"
         shutil.rmtree(staging, ignore_errors=True)
@@ -368,15 +377,12 @@ class _Fit:
             return None
         network = self._new_network()
         network.load_state_dict(state)
-        return network.eval()
+        nn.Module.to(network, getattr(torch, self.config.store))
+        return cast("PixelDenoiser", network.eval())
 
 
 def _digest_of_images(images: DeviceImages) -> str:
-    import hashlib
-
     total = hashlib.sha256(str(tuple(images.images_NCHW.shape)).encode())
     total.update(images.images_NCHW.cpu().numpy().tobytes())
     total.update(images.labels_N.cpu().numpy().tobytes())
     return total.hexdigest()
-
-

@@ -45,10 +45,15 @@ class PixelGenerator:
         files = find_model(config.model, config.revision)
         chosen = pick_device(device)
         try:
-            pipeline = PixelPipeline.from_pretrained(str(files.folder), torch_dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True)
+            diffusers.utils.logging.disable_progress_bar()
+            pipeline = PixelPipeline.from_pretrained(
+                str(files.folder), torch_dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"generator.model: {files.name} can't be loaded as a pixel pipeline ({reason}); fit it again or name another") from error
+            raise ModelError(
+                f"generator.model: {files.name} can't be loaded as a pixel pipeline ({reason}); fit it again or name another"
+            ) from error
         _check(pipeline, config, sampling)
         if sampling.scheduler is not None:
             pipeline.scheduler = _scheduler(pipeline, sampling)
@@ -139,23 +144,33 @@ def pick_device(name: str) -> torch.device:
 def _check(pipeline: PixelPipeline, config: PixelConfig, sampling: SamplingConfig) -> None:
     made_for = pipeline.denoiser.config.resolution
     if sampling.resolution not in {None, made_for}:
-        raise RequestError(f"sampling.resolution: the model makes {made_for} px, not {sampling.resolution}; remove the field or fit a model of that size")
+        raise RequestError(
+            f"sampling.resolution: the model makes {made_for} px, not {sampling.resolution}; remove the field or fit a model of that size"
+        )
     if config.guide == "less_trained" and pipeline.guide is None:
-        raise ModelError(f"generator.guide: {config.model} was saved without a less trained copy; use unconditional, or fit it with guide_at")
+        raise ModelError(
+            f"generator.guide: {config.model} was saved without a less trained copy; use unconditional, or fit it with guide_at"
+        )
 
 
 def _scheduler(pipeline: PixelPipeline, sampling: SamplingConfig) -> Any:
     assert sampling.scheduler is not None
     name, objective = sampling.scheduler.name, pipeline.denoiser.config.objective
     if not name.startswith(FAMILIES[objective]):
-        known = ", ".join(sorted(known for known in dir(diffusers) if known.startswith(FAMILIES[objective]) and known.endswith("Scheduler")))
-        raise RequestError(f"sampling.scheduler.name: this model was fitted with {objective!r}, which {name} can't sample; use one of {known}")
+        known = ", ".join(
+            sorted(known for known in dir(diffusers) if known.startswith(FAMILIES[objective]) and known.endswith("Scheduler"))
+        )
+        raise RequestError(
+            f"sampling.scheduler.name: this model was fitted with {objective!r}, which {name} can't sample; use one of {known}"
+        )
     scheduler_class = getattr(diffusers, name)
     known_arguments = set(scheduler_class.from_config(pipeline.scheduler.config).config)
     for argument in sampling.scheduler.arguments:
         if argument not in known_arguments:
             near = difflib.get_close_matches(argument, known_arguments, n=1)
-            raise RequestError(f"sampling.scheduler.arguments.{argument}: {name} has no such argument" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise RequestError(
+                f"sampling.scheduler.arguments.{argument}: {name} has no such argument" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
     try:
         return scheduler_class.from_config(pipeline.scheduler.config, **sampling.scheduler.arguments)
     except (ValueError, TypeError, NotImplementedError) as error:

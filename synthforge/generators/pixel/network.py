@@ -34,7 +34,7 @@ class PixelDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     config_name = "config.json"
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         resolution: int,
@@ -45,7 +45,7 @@ class PixelDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         depth: int = 3,
         patch: int = 1,
         augment_dim: int = 0,
-        objective: Literal["edm", "flow"] = "edm",
+        objective: Literal["edm", "flow"] = "edm",  # noqa: ARG002 - kept in the configuration, read by forward
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -76,6 +76,8 @@ class PixelDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 class _Conditioning(nn.Module):
     """Noise level, class and augmentation, summed into one vector."""
+
+    frequencies_F: Tensor
 
     def __init__(self, num_classes: int, augment_dim: int, embedding: int) -> None:
         super().__init__()

@@ -38,7 +38,9 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
         super().__init__()
         family = FAMILIES[denoiser.config.objective]
         if not type(scheduler).__name__.startswith(family):
-            raise ValueError(f"a denoiser fitted with {denoiser.config.objective!r} needs a scheduler of the {family} family, not {type(scheduler).__name__}")
+            raise ValueError(
+                f"a denoiser fitted with {denoiser.config.objective!r} needs a {family} scheduler, not {type(scheduler).__name__}"
+            )
         self.register_modules(denoiser=denoiser, scheduler=scheduler, guide=guide)
 
     @torch.no_grad()
@@ -114,7 +116,9 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
     def _noised(self, image_NCHW: Tensor, noise_NCHW: Tensor, first_timestep: Tensor) -> Tensor:
         image_NCHW = image_NCHW * 2 - 1
         if image_NCHW.shape != noise_NCHW.shape:
-            raise ValueError(f"images of shape {tuple(image_NCHW.shape)}, but {tuple(noise_NCHW.shape)} are needed: one for each label, at the model's resolution")
+            raise ValueError(
+                f"images of shape {tuple(image_NCHW.shape)} where {tuple(noise_NCHW.shape)} is needed: one for each label, of the model's size"
+            )
         if hasattr(self.scheduler, "scale_noise"):
             return self.scheduler.scale_noise(image_NCHW, first_timestep, noise_NCHW)  # type: ignore[no-any-return]
         return self.scheduler.add_noise(image_NCHW, noise_NCHW, first_timestep.expand(len(image_NCHW)))  # type: ignore[no-any-return]

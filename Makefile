@@ -1,0 +1,45 @@
+# Every target sets up what it needs; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two threads each would fight over two cores: workers of the test runner get one.
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONWARNINGS=default
+
+.PHONY: demo test check bench assets clean help
+
+demo: $(VENV)/.installed  ## make 5,000 digit images on this machine, verify them, draw a contact sheet
+	$(BIN)/synthforge generate recipes/digits.yaml
+	$(BIN)/synthforge verify runs/digits/pool --regenerate 50
+	@echo "look at runs/digits/contact-sheet.png"
+
+test: $(VENV)/.installed-dev  ## the everyday tests; SLOW=1 adds the slow ones
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(if $(SLOW),,-m "not slow")
+
+check: $(VENV)/.installed-dev  ## linters, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev  ## measure everything the README claims; results go to benchmarks/results
+	$(BIN)/python -m benchmarks
+
+assets: $(VENV)/.installed-dev  ## remake the embedded digits and generators (see synthforge/assets/README.md)
+	PATH="$(abspath $(BIN)):$$PATH" sh scripts/make_assets.sh
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install -q -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+clean:  ## remove runs and caches, not the virtual environment
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

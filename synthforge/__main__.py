@@ -1,0 +1,6 @@
+"""`python -m synthforge` is the `synthforge` command."""
+
+from synthforge.cli import main
+
+if __name__ == "__main__":
+    main()
