@@ -22,7 +22,7 @@ ImageFormat = Literal["png", "jpg", "webp"]
 
 EXTENSIONS: tuple[ImageFormat, ...] = ("png", "jpg", "webp")
 READABLE = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 80_000_000
 """Larger images are refused: a small file can unfold to gigabytes."""
 
 _DIGITAL_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -44,7 +44,7 @@ def decode(data: bytes, channels: Literal[1, 3] | None = None) -> Uint8:
     try:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} are refused")
+                raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} pixels are refused")
             image = ImageOps.exif_transpose(opened)
             if channels is None:
                 grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;")
@@ -54,7 +54,9 @@ def decode(data: bytes, channels: Literal[1, 3] | None = None) -> Uint8:
             array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except DatasetError:
         raise
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError) as error:
+    except Image.DecompressionBombError as error:
+        raise DatasetError(f"image larger than {MAX_PIXELS:,} pixels: such are refused") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise DatasetError(f"not a readable image ({type(error).__name__})") from error
     return array.reshape(array.shape[0], array.shape[1], channels)
 

@@ -248,6 +248,11 @@ class Folder:
             with self.scratch(name) as path:
                 path.write_bytes(content)
                 return self._publish_file(name, path)
+        if self.path is not None and not content.name.startswith(TEMPORARY):
+            # Somebody's own file: a hard link would let later changes to it into the folder, and can't cross file systems.
+            with self.scratch(name) as path:
+                shutil.copyfile(content, path)
+                return self._publish_file(name, path)
         return self._publish_file(name, content)
 
     @_guarded

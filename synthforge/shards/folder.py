@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,10 +310,10 @@ def import_shard(folder: Folder, manifest: Manifest, write: Callable[[Path], obj
     if folder.list():
         raise PlaceError(f"{folder.address}: not empty; choose a new folder")
     dataset = DatasetFolder.create(folder, manifest)
-    with tempfile.TemporaryDirectory() as directory:
-        tar = Path(directory) / "shard.tar"
-        write(tar)
-        dataset.commit(manifest.segment.shard(0), tar, lambda shard, table: None)
+    shard = manifest.segment.shard(0)
+    with folder.scratch(shard.tar) as path:
+        write(path)
+        dataset.commit(shard, path, lambda shard, table: None)
     dataset.complete()
     return dataset
 
