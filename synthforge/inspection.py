@@ -282,7 +282,7 @@ def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
             "import diffusers, torch",
             "from synthforge.generators.pixel.pipeline import PixelPipeline",
             f"# weights: sha256 {generator['sha256']}",
-            f"pipeline = PixelPipeline.from_pretrained({model!r}, torch_dtype=torch.{generator['dtype']})",
+            f"pipeline = PixelPipeline.from_pretrained({model!r}).to(torch.{generator['dtype']})",
             f"pipeline.scheduler = diffusers.{generator['scheduler']}.from_config({scheduler!r})",
             f"noise = torch.Generator().manual_seed({record['seed']})",
             f"arguments = dict(num_inference_steps={generator['steps']}, guidance_scale={record['guidance']})",

@@ -43,16 +43,24 @@ def find_model(name: str, revision: str | None = None) -> ModelFiles:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(f"generator.model: {name} has no model_index.json, so it is not a diffusers pipeline; check the path")
-    _refuse_pickles(name, folder, index)
+    _refuse_pickles(name, folder, _read_json(index))
     return ModelFiles(name, folder, commit, _digest(folder))
+
+
+def read_index(files: ModelFiles) -> dict[str, Any]:
+    """model_index.json; raises ModelError."""
+    return _read_json(files.folder / "model_index.json")
 
 
 def read_config(files: ModelFiles, component: str) -> dict[str, Any]:
     """The configuration of a component; raises ModelError."""
-    path = files.folder / component / "config.json"
+    return _read_json(files.folder / component / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"generator.model: {path} can't be read ({error}); fit or fetch the model again") from error
 
 
@@ -72,14 +80,10 @@ def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     return folder, folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
 
 
-def _refuse_pickles(name: str, folder: Path, index: Path) -> None:
-    try:
-        components = json.loads(index.read_text())
-    except ValueError as error:
-        raise ModelError(f"generator.model: {index} is not JSON ({error}); fit or fetch the model again") from error
-    for component, value in components.items():
+def _refuse_pickles(name: str, folder: Path, index: dict[str, Any]) -> None:
+    for component, value in index.items():
         directory = folder / component
-        if not isinstance(value, list) or value[0] is None or not directory.is_dir():
+        if not isinstance(value, list) or not value or value[0] is None or not directory.is_dir():
             continue
         pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
         if pickles and not any(directory.glob("*.safetensors")):

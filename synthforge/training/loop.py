@@ -123,6 +123,7 @@ class TrainingLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         generator = seeded("step", self.config.seed, self.step, device=self.device)
+        torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
         with self._autocast():
             loss = self._loss(self.network, self.step, generator)
         torch.autograd.backward(loss)

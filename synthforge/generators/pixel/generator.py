@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 
 from synthforge.errors import ModelError, RequestError
-from synthforge.generators.config import PixelConfig, SamplingConfig
+from synthforge.generators.config import PixelConfig, SamplingConfig, scheduler_names
+from synthforge.generators.pixel.network import PixelDenoiser
 from synthforge.generators.pixel.pipeline import FAMILIES, PixelPipeline
 from synthforge.generators.protocol import Request
-from synthforge.generators.weights import ModelFiles, find_model
+from synthforge.generators.weights import ModelFiles, find_model, read_index
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,10 @@ class PixelGenerator:
         """Load the model; raises ModelError or RequestError if it is not what the recipe needs."""
         files = find_model(config.model, config.revision)
         chosen = pick_device(device)
+        _check_components(files)
         try:
             diffusers.utils.logging.disable_progress_bar()
-            pipeline = PixelPipeline.from_pretrained(
-                str(files.folder), torch_dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True
-            )
+            pipeline = PixelPipeline.from_pretrained(str(files.folder), use_safetensors=True, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(
@@ -58,7 +58,7 @@ class PixelGenerator:
         if sampling.scheduler is not None:
             pipeline.scheduler = _scheduler(pipeline, sampling)
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.to(chosen)
+        pipeline.to(chosen, getattr(torch, config.dtype))
         for module in filter(None, (pipeline.denoiser, pipeline.guide)):
             module.eval().requires_grad_(False)
             if chosen.type == "cuda":
@@ -139,6 +139,20 @@ def pick_device(name: str) -> torch.device:
     if not available[wanted.type] or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
         raise RequestError(f"execution.device: {name} is not on this machine; use --set execution.device=auto")
     return wanted
+
+
+def _check_components(files: ModelFiles) -> None:
+    """Refuse before loading what is no pixel pipeline; an index could otherwise name any module for diffusers to import."""
+    expected = {"denoiser": {"PixelDenoiser"}, "guide": {"PixelDenoiser", None}, "scheduler": set(scheduler_names())}
+    index = read_index(files)
+    found = {name: value[1] if isinstance(value, list) and len(value) == 2 else "?" for name, value in index.items() if not name.startswith("_")}
+    wrong = [name for name in expected if found.get(name) not in expected[name]] + sorted(found.keys() - expected.keys())
+    if index.get("_class_name") != "PixelPipeline" or wrong:
+        what = f"its {wrong[0]} is {found.get(wrong[0])}" if wrong else f"it is a {index.get('_class_name')}"
+        raise ModelError(f"generator.model: {files.name} is not a pixel pipeline, {what}; fit one with `synthforge fit`")
+    libraries = {value[0] for name, value in index.items() if name in expected and value[0] is not None}
+    if not libraries <= {"diffusers", PixelDenoiser.__module__}:
+        raise ModelError(f"generator.model: {files.name} wants code from {min(libraries - {'diffusers'})}; only synthforge's own is loaded")
 
 
 def _check(pipeline: PixelPipeline, config: PixelConfig, sampling: SamplingConfig) -> None:
