@@ -142,8 +142,9 @@ class Sampler:
             self.counters.halvings += 1
             if self.generator.device.type == "cuda":
                 torch.cuda.empty_cache()
-        for start in range(0, len(chunk), self.batch):
-            part = chunk[start : start + self.batch]
+        size = self.batch  # a part may halve the batch again
+        for start in range(0, len(chunk), size):
+            part = chunk[start : start + size]
             yield from self._on_device(part, self._prepared(part))
 
 

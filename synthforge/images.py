@@ -36,8 +36,8 @@ _XMP = (
 )
 
 
-def decode(data: bytes, channels: Literal[1, 3] | None = None) -> Uint8:
-    """Decode an image file; `channels=None` keeps grey images grey and makes everything else RGB.
+def decode(data: bytes, channels: int | None = None) -> Uint8:
+    """Decode an image file to 1 or 3 channels; `channels=None` keeps grey images grey and makes everything else RGB.
 
     Raises DatasetError for anything that is not a readable image.
     """

@@ -213,8 +213,9 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
     reporter.end()
     differences = []
     for row, sample in zip(rows, samples, strict=True):
-        stored = decode(dataset.folder.read_range(row["shard"].tar, row["image_offset"], row["image_size"]))
-        differences.append(np.abs(stored.astype(np.int16) - pixels[sample.index].astype(np.int16)))
+        made = pixels[sample.index]
+        stored = decode(dataset.folder.read_range(row["shard"].tar, row["image_offset"], row["image_size"]), made.shape[2])
+        differences.append(np.abs(stored.astype(np.int16) - made.astype(np.int16)))
     return Remade(
         num_samples=len(samples),
         identical=sum(not difference.any() for difference in differences),

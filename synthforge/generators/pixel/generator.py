@@ -58,7 +58,9 @@ class PixelGenerator:
         if sampling.scheduler is not None:
             pipeline.scheduler = _scheduler(pipeline, sampling)
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.to(chosen, getattr(torch, config.dtype))
+        pipeline.to(chosen)
+        if config.dtype != "float32":
+            pipeline.to(getattr(torch, config.dtype))
         for module in filter(None, (pipeline.denoiser, pipeline.guide)):
             module.eval().requires_grad_(False)
             if chosen.type == "cuda":
@@ -143,7 +145,7 @@ def pick_device(name: str) -> torch.device:
 
 def _check_components(files: ModelFiles) -> None:
     """Refuse before loading what is no pixel pipeline; an index could otherwise name any module for diffusers to import."""
-    expected = {"denoiser": {"PixelDenoiser"}, "guide": {"PixelDenoiser", None}, "scheduler": set(scheduler_names())}
+    expected: dict[str, set[str | None]] = {"denoiser": {"PixelDenoiser"}, "guide": {"PixelDenoiser", None}, "scheduler": set(scheduler_names())}
     index = read_index(files)
     found = {name: value[1] if isinstance(value, list) and len(value) == 2 else "?" for name, value in index.items() if not name.startswith("_")}
     wrong = [name for name in expected if found.get(name) not in expected[name]] + sorted(found.keys() - expected.keys())
