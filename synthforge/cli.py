@@ -7,6 +7,7 @@ exactly one JSON object; progress and words always go to standard error.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -33,6 +34,9 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Check, describe and begin recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
+
+_INTERRUPTED = 130
+"""How typer leaves after Ctrl-C."""
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 FolderArgument = Annotated[
@@ -207,7 +211,7 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
         + (f", {found.samples_missing:,} left out" if found.samples_missing else ""),
         "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {_size(found.bytes)}",
         "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in found.shards_quarantined.items()),
-        "writers": ", ".join(f"{beat.writer} at shard {beat.shard}" for beat in found.writers) or "none",
+        "writers": ", ".join(f"{beat.writer} at shards {beat.shards}" for beat in found.writers) or "none",
         "rate": f"{found.images_per_second:,.1f} images/s" if found.writers else "",
         "time left": _duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
     }
@@ -332,10 +336,14 @@ def main() -> None:
         app()
     except SynthforgeError as error:
         _fail(error, "--json" in arguments)
-    except KeyboardInterrupt:
-        _say("stopped; what is sealed stays, and the same command goes on from there")
+    except SystemExit as leaving:
+        if leaving.code != _INTERRUPTED:
+            raise
+        _say("stopped; what is finished stays, and the same command goes on from there")
         sys.exit(1)
     except BrokenPipeError:
+        # Whoever read our output has left; nothing is to be written to it any more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 

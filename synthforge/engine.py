@@ -1,8 +1,9 @@
 """The engine: one unit of work, a shard, from plan to sealed tar, with the device kept busy.
 
-Three kinds of threads and bounded queues between them: one prepares inputs ahead; the caller's drives the device and copies results
-to the host (pinned, on a stream of its own on CUDA); encoders compress images; one writer builds tars in key order and commits
-them. While a shard is encoded and committed the device works on the next.
+One thread prepares inputs ahead; the caller's drives the device and copies results to the host (pinned, on a stream of its own on
+CUDA); encoders compress images from a bounded queue into a spool file, since levels come out of key order; one writer builds the
+tar in key order and commits it. While a shard is encoded and committed the device works on the next, and memory stays at some batches
+of pixels whatever the size of a shard.
 
 Batches have one fixed shape, aligned to the start of the shard and the level; the last of a level is padded and the padding counted.
 Images that come out blank or not finite are made again with the next attempt of the same sample, in batches of their own at
@@ -13,57 +14,33 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from synthforge.errors import ShardFailed, SynthforgeError
+from synthforge.errors import ShardFailed, WorkError
 from synthforge.generators.protocol import Generator, Prepared
 from synthforge.images import Uint8, encode, is_blank
 from synthforge.plan import Plan, Sample
+from synthforge.progress import Counters
 from synthforge.recipe import Recipe
 from synthforge.shards.folder import DatasetFolder
 from synthforge.shards.layout import Seal, Shard, digest_of
 from synthforge.shards.tars import EncodedSample, write_tar
 
 SHARDS_IN_FLIGHT = 2
-"""Shards being encoded or committed while the device works on another; bounds memory."""
-
-
-@dataclass
-class Counters:
-    """What the engine did so far; read from other threads."""
-
-    images: int = 0
-    """Good images made."""
-    padding: int = 0
-    """Images made only to fill a batch."""
-    rejected: dict[str, int] = field(default_factory=dict)
-    """Reason to number of images made again or given up."""
-    left_out: int = 0
-    """Samples that failed in every attempt."""
-    halvings: int = 0
-    """Times that the batch was halved after running out of memory."""
-    device_seconds: float = 0.0
-    """Time spent in the generator."""
-
-    def reject(self, reason: str) -> None:
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
-
-
-@dataclass
-class _Work:
-    """A shard between device and commit: encoded images arrive in any order."""
-
-    shard: Shard
-    images: dict[int, Future[EncodedSample]] = field(default_factory=dict)
-    """By sample index."""
+"""Shards being encoded or committed while the device works on another."""
+BATCHES_WAITING = 4
+"""Batches of pixels that may wait for an encoder; then the device waits."""
 
 
 class Sampler:
@@ -94,10 +71,10 @@ class Sampler:
         """
         with ThreadPoolExecutor(1, "prepare") as preparer:
             chunks = self._chunks(samples)
-            ahead = [preparer.submit(self._prepared, chunk) for chunk in chunks[:2]]
+            ahead = deque(preparer.submit(self._prepared, chunk) for chunk in chunks[:2])
             copying: tuple[list[Sample], _Copy] | None = None
             for number, chunk in enumerate(chunks):
-                prepared = ahead[number].result()
+                prepared = ahead.popleft().result()
                 if number + 2 < len(chunks):
                     ahead.append(preparer.submit(self._prepared, chunks[number + 2]))
                 for part, copy in self._on_device(chunk, prepared):
@@ -122,17 +99,8 @@ class Sampler:
 
     def _on_device(self, chunk: list[Sample], prepared: Prepared) -> Iterator[tuple[list[Sample], _Copy]]:
         """Sample one batch; after an out-of-memory error, in halves, and all later batches are as small."""
-        started = time.perf_counter()
-        try:
-            # A batch prepared before a halving is still too large.
-            if prepared.num_images > self.batch:
-                raise torch.OutOfMemoryError("the batch was halved")
-            copy = self._transfer.begin(*self.generator.sample(prepared))
-        except (torch.OutOfMemoryError, MemoryError):
-            copy = None
-            if prepared.num_images == 1:
-                raise ShardFailed("out of memory with a single image; use a smaller resolution or another device") from None
-        self.counters.device_seconds += time.perf_counter() - started
+        # A batch that was prepared before a halving is still too large.
+        copy = self._tried(prepared) if prepared.num_images <= self.batch else None
         if copy is not None:
             self.counters.padding += prepared.num_images - len(chunk)
             yield chunk, copy
@@ -146,6 +114,69 @@ class Sampler:
         for start in range(0, len(chunk), size):
             part = chunk[start : start + size]
             yield from self._on_device(part, self._prepared(part))
+
+    def _tried(self, prepared: Prepared) -> _Copy | None:
+        """The batch, on its way to the host; None if memory did not do for it."""
+        try:
+            return self._transfer.begin(*self.generator.sample(prepared))
+        except (RuntimeError, MemoryError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            if not is_out_of_memory(error):
+                raise ShardFailed(
+                    f"the generator failed ({type(error).__name__}: {reason}); look at it with `synthforge preview`"
+                ) from error
+            if prepared.num_images == 1:
+                # No shard will do better on this device, so this stops the run and quarantines nothing.
+                raise WorkError("out of memory with a single image; use another device or a smaller model, then run again") from error
+            return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory did not do; on a CPU, and from cuBLAS, it is a plain RuntimeError."""
+    words = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
+
+
+class _Spool:
+    """Encoded images on disk while they wait for their turn in the tar; the file has no name, so a kill leaves nothing behind."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by close()
+        self._lock = threading.Lock()
+        self._end = 0
+
+    def add(self, data: bytes) -> tuple[int, int]:
+        """Where the bytes lie: offset and size. Any thread may call it."""
+        with self._lock:
+            offset, self._end = self._end, self._end + len(data)
+        os.pwrite(self._file.fileno(), data, offset)
+        return offset, len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass
+class _Work:
+    """A shard between device and commit."""
+
+    shard: Shard
+    spool: _Spool
+    images: dict[int, Future[tuple[int, int]]] = field(default_factory=dict)
+    """Sample index to where its encoded image will lie in the spool."""
+    attempts: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """Sample index to the attempts that were rejected, with their reasons."""
+    left_out: int = 0
+
+    def discard(self) -> None:
+        """Close the spool once no encoder writes to it any more."""
+        for future in self.images.values():
+            future.cancel()
+        wait(self.images.values())
+        self.spool.close()
 
 
 class Engine:
@@ -165,101 +196,124 @@ class Engine:
         # Records repeat per sample, so they name the generator by a digest; the manifest has it in full.
         self._generator_record = {"model": identity.get("model"), "sha256": identity.get("sha256"), "identity": digest_of(identity)[:16]}
         self._attempts = self.plan.recipe.sampling.attempts
+        self._waiting = threading.BoundedSemaphore(max(64, BATCHES_WAITING * sampler.batch))
 
     def run(
-        self,
-        shards: Iterable[Shard],
-        on_images: Callable[[int], None] = lambda num: None,
-        on_shard: Callable[[Shard], None] = lambda shard: None,
-    ) -> Iterator[tuple[Shard, Seal | SynthforgeError]]:
+        self, shards: Iterable[Shard], on_images: Callable[[int], None] = lambda num: None
+    ) -> Iterator[tuple[Shard, Seal | ShardFailed]]:
         """Make and commit shards; yields each with its seal or with the error that stopped it, as it is committed.
 
         Args:
-            on_images: called with the number of images made, after every batch.
-            on_shard: called when work on a shard begins.
-        Errors of storage and of the plan are raised, since they would stop every shard.
+            on_images: called with the number of samples settled, after every batch; negative when a shard fails.
+        Errors of storage, and those that would stop every shard, are raised.
         """
         with ThreadPoolExecutor(self._num_encoders, "encode") as encoders, ThreadPoolExecutor(1, "write") as writer:
-            pending: list[tuple[Shard, Future[Seal]]] = []
+            pending: deque[tuple[_Work, Future[Seal]]] = deque()
             try:
                 for shard in shards:
-                    on_shard(shard)
                     try:
                         work = self._make(shard, encoders, on_images)
                     except ShardFailed as error:
                         yield shard, error
                         continue
-                    pending.append((shard, writer.submit(self._commit, work)))
+                    pending.append((work, writer.submit(self._commit, work)))
                     while len(pending) > SHARDS_IN_FLIGHT or (pending and pending[0][1].done()):
-                        yield _result(*pending.pop(0))
+                        yield self._settled(*pending.popleft())
                 while pending:
-                    yield _result(*pending.pop(0))
+                    yield self._settled(*pending.popleft())
             finally:
-                for _, future in pending:
-                    future.cancel()
+                for work, future in pending:
+                    if future.cancel():
+                        work.discard()
+
+    def _settled(self, work: _Work, future: Future[Seal]) -> tuple[Shard, Seal]:
+        seal = future.result()
+        self.counters.shards += 1
+        self.counters.images += len(work.shard.samples) - work.left_out
+        self.counters.left_out += work.left_out
+        reasons = Counter(attempt["reason"] for attempts in work.attempts.values() for attempt in attempts)
+        self.counters.rejected = dict(Counter(self.counters.rejected) + reasons)
+        return work.shard, seal
 
     def _make(self, shard: Shard, encoders: ThreadPoolExecutor, on_images: Callable[[int], None]) -> _Work:
         """Sample a whole shard, attempt by attempt; encoding is only begun here."""
-        work = _Work(shard)
-        history: dict[int, list[dict[str, Any]]] = {}
-        due = [self.plan.sample(index) for index in shard.samples]
-        for attempt in range(self._attempts):
-            rejected: list[Sample] = []
-            for chunk, pixels, broken in self.sampler.sampled(due):
-                blank = is_blank(pixels)
-                good = 0
-                for row, sample in enumerate(chunk):
-                    reason = "not finite" if broken[row] else "blank" if blank[row] else None
-                    if reason is None:
-                        good += 1
-                        work.images[sample.index] = encoders.submit(self._encode, sample, pixels[row], tuple(history.get(sample.index, ())))
-                    else:
-                        self.counters.reject(reason)
-                        history.setdefault(sample.index, []).append({"seed": sample.seed, "reason": reason})
-                        rejected.append(sample)
-                self.counters.images += good
-                on_images(good)
-            if not rejected:
-                return work
-            due = [self.plan.sample(sample.index, attempt + 1) for sample in rejected]
-        self.counters.left_out += len(due)
-        on_images(len(due))
-        if not work.images:
-            reasons = ", ".join(sorted({attempt["reason"] for attempts in history.values() for attempt in attempts}))
-            raise ShardFailed(
-                f"{shard.stem}: every image came out {reasons} in {self._attempts} attempts; look at the model with `synthforge preview`"
-            )
-        return work
+        work = _Work(shard, _Spool(self.dataset.folder.path))
+        settled = 0
+        try:
+            due = [self.plan.sample(index) for index in shard.samples]
+            for attempt in range(self._attempts):
+                rejected: list[Sample] = []
+                for chunk, pixels, broken in self.sampler.sampled(due):
+                    good = self._sort(work, chunk, pixels, broken, encoders, rejected)
+                    settled += good
+                    on_images(good)
+                if not rejected:
+                    return work
+                due = [self.plan.sample(sample.index, attempt + 1) for sample in rejected]
+            work.left_out = len(due)
+            if not work.images:
+                reasons = ", ".join(sorted({attempt["reason"] for attempts in work.attempts.values() for attempt in attempts}))
+                raise ShardFailed(
+                    f"every image came out {reasons} in {self._attempts} attempts; look at the model with `synthforge preview`"
+                )
+            on_images(len(due))
+            return work
+        except BaseException as error:
+            on_images(-settled)
+            work.discard()
+            if isinstance(error, ShardFailed):
+                raise ShardFailed(f"{shard.stem}: {error}") from error
+            raise
 
-    def _encode(self, sample: Sample, pixels: Uint8, history: tuple[dict[str, Any], ...]) -> EncodedSample:
+    def _sort(
+        self, work: _Work, chunk: list[Sample], pixels: Uint8, broken: Any, encoders: ThreadPoolExecutor, rejected: list[Sample]
+    ) -> int:
+        """Send good images to the encoders, waiting while too many are on their way; note the others. The number of good ones."""
+        blank = is_blank(pixels)
+        for row, sample in enumerate(chunk):
+            reason = "not finite" if broken[row] else "blank" if blank[row] else None
+            if reason is None:
+                self._waiting.acquire()
+                future = encoders.submit(self._encode, work.spool, pixels[row])
+                future.add_done_callback(lambda _: self._waiting.release())  # also when it is cancelled
+                work.images[sample.index] = future
+            else:
+                work.attempts.setdefault(sample.index, []).append({"seed": sample.seed, "reason": reason})
+                rejected.append(sample)
+        return len(chunk) - int((blank | broken)[: len(chunk)].sum())
+
+    def _encode(self, spool: _Spool, pixels: Uint8) -> tuple[int, int]:
         output = self.plan.recipe.output
-        return EncodedSample(
-            key=sample.key,
-            image=encode(pixels, output.format, output.quality, output.marking),
-            extension=output.format,
-            class_index=sample.class_index,
-            text=sample.prompt,
-            record=sample.record(history, self._generator_record),
-        )
+        return spool.add(encode(pixels, output.format, output.quality, output.marking))
 
     def _commit(self, work: _Work) -> Seal:
-        with self.dataset.folder.scratch(work.shard.tar) as path:
-            write_tar(path, (work.images.pop(index).result() for index in sorted(work.images)))
-            return self.dataset.commit(work.shard, path, self.plan.check)
+        try:
+            with self.dataset.folder.scratch(work.shard.tar) as path:
+                write_tar(path, self._encoded(work))
+                return self.dataset.commit(work.shard, path, self.plan.check)
+        finally:
+            work.discard()
 
-
-def _result(shard: Shard, future: Future[Seal]) -> tuple[Shard, Seal | SynthforgeError]:
-    try:
-        return shard, future.result()
-    except ShardFailed as error:
-        return shard, error
+    def _encoded(self, work: _Work) -> Iterator[EncodedSample]:
+        """The samples of a shard in key order."""
+        for index in sorted(work.images):
+            attempts = work.attempts.get(index, [])
+            sample = self.plan.sample(index, len(attempts))
+            yield EncodedSample(
+                key=sample.key,
+                image=work.spool.read(*work.images[index].result()),
+                extension=self.plan.recipe.output.format,
+                class_index=sample.class_index,
+                text=sample.prompt,
+                record=sample.record(attempts, self._generator_record),
+            )
 
 
 class _Copy:
     """A batch on its way to the host."""
 
-    def __init__(self, pixels: torch.Tensor, broken: torch.Tensor, done: torch.cuda.Event | None, keep: tuple[torch.Tensor, ...]) -> None:
-        self._pixels, self._broken, self._done, self._keep = pixels, broken, done, keep
+    def __init__(self, pixels: torch.Tensor, broken: torch.Tensor, done: torch.cuda.Event | None) -> None:
+        self._pixels, self._broken, self._done = pixels, broken, done
 
     def wait(self) -> tuple[Uint8, Any]:
         """The arrays, once they are there; they are this batch's own memory."""
@@ -279,22 +333,14 @@ class _Transfer:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._turn = 0
-        self._lock = threading.Lock()
 
     def begin(self, pixels: torch.Tensor, broken: torch.Tensor) -> _Copy:
         if self._stream is None:
-            return _Copy(pixels.cpu(), broken.cpu(), None, ())
-        with self._lock:
-            if not self._buffers or self._buffers[0][0].shape != pixels.shape:
-                self._buffers = [
-                    (
-                        torch.empty(pixels.shape, dtype=pixels.dtype, pin_memory=True),
-                        torch.empty(broken.shape, dtype=broken.dtype, pin_memory=True),
-                    )
-                    for _ in range(2)
-                ]
-            host_pixels, host_broken = self._buffers[self._turn]
-            self._turn = 1 - self._turn
+            return _Copy(pixels.cpu(), broken.cpu(), None)
+        if not self._buffers or self._buffers[0][0].shape != pixels.shape:
+            self._buffers = [(_pinned_like(pixels), _pinned_like(broken)) for _ in range(2)]
+        host_pixels, host_broken = self._buffers[self._turn]
+        self._turn = 1 - self._turn
         self._stream.wait_stream(torch.cuda.current_stream(pixels.device))
         with torch.cuda.stream(self._stream):
             host_pixels.copy_(pixels, non_blocking=True)
@@ -304,7 +350,11 @@ class _Transfer:
             broken.record_stream(self._stream)
             done = torch.cuda.Event()
             done.record(self._stream)
-        return _Copy(host_pixels, host_broken, done, (pixels, broken))
+        return _Copy(host_pixels, host_broken, done)
+
+
+def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
 
 
 @dataclass(frozen=True)
@@ -328,7 +378,11 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
             while elapsed < seconds / 4 or done == 0:
                 elapsed += _timed(generator, prepared)
                 done += batch
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise WorkError(
+                    f"the generator failed at batch {batch} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+                ) from error
             break
         found.append(Measured(batch, done / elapsed))
         # No gain in two doublings: larger batches only cost memory.
@@ -336,7 +390,7 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
             break
         batch *= 2
     if not found:
-        raise ShardFailed("out of memory with a single image; use a smaller resolution or another device")
+        raise WorkError("out of memory with a single image; use another device or a smaller model")
     return found
 
 
@@ -358,5 +412,5 @@ def load_generator(recipe: Recipe, plan: Plan) -> Generator:
     if recipe.execution.threads is not None:
         torch.set_num_threads(recipe.execution.threads)
     generator = recipe.generator.build(recipe.sampling, recipe.execution.device)
-    generator.check_labels(sorted({sample.label for samples in plan.first_of_each(1).values() for sample in samples}))
+    generator.check_labels(plan.labels)
     return generator

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import RequestError, ShardFailed, WorkError
 from synthforge.images import contact_sheet, decode, encode
 from synthforge.plan import Plan
-from synthforge.progress import Reporter
-from synthforge.recipe import Recipe
-from synthforge.shards.folder import DatasetFolder
+from synthforge.progress import Counters, Reporter
+from synthforge.recipe import MAX_SAMPLES, Recipe
+from synthforge.shards.folder import DatasetFolder, differences, remove_dataset
 from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, Shard, canonical_json
-from synthforge.shards.writers import Heartbeat, live_writers
+from synthforge.shards.writers import Heartbeat
 from synthforge.storage import Folder, writer_name
 
 if TYPE_CHECKING:
@@ -75,64 +75,59 @@ def generate(
         extend: append this many samples to a finished run, or go on with an interrupted extension of this size.
         overwrite: remove what is in the folder first; refused while another process writes there.
         retry_quarantined: try shards again that were given up.
-    Raises: RequestError and its children before anything is started; StorageFailed when storage gives way.
+    Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
     """
     reporter = reporter or Reporter()
-    if extend is not None and not 1 <= extend <= 10**9:
-        raise RequestError(f"--extend {extend}: give a number of samples to add, 1 or more")
     plan = Plan.of(recipe)
     folder = Folder(recipe.pool_path, recipe.output.single_writer)
     folder.require_writable()
     folder.sweep()
-    if overwrite:
-        _clear(folder)
+    # Announced before anything is decided, so that nobody clears the folder while the model is loading.
+    with Heartbeat(folder) as heartbeat:
+        others = heartbeat.others()
+        if overwrite and others:
+            raise RequestError(f"{folder.address}: {others[0].writer} is writing there; stop it before --overwrite")
+        dataset = None if overwrite else _reopened(folder, plan)
+        begins_segment = _begins_segment(dataset, plan, folder, extend)
+        if dataset is not None and not begins_segment:
+            adopted = _adopt(dataset, plan, reporter)
+            given_up = dataset.state().quarantined
+            if not dataset.state().missing and not (retry_quarantined and given_up):
+                reporter.note("nothing to do: " + (f"{len(given_up)} shard(s) are quarantined" if given_up else "every shard is sealed"))
+                return _finish(dataset, plan, Counters(), adopted, 0.0)
+        else:
+            adopted = 0
 
-    dataset = _reopened(folder, plan)
-    if dataset is not None:
-        _settle_length(dataset, plan, extend, reporter)
+        from synthforge.engine import Engine, Sampler, load_generator
+
+        reporter.note(f"loading {recipe.generator.model}")
+        generator = load_generator(recipe, plan)
+        # Nothing was changed so far; from here on the request is known to be possible.
+        if overwrite:
+            remove_dataset(folder)
+        identity = generator.identity()
+        dataset = DatasetFolder.create(folder, plan.manifest(identity))
+        if changes := differences(dataset.manifest.generator or {}, identity):
+            reporter.note(f"made with other library versions than the shards that are there: {'; '.join(changes)}; pixels may differ")
+        if begins_segment:
+            assert extend is not None
+            dataset.extend(extend, recipe.output.samples_per_shard)
         if retry_quarantined:
             for shard in dataset.state().quarantined:
                 dataset.release(shard)
-        if not dataset.state().unfinished:
-            reporter.note("nothing to do: every shard is sealed")
-            return _result(dataset, plan, None, 0, 0.0)
-    elif extend is not None:
-        raise RequestError(f"{folder.address}: nothing there to extend; run without --extend first")
-
-    from synthforge.engine import Engine, Sampler, load_generator
-
-    reporter.note(f"loading {recipe.generator.model}")
-    generator = load_generator(recipe, plan)
-    if dataset is None:
-        dataset = DatasetFolder.create(folder, plan.manifest(generator.identity()))
-    engine = Engine(Sampler(generator, plan, recipe.execution.batch), dataset, recipe.execution.encoders)
-    log = folder.within(LOG)
-    log.replace(RECIPE_LOG, canonical_json(recipe.model_dump(mode="json")))
-    started = time.perf_counter()
-    with Heartbeat(folder) as heartbeat:
-        others = heartbeat.others()
         if others:
             reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
-        adopted = _make_all(engine, heartbeat, reporter)
-    seconds = time.perf_counter() - started
-    _write_log(log, engine, seconds)
-    completion = dataset.complete()
-    sheet = _sheet_of_dataset(dataset, recipe.name) if completion is not None and completion.samples else None
-    return _result(dataset, plan, engine, adopted, seconds, sheet)
-
-
-def _clear(folder: Folder) -> None:
-    writers = live_writers(folder.within(LOG))
-    if writers:
-        raise RequestError(f"{folder.address}: {writers[0].writer} is writing there; stop it before --overwrite")
-    try:
-        DatasetFolder.open(folder.address).remove_all()
-    except DatasetError:
-        # Nothing there, or a damaged manifest: what is named like a dataset's files goes all the same.
-        if folder.exists(MANIFEST):
-            for name in sorted(folder.list(), key=lambda name: not name.endswith(".json")):
-                if name.startswith(("train-", "extension-")) or name in {MANIFEST, "complete.json"}:
-                    folder.remove(name)
+        log = folder.within(LOG)
+        log.replace(RECIPE_LOG, canonical_json(recipe.model_dump(mode="json")))
+        engine = Engine(Sampler(generator, plan, recipe.execution.batch), dataset, recipe.execution.encoders)
+        started = time.perf_counter()
+        try:
+            adopted += _make_all(engine, heartbeat, reporter)
+        except RequestError as error:
+            raise WorkError(str(error)) from error  # too late for "nothing was started"
+        seconds = time.perf_counter() - started
+        _write_log(log, engine, seconds)
+        return _finish(dataset, plan, engine.sampler.counters, adopted, seconds)
 
 
 def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
@@ -140,85 +135,104 @@ def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
     if not folder.exists(MANIFEST):
         if strangers := [name for name in folder.list() if name.startswith("train-")]:
             raise RequestError(
-                f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; choose another folder"
+                f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; use another folder, or --overwrite"
             )
         return None
-    existing = DatasetFolder.open(folder.address)
-    existing.folder.single_writer = folder.single_writer
-    # create() compares the plans and says what changed; the generator's identity is the one recorded then.
-    return DatasetFolder.create(existing.folder, plan.manifest(existing.manifest.generator or {}))
+    existing = DatasetFolder.open(folder.address, folder.single_writer)
+    existing.require_same_plan(plan.digest, plan.identity)
+    return existing
 
 
-def _settle_length(dataset: DatasetFolder, plan: Plan, extend: int | None, reporter: Reporter) -> None:
-    """Extend if asked to, and say so if the recipe's count differs from what the folder holds."""
+def _begins_segment(dataset: DatasetFolder | None, plan: Plan, folder: Folder, extend: int | None) -> bool:
+    """Whether this run is to append a segment; raises RequestError if what is asked for does not fit what is there."""
+    if extend is not None and not 1 <= extend <= MAX_SAMPLES:
+        raise RequestError(f"--extend {extend}: give a number of samples to add, from 1 to {MAX_SAMPLES:,}")
+    if dataset is None:
+        if extend is not None:
+            raise RequestError(f"{folder.address}: nothing there to extend; run without --extend first")
+        return False
     segments = dataset.segments()
-    unfinished = dataset.state().unfinished
+    present = segments[-1].end_sample
     if extend is not None:
-        if unfinished and len(segments) > 1 and segments[-1].num_samples == extend:
-            reporter.note(f"going on with the extension by {extend:,} samples that was begun")
-        elif unfinished:
-            raise RequestError(f"{dataset.folder.address}: {len(unfinished)} shard(s) are not made yet; run without --extend first")
-        else:
-            dataset.extend(extend, plan.recipe.output.samples_per_shard)
-    elif len(plan) > dataset.num_samples:
+        if dataset.completion() is None:
+            # An extension that was begun, or finished but for its last file: the same request goes on with it.
+            if len(segments) > 1 and segments[-1].num_samples == extend:
+                return False
+            raise RequestError(f"{folder.address}: is not finished yet; run without --extend first")
+        if present + extend > MAX_SAMPLES:
+            raise RequestError(f"--extend {extend}: the dataset holds {present:,} samples; at most {MAX_SAMPLES:,} fit in one")
+        return True
+    if len(plan) > present:
         raise RequestError(
-            f"{dataset.folder.address}: was begun with {dataset.num_samples:,} samples, the recipe now asks for {len(plan):,}; "
-            f"add the rest with --extend {len(plan) - dataset.num_samples}"
+            f"{folder.address}: was begun with {present:,} samples, the recipe now asks for {len(plan):,}; "
+            f"add the rest with --extend {len(plan) - present}"
         )
-    elif len(plan) < segments[0].num_samples:
+    if len(plan) < segments[0].num_samples:
         raise RequestError(
-            f"{dataset.folder.address}: was begun with {segments[0].num_samples:,} samples, the recipe now asks for {len(plan):,}; "
+            f"{folder.address}: was begun with {segments[0].num_samples:,} samples, the recipe now asks for {len(plan):,}; "
             "a dataset does not shrink: use another folder, or --overwrite"
         )
+    return False
+
+
+def _adopt(dataset: DatasetFolder, plan: Plan, reporter: Reporter) -> int:
+    """Seal every tar that lacks a seal; the number of them."""
+    orphaned = dataset.state().orphaned
+    for shard in orphaned:
+        dataset.adopt(shard, plan.check)
+        reporter.note(f"{shard.tar}: found without a seal, checked and sealed")
+    return len(orphaned)
 
 
 def _make_all(engine: Engine, heartbeat: Heartbeat, reporter: Reporter) -> int:
-    """Adopt what lacks a seal, make what is missing, quarantine what fails too often; the number of shards adopted."""
-    dataset = engine.dataset
+    """Make what is missing until nothing is; quarantine what fails too often; the number of shards adopted meanwhile."""
+    dataset, counters = engine.dataset, engine.sampler.counters
+    tries, failures, adopted = engine.plan.recipe.execution.tries, dict[int, int](), 0
     state = dataset.state()
-    for shard in state.orphaned:
-        dataset.adopt(shard, engine.plan.check)
-        reporter.note(f"{shard.tar}: found without a seal, checked and sealed")
-    done = sum(shard.num_samples for shard in state.sealed + state.orphaned)
-    reporter.begin("generating", dataset.num_samples, done)
+    reporter.begin("generating", dataset.num_samples, sum(shard.num_samples for shard in state.sealed + state.quarantined))
     started = time.perf_counter()
 
     def on_images(num: int) -> None:
         reporter.advance(num)
-        seconds = time.perf_counter() - started
-        heartbeat.tell(images=engine.counters.images, rate=engine.counters.images / max(seconds, 1e-9))
+        heartbeat.tell(images=counters.images, rate=counters.images / max(time.perf_counter() - started, 1e-9))
 
-    todo, tries = state.missing, engine.plan.recipe.execution.tries
-    for turn in range(1, tries + 1):
-        failed: list[tuple[Shard, str]] = []
+    while todo := dataset.state().unfinished:
+        # A tar without a seal now is of a writer that is just sealing it, or died: sealing it too does no harm.
+        adopted += _adopt(dataset, engine.plan, reporter)
         for shard, outcome in engine.run(_claimed_last(todo, dataset, heartbeat, reporter), on_images):
-            if isinstance(outcome, Exception):
-                failed.append((shard, str(outcome)))
-                reporter.note(f"try {turn} of {tries}: {outcome}")
-        todo = [shard for shard, _ in failed]
-        if not todo:
-            break
-    for shard, reason in failed:
-        dataset.quarantine(shard, reason, tries)
+            heartbeat.drop(shard.index)
+            if isinstance(outcome, ShardFailed):
+                failures[shard.index] = failures.get(shard.index, 0) + 1
+                reporter.note(f"try {failures[shard.index]} of {tries}: {outcome}")
+                has_success = counters.shards > 0 or bool(state.sealed)
+                if not has_success and sum(failures.values()) >= max(3, tries):
+                    # Not one shard could be made: that is the model or the machine, and quarantine would only hide it.
+                    raise WorkError(f"no shard could be made, {sum(failures.values())} tries failed; the last: {outcome}")
+                if failures[shard.index] >= tries:
+                    dataset.quarantine(shard, str(outcome), tries)
     reporter.end()
-    return len(state.orphaned)
+    return adopted
 
 
 def _claimed_last(shards: list[Shard], dataset: DatasetFolder, heartbeat: Heartbeat, reporter: Reporter) -> Iterator[Shard]:
-    """Shards that still need making: first those that no live writer is at, then those too, in case its writer is stuck.
+    """Shards that still need making: first those that no live writer is at, then those whose writer takes too long.
 
     Making a shard twice costs time, never correctness: the first tar wins.
     """
-    postponed = []
-    for shard in shards:
-        if shard.index in {beat.shard for beat in heartbeat.others()}:
+    postponed, began = [], time.monotonic()
+    for number, shard in enumerate(shards):
+        if shard.index in heartbeat.claimed_by_others():
             postponed.append(shard)
         elif _is_still_missing(shard, dataset, reporter):
-            heartbeat.tell(shard=shard.index)
+            heartbeat.claim(shard.index)
             yield shard
+        usual = (time.monotonic() - began) / (number + 1)
     for shard in postponed:
+        patience = time.monotonic() + 10 + 3 * usual
+        while shard.index in heartbeat.claimed_by_others() and time.monotonic() < patience:
+            time.sleep(0.5)
         if _is_still_missing(shard, dataset, reporter):
-            heartbeat.tell(shard=shard.index)
+            heartbeat.claim(shard.index)
             yield shard
 
 
@@ -234,7 +248,7 @@ def _write_log(log: Folder, engine: Engine, seconds: float) -> None:
     import diffusers
     import torch
 
-    counters = engine.counters
+    counters = engine.sampler.counters
     device = engine.sampler.generator.device
     log.replace(
         f"run-{writer_name()}-{secrets.token_hex(4)}.json",
@@ -258,18 +272,15 @@ def _write_log(log: Folder, engine: Engine, seconds: float) -> None:
     )
 
 
-def _result(
-    dataset: DatasetFolder, plan: Plan, engine: Engine | None, adopted: int, seconds: float, sheet: str | None = None
-) -> GenerateResult:
-    from synthforge.engine import Counters
-
-    counters = engine.counters if engine is not None else Counters()
-    completion = dataset.completion() or dataset.complete()
+def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int, seconds: float) -> GenerateResult:
+    """Write complete.json and the contact sheet if the dataset is whole, and sum up."""
+    completion = dataset.complete()
     state = dataset.state()
+    samples = completion.samples if completion is not None else sum(seal.samples for seal in dataset.seals(state.sealed))
     return GenerateResult(
         folder=dataset.folder.address,
         is_complete=completion is not None,
-        samples=completion.samples if completion is not None else sum(dataset.seal(shard).samples for shard in state.sealed),
+        samples=samples,
         left_out=completion.missing if completion is not None else counters.left_out,
         shards=len(state.sealed),
         bytes=state.num_bytes,
@@ -283,26 +294,28 @@ def _result(
         halvings=counters.halvings,
         quarantined=dict(completion.quarantined) if completion is not None else {},
         per_class=plan.counts(dataset.num_samples),
-        contact_sheet=sheet,
+        contact_sheet=_sheet_of_dataset(dataset, plan.recipe) if samples else None,
     )
 
 
-SHEET_COLUMNS = 12
+SHEET_COLUMNS, SHEET_ROWS = 12, 40
 CONTACT_SHEET = "contact-sheet.png"
 
 
-def _sheet_of_dataset(dataset: DatasetFolder, name: str) -> str | None:
-    """A contact sheet of the first shard's images, beside the shards' folder on a local disk."""
+def _sheet_of_dataset(dataset: DatasetFolder, recipe: Recipe) -> str | None:
+    """A contact sheet of the first shard's images, beside the pool on a local disk; None elsewhere or if it can't be written."""
     if dataset.folder.path is None:
         return None
-    rows: dict[str, list[Any]] = {name: [] for name in dataset.manifest.classes[:40]}
-    first = next((shard for shard in dataset.state().sealed), None)
-    if first is None:
-        return None
-    for row in dataset.table(first).select(["key", "class", "image_offset", "image_size"]).to_pylist():
+    first = dataset.state().sealed[0]
+    rows: dict[str, list[Any]] = {name: [] for name in dataset.manifest.classes[:SHEET_ROWS]}
+    for row in dataset.table(first).select(["class", "image_offset", "image_size"]).to_pylist():
         images = rows.get(row["class"])
         if images is not None and len(images) < SHEET_COLUMNS:
             images.append(decode(dataset.folder.read_range(first.tar, row["image_offset"], row["image_size"])))
     path = dataset.folder.path.parent / CONTACT_SHEET
-    path.write_bytes(encode(contact_sheet(rows, title=f"{name}: synthetic"), "png", 100, marking=True))
+    sheet = contact_sheet(rows, title=f"{recipe.name}: synthetic")
+    try:
+        path.write_bytes(encode(sheet, "png", 100, recipe.output.marking))
+    except OSError:
+        return None  # the dataset is whole; a picture beside it is a courtesy
     return str(path)

@@ -116,7 +116,7 @@ def _measured(recipe: Recipe, sampler: Sampler) -> tuple[float, int]:
 
 
 def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Reporter | None = None) -> Path:
-    """Make the first few images of each class, exactly those that the run will hold, and draw them as one labelled sheet."""
+    """Make the first few samples of each class that the run will hold and draw them as one labelled sheet; nothing is rejected."""
     reporter = reporter or Reporter()
     from synthforge.engine import Sampler, load_generator
 
@@ -165,7 +165,7 @@ def verify(
     """Compare every shard with its seal, and make `regenerate` random samples again.
 
     Args:
-        recipe: needed for lossless formats made elsewhere; None takes the one that the last run logged.
+        recipe: what to make them from; None takes the one that the last run logged beside the shards.
         seed: which samples; None draws new ones every time.
     """
     reporter = reporter or Reporter()
@@ -175,6 +175,9 @@ def verify(
     found = audit.verify(dataset, lambda done, total: reporter.advance(1))
     reporter.end()
     if not regenerate:
+        return found, None
+    if found.problems or not found.samples:
+        reporter.note("nothing is made again: " + ("mend the problems first" if found.problems else "no shard is sealed yet"))
         return found, None
     return found, _remake(dataset, recipe or logged_recipe(dataset), regenerate, seed, reporter)
 
@@ -194,7 +197,7 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
     plan = Plan.of(recipe)
     if plan.digest != dataset.manifest.plan_digest:
         raise RequestError(
-            f"{dataset.folder.address}: this recipe did not make it, so its samples can't be made again; name the right one with --recipe FILE"
+            f"{dataset.folder.address}: this recipe did not make it, so it can't make its samples again; name the right one with --recipe"
         )
     if dataset.manifest.image_format != "png":
         reporter.note(f"{dataset.manifest.image_format} is lossy: differences include those of compression")

@@ -7,6 +7,7 @@ one. Everything drawn (seed, guidance) comes from Philox (Salmon et al. 2011) ke
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 import math
@@ -87,9 +88,10 @@ class Plan:
             self.identity["classes"].setdefault(name, {})["index"] = number
         self.digest = digest_of({"plan_version": PLAN_VERSION, **self.identity})
         self.classes = list(recipe.classes)
+        """Names in the order of their indices; `labels` are what the generator calls them."""
         self._order = Apportionment([spec.weight for spec in recipe.classes.values()])
         self._texts = [_Texts(name, recipe.prompts_of(name), recipe.sampling.seed) for name in recipe.classes]
-        self._labels = [str(name if spec.label is None else spec.label) for name, spec in recipe.classes.items()]
+        self.labels = [str(name if spec.label is None else spec.label) for name, spec in recipe.classes.items()]
 
     @classmethod
     def of(cls, recipe: Recipe) -> Plan:
@@ -118,7 +120,7 @@ class Plan:
             attempt=attempt,
             class_name=self.classes[class_index],
             class_index=class_index,
-            label=self._labels[class_index],
+            label=self.labels[class_index],
             prompt=texts.at(ordinal),
             negative=texts.negative,
             seed=_draw(sampling.seed, index, attempt, "noise") >> 1,
@@ -168,11 +170,13 @@ class Apportionment:
     are not ahead of their share, which keeps every deviation below one (Tijdeman 1980, the chairman assignment problem; Steiner
     and Yeomans 1993). The order repeats after the sum of the reduced integer weights. It is simulated in blocks from
     checkpoints of bounded number, so memory is constant; reaching far into a long period costs a microsecond or two a step,
-    once. With equal weights everything is closed form.
+    once. With equal weights everything is closed form. Weights whose integer form sums to more than `MAX_PERIOD` (say, long
+    decimals) are rounded to that resolution, a relative change below one in ten million, so that no reach takes longer than some seconds.
     """
 
     BLOCK = 1024
-    MAX_CHECKPOINTS = 4096
+    MAX_PERIOD = 2**24
+    MAX_CHECKPOINT_NUMBERS = 2**20
     MAX_CACHED_BLOCKS = 64
 
     def __init__(self, weights: Sequence[float]) -> None:
@@ -180,6 +184,9 @@ class Apportionment:
         scale = math.lcm(*(weight.denominator for weight in exact))
         integers = [int(weight * scale) for weight in exact]
         common = math.gcd(*integers)
+        if (total := sum(integers) // common) > self.MAX_PERIOD:
+            integers = [max(1, round(Fraction(weight, common) * self.MAX_PERIOD / total)) for weight in integers]
+            common = math.gcd(*integers)
         distinct = sorted({weight // common for weight in integers}, reverse=True)
         self._members = [[i for i, weight in enumerate(integers) if weight // common == value] for value in distinct]
         totals = [value * len(members) for value, members in zip(distinct, self._members, strict=True)]
@@ -254,7 +261,7 @@ class Apportionment:
             state = self._simulate(block, state)[1]
             if block + 1 == len(self._checkpoints) * self._stride:
                 self._checkpoints.append(state)
-                if len(self._checkpoints) > self.MAX_CHECKPOINTS:
+                if len(self._checkpoints) > max(8, self.MAX_CHECKPOINT_NUMBERS // len(self._shares)):
                     self._checkpoints = self._checkpoints[::2]
                     self._stride *= 2
         return state
@@ -291,7 +298,7 @@ class _Texts:
             self._templates.append((template.template, template.names, [prompts.values[name] for name in template.names]))
             weights.append(template.weight)
         if prompts.captions is not None:
-            self._templates.append(("{caption}", ["caption"], [captions_in(prompts.captions)]))
+            self._templates.append(("{caption}", ["caption"], [_captions(prompts.captions)]))
             weights.append(1.0)
         self._order = Apportionment(weights) if weights else None
 
@@ -310,6 +317,12 @@ class _Texts:
         return template.format_map(chosen)
 
 
+@functools.lru_cache(maxsize=64)
+def _captions(path: str) -> list[str]:
+    """Classes often share one file."""
+    return captions_in(path)
+
+
 def permute(position: int, size: int, key: bytes) -> int:
     """Where a keyed permutation of `range(size)` sends `position`: a Feistel network, walked until it lands inside (Black and
     Rogaway 2002)."""
@@ -318,7 +331,9 @@ def permute(position: int, size: int, key: bytes) -> int:
     while True:
         left, right = position >> half, position & mask
         for turn in range(4):
-            digest = hashlib.blake2b(right.to_bytes(8, "little") + bytes([turn]), key=key, digest_size=8).digest()
+            digest = hashlib.blake2b(
+                right.to_bytes(half // 8 + 1, "little") + bytes([turn]), key=key, digest_size=min(64, half // 8 + 1)
+            ).digest()
             left, right = right, left ^ (int.from_bytes(digest, "little") & mask)
         position = left << half | right
         if position < size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 
 class Reporter:
     """Receives what a verb tells while it works; this one keeps quiet."""
@@ -17,3 +19,21 @@ class Reporter:
 
     def end(self) -> None:
         """The work ended."""
+
+
+@dataclass
+class Counters:
+    """What was done so far by one run; only finished shards count as images made."""
+
+    images: int = 0
+    """Good images made."""
+    padding: int = 0
+    """Images made only to fill a batch."""
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Reason to number of images made again or given up."""
+    left_out: int = 0
+    """Samples that failed in every attempt."""
+    halvings: int = 0
+    """Times that the batch was halved after running out of memory."""
+    shards: int = 0
+    """Shards committed."""

@@ -31,6 +31,8 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 MAX_SAMPLES = 10**9
 """Keys have nine digits."""
+MAX_SHARDS = 10**6
+"""Shard names have six."""
 
 
 class Template(Config):
@@ -228,7 +230,7 @@ def file_digest(path: str) -> str:
 
 def captions_in(path: str) -> list[str]:
     """The captions of a file: its lines that are not empty."""
-    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 class _Source:
@@ -251,7 +253,7 @@ class _Source:
             raise RecipeError([f"{path}: no such file; begin with `synthforge recipe new --builtin digits`"]) from error
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError([f"{path}: can't be read as text ({error})"]) from error
-        except YAMLError as error:
+        except (YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
             reason = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -266,7 +268,7 @@ class _Source:
             return f"--set {text}: write path=value, for example --set sampling.steps=30"
         try:
             value = YAML(typ="safe").load(raw)
-        except YAMLError:
+        except (YAMLError, ValueError):
             value = raw
         steps = tuple(dotted.strip().split("."))
         node: Any = self.tree
@@ -289,8 +291,8 @@ class _Source:
 
     def validated(self) -> Config:
         """The whole, valid; raises RecipeError with everything that is wrong."""
-        data = json.dumps(self.tree, default=str)
-        problems: list[str] = []
+        data = json.dumps(_plain(self.tree), default=str)
+        problems = [self._at(path, "stands twice") for path in _repeated_keys(self.tree)]
         found: Config | None = None
         try:
             found = self.config.model_validate_json(data, strict=True)
@@ -397,6 +399,12 @@ def _cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("count", "per_class"), "classes have different weights, so give total instead"
         if recipe.num_samples > MAX_SAMPLES:
             yield ("count", "per_class"), f"makes {recipe.num_samples:,} samples in all; at most {MAX_SAMPLES:,} fit one dataset"
+    if recipe.num_samples > MAX_SHARDS * recipe.output.samples_per_shard:
+        at_least = -(-recipe.num_samples // MAX_SHARDS)
+        yield (
+            ("output", "samples_per_shard"),
+            f"{recipe.num_samples:,} samples would make over {MAX_SHARDS:,} shards; raise it to {at_least:,} or more",
+        )
 
 
 def _caption_problems(path: str) -> Iterator[str]:
@@ -458,6 +466,26 @@ def _get(node: Any, step: str) -> Any:
         return node[_key(node, step)]
     except (KeyError, IndexError, ValueError, TypeError):
         return None
+
+
+def _plain(node: Any) -> Any:
+    """Mappings with text keys only: YAML also has numbers and dates for keys, which JSON has not."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return node
+
+
+def _repeated_keys(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Keys that are different in YAML and the same as text, such as 1 and "1"."""
+    items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
+    seen: set[str] = set()
+    for key, value in items:
+        if str(key) in seen:
+            yield (*path, str(key))
+        seen.add(str(key))
+        yield from _repeated_keys(value, (*path, str(key)))
 
 
 def _remove(tree: Any, path: Sequence[str]) -> None:

@@ -21,11 +21,11 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import fsspec
 import psutil
@@ -79,7 +79,9 @@ def _protocol(address: str) -> str:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether trying again may help; libraries for object stores raise OSError and its children for all of it."""
+    """Whether trying again may help; libraries for object stores raise OSError and its children for almost all of it."""
+    if type(error).__module__.startswith("botocore"):
+        return "Connect" in type(error).__name__ or "Timeout" in type(error).__name__
     return isinstance(error, (OSError, TimeoutError)) and not isinstance(error, _GONE_WRONG_FOR_GOOD)
 
 
@@ -176,7 +178,24 @@ class Folder:
                     f"{self.address}: can't be written ({error.strerror}); choose another place with --set output.path=FOLDER"
                 ) from error
         else:
-            self.list()
+            self._probe()
+
+    @_guarded
+    def _probe(self) -> None:
+        """Write one small file twice: the store must take it, and must not take it again."""
+        name = f"_log/probe-{writer_name()}-{secrets.token_hex(4)}"
+        try:
+            if self.store.create_only == "no":
+                self.replace(name, b"probe")
+            else:
+                self.publish(name, b"probe")
+                if self.publish(name, b"probe"):
+                    raise PlaceError(
+                        f"{self.address}: the store ignores conditional writing, so two writers could tear a shard; use another"
+                    )
+            self.remove(name)
+        except FileNotFoundError as error:
+            raise PlaceError(f"{self.address}: no such bucket; create it, or choose another with --set output.path=ADDRESS") from error
 
     @_guarded
     def list(self) -> dict[str, int]:
@@ -199,8 +218,18 @@ class Folder:
         return bytes(self._fs.cat_file(self._join(name)))
 
     @_guarded
+    def read_many(self, names: Sequence[str]) -> tuple[bytes, ...]:
+        """Whole files, fetched together where the store can; raises FileNotFoundError."""
+        if self.path is not None or len(names) < 2:
+            return tuple(self.read(name) for name in names)
+        found = {str(path): bytes(data) for path, data in self._fs.cat([self._join(name) for name in names]).items()}
+        return tuple(found[self._join(name)] for name in names)
+
+    @_guarded
     def read_range(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes from `start`; raises FileNotFoundError."""
+        if length == 0:
+            return b""
         data = bytes(self._fs.cat_file(self._join(name), start=start, end=start + length))
         if len(data) != length:
             raise OSError(f"{name}: {len(data)} bytes came where {length} were asked for")
@@ -272,6 +301,11 @@ class Folder:
                 self._fs.put_file(str(source), self._join(name))
         except FileExistsError:
             return False
+        except OSError as error:
+            # Some servers refuse a taken name with a bare 412, which the library can't tell from other invalid requests.
+            if self.path is None and error.errno in {errno.EINVAL, errno.EBUSY} and self.exists(name):
+                return False
+            raise
         return True
 
     def replace(self, name: str, content: bytes) -> None:
@@ -299,10 +333,6 @@ class Folder:
         """A folder inside this one."""
         return Folder(f"{self.address}/{name}", self.single_writer)
 
-    def open(self, name: str) -> BinaryIO:
-        """The file, opened for reading bytes with seeking; raises FileNotFoundError."""
-        return cast("BinaryIO", self._fs.open(self._join(name), "rb"))
-
     def free_bytes(self) -> int | None:
         """Free space, or None where a store has no such figure."""
         if self.path is None:
@@ -311,10 +341,9 @@ class Folder:
         return shutil.disk_usage(existing).free
 
     def sweep(self) -> int:
-        """Remove temporary files whose writers are dead or long gone; the number removed."""
-        if self.path is None or not self.path.is_dir():
-            return 0
-        dead = [path for path in self.path.glob(f"{TEMPORARY}*") if _is_abandoned(path)]
+        """Remove temporary files whose writers are dead or long gone, here and in `_log`; the number removed."""
+        places = [self.path, self.path / "_log"] if self.path is not None else [Path(tempfile.gettempdir())]
+        dead = [path for place in places if place.is_dir() for path in place.glob(f"{TEMPORARY}*") if _is_abandoned(path)]
         for path in dead:
             path.unlink(missing_ok=True)
         return len(dead)
@@ -344,13 +373,15 @@ def writer_name() -> str:
     return f"{_host()}-{os.getpid()}"
 
 
-def is_alive(writer: str) -> bool | None:
-    """Whether the process behind a writer name lives; None if it is on another host, so nobody here can tell."""
+def is_alive(writer: str, since: float) -> bool | None:
+    """Whether the process behind a writer name, which lived at Unix time `since`, still does; None if it is on another host."""
     host, _, pid = writer.rpartition("-")
     if host != _host() or not pid.isdigit():
         return None
     try:
-        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+        process = psutil.Process(int(pid))
+        # Process ids come round again: one that was born later is somebody else.
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since + 2)
     except psutil.NoSuchProcess:
         return False
 
@@ -358,8 +389,9 @@ def is_alive(writer: str) -> bool | None:
 def _is_abandoned(path: Path) -> bool:
     host, pid = [*path.name.removeprefix(TEMPORARY).split("-"), "", ""][:2]
     try:
-        alive = is_alive(f"{host}-{pid}")
-        return not alive if alive is not None else time.time() - path.stat().st_mtime > STALE_SECONDS
+        modified = path.stat().st_mtime
+        alive = is_alive(f"{host}-{pid}", modified)
+        return not alive if alive is not None else time.time() - modified > STALE_SECONDS
     except FileNotFoundError:
         return False
 

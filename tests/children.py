@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def run_and_die(
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal seen
         if event == "open":
-            path, mode, flags = (*arguments, None, None, None)[:3]
+            path, _, flags = (*arguments, None, None, None)[:3]
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
             if not writes or not isinstance(path, (str, bytes, os.PathLike)):
                 return
@@ -124,3 +125,13 @@ def with_environment(environment: dict[str, str], function: Callable[..., None],
     """Call a function after setting environment variables: the fork server has its own, from when it was started."""
     os.environ.update(environment)
     function(*arguments)
+
+
+def hold_a_heartbeat(folder: str, stop: str) -> None:
+    """Play a live writer until the file `stop` appears."""
+    from synthforge.shards.writers import Heartbeat
+    from synthforge.storage import Folder
+
+    with Heartbeat(Folder(folder)):
+        while not Path(stop).exists():
+            time.sleep(0.02)

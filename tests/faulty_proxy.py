@@ -71,7 +71,7 @@ class FaultyProxy:
                     return
                 self.wfile.write(data)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815 - the base class's names
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle
 
             def _body(self) -> bytes:
                 if self.headers.get("Expect", "").lower() == "100-continue":

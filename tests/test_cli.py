@@ -102,13 +102,15 @@ def test_mistakes_end_with_one_line_and_status_2(cli: Cli, tmp_path: Path) -> No
     pickled = Path(shutil.copytree(ROOT / "synthforge/assets/digits/generator", tmp_path / "pickled"))
     (pickled / "denoiser" / "diffusion_pytorch_model.safetensors").rename(pickled / "denoiser" / "diffusion_pytorch_model.bin")
     mistake(cli("generate", "nowhere.yaml"), "no such file")
-    mistake(cli("generate", DIGITS, *chosen, "--set", "generator.model=nowhere/at/all"), "generator.model", "make one with `synthforge fit`")
+    mistake(
+        cli("generate", DIGITS, *chosen, "--set", "generator.model=nowhere/at/all"), "generator.model", "make one with `synthforge fit`"
+    )
     mistake(cli("generate", DIGITS, *chosen, "--set", f"generator.model={pickled}"), "as a pickle", "only safetensors")
     mistake(cli("generate", DIGITS, *options(tmp_path / "file")), str(tmp_path / "file"))
     mistake(cli("generate", DIGITS, *options(Path("/proc/nowhere"))), "can't be written")
     mistake(cli("generate", DIGITS, *chosen, "--set", "classes.3.templates=[]"), "classes.3.templates", "has no prompts")
     mistake(cli("generate", DIGITS, *chosen, "--set", "count={total: 1000000000000}"), "count.total")
-    mistake(cli("generate", DIGITS, *chosen, "--set", "sampling.resolution=64"), "the model makes 8 px")
+    mistake(cli("generate", DIGITS, *options(tmp_path / "n"), "--set", "sampling.resolution=64"), "the model makes 8 px")
     mistake(cli("generate", DIGITS, *chosen, "--set", "sampling.steps=5"), "changed since", "--overwrite")
     mistake(cli("generate", DIGITS, *chosen, "--extend", -1), "--extend -1")
     mistake(cli("generate", DIGITS, *options(tmp_path / "n"), "--set", "classes.eleven={}"), "no class 'eleven'")
@@ -173,7 +175,9 @@ def command(*arguments: object) -> list[str]:
 @pytest.mark.slow
 def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
     chosen = options(tmp_path / "cut", total=400, per_shard=20, sampling__steps=200)
-    process = subprocess.Popen(command("generate", DIGITS, *chosen), stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command("generate", DIGITS, *chosen), stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut" / "pool").glob("*.tar")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -188,7 +192,9 @@ def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
     assert files_of(tmp_path / "cut" / "pool") == files_of(tmp_path / "whole" / "pool")
 
 
-def test_progress_goes_to_standard_error_with_rate_and_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_goes_to_standard_error_with_rate_and_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from synthforge.cli import _Console
 
     monkeypatch.setattr(_Console, "LINE_SECONDS", 0.0)
@@ -205,15 +211,28 @@ def test_progress_goes_to_standard_error_with_rate_and_time_left(capsys: pytest.
 @pytest.mark.slow
 def test_the_wheel_works_outside_the_repository(tmp_path: Path) -> None:
     """Built, installed without the checkout, its recipe copied and run."""
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(ROOT)], check=True, capture_output=True
+    )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     site = tmp_path / "site"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True
+    )
     environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-P", "-m", "synthforge"]
-    where = subprocess.check_output([sys.executable, "-P", "-c", "import synthforge; print(synthforge.__file__)"], env=environment, cwd=tmp_path, text=True)
+    where = subprocess.check_output(
+        [sys.executable, "-P", "-c", "import synthforge; print(synthforge.__file__)"], env=environment, cwd=tmp_path, text=True
+    )
     assert where.startswith(str(site))
     subprocess.run([*run, "recipe", "new", "--builtin", "digits"], check=True, env=environment, cwd=tmp_path, capture_output=True)
-    done = subprocess.run([*run, "generate", "digits.yaml", "--set", "count.per_class=3", "--json"], check=True, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [*run, "generate", "digits.yaml", "--set", "count.per_class=3", "--json"],
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert json.loads(done.stdout)["made"] == 30
     assert (tmp_path / "runs" / "digits" / "pool" / "complete.json").exists()

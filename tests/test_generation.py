@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from synthforge.images import decode, is_marked
 from synthforge.inspection import preview, show, summarize, verify
 from synthforge.recipe import load_recipe
 from synthforge.shards.folder import DatasetFolder
+from tests import children
 from tests.conftest import DIGITS, files_of, small
+from tests.conftest import child as in_background
 
 
 def make(out: Path, options: dict[str, Any] | None = None, **changes: object) -> DatasetFolder:
@@ -31,11 +34,8 @@ def rows_of(dataset: DatasetFolder) -> list[dict[str, Any]]:
 
 
 def pixels_of(dataset: DatasetFolder) -> np.ndarray:
-    images = []
-    for shard in dataset.shards():
-        for row in dataset.table(shard).to_pylist():
-            images.append(decode(dataset.folder.read_range(shard.tar, row["image_offset"], row["image_size"])))
-    return np.stack(images)
+    rows = [(shard.tar, row) for shard in dataset.shards() for row in dataset.table(shard).to_pylist()]
+    return np.stack([decode(dataset.folder.read_range(tar, row["image_offset"], row["image_size"])) for tar, row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -139,18 +139,25 @@ def test_extending_what_is_not_finished_is_refused(tmp_path: Path) -> None:
     make(tmp_path)
     for kind in ("tar", "parquet", "json"):
         (tmp_path / "pool" / f"train-000003.{kind}").unlink()
+    (tmp_path / "pool" / "complete.json").unlink()
     with pytest.raises(RequestError, match="run without --extend first"):
         generate(load_recipe(DIGITS, small(tmp_path)), extend=20)
 
 
 def test_overwrite_is_refused_while_somebody_writes(tmp_path: Path) -> None:
-    from synthforge.shards.writers import Heartbeat
-    from synthforge.storage import Folder
-
-    dataset = make(tmp_path)
-    with Heartbeat(Folder(dataset.folder.address)):
+    make(tmp_path)
+    before = files_of(tmp_path / "pool")
+    other = in_background(children.hold_a_heartbeat, str(tmp_path / "pool"), str(tmp_path / "stop"))
+    try:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "pool" / "_log").glob("writer-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
         with pytest.raises(RequestError, match="is writing there; stop it before --overwrite"):
             generate(load_recipe(DIGITS, small(tmp_path)), overwrite=True)
+    finally:
+        (tmp_path / "stop").touch()
+        other.join()
+    assert files_of(tmp_path / "pool") == before
     assert generate(load_recipe(DIGITS, small(tmp_path)), overwrite=True).made == 40
 
 
@@ -158,7 +165,7 @@ def test_quarantine_and_its_retry(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from synthforge import engine
     from synthforge.errors import ShardFailed
 
-    original, calls = engine.Engine._make, []
+    original, calls = engine.Engine._make, list[int]()
 
     def failing(self: Any, shard: Any, *rest: Any) -> Any:
         calls.append(shard.index)
@@ -188,7 +195,7 @@ def test_a_full_disk_stops_the_run_and_space_continues_it(tmp_path: Path) -> Non
     if mounted.returncode:
         pytest.skip("this machine does not let tests mount a small file system")
     try:
-        with pytest.raises(StorageFailed, match="disk full .*free space and run again"):
+        with pytest.raises(StorageFailed, match=r"disk full .*free space and run again"):
             generate(load_recipe(DIGITS, small(disk)))
         sealed = DatasetFolder.open(str(disk / "pool")).state().sealed
         assert 0 < len(sealed) < 4
@@ -205,7 +212,7 @@ def test_a_full_disk_stops_the_run_and_space_continues_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("marking", ["true", "false"])
 def test_formats_and_marking(tmp_path: Path, image_format: str, marking: str) -> None:
     dataset = make(tmp_path, total=10, output__format=image_format, output__marking=marking)
-    row, members = dataset.sample("3")
+    _, members = dataset.sample("3")
     assert is_marked(members["image"]) is (marking == "true")
     assert decode(members["image"], 1).shape == (8, 8, 1)
     assert dataset.manifest.image_format == image_format
@@ -238,7 +245,6 @@ def test_any_sample_can_be_remade(tmp_path: Path) -> None:
 
 def test_regeneration_notices_other_pixels(tmp_path: Path) -> None:
     """A shard whose images are not what the recipe makes, sealed honestly, is in order but not reproduced."""
-    from tests import children
     from tests.conftest import in_child
 
     assert in_child(children.run, str(DIGITS), small(tmp_path), None, 100) == 0
@@ -294,3 +300,58 @@ def test_a_strange_folder_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "pool" / "train-000000.tar").write_bytes(b"somebody's")
     with pytest.raises(RequestError, match="no dataset of ours"):
         generate(load_recipe(DIGITS, small(tmp_path)))
+
+
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"extend": 10}, {"retry_quarantined": True}])
+def test_a_request_that_fails_changes_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
+    """What is wrong with the device or the model is found before anything is removed, extended or released."""
+    dataset = make(tmp_path)
+    if "retry_quarantined" in options:
+        for kind in ("tar", "parquet", "json"):
+            (tmp_path / "pool" / f"train-000002.{kind}").unlink()
+        dataset.quarantine(dataset.state().missing[0], "for the test", 3)
+        dataset.complete()
+    before = files_of(tmp_path / "pool")
+    with pytest.raises(RequestError, match="is not on this machine"):
+        generate(load_recipe(DIGITS, small(tmp_path, execution__device="cuda:99")), **options)
+    assert files_of(tmp_path / "pool") == before
+
+
+def test_when_no_shard_can_be_made_nothing_is_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synthforge.errors import WorkError
+    from synthforge.generators.pixel.generator import PixelGenerator
+
+    def broken(self: Any, batch: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(PixelGenerator, "sample", broken)
+    with pytest.raises(WorkError, match=r"no shard could be made, 3 tries failed.*mat1 and mat2"):
+        generate(load_recipe(DIGITS, small(tmp_path)))
+    monkeypatch.undo()
+    assert generate(load_recipe(DIGITS, small(tmp_path))).made == 40
+
+
+def test_a_run_that_only_has_tars_to_seal_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synthforge import engine
+
+    make(tmp_path)
+    (tmp_path / "pool" / "train-000001.json").unlink()
+    monkeypatch.setattr(engine, "load_generator", None)
+    assert generate(load_recipe(DIGITS, small(tmp_path))).adopted == 1
+
+
+def test_an_interrupted_extension_goes_on_with_the_same_request(tmp_path: Path) -> None:
+    """Also when only the last file of it was missing: asking again does not add another one."""
+    make(tmp_path)
+    make(tmp_path, {"extend": 15})
+    before = files_of(tmp_path / "pool")
+    (tmp_path / "pool" / "complete.json").unlink()
+    assert generate(load_recipe(DIGITS, small(tmp_path)), extend=15).samples == 55
+    assert files_of(tmp_path / "pool") == before
+
+
+def test_a_bucket_that_is_not_there_is_a_wrong_request(s3: str) -> None:
+    from synthforge.errors import PlaceError
+
+    with pytest.raises(PlaceError, match="no such bucket"):
+        generate(load_recipe(DIGITS, small(f"{s3}-not-there/x")))

@@ -45,7 +45,9 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     assert decode(buffer.getvalue()).flatten().tolist() == [0, 128, 255]
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", encode(picture(), "png", 95, marking=False)[:60], encode(picture(), "jpg", 95, marking=False)[:300]])
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", encode(picture(), "png", 95, marking=False)[:60], encode(picture(), "jpg", 95, marking=False)[:300]]
+)
 def test_what_is_no_image(data: bytes) -> None:
     with pytest.raises(DatasetError, match="not a readable image"):
         decode(data)

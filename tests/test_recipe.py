@@ -50,7 +50,9 @@ count: {total: 5}
 
 @pytest.mark.parametrize("section", ["curate", "evaluate", "stream"])
 def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> None:
-    assert problems(tmp_path, HEAD + f"classes: ['0']\ncount: {{total: 1}}\n{section}: {{}}\n")[0].startswith(f"FILE:5: {section}: unknown field")
+    assert problems(tmp_path, HEAD + f"classes: ['0']\ncount: {{total: 1}}\n{section}: {{}}\n")[0].startswith(
+        f"FILE:5: {section}: unknown field"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,10 @@ def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> N
         ("classes: []\ncount: {total: 1}\n", "classes"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{']}\n", "prompts.templates.0"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "not a plain name"),
-        ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{class}'], negative: blurry}\n", "prompts.negative: generator 'pixel' takes a class label"),
+        (
+            "classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{class}'], negative: blurry}\n",
+            "prompts.negative: generator 'pixel' takes a class label",
+        ),
         ("classes: [a]\ncount: {total: 1}\nprompts: {captions: nowhere.txt}\n", "prompts.captions: no file"),
         ("classes: {a: {templates: ['x']}, b: {}}\ncount: {total: 1}\n", "class 'b' has no prompts"),
         ("classes: [a]\ncount: {total: 1}\nsampling: {guidance: [1, 1]}\n", "stands twice"),
@@ -91,7 +96,7 @@ def test_overrides_win_and_are_named_in_mistakes(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"^--set sampling.steps=none_such: sampling.steps: is 'none_such'"):
         load_recipe(DIGITS, ["sampling.steps=none_such"])
     for wrong in ("nonsense", "=3", "sampling.steps.x=1", "sampling.guidance.9=1"):
-        with pytest.raises(RecipeError, match="^--set"):
+        with pytest.raises(RecipeError, match=r"^--set"):
             load_recipe(DIGITS, [wrong])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from synthforge.config import Config, execution, identity, location
+from synthforge.errors import ModelError
 from synthforge.generators.protocol import Capabilities
 from synthforge.training.config import AugmentConfig, LoopConfig
 
@@ -100,7 +101,10 @@ class PixelConfig(Config):
         from synthforge.generators.weights import read_config
 
         config = read_config(files, "denoiser")
-        return int(config["resolution"]), int(config["channels"])
+        try:
+            return int(config["resolution"]), int(config["channels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"generator.model: {files.name} does not say its resolution and channels; fit it again") from error
 
 
 GeneratorConfig = PixelConfig

@@ -102,7 +102,7 @@ class Status:
 def status(dataset: DatasetFolder) -> Status:
     """Count what is sealed, and ask the writers' heartbeats for their rate."""
     state = dataset.state()
-    seals = [dataset.seal(shard) for shard in state.sealed]
+    seals = dataset.seals(state.sealed)
     writers = live_writers(dataset.folder.within(LOG))
     rate = sum(beat.images_per_second for beat in writers)
     remaining = sum(shard.num_samples for shard in state.missing)

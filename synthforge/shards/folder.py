@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from synthforge.errors import DatasetError, PlaceError, RequestError
+from synthforge.errors import DatasetError, PlaceError, RequestError, StorageFailed
 from synthforge.shards.layout import (
     COMPLETE,
     MANIFEST,
@@ -66,9 +66,9 @@ class DatasetFolder:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, address: str) -> DatasetFolder:
+    def open(cls, address: str, single_writer: bool = False) -> DatasetFolder:
         """Open an existing dataset folder; raises DatasetError if there is none."""
-        folder = Folder(resolve(address))
+        folder = Folder(resolve(address), single_writer)
         try:
             data = folder.read(MANIFEST)
         except FileNotFoundError as error:
@@ -83,13 +83,17 @@ class DatasetFolder:
         """
         folder.publish(MANIFEST, manifest.to_bytes())
         found = cls(folder, parse(Manifest, folder.read(MANIFEST), folder.where(MANIFEST)))
-        if found.manifest.plan_digest != manifest.plan_digest:
-            changes = "; ".join(differences(found.manifest.recipe, manifest.recipe)) or "the way plans are made"
+        found.require_same_plan(manifest.plan_digest, manifest.recipe)
+        return found
+
+    def require_same_plan(self, plan_digest: str, identity: dict[str, Any]) -> None:
+        """Raise RequestError, saying what changed, if this dataset is of another plan."""
+        if self.manifest.plan_digest != plan_digest:
+            changes = "; ".join(differences(self.manifest.recipe, identity)) or "the way plans are made"
             raise RequestError(
-                f"{folder.address}: was made from another recipe, changed since: {changes}; "
+                f"{self.folder.address}: was made from another recipe, changed since: {changes}; "
                 "go back, choose another folder with --set output.path=FOLDER, or start over with --overwrite"
             )
-        return found
 
     def segments(self) -> list[Segment]:
         """The segments in order: the manifest's and one for each extension."""
@@ -130,11 +134,11 @@ class DatasetFolder:
         """Samples asked for, over all segments."""
         return sum(segment.num_samples for segment in self.segments())
 
-    def state(self) -> State:
-        """One look at the folder."""
+    def state(self, segments: Sequence[Segment] | None = None) -> State:
+        """One look at the folder; `segments` are read if not given."""
         listing = self.folder.list()
         state = State([], [], [], [], sum(size for name, size in listing.items() if name.startswith("train-")))
-        for shard in self.shards():
+        for shard in (shard for segment in segments or self.segments() for shard in segment.shards()):
             if shard.seal in listing:
                 state.sealed.append(shard)
             elif shard.quarantine in listing:
@@ -147,8 +151,16 @@ class DatasetFolder:
 
     def seal(self, shard: Shard) -> Seal:
         """The seal of a shard; raises FileNotFoundError if it has none, DatasetError if it is damaged or of another plan."""
+        return self._parse_seal(shard, self.folder.read(shard.seal))
+
+    def seals(self, shards: Sequence[Shard]) -> list[Seal]:
+        """The seals of many shards, read together; raises as `seal` does."""
+        contents = self.folder.read_many([shard.seal for shard in shards])
+        return [self._parse_seal(shard, content) for shard, content in zip(shards, contents, strict=True)]
+
+    def _parse_seal(self, shard: Shard, content: bytes) -> Seal:
         where = self.folder.where(shard.seal)
-        seal = parse(Seal, self.folder.read(shard.seal), where)
+        seal = parse(Seal, content, where)
         if seal.plan_digest != self.manifest.plan_digest:
             raise DatasetError(f"{where}: seals a shard of another plan; remove the shard's files and run again")
         return seal
@@ -204,21 +216,20 @@ class DatasetFolder:
 
     def complete(self) -> Completion | None:
         """Write complete.json if every shard is sealed or quarantined; what is written is a pure function of the folder."""
-        state = self.state()
+        segments = self.segments()  # read once: an extension at this moment must not be counted without its shards
+        state = self.state(segments)
         if state.unfinished:
             return None
-        quarantined = {shard.stem: self.quarantine_reason(shard) for shard in state.quarantined}
-        sealed = {shard.index for shard in state.sealed}
-        seals = {shard.index: self.seal(shard) for shard in state.sealed}
+        seals = dict(zip((shard.index for shard in state.sealed), self.seals(state.sealed), strict=True))
         completion = Completion(
             plan_digest=self.manifest.plan_digest,
-            digest=_digest_of_seals([seals[index] for index in sorted(sealed)]),
-            segments=len(self.segments()),
+            digest=_digest_of_seals(list(seals.values())),
+            segments=len(segments),
             samples=sum(seal.samples for seal in seals.values()),
             missing=sum(len(seal.missing) for seal in seals.values()),
             bytes=sum(seal.bytes for seal in seals.values()),
-            shard_samples=[seals[shard.index].samples if shard.index in sealed else 0 for shard in self.shards()],
-            quarantined=quarantined,
+            shard_samples=[seals[shard.index].samples if shard.index in seals else 0 for segment in segments for shard in segment.shards()],
+            quarantined={shard.stem: self.quarantine_reason(shard) for shard in state.quarantined},
         )
         present = self._read_completion()
         if present is not None and present != completion and present.segments <= completion.segments:
@@ -240,7 +251,7 @@ class DatasetFolder:
 
     def digest(self) -> str:
         """SHA-256 over the seals in order: names exactly this content."""
-        return _digest_of_seals([self.seal(shard) for shard in self.state().sealed])
+        return _digest_of_seals(self.seals(self.state().sealed))
 
     def table(self, shard: Shard) -> pa.Table:
         """The rows of a shard (schema `tars.TABLE_SCHEMA`); raises DatasetError if they are not what was sealed."""
@@ -273,22 +284,26 @@ class DatasetFolder:
         if not rows:
             raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt and left out")
         (row,) = rows
-        members = {name: self.folder.read_range(shard.tar, row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS}
+        try:
+            members = {name: self.folder.read_range(shard.tar, row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS}
+        except (FileNotFoundError, StorageFailed) as error:
+            raise DatasetError(
+                f"{self.folder.where(shard.tar)}: gone or torn; look with `synthforge verify {self.folder.address}`"
+            ) from error
         return row, members
 
-    def remove_all(self) -> None:
-        """Remove the dataset, seals first, so that a kill in between never leaves a seal without its tar."""
-        names = self.folder.list()
-        order = [
-            [COMPLETE],
-            [name for name in names if re.fullmatch(r"train-\d+\.json", name)],
-            [name for name in names if name.startswith("train-")],
-            [name for name in names if name.startswith("extension-")],
-            [MANIFEST],
-        ]
-        for group in order:
-            for name in group:
-                self.folder.remove(name)
+
+def remove_dataset(folder: Folder) -> None:
+    """Remove a dataset, whatever state it is in: seals first, then the rest, the manifest last.
+
+    A kill in between never leaves a seal without its tar, and always leaves a folder that can be removed again.
+    """
+    names = sorted(folder.list(), reverse=True)  # later extensions before earlier ones
+    seals = [name for name in names if re.fullmatch(r"train-\d+\.json", name)]
+    shards = [name for name in names if re.match(r"train-\d+\.", name)]
+    extensions = [name for name in names if re.fullmatch(r"extension-\d+\.json", name)]
+    for name in dict.fromkeys([COMPLETE, *seals, *shards, *extensions, MANIFEST]):
+        folder.remove(name)
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:

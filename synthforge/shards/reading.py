@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import glob
 import json
+import lzma
 import re
 import tarfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,7 +147,7 @@ def _in_tar(path: Path) -> Iterator[Example]:
                 file = tar.extractfile(member)
                 parts[extension.lower()] = file.read() if file is not None else b""
             yield from _as_example(path, current, parts)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise DatasetError(f"{path}: torn or not a tar ({error}); fetch or make it again") from error
 
 
@@ -183,8 +185,15 @@ def _images_by_class(place: Path) -> list[Example]:
     examples = []
     for directory in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = sorted(path for path in directory.rglob("*") if path.suffix.lower().lstrip(".") in READABLE and path.is_file())
-        examples += [Example(str(path), directory.name, path.read_bytes()) for path in files]
+        examples += [Example(str(path), directory.name, _bytes_of(path)) for path in files]
     return examples
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
 
 
 def _labelled(examples: list[Example], place: str, classes: list[str] | None = None) -> Labelled:

@@ -31,8 +31,8 @@ class Beat:
     """What one writer says of itself."""
 
     writer: str
-    shard: int | None
-    """The shard it is making."""
+    shards: list[int]
+    """The shards it is making: on the device, being encoded, or being committed."""
     images: int
     """Images made so far."""
     images_per_second: float
@@ -44,7 +44,7 @@ class Beat:
     @property
     def is_live(self) -> bool:
         """Whether the process lives, as far as can be told from here."""
-        alive = is_alive(self.writer)
+        alive = is_alive(self.writer, self.started)
         return alive if alive is not None else time.time() - self.beat < STALE_SECONDS
 
 
@@ -56,7 +56,7 @@ class Heartbeat:
         self._name = f"{_PREFIX}{writer_name()}-{secrets.token_hex(4)}.json"
         self._started = time.time()
         self._lock = threading.Lock()
-        self._shard: int | None = None
+        self._shards: list[int] = []
         self._images = 0
         self._rate = 0.0
         self._stop = threading.Event()
@@ -76,15 +76,25 @@ class Heartbeat:
         with suppress(SynthforgeError, OSError):
             self._log.remove(self._name)
 
-    def tell(self, *, shard: int | None = None, images: int | None = None, rate: float | None = None) -> None:
-        """Note what is being done; it goes out with the next beat, a new shard at once."""
+    def tell(self, *, images: int, rate: float) -> None:
+        """Note what was done so far; it goes out with the next beat."""
         with self._lock:
-            new_shard = shard is not None and shard != self._shard
-            self._shard = shard if shard is not None else self._shard
-            self._images = images if images is not None else self._images
-            self._rate = rate if rate is not None else self._rate
-        if new_shard:
-            self._send()
+            self._images, self._rate = images, rate
+
+    def claim(self, shard: int) -> None:
+        """Say at once that this process makes a shard now."""
+        with self._lock:
+            self._shards.append(shard)
+        self._send()
+
+    def drop(self, shard: int) -> None:
+        """The shard is committed, or failed; goes out with the next beat."""
+        with self._lock:
+            self._shards.remove(shard)
+
+    def claimed_by_others(self) -> set[int]:
+        """Shards that other live writers are making."""
+        return {shard for beat in self.others() for shard in beat.shards}
 
     def others(self) -> list[Beat]:
         """The other live writers of this folder."""
@@ -96,7 +106,7 @@ class Heartbeat:
 
     def _send(self) -> None:
         with self._lock:
-            beat = Beat(writer_name(), self._shard, self._images, self._rate, self._started, time.time())
+            beat = Beat(writer_name(), list(self._shards), self._images, self._rate, self._started, time.time())
         # A beat that can't be written is no reason to stop work; a store that is really gone stops the next commit.
         with suppress(SynthforgeError, OSError):
             self._log.replace(self._name, canonical_json(asdict(beat)))

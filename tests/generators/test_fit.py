@@ -52,7 +52,16 @@ def test_per_class_uses_only_those_images_and_no_validation(tmp_path: Path) -> N
 
 def test_memorising_is_seen_and_weights_before_it_are_kept(tmp_path: Path) -> None:
     """Fifty images shown thousands of times without augmentation or dropout: copies appear, and fitting stops."""
-    sets = ["per_class=5", "width=128", "depth=2", "dropout=0", "augment.probability=0", "loop.images=300000", "loop.batch=200", "loop.checks=20"]
+    sets = [
+        "per_class=5",
+        "width=128",
+        "depth=2",
+        "dropout=0",
+        "augment.probability=0",
+        "loop.images=300000",
+        "loop.batch=200",
+        "loop.checks=20",
+    ]
     report = fit(REFERENCE, tmp_path / "m", config(*sets))
     assert report.checks[-1].near_copies > 3 * report.checks[-1].near_copies_real
     assert not report.checks[-1].is_candidate
@@ -77,7 +86,9 @@ def test_killed_and_resumed_fit_gives_the_same_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="other settings or data"):
         fit(REFERENCE, tmp_path / "killed", config("loop.learning_rate=0.5"))
     assert in_child(children.fit, REFERENCE, str(tmp_path / "killed"), SHORT) == 0
-    whole, resumed = ({name: digest for name, digest in files_of(tmp_path / of).items() if name != "fit.json"} for of in ("whole", "killed"))
+    whole, resumed = (
+        {name: digest for name, digest in files_of(tmp_path / of).items() if name != "fit.json"} for of in ("whole", "killed")
+    )
     assert whole == resumed
     reports = [json.loads((tmp_path / of / "fit.json").read_text())["checks"] for of in ("whole", "killed")]
     assert reports[0] == reports[1]

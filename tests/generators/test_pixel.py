@@ -31,7 +31,9 @@ def tiny(objective: str = "edm", body: str = "unet", resolution: int = 16, chann
         for parameter in network.parameters():  # zero-initialised layers would hide everything
             torch.nn.init.normal_(parameter, std=0.2)
         networks.append(network)
-    scheduler = diffusers.EDMDPMSolverMultistepScheduler(sigma_data=0.5) if objective == "edm" else diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler = (
+        diffusers.EDMDPMSolverMultistepScheduler(sigma_data=0.5) if objective == "edm" else diffusers.FlowMatchEulerDiscreteScheduler()
+    )
     pipeline = PixelPipeline(networks[0], scheduler, networks[1] if guide else None)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -77,7 +79,10 @@ def test_guidance_moves_away_from_the_guide() -> None:
     sample, time = torch.randn(2, 3, 16, 16), torch.tensor([0.1, 0.1])
     labels, null = torch.tensor([0, 1]), torch.tensor([2, 2])
     plain = pipeline.denoiser(sample, time, labels)
-    for guided_by, away in (("unconditional", pipeline.denoiser(sample, time, null)), ("less_trained", pipeline.guide(sample, time, labels))):
+    for guided_by, away in (
+        ("unconditional", pipeline.denoiser(sample, time, null)),
+        ("less_trained", pipeline.guide(sample, time, labels)),
+    ):
         guided = pipeline._guided(sample, time, labels, 3.0, guided_by)
         assert torch.allclose(guided, plain + 2 * (plain - away), atol=1e-5)
         assert torch.equal(pipeline._guided(sample, time, labels, 1.0, guided_by), plain)
@@ -98,12 +103,17 @@ def test_image_to_image_keeps_more_at_lower_strength(objective: str) -> None:
     source = torch.rand(16, config.channels, config.resolution, config.resolution, generator=torch.Generator().manual_seed(0))
     distance = []
     for strength in (0.05, 0.5, 1.0):
-        made = pipeline(labels, image=source, strength=strength, generator=noise(*range(16)), num_inference_steps=20, output_type="pt").images
+        made = pipeline(
+            labels, image=source, strength=strength, generator=noise(*range(16)), num_inference_steps=20, output_type="pt"
+        ).images
         distance.append(float((made - source).abs().mean()))
     assert distance[0] < distance[1]
     assert distance[0] < distance[2]
     as_pil = pipeline.numpy_to_pil(source.permute(0, 2, 3, 1).numpy())
-    assert pipeline(labels, image=as_pil, strength=0.5, generator=noise(*range(16)), num_inference_steps=4, output_type="pt").images.shape == source.shape
+    assert (
+        pipeline(labels, image=as_pil, strength=0.5, generator=noise(*range(16)), num_inference_steps=4, output_type="pt").images.shape
+        == source.shape
+    )
     with pytest.raises(ValueError, match="one for each label"):
         pipeline(labels[:3], image=source)
 

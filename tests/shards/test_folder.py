@@ -9,7 +9,7 @@ import pytest
 
 from synthforge.errors import DatasetError, PlaceError, RequestError
 from synthforge.shards.audit import status, verify
-from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.folder import DatasetFolder, remove_dataset
 from synthforge.shards.layout import Manifest, Segment, Shard, key_of
 from synthforge.shards.tars import EncodedSample, index_tar, table_bytes, write_tar
 from synthforge.storage import Folder
@@ -34,7 +34,9 @@ def manifest(num: int = 25, per_shard: int = 10, plan: str = "p") -> Manifest:
 
 def samples(shard: Shard, fill: bytes = b"x", skip: int = 0) -> list[EncodedSample]:
     return [
-        EncodedSample(key_of(i), fill * (i + 1), "png", i % 2, f"text {i}", {"class": "ab"[i % 2], "seed": 2**63 + i, "guidance": 1.5, "attempts": []})
+        EncodedSample(
+            key_of(i), fill * (i + 1), "png", i % 2, f"text {i}", {"class": "ab"[i % 2], "seed": 2**63 + i, "guidance": 1.5, "attempts": []}
+        )
         for i in shard.samples[skip:]
     ]
 
@@ -64,7 +66,14 @@ def test_from_nothing_to_complete_and_back(place: str, tmp_path: Path) -> None:
     assert (audit.problems, audit.notes, audit.samples) == ([], [], 25)
     row, members = dataset.sample("13")
     assert members == {"image": b"x" * 14, "cls": b"1", "txt": b"text 13", "json": members["json"]}
-    assert (row["key"], row["class"], row["class_index"], row["prompt"], row["seed"], row["guidance"]) == ("000000013", "b", 1, "text 13", 2**63 + 13, 1.5)
+    assert (row["key"], row["class"], row["class_index"], row["prompt"], row["seed"], row["guidance"]) == (
+        "000000013",
+        "b",
+        1,
+        "text 13",
+        2**63 + 13,
+        1.5,
+    )
     with pytest.raises(RequestError, match="has no sample"):
         dataset.sample("25")
     with pytest.raises(RequestError, match="has no sample"):
@@ -207,9 +216,9 @@ def test_newer_schemas_and_damaged_manifests_are_refused(place: str) -> None:
         DatasetFolder.open(place)
     for damaged in (b"{", b"[]", b'{"schema_version": 1}'):
         folder.replace("dataset.json", damaged)
-        with pytest.raises(DatasetError, match="damaged or not a synthforge file"):
+        with pytest.raises(DatasetError, match=r"damaged or not a synthforge file"):
             DatasetFolder.open(place)
-    with pytest.raises(DatasetError, match="no dataset.json"):
+    with pytest.raises(DatasetError, match=r"no dataset\.json"):
         DatasetFolder.open(f"{place}/elsewhere")
 
 
@@ -218,7 +227,7 @@ def test_removal_takes_seals_first_and_everything(place: str, tmp_path: Path) ->
     fill(dataset, tmp_path)
     dataset.complete()
     dataset.extend(5, 5)
-    dataset.remove_all()
+    remove_dataset(dataset.folder)
     assert dataset.folder.list() == {}
 
 
@@ -278,12 +287,16 @@ def test_heartbeats_tell_who_lives(place: str) -> None:
 
     folder = Folder(place)
     log = folder.within("_log")
-    old = {"writer": "elsewhere.00-1", "shard": 3, "images": 1, "images_per_second": 2.0, "started": 0.0}
+    old = {"writer": "elsewhere.00-1", "shards": [3], "images": 1, "images_per_second": 2.0, "started": 0.0}
     log.replace("writer-elsewhere.00-1-aa.json", json.dumps(old | {"beat": time.time() - 1000}).encode())
     log.replace("writer-elsewhere.00-2-bb.json", json.dumps(old | {"writer": "elsewhere.00-2", "beat": time.time()}).encode())
     with Heartbeat(folder) as heartbeat:
-        heartbeat.tell(shard=5, images=10, rate=3.0)
-        assert sorted(beat.shard for beat in live_writers(log) if beat.shard is not None) == [3, 5]
+        heartbeat.tell(images=10, rate=3.0)
+        heartbeat.claim(5)
+        heartbeat.claim(6)
+        assert sorted(shard for beat in live_writers(log) for shard in beat.shards) == [3, 5, 6]
+        assert heartbeat.claimed_by_others() == {3}
+        heartbeat.drop(5)
         assert [beat.writer for beat in heartbeat.others()] == ["elsewhere.00-2"]
     assert [beat.writer for beat in live_writers(log)] == ["elsewhere.00-2"]
     assert "writer-elsewhere.00-1-aa.json" not in log.list()  # the dead are cleared away by the next writer

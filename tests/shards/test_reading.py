@@ -15,7 +15,9 @@ from synthforge.shards.reading import read_labelled
 
 
 def image(value: int, size: int = 9) -> bytes:
-    return encode(np.full((size, size, 3), value, dtype=np.uint8) + np.arange(size, dtype=np.uint8)[:, None, None], "png", 95, marking=False)
+    return encode(
+        np.full((size, size, 3), value, dtype=np.uint8) + np.arange(size, dtype=np.uint8)[:, None, None], "png", 95, marking=False
+    )
 
 
 def folder_of_images(place: Path, per_class: int = 10) -> Path:
@@ -71,7 +73,10 @@ def plain_tar(path: Path, entries: dict[str, bytes]) -> Path:
 
 def test_plain_webdataset_tars_by_folder_pattern_and_braces(tmp_path: Path) -> None:
     for shard in range(3):
-        plain_tar(tmp_path / f"x-{shard:02d}.tar", {f"{shard}{i}.{ext}": data for i in range(5) for ext, data in (("png", image(i)), ("cls", b"%d" % (i % 2)))})
+        plain_tar(
+            tmp_path / f"x-{shard:02d}.tar",
+            {f"{shard}{i}.{ext}": data for i in range(5) for ext, data in (("png", image(i)), ("cls", b"%d" % (i % 2)))},
+        )
     wanted = 15
     for address in (str(tmp_path), str(tmp_path / "x-*.tar"), str(tmp_path / "x-{00..02}.tar"), str(tmp_path / "x-{00,01,02}.tar")):
         parts = read_labelled(address)

@@ -68,7 +68,9 @@ def test_a_loss_that_is_not_finite_stops_the_fit() -> None:
     from synthforge.errors import WorkError
 
     network = torch.nn.Linear(1, 1)
-    loop = TrainingLoop(network, lambda net, step, generator: net(torch.ones(1, 1)).sum() * float("nan"), LoopConfig(images=100, batch=1, checks=1))
+    loop = TrainingLoop(
+        network, lambda net, step, generator: net(torch.ones(1, 1)).sum() * float("nan"), LoopConfig(images=100, batch=1, checks=1)
+    )
     with pytest.raises(WorkError, match="not finite"):
         list(loop.run())
 

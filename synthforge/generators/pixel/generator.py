@@ -66,6 +66,8 @@ class PixelGenerator:
             if chosen.type == "cuda":
                 module.to(memory_format=torch.channels_last)
                 if config.compile:
+                    # Measuring and halving meet more shapes than dynamo's default allows for one function.
+                    torch._dynamo.config.recompile_limit = 64
                     module.compile(fullgraph=True, dynamic=False)
         return cls(pipeline, files, config, sampling)
 
@@ -145,9 +147,15 @@ def pick_device(name: str) -> torch.device:
 
 def _check_components(files: ModelFiles) -> None:
     """Refuse before loading what is no pixel pipeline; an index could otherwise name any module for diffusers to import."""
-    expected: dict[str, set[str | None]] = {"denoiser": {"PixelDenoiser"}, "guide": {"PixelDenoiser", None}, "scheduler": set(scheduler_names())}
+    expected: dict[str, set[str | None]] = {
+        "denoiser": {"PixelDenoiser"},
+        "guide": {"PixelDenoiser", None},
+        "scheduler": set(scheduler_names()),
+    }
     index = read_index(files)
-    found = {name: value[1] if isinstance(value, list) and len(value) == 2 else "?" for name, value in index.items() if not name.startswith("_")}
+    found = {
+        name: value[1] if isinstance(value, list) and len(value) == 2 else "?" for name, value in index.items() if not name.startswith("_")
+    }
     wrong = [name for name in expected if found.get(name) not in expected[name]] + sorted(found.keys() - expected.keys())
     if index.get("_class_name") != "PixelPipeline" or wrong:
         what = f"its {wrong[0]} is {found.get(wrong[0])}" if wrong else f"it is a {index.get('_class_name')}"

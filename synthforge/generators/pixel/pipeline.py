@@ -94,7 +94,8 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
             output_NCHW = self._guided(scaled_NCHW, time_N, labels_N, guidance_scale, guided_by)
             sample_NCHW = scheduler.step(output_NCHW.float(), timestep, sample_NCHW, generator=generator, return_dict=False)[0]
 
-        images: Any = (sample_NCHW / 2 + 0.5).clamp(0, 1)
+        # What is not finite stays so, to be seen: clamping would turn an overflow into white.
+        images: Any = torch.where(sample_NCHW.isfinite(), (sample_NCHW / 2 + 0.5).clamp(0, 1), torch.nan)
         if output_type != "pt":
             images = images.permute(0, 2, 3, 1).cpu().numpy()
         if output_type == "pil":
@@ -116,9 +117,7 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
     def _noised(self, image_NCHW: Tensor, noise_NCHW: Tensor, first_timestep: Tensor) -> Tensor:
         image_NCHW = image_NCHW * 2 - 1
         if image_NCHW.shape != noise_NCHW.shape:
-            raise ValueError(
-                f"images of shape {tuple(image_NCHW.shape)} where {tuple(noise_NCHW.shape)} is needed: one for each label, of the model's size"
-            )
+            raise ValueError(f"images of shape {tuple(image_NCHW.shape)} where {tuple(noise_NCHW.shape)} is needed, one for each label")
         if hasattr(self.scheduler, "scale_noise"):
             return self.scheduler.scale_noise(image_NCHW, first_timestep, noise_NCHW)  # type: ignore[no-any-return]
         return self.scheduler.add_noise(image_NCHW, noise_NCHW, first_timestep.expand(len(image_NCHW)))  # type: ignore[no-any-return]
