@@ -38,6 +38,24 @@ app.add_typer(recipe_app, name="recipe")
 _INTERRUPTED = 130
 """How typer leaves after Ctrl-C."""
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("synthforge"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
@@ -292,7 +310,7 @@ def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Q
 @recipe_app.command(
     epilog="Example: synthforge recipe schema > schema.json, then begin a recipe with: # yaml-language-server: $schema=schema.json"
 )
-def schema() -> None:
+def schema(_as_json: Annotated[bool, typer.Option("--json", help="JSON is what it prints anyway.")] = True) -> None:
     """Print the JSON Schema of recipes, so that editors complete and check them."""
     from synthforge.recipe import json_schema
 
@@ -322,7 +340,7 @@ def new(
         text = starters.builtin(builtin)
     else:
         assert folder is not None
-        path = out or Path(f"{Path(folder.rstrip('/')).name}.yaml")
+        path = out or Path(f"{Path(folder).resolve().name}.yaml")
         text = starters.for_folder(folder, path)
     starters.write_new(text, path)
     _finish({"recipe": str(path)}, "recipe written", {"recipe": str(path), "next": f"synthforge recipe check {path}"}, as_json, quiet)
@@ -331,29 +349,38 @@ def new(
 def main() -> None:
     """Entry point of the `synthforge` command."""
     warnings.filterwarnings("ignore")  # libraries' deprecation notes are not for users
-    arguments = sys.argv[1:]
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - both may be closed when a script starts us
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    as_json = "--json" in sys.argv[1:]
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except SynthforgeError as error:
-        _fail(error, "--json" in arguments)
+        _fail([*error.problems] if isinstance(error, RecipeError) else [str(error)], error.exit_status, as_json)
     except SystemExit as leaving:
-        if leaving.code != _INTERRUPTED:
-            raise
-        _say("stopped; what is finished stays, and the same command goes on from there")
-        sys.exit(1)
+        if leaving.code == _INTERRUPTED:
+            _fail(["stopped; what is finished stays, and the same command goes on from there"], 1, as_json)
+        if leaving.code == 2 and as_json:
+            _print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
+        raise
     except BrokenPipeError:
         # Whoever read our output has left; nothing is to be written to it any more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail([f"{error.filename or 'output'}: {error.strerror or error}"], 1, as_json=False)
 
 
-def _fail(error: SynthforgeError, as_json: bool) -> NoReturn:
-    lines = error.problems if isinstance(error, RecipeError) else [str(error)]
+def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
+    lines = [" ".join(problem.split()) for problem in problems]  # one line each, whatever a library put into its message
     for line in lines:
         _say(f"error: {line}")
     if as_json:
-        _print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": error.exit_status})
-    sys.exit(error.exit_status)
+        _print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": exit_status})
+    sys.exit(exit_status)
 
 
 def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:

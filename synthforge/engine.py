@@ -165,17 +165,18 @@ class _Work:
 
     shard: Shard
     spool: _Spool
-    images: dict[int, Future[tuple[int, int]]] = field(default_factory=dict)
-    """Sample index to where its encoded image will lie in the spool."""
+    images: dict[int, tuple[Sample, Future[tuple[int, int]]]] = field(default_factory=dict)
+    """By sample index: the sample, and where its encoded image will lie in the spool."""
     attempts: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """Sample index to the attempts that were rejected, with their reasons."""
     left_out: int = 0
 
     def discard(self) -> None:
         """Close the spool once no encoder writes to it any more."""
-        for future in self.images.values():
+        futures = [future for _, future in self.images.values()]
+        for future in futures:
             future.cancel()
-        wait(self.images.values())
+        wait(futures)
         self.spool.close()
 
 
@@ -276,7 +277,7 @@ class Engine:
                 self._waiting.acquire()
                 future = encoders.submit(self._encode, work.spool, pixels[row])
                 future.add_done_callback(lambda _: self._waiting.release())  # also when it is cancelled
-                work.images[sample.index] = future
+                work.images[sample.index] = (sample, future)
             else:
                 work.attempts.setdefault(sample.index, []).append({"seed": sample.seed, "reason": reason})
                 rejected.append(sample)
@@ -297,15 +298,14 @@ class Engine:
     def _encoded(self, work: _Work) -> Iterator[EncodedSample]:
         """The samples of a shard in key order."""
         for index in sorted(work.images):
-            attempts = work.attempts.get(index, [])
-            sample = self.plan.sample(index, len(attempts))
+            sample, future = work.images[index]
             yield EncodedSample(
                 key=sample.key,
-                image=work.spool.read(*work.images[index].result()),
+                image=work.spool.read(*future.result()),
                 extension=self.plan.recipe.output.format,
                 class_index=sample.class_index,
                 text=sample.prompt,
-                record=sample.record(attempts, self._generator_record),
+                record=sample.record(work.attempts.get(index, []), self._generator_record),
             )
 
 

@@ -196,12 +196,19 @@ def _make_all(engine: Engine, heartbeat: Heartbeat, reporter: Reporter) -> int:
         reporter.advance(num)
         heartbeat.tell(images=counters.images, rate=counters.images / max(time.perf_counter() - started, 1e-9))
 
+    before: list[Shard] = []
     while todo := dataset.state().unfinished:
+        if todo == before and not heartbeat.others():
+            raise WorkError(
+                f"{dataset.folder.where(todo[0].stem)}: something that is no file of ours is in its place; remove it and run again"
+            )
+        before = todo
         # A tar without a seal now is of a writer that is just sealing it, or died: sealing it too does no harm.
         adopted += _adopt(dataset, engine.plan, reporter)
         for shard, outcome in engine.run(_claimed_last(todo, dataset, heartbeat, reporter), on_images):
             heartbeat.drop(shard.index)
             if isinstance(outcome, ShardFailed):
+                before = []  # it is tried again
                 failures[shard.index] = failures.get(shard.index, 0) + 1
                 reporter.note(f"try {failures[shard.index]} of {tries}: {outcome}")
                 has_success = counters.shards > 0 or bool(state.sealed)

@@ -275,6 +275,8 @@ def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
     generator = dataset.manifest.generator
     if generator is None:
         return "# a real image: nothing made it"
+    if generator.get("class") != "PixelPipeline" or "scheduler_config" not in generator:
+        return "# made elsewhere: the dataset does not say how"
     try:
         recipe = logged_recipe(dataset)
         model, label = str(recipe.generator.files().folder), recipe.classes[record["class"]].label or record["class"]

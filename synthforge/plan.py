@@ -7,6 +7,7 @@ one. Everything drawn (seed, guidance) comes from Philox (Salmon et al. 2011) ke
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import heapq
@@ -232,7 +233,8 @@ class Apportionment:
             return position
         low = position * self._period // self._shares[group]  # its window by its share; see Apportionment
         high = -(-(position + 1) * self._period // self._shares[group])
-        return next(index for index in range(low, high) if self.at(index) == (member, ordinal))
+        # The first position after which it has stood once more than `ordinal` times.
+        return bisect.bisect_left(range(high + 1), ordinal + 1, lo=low, key=lambda index: self.counts(index + 1)[member])
 
     def _counts_within(self, offset: int) -> list[int]:
         block, rest = divmod(offset, self.BLOCK)

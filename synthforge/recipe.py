@@ -164,6 +164,8 @@ class Recipe(Config):
             return value
         classes = value.get("classes")
         if isinstance(classes, list) and all(isinstance(name, (str, int)) for name in classes):
+            if "" in classes or any(isinstance(name, bool) for name in classes):
+                raise ValueError("classes: a class needs a name; put quotes around what is meant as one")
             if len({str(name) for name in classes}) != len(classes):
                 raise ValueError("classes: a name stands twice")
             classes = {str(name): {} for name in classes}
@@ -253,6 +255,8 @@ class _Source:
             raise RecipeError([f"{path}: no such file; begin with `synthforge recipe new --builtin digits`"]) from error
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError([f"{path}: can't be read as text ({error})"]) from error
+        except RecursionError as error:
+            raise RecipeError([f"{path}: is nested too deeply for a recipe"]) from error
         except (YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
@@ -268,7 +272,7 @@ class _Source:
             return f"--set {text}: write path=value, for example --set sampling.steps=30"
         try:
             value = YAML(typ="safe").load(raw)
-        except (YAMLError, ValueError):
+        except (YAMLError, ValueError, RecursionError):
             value = raw
         steps = tuple(dotted.strip().split("."))
         node: Any = self.tree
@@ -292,7 +296,9 @@ class _Source:
     def validated(self) -> Config:
         """The whole, valid; raises RecipeError with everything that is wrong."""
         data = json.dumps(_plain(self.tree), default=str)
-        problems = [self._at(path, "stands twice") for path in _repeated_keys(self.tree)]
+        problems = [self._at(path, text) for path, text in _unusable(self.tree)]
+        if problems:
+            raise RecipeError(problems)
         found: Config | None = None
         try:
             found = self.config.model_validate_json(data, strict=True)
@@ -477,15 +483,29 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _repeated_keys(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Keys that are different in YAML and the same as text, such as 1 and "1"."""
+def _unusable(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What YAML has and a recipe can't use: keys that are no names, keys that are the same as text (1 and "1"), broken text."""
     items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
     seen: set[str] = set()
     for key, value in items:
-        if str(key) in seen:
-            yield (*path, str(key))
+        here = (*path, str(key))
+        if isinstance(key, bool) or not isinstance(key, (str, int)) or str(key) == "":
+            yield here, f"{key!r} is no name; put quotes around what is meant as one"
+        elif str(key) in seen:
+            yield here, "stands twice"
         seen.add(str(key))
-        yield from _repeated_keys(value, (*path, str(key)))
+        for text in (key, value):
+            if isinstance(text, str) and not _is_text(text):
+                yield here, "holds characters that are no text"
+        yield from _unusable(value, here)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _remove(tree: Any, path: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def for_folder(folder: str, out: Path) -> str:
     parts = read_labelled(folder)
     labelled = parts["fit"]
     examples = [example for part in parts.values() for example in part.examples]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(folder.rstrip("/")).name).strip("-.") or "mine"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(folder).resolve().name).strip("-.") or "mine"
     sides = []
     for example in labelled.examples[:50]:
         try:

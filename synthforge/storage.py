@@ -67,10 +67,12 @@ _GONE_WRONG_FOR_GOOD = (FileExistsError, FileNotFoundError, PermissionError, IsA
 
 def resolve(address: str, base: Path | None = None) -> str:
     """Make an address absolute: `builtin:NAME` is what ships with synthforge, a relative path is relative to `base`."""
+    if "\0" in address:
+        raise PlaceError(f"{address!r}: a path can't hold a null character")
     if address.startswith(BUILTIN):
         return str(importlib.resources.files("synthforge") / "assets" / address.removeprefix(BUILTIN))
     if "://" in address:
-        return address.rstrip("/")
+        return address if address.endswith("://") else address.rstrip("/")
     return os.path.abspath(os.path.join(base or Path.cwd(), os.path.expanduser(address)))
 
 
@@ -136,12 +138,19 @@ class Folder:
         self.single_writer = single_writer
         self.store = STORES.get(_protocol(address), _OTHER_STORE)
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(address, **dict(self.store.options))
+            if "://" not in address:  # not through url_to_fs, which takes :: in a path for chained stores
+                self._fs, self._root = fsspec.filesystem("file"), address
+            else:
+                self._fs, self._root = fsspec.core.url_to_fs(address, **dict(self.store.options))
         except ImportError as error:
             install = f"pip install 'synthforge[{self.store.extra}]'" if self.store.extra else f"install what fsspec asks for: {error}"
             raise PlaceError(f"{address}: this kind of store needs another package; {install}") from error
         except ValueError as error:
             raise PlaceError(f"{address}: not an address that fsspec knows ({error})") from error
+        except OSError as error:
+            raise PlaceError(f"{address}: can't be reached ({error}); check the address") from error
+        if not self._root.strip("/"):
+            raise PlaceError(f"{address}: names no bucket or folder; write for example s3://bucket/folder")
         self.path = Path(self._root) if _protocol(address) == "file" else None
         """The folder on this machine's disk, or None if it is remote."""
 
@@ -161,15 +170,15 @@ class Folder:
             )
         if self.path is not None:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
+                (self.path / "_log").mkdir(parents=True, exist_ok=True)
                 probe = self._temporary("probe")
                 probe.touch()
                 linked = probe.with_name(probe.name + "-link")
                 os.link(probe, linked)
                 linked.unlink()
                 probe.unlink()
-            except FileExistsError as error:
-                raise PlaceError(f"{self.address}: is a file; a folder is needed there") from error
+            except (FileExistsError, NotADirectoryError) as error:
+                raise PlaceError(f"{self.address}: a file is in the way; a folder is needed there") from error
             except OSError as error:
                 found = _in_words(error, self.address)
                 if error.errno in _FULL:

@@ -101,10 +101,10 @@ class PixelConfig(Config):
         from synthforge.generators.weights import read_config
 
         config = read_config(files, "denoiser")
-        try:
-            return int(config["resolution"]), int(config["channels"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"generator.model: {files.name} does not say its resolution and channels; fit it again") from error
+        resolution, channels = config.get("resolution"), config.get("channels")
+        if not isinstance(resolution, int) or not 1 <= resolution <= 4096 or channels not in {1, 3}:
+            raise ModelError(f"generator.model: {files.name} does not say a possible resolution and channels; fit it again")
+        return resolution, channels
 
 
 GeneratorConfig = PixelConfig

@@ -34,6 +34,8 @@ class ModelFiles:
 
 def find_model(name: str, revision: str | None = None) -> ModelFiles:
     """Find a model by path, `builtin:` name or hub id (tokens come from the environment); raises ModelError."""
+    if len(name) > 4000:
+        raise ModelError("generator.model: is longer than any path; name a folder or a hub id")
     folder = Path(resolve(name))
     commit = None
     if not folder.exists() and not name.startswith((BUILTIN, "/", ".", "~")) and _HUB_ID.fullmatch(name):
@@ -98,5 +100,9 @@ def _digest(folder: Path) -> str:
     total = hashlib.sha256()
     parts = [folder / "model_index.json", *sorted(path for path in folder.glob("*/*") if path.suffix in _PARTS)]
     for path in parts:
-        total.update(f"{path.relative_to(folder).as_posix()}\0{sha256_of(path)}\n".encode())
+        try:
+            content = sha256_of(path)
+        except OSError as error:
+            raise ModelError(f"generator.model: {path} can't be read ({error.strerror}); fit or fetch the model again") from error
+        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     return total.hexdigest()

@@ -114,7 +114,7 @@ def status(dataset: DatasetFolder) -> Status:
         shards_done=len(state.sealed),
         shards_quarantined={shard.stem: dataset.quarantine_reason(shard) for shard in state.quarantined},
         bytes=state.num_bytes,
-        is_complete=dataset.completion() is not None,
+        is_complete=dataset.completion() is not None and not state.unfinished,
         writers=writers,
         images_per_second=rate,
         seconds_left=remaining / rate if rate else None,

@@ -72,7 +72,8 @@ class DatasetFolder:
         try:
             data = folder.read(MANIFEST)
         except FileNotFoundError as error:
-            raise DatasetError(f"{folder.address}: no {MANIFEST} there, so no dataset folder; check the path") from error
+            hint = f"did you mean {folder.address}/pool?" if folder.exists(f"pool/{MANIFEST}") else "check the path"
+            raise DatasetError(f"{folder.address}: no {MANIFEST} there, so no dataset folder; {hint}") from error
         return cls(folder, parse(Manifest, data, folder.where(MANIFEST)))
 
     @classmethod
@@ -168,17 +169,17 @@ class DatasetFolder:
     def commit(self, shard: Shard, tar: Path, check: Check) -> Seal:
         """Publish a finished tar and seal it; if another writer's tar is there already, that one is checked and sealed instead."""
         if self.folder.publish(shard.tar, tar):
-            return self._seal(shard, tar, check)
+            return self._seal(shard, tar, index_tar(tar, self.folder.where(shard.tar)))
         return self.adopt(shard, check)
 
     def adopt(self, shard: Shard, check: Check) -> Seal:
         """Seal the tar that is there under a shard's name."""
         with self.folder.fetched(shard.tar) as tar:
-            return self._seal(shard, tar, check)
+            table = index_tar(tar, self.folder.where(shard.tar))
+            check(shard, table)
+            return self._seal(shard, tar, table)
 
-    def _seal(self, shard: Shard, tar: Path, check: Check) -> Seal:
-        table = index_tar(tar, self.folder.where(shard.tar))
-        check(shard, table)
+    def _seal(self, shard: Shard, tar: Path, table: pa.Table) -> Seal:
         content = table_bytes(table)
         if not self.folder.publish(shard.table, content):
             # A table of equal rows may differ in its bytes if another pyarrow wrote it; the one that is there counts.
@@ -262,7 +263,10 @@ class DatasetFolder:
             raise DatasetError(f"{where}: gone; look with `synthforge verify {self.folder.address}`") from error
         if hashlib.sha256(content).hexdigest() != self.seal(shard).table_sha256:
             raise DatasetError(f"{where}: is not what was sealed; look with `synthforge verify {self.folder.address}`")
-        return pq.read_table(io.BytesIO(content))
+        try:
+            return pq.read_table(io.BytesIO(content))
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{where}: is not a table ({str(error).splitlines()[0]}); remove the shard's files and run again") from error
 
     def shard_of(self, key: str) -> Shard:
         """The shard that holds a key; raises RequestError for a key that this dataset never has."""
@@ -313,7 +317,7 @@ def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -
         where, old, new = f"{path}{key}", before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += differences(old, new, f"{where}.")
-        elif old is None or new is None:
+        elif old != new and (old is None or new is None):
             found.append(f"{where}: {'added' if old is None else 'removed'}")
         elif old != new:
             found.append(f"{where}: {_short(old)} -> {_short(new)}")

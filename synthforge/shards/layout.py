@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from synthforge.errors import DatasetError
 
@@ -32,10 +32,16 @@ class _Document(BaseModel):
 class Segment(_Document):
     """A run of samples that was cut into shards in one way; extending a finished dataset appends one."""
 
-    first_sample: int
-    num_samples: int
-    first_shard: int
-    samples_per_shard: int
+    first_sample: int = Field(ge=0, le=10**9)
+    num_samples: int = Field(ge=1, le=10**9)
+    first_shard: int = Field(ge=0, le=10**6)
+    samples_per_shard: int = Field(ge=1, le=10**6)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Segment:
+        if self.first_shard + self.num_shards > 10**6:
+            raise ValueError("more than 1,000,000 shards")
+        return self
 
     @property
     def end_sample(self) -> int:

@@ -33,6 +33,7 @@ Part = Literal["fit", "validation"]
 
 _PART_FOLDERS: dict[Part, tuple[str, ...]] = {"fit": ("fit", "train", "training"), "validation": ("validation", "val", "valid", "test")}
 VALIDATION_SHARE = 0.2
+MAX_TARS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Labelled:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise DatasetError(f"{problems[0]}{more}; remove or replace it")
         number = {name: index for index, name in enumerate(self.classes)}
-        return np.stack(images), np.array([number[example.class_name] for example in self.examples], dtype=np.int64)
+        return np.ascontiguousarray(np.stack(images)), np.array([number[example.class_name] for example in self.examples], dtype=np.int64)
 
 
 def read_labelled(address: str) -> dict[Part, Labelled]:
@@ -97,12 +98,15 @@ def _from_dataset_folder(place: str) -> dict[Part, Labelled]:
     classes = dataset.manifest.classes
     examples: list[tuple[int, Example]] = []
     for shard in dataset.state().sealed:
-        table = dataset.table(shard)
-        with dataset.folder.fetched(shard.tar) as path, path.open("rb") as tar:
-            for row in table.select(["key", "class", "image_offset", "image_size"]).to_pylist():
-                tar.seek(row["image_offset"])
-                data = tar.read(row["image_size"])
-                examples.append((int(row["key"]), Example(f"{dataset.folder.where(shard.tar)}:{row['key']}", row["class"], data)))
+        where = dataset.folder.where(shard.tar)
+        rows = dataset.table(shard).select(["key", "class", "image_offset", "image_size"]).to_pylist()
+        try:
+            with dataset.folder.fetched(shard.tar) as path, path.open("rb") as tar:
+                for row in rows:
+                    tar.seek(row["image_offset"])
+                    examples.append((int(row["key"]), Example(f"{where}:{row['key']}", row["class"], tar.read(row["image_size"]))))
+        except FileNotFoundError as error:
+            raise DatasetError(f"{where}: gone; look with `synthforge verify {dataset.folder.address}`") from error
     parts = dataset.manifest.parts
     if not parts:
         return _split([example for _, example in examples], place, classes)
@@ -119,7 +123,10 @@ def _tars_at(place: str) -> list[Path]:
         return sorted(Path(place).glob("*.tar"))
     patterns = [place]
     while match := re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", patterns[0]):
-        patterns = [pattern.replace(match[0], option) for pattern in patterns for option in _brace_options(match)]
+        options = _brace_options(match)
+        if len(patterns) * len(options) > MAX_TARS:
+            raise DatasetError(f"{place}: stands for more than {MAX_TARS:,} files")
+        patterns = [pattern.replace(match[0], option) for pattern in patterns for option in options]
     found = [path for pattern in patterns for path in sorted(glob.glob(pattern))]
     return [Path(path) for path in found if path.endswith(".tar")]
 
@@ -127,7 +134,8 @@ def _tars_at(place: str) -> list[Path]:
 def _brace_options(match: re.Match[str]) -> list[str]:
     if match[3] is not None:
         return match[3].split(",")
-    return [str(number).zfill(len(match[1])) for number in range(int(match[1]), int(match[2]) + 1)]
+    first, last = int(match[1]), int(match[2])
+    return [str(number).zfill(len(match[1])) for number in range(first, min(last, first + MAX_TARS) + 1)]
 
 
 def _in_tar(path: Path) -> Iterator[Example]:
@@ -161,15 +169,19 @@ def _as_example(path: Path, key: str, parts: dict[str, bytes]) -> Iterator[Examp
             label = parts["cls"].decode("ascii").strip()
         else:
             record = json.loads(parts["json"])
-            label = str(record["class"] if "class" in record else record["label"])
+            label = record["class"] if "class" in record else record["label"]
+        if not isinstance(label, (str, int)) or str(label).strip() == "":
+            raise ValueError(label)
     except (KeyError, ValueError, TypeError) as error:
         raise DatasetError(f"{name}: has no label; a .cls, or a .json with `class` or `label`, is needed") from error
-    yield Example(name, label, image)
+    yield Example(name, str(label), image)
 
 
 def _from_image_folder(place: Path) -> dict[Part, Labelled]:
     folders = {part: next((place / name for name in names if (place / name).is_dir()), None) for part, names in _PART_FOLDERS.items()}
     fit, validation = folders["fit"], folders["validation"]
+    if fit is None and validation is not None and validation.name != "test":
+        raise DatasetError(f"{place}: has {validation.name} but no fit or train folder beside it; add one")
     if fit is None:
         return _split(_images_by_class(place), str(place))
     fit_part = _labelled(_images_by_class(fit), str(fit))

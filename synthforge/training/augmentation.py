@@ -20,27 +20,24 @@ AUGMENT_DIM = 7
 
 
 def augment(images_BCHW: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Augmented images (float, -1 to 1 in and out; borders repeat) and their vectors, float (B, A), zeros where untouched."""
-    num, device = len(images_BCHW), images_BCHW.device
-    normal_BK = torch.randn(num, 6, generator=generator, device=device)
-    uniform_BK = torch.rand(num, 2, generator=generator, device=device)
-    on_B = (uniform_BK[:, 0] < config.probability).float()
-    flip_B = (uniform_BK[:, 1] < 0.5).float() * float(config.flip) * on_B
-    normal_BK = normal_BK * on_B[:, None]
-    shift_B2 = normal_BK[:, :2] * config.shift * 2  # grid units: the image spans -1 to 1
-    log_scale_B, aspect_B = normal_BK[:, 2] * config.scale, normal_BK[:, 3] * config.scale * 0.5
-    angle_B, shear_B = normal_BK[:, 4] * math.radians(config.rotate), normal_BK[:, 5] * config.shear
-    cos_B, sin_B = angle_B.cos(), angle_B.sin()
-    wide_B, high_B = (log_scale_B + aspect_B).exp() * (1 - 2 * flip_B), (log_scale_B - aspect_B).exp()
-    matrix_B23 = torch.stack(
-        [
-            torch.stack([cos_B * wide_B, (shear_B - sin_B) * high_B, shift_B2[:, 0]], dim=1),
-            torch.stack([sin_B * wide_B, cos_B * high_B, shift_B2[:, 1]], dim=1),
-        ],
-        dim=1,
-    )
-    grid = functional.affine_grid(matrix_B23, list(images_BCHW.shape), align_corners=False)
-    moved_BCHW = functional.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    images_BCHW = torch.where(on_B[:, None, None, None] > 0, moved_BCHW, images_BCHW)
-    vector_BA = torch.stack([shift_B2[:, 0], shift_B2[:, 1], log_scale_B, aspect_B, sin_B, shear_B, flip_B], dim=1)
-    return images_BCHW, vector_BA
+    """Augmented images (float, -1 to 1 in and out; borders repeat) and their vectors, float (B, A), zeros where untouched.
+
+    The first `config.share` of the rows is moved: batches come in random order, and so shapes stay fixed.
+    """
+    num, device = round(config.share * len(images_BCHW)), images_BCHW.device
+    vector_BA = torch.zeros(len(images_BCHW), AUGMENT_DIM, device=device)
+    if num == 0:
+        return images_BCHW, vector_BA
+    normal_KM = torch.randn(7, num, generator=generator, device=device)
+    shift_x_M, shift_y_M = normal_KM[:2] * config.shift * 2  # grid units: the image spans -1 to 1
+    log_scale_M, aspect_M = normal_KM[2] * config.scale, normal_KM[3] * (config.scale * 0.5)
+    angle_M, shear_M = normal_KM[4] * math.radians(config.rotate), normal_KM[5] * config.shear
+    flip_M = (normal_KM[6] > 0).float() * float(config.flip)
+    cos_M, sin_M = angle_M.cos(), angle_M.sin()
+    wide_M, high_M = (log_scale_M + aspect_M).exp() * (1 - 2 * flip_M), (log_scale_M - aspect_M).exp()
+    rows_M = (cos_M * wide_M, (shear_M - sin_M) * high_M, shift_x_M, sin_M * wide_M, cos_M * high_M, shift_y_M)
+    moving_MCHW = images_BCHW[:num]
+    grid = functional.affine_grid(torch.stack(rows_M, dim=1).view(num, 2, 3), list(moving_MCHW.shape), align_corners=False)
+    moved_MCHW = functional.grid_sample(moving_MCHW, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    vector_BA[:num] = torch.stack([shift_x_M, shift_y_M, log_scale_M, aspect_M, sin_M, shear_M, flip_M], dim=1)
+    return torch.cat([moved_MCHW, images_BCHW[num:]]), vector_BA

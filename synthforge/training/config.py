@@ -33,10 +33,10 @@ class LoopConfig(Config):
 
 
 class AugmentConfig(Config):
-    """How far images are moved; each sample is augmented with probability `probability`."""
+    """How far images are moved, and how many of them."""
 
-    probability: float = identity(0.5, ge=0, le=1)
-    """Of augmenting a sample at all."""
+    share: float = identity(0.5, ge=0, le=1)
+    """Of each batch that is augmented; 0 for none."""
     shift: float = identity(0.06, ge=0, le=0.5)
     """Standard deviation, share of the width."""
     scale: float = identity(0.08, ge=0, le=1)

@@ -23,6 +23,7 @@ class DeviceImages:
         assert images_NCHW.dtype == torch.uint8 and len(images_NCHW) == len(labels_N)
         self.images_NCHW = images_NCHW.to(device)
         self.labels_N = labels_N.to(device)
+        self._order: tuple[tuple[int, int], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.images_NCHW)
@@ -45,7 +46,9 @@ class DeviceImages:
 
     def _take(self, span: tuple[int, int, int], seed: int) -> Tensor:
         epoch, begin, end = span
-        return torch.randperm(len(self), generator=seeded("order", seed, epoch))[begin:end]
+        if self._order is None or self._order[0] != (epoch, seed):
+            self._order = (epoch, seed), torch.randperm(len(self), generator=seeded("order", seed, epoch))
+        return self._order[1][begin:end]
 
 
 def seeded(purpose: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:

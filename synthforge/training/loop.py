@@ -27,6 +27,9 @@ from synthforge.errors import ModelError, WorkError
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import seeded
 
+_AVERAGE_EVERY = 4
+"""Steps between updates of the averaged weights; their window is hundreds of steps."""
+
 Loss = Callable[[nn.Module, int, torch.Generator], Tensor]
 """(network, step, generator on the device) -> mean loss of one batch, a scalar."""
 
@@ -123,17 +126,26 @@ class TrainingLoop:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         generator = seeded("step", self.config.seed, self.step, device=self.device)
-        torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
+        self._reseed_dropout(generator.initial_seed())
         with self._autocast():
             loss = self._loss(self.network, self.step, generator)
         torch.autograd.backward(loss)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        # Power-function averaging (Karras et al. 2023, arXiv 2312.02696): the window grows with the steps done.
-        weight = 1 - max(0.0, 1 - 1 / self.step) ** (1 / self.config.ema)
-        torch._foreach_lerp_(self._averaged, self._trained, weight)
+        if self.step % _AVERAGE_EVERY == 0 or self.step <= _AVERAGE_EVERY:
+            # Power-function averaging (Karras et al. 2023, arXiv 2312.02696): the window grows with the steps done.
+            since = _AVERAGE_EVERY if self.step > _AVERAGE_EVERY else 1
+            weight = 1 - (1 - since / self.step) ** (1 / self.config.ema)
+            torch._foreach_lerp_(self._averaged, self._trained, weight)
         return loss.detach()
+
+    def _reseed_dropout(self, seed: int) -> None:
+        """Dropout draws from the device's global generator. (torch.manual_seed would also queue a call for devices not in use.)"""
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
 
     def _rate(self) -> float:
         warmup = max(1, round(self.config.warmup * self.num_steps))

@@ -57,7 +57,7 @@ def test_memorising_is_seen_and_weights_before_it_are_kept(tmp_path: Path) -> No
         "width=128",
         "depth=2",
         "dropout=0",
-        "augment.probability=0",
+        "augment.share=0",
         "loop.images=300000",
         "loop.batch=200",
         "loop.checks=20",

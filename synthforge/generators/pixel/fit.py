@@ -117,6 +117,8 @@ class _Fit:
             raise PlaceError(f"{self.out}: holds a model already; choose another --out, or remove it")
         if self.out.exists() and not self.out.is_dir():
             raise PlaceError(f"{self.out}: is a file; choose a folder")
+        if self.out.exists() and any(path.name != _WORK for path in self.out.iterdir()):
+            raise PlaceError(f"{self.out}: is not empty; choose a new folder with --out")
         parts = read_labelled(data)
         fitted, validation = parts.get("fit"), parts.get("validation")
         if fitted is None:
@@ -136,6 +138,12 @@ class _Fit:
         self.data_digest = digest_of([_digest_of_images(part) for part in (self.fitted, self.validation) if part is not None])
         # sigma_data of the data itself, not the 0.5 that images of the world have
         self.sigma_data = float(to_float(self.fitted.images_NCHW).std())
+        if self.sigma_data < 1e-3:
+            raise DatasetError(f"{data}: all images are of one colour; there is nothing to learn from them")
+        try:
+            (self.out / _WORK).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlaceError(f"{self.out}: can't be written ({error.strerror}); choose another folder with --out") from error
         torch.manual_seed(config.loop.seed)
         self.network = self._new_network().to(self.device)
         if self.device.type == "cuda":
@@ -177,7 +185,7 @@ class _Fit:
                 "patch": 1 if config.resolution < 24 else 2,
             }
         body |= {name: value for name, value in (("width", config.width), ("depth", config.depth)) if value is not None}
-        augment_dim = AUGMENT_DIM if config.augment.probability > 0 else 0
+        augment_dim = AUGMENT_DIM if config.augment.share > 0 else 0
         network: PixelDenoiser = PixelDenoiser(
             resolution=config.resolution,
             channels=config.channels,
@@ -192,7 +200,7 @@ class _Fit:
     def _loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
         images_BCHW, labels_B = self.fitted.batch(step, self.config.loop.batch, self.config.loop.seed)
         vector_BA = None
-        if self.config.augment.probability > 0:
+        if self.config.augment.share > 0:
             images_BCHW, vector_BA = augment(images_BCHW, self.config.augment, generator)
         draws_BK = torch.rand(len(labels_B), 2, generator=generator, device=self.device)
         hidden_B = draws_BK[:, 0] < self.config.label_dropout
@@ -279,7 +287,7 @@ class _Fit:
         for number, level in enumerate(torch.special.ndtri(quantiles)):
             generator = seeded("held out", self.config.loop.seed, number, device=self.device)
             noise = torch.randn(images_NCHW.shape, generator=generator, device=self.device)
-            vector = torch.zeros(len(labels_N), AUGMENT_DIM, device=self.device) if self.config.augment.probability > 0 else None
+            vector = torch.zeros(len(labels_N), AUGMENT_DIM, device=self.device) if self.config.augment.share > 0 else None
             total += float(self._denoising_loss(self.loop.ema, images_NCHW, labels_N, vector, noise, level.expand(len(labels_N))).mean())
         return total / _NOISE_LEVELS_FOR_CHECK
 

@@ -54,6 +54,9 @@ class PixelGenerator:
             raise ModelError(
                 f"generator.model: {files.name} can't be loaded as a pixel pipeline ({reason}); fit it again or name another"
             ) from error
+        for module in filter(None, (pipeline.denoiser, pipeline.guide)):
+            if any(parameter.is_meta for parameter in module.parameters()):
+                raise ModelError(f"generator.model: {files.name} lacks some of its weights; fit or fetch it again")
         _check(pipeline, config, sampling)
         if sampling.scheduler is not None:
             pipeline.scheduler = _scheduler(pipeline, sampling)

