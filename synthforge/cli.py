@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -366,12 +367,17 @@ def main() -> None:
             _print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
         raise
     except BrokenPipeError:
-        # Whoever read our output has left; nothing is to be written to it any more, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(1)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         _fail([f"{error.filename or 'output'}: {error.strerror or error}"], 1, as_json=False)
+
+
+def _discard_output() -> None:
+    """Whoever read our output has left, or it can't be written: nothing is to be written to it any more, not even at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:

@@ -190,18 +190,21 @@ def _make_all(engine: Engine, heartbeat: Heartbeat, reporter: Reporter) -> int:
     tries, failures, adopted = engine.plan.recipe.execution.tries, dict[int, int](), 0
     state = dataset.state()
     reporter.begin("generating", dataset.num_samples, sum(shard.num_samples for shard in state.sealed + state.quarantined))
-    started = time.perf_counter()
+    started, made = time.perf_counter(), 0
 
     def on_images(num: int) -> None:
+        nonlocal made
+        made += num
         reporter.advance(num)
-        heartbeat.tell(images=counters.images, rate=counters.images / max(time.perf_counter() - started, 1e-9))
+        heartbeat.tell(images=made, rate=made / max(time.perf_counter() - started, 1e-9))
 
     before: list[Shard] = []
     while todo := dataset.state().unfinished:
-        if todo == before and not heartbeat.others():
-            raise WorkError(
-                f"{dataset.folder.where(todo[0].stem)}: something that is no file of ours is in its place; remove it and run again"
-            )
+        if todo == before:
+            if not heartbeat.others():
+                where = dataset.folder.where(todo[0].stem)
+                raise WorkError(f"{where}: something that is no file of ours is in its place; remove it and run again")
+            time.sleep(1)  # somebody else is at what is left
         before = todo
         # A tar without a seal now is of a writer that is just sealing it, or died: sealing it too does no harm.
         adopted += _adopt(dataset, engine.plan, reporter)
@@ -236,15 +239,19 @@ def _claimed_last(shards: list[Shard], dataset: DatasetFolder, heartbeat: Heartb
         usual = (time.monotonic() - began) / (number + 1)
     for shard in postponed:
         patience = time.monotonic() + 10 + 3 * usual
-        while shard.index in heartbeat.claimed_by_others() and time.monotonic() < patience:
+        while not _is_there(shard, dataset) and shard.index in heartbeat.claimed_by_others() and time.monotonic() < patience:
             time.sleep(0.5)
         if _is_still_missing(shard, dataset, reporter):
             heartbeat.claim(shard.index)
             yield shard
 
 
+def _is_there(shard: Shard, dataset: DatasetFolder) -> bool:
+    return dataset.folder.exists(shard.seal) or dataset.folder.exists(shard.tar)
+
+
 def _is_still_missing(shard: Shard, dataset: DatasetFolder, reporter: Reporter) -> bool:
-    if dataset.folder.exists(shard.seal) or dataset.folder.exists(shard.tar):
+    if _is_there(shard, dataset):
         reporter.advance(shard.num_samples)  # another process made it
         return False
     return True

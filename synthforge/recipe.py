@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import string
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -336,7 +337,7 @@ class _Source:
                 continue
             given_here = any(path[: len(steps)] == steps for steps in self.overridden)
             absolute = resolve(value, None if given_here else base)
-            if path == ("generator", "model") and not Path(absolute).exists() and not value.startswith((".", "/", "~", "builtin:")):
+            if path == ("generator", "model") and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
                 continue  # a hub id, or a mistake that loading the model will name
             node = tree
             for step in path[:-1]:

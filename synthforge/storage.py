@@ -72,7 +72,9 @@ def resolve(address: str, base: Path | None = None) -> str:
     if address.startswith(BUILTIN):
         return str(importlib.resources.files("synthforge") / "assets" / address.removeprefix(BUILTIN))
     if "://" in address:
-        return address if address.endswith("://") else address.rstrip("/")
+        if not address.partition("://")[2].strip("/"):
+            raise PlaceError(f"{address}: names no bucket or folder; write for example s3://bucket/folder")
+        return address.rstrip("/")
     return os.path.abspath(os.path.join(base or Path.cwd(), os.path.expanduser(address)))
 
 
@@ -149,8 +151,6 @@ class Folder:
             raise PlaceError(f"{address}: not an address that fsspec knows ({error})") from error
         except OSError as error:
             raise PlaceError(f"{address}: can't be reached ({error}); check the address") from error
-        if not self._root.strip("/"):
-            raise PlaceError(f"{address}: names no bucket or folder; write for example s3://bucket/folder")
         self.path = Path(self._root) if _protocol(address) == "file" else None
         """The folder on this machine's disk, or None if it is remote."""
 

@@ -130,6 +130,64 @@ def test_mistakes_end_with_one_line_and_status_2(cli: Cli, tmp_path: Path) -> No
         assert "Traceback" not in wrong.err
 
 
+def test_torn_and_corrupt_real_data_end_with_status_2(cli: Cli, tmp_path: Path) -> None:
+    from tests.generators.test_fit import colour_folder
+    from tests.shards.test_reading import image, plain_tar
+
+    tar = plain_tar(tmp_path / "t.tar", {"a.png": image(1), "a.cls": b"0"})
+    tar.write_bytes(tar.read_bytes()[:700])
+    mistake(cli("fit", tar, "--out", tmp_path / "m"), "t.tar: torn or not a tar")
+    tar.write_text("no tar at all")
+    mistake(cli("fit", tar, "--out", tmp_path / "m"), "t.tar: torn or not a tar")
+    folder = colour_folder(tmp_path / "photos", 16)
+    (folder / "red" / "3.jpg").write_bytes(b"corrupt")
+    mistake(cli("fit", folder, "--out", tmp_path / "m"), "3.jpg: not a readable image")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ("output.path=s3://", "names no bucket"),
+        ('output.path="/tmp/a\\0b"', "no text"),
+        ("output.path=nonsense://x", "not an address"),
+        ("generator.model=" + "a" * 5000, "longer than any path"),
+        ('classes=[""]', "needs a name"),
+        ("classes=[true]", "needs a name"),
+        ("sampling.seed=2024-99-99", "sampling.seed"),
+        ("name=" + "[" * 3000, "name"),
+        ("output.samples_per_shard=1", "over 1,000,000 shards"),
+    ],
+)
+def test_strange_values_are_one_line(cli: Cli, change: str, word: str) -> None:
+    mistake(cli("generate", DIGITS, "--set", "count={total: 2000000}", "--set", change), word)
+
+
+def test_json_also_when_the_command_line_is_wrong(cli: Cli) -> None:
+    for wrong in (
+        ["generate", "--json"],
+        ["plan", DIGITS, "--json", "--no-such-option"],
+        ["generate", DIGITS, "--extend", "abc", "--json"],
+    ):
+        ran = cli(*wrong)
+        assert (ran.status, ran.json["exit_status"]) == (2, 2)
+    assert cli("--version").out.strip()
+
+
+def test_the_run_folder_is_not_the_pool(cli: Cli, tmp_path: Path) -> None:
+    cli("generate", DIGITS, *options(tmp_path), "-q")
+    mistake(cli("verify", tmp_path), f"did you mean {tmp_path}/pool?")
+
+
+def test_a_folder_in_the_place_of_a_shard_stops_the_run(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "pool" / "train-000002.tar").mkdir(parents=True)
+    mistake(cli("generate", DIGITS, *options(tmp_path)), "is in its place; remove it", status=1)
+
+
+def test_a_first_run_notes_nothing_strange(cli: Cli, tmp_path: Path) -> None:
+    assert cli("generate", DIGITS, *options(tmp_path)).err.splitlines() == ["loading builtin:digits/generator"]
+
+
 def test_a_folder_of_a_newer_schema(cli: Cli, tmp_path: Path) -> None:
     cli("generate", DIGITS, *options(tmp_path), "-q")
     manifest = tmp_path / "pool" / "dataset.json"

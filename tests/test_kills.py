@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import children
-from tests.conftest import DIGITS, child, files_of, in_child, s3_files, small
-from tests.faulty_proxy import FaultyProxy
+from tests.conftest import DIGITS, child, files_of, in_child, small
 
 RECIPE = str(DIGITS)
 
@@ -110,61 +109,3 @@ def test_two_processes_that_always_collide(tmp_path: Path, monkeypatch: pytest.M
         mine = {name: digest for name, digest in found.items() if name.startswith(f"train-{shard:06d}")}
         assert len(mine) == 3
         assert any(mine.items() <= alone[amount].items() for amount in (0, 100)), shard
-
-
-def test_s3_gives_the_bytes_of_the_disk_and_survives_kills(s3: str, tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    counted = tmp_path / "count"
-    assert in_child(children.run_and_die_on_s3, RECIPE, sets(f"{s3}/0"), 0, str(counted)) == 0
-    assert s3_files(f"{s3}/0/pool") == undisturbed
-    requests = int(counted.read_text())
-    for step in range(1, requests + 1, 10):
-        out = f"{s3}/{step}"
-        assert in_child(children.run_and_die_on_s3, RECIPE, sets(out), step) in {-9, 0}, step
-        assert in_child(children.run, RECIPE, sets(out)) == 0, step
-        assert s3_files(f"{out}/pool") == undisturbed, step
-
-
-@pytest.mark.slow
-def test_s3_survives_a_kill_at_every_request(s3: str, tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    counted = tmp_path / "count"
-    assert in_child(children.run_and_die_on_s3, RECIPE, sets(f"{s3}/0"), 0, str(counted)) == 0
-    for step in range(1, int(counted.read_text()) + 1):
-        out = f"{s3}/{step}"
-        assert in_child(children.run_and_die_on_s3, RECIPE, sets(out), step) in {-9, 0}, step
-        assert in_child(children.run, RECIPE, sets(out)) == 0, step
-        assert s3_files(f"{out}/pool") == undisturbed, step
-
-
-def test_s3_killed_at_random_moments(s3: str, undisturbed: dict[str, str]) -> None:
-    rng = random.Random(9)
-    for turn in range(10):
-        out = f"{s3}/random-{turn}"
-        in_child(children.run, RECIPE, sets(out), kill_after=rng.uniform(0.05, 3))
-        assert in_child(children.run, RECIPE, sets(out)) == 0
-        assert s3_files(f"{out}/pool") == undisturbed, turn
-
-
-def test_two_processes_on_s3(s3: str) -> None:
-    from synthforge.shards.audit import verify
-    from synthforge.shards.folder import DatasetFolder
-
-    wanted = small(f"{s3}/both", total=48, per_shard=8)
-    both = [child(children.run_blind, RECIPE, wanted, amount) for amount in (0, 100)]
-    for process in both:
-        process.join()
-    assert [process.exitcode for process in both] == [0, 0]
-    audit = verify(DatasetFolder.open(f"{s3}/both/pool"))
-    assert audit.problems == []
-    assert audit.samples == 48
-
-
-@pytest.mark.parametrize("fault", ["unavailable", "dropped", "answer lost", "answer cut short", "request cut short"])
-def test_s3_with_faults(s3: str, s3_server: str, fault: str, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third of all requests go wrong in one way; the run ends with the same bytes all the same."""
-    with FaultyProxy(s3_server, fault, every=3) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-        out = f"{s3}/faulty"
-        assert in_child(children.run, RECIPE, sets(out)) == 0
-        assert proxy.faults > 5
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    assert s3_files(f"{s3}/faulty/pool") == undisturbed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import tracemalloc
@@ -14,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthforge.config import walk
-from synthforge.plan import Apportionment, Plan, permute
-from synthforge.recipe import load_recipe
+from synthforge.plan import Apportionment, Plan, _Texts, permute
+from synthforge.recipe import PromptsConfig, Template, load_recipe
 from tests.conftest import DIGITS
 
 WEIGHTS = st.lists(st.one_of(st.integers(1, 40), st.integers(1, 4000).map(lambda n: n / 1000)), min_size=1, max_size=9)
@@ -190,3 +191,33 @@ def test_index_of_finds_the_first_of_each_class() -> None:
         expected = [plan[index] for index in range(1000) if plan[index].class_name == name][:5]
         assert samples[: len(expected)] == expected
     assert math.isclose(sum(plan.counts(1000).values()), 1000)
+
+
+NAMES = st.lists(st.sampled_from("abcde"), min_size=1, max_size=3, unique=True)
+VALUES = st.lists(st.text("xyz{}", min_size=1, max_size=3), min_size=1, max_size=4, unique=True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(NAMES, st.integers(1, 9)), min_size=1, max_size=3), st.data())
+def test_any_prompts_are_used_by_weight_and_every_cycle_uses_each_combination_once(
+    templates: list[tuple[list[str], int]], data: st.DataObject
+) -> None:
+    values = {name: data.draw(VALUES) for names, _ in templates for name in names}
+    texts = [f"{number}|" + "|".join(f"{{{name}}}" for name in names) for number, (names, _) in enumerate(templates)]
+    prompts = PromptsConfig(
+        templates=[Template(template=text, weight=float(weight)) for text, (_, weight) in zip(texts, templates, strict=True)],
+        values=values,
+    )
+    source, again = _Texts("cat", prompts, seed=7), _Texts("cat", prompts, seed=7)
+    made = [source.at(ordinal) for ordinal in range(150)]
+    assert [again.at(ordinal) for ordinal in reversed(range(150))] == made[::-1]
+    for number, (names, weight) in enumerate(templates):
+        mine = [text for text in made if text.startswith(f"{number}|")]
+        assert abs(len(mine) - 150 * weight / sum(w for _, w in templates)) < 1
+        size = math.prod(len(values[name]) for name in names)
+        for start in range(0, len(mine) - size + 1, size):
+            assert len(set(mine[start : start + size])) == len(set(made_of(number, names, values)))
+
+
+def made_of(number: int, names: list[str], values: dict[str, list[str]]) -> list[str]:
+    return [f"{number}|" + "|".join(chosen) for chosen in itertools.product(*(values[name] for name in names))]

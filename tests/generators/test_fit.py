@@ -131,3 +131,22 @@ def test_what_cannot_be_fitted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"0.jpg: not a readable image"):
         fit(str(folder), tmp_path / "n", config())
     assert not (tmp_path / "n").exists()
+
+
+def test_mixed_precision_keeps_weights_in_float32_and_learns(tmp_path: Path) -> None:
+    report = fit(REFERENCE, tmp_path / "m", config("loop.precision=bfloat16", "loop.images=40000"))
+    assert report.checks[-1].held_out_loss < 0.85  # type: ignore[operator]
+    assert PixelPipeline.from_pretrained(tmp_path / "m").denoiser.dtype == torch.float32
+
+
+def test_sets_that_teach_nothing_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "one" / name).mkdir(parents=True)
+        for index in range(3):
+            (tmp_path / "one" / name / f"{index}.png").write_bytes(encode(np.full((8, 8, 1), 9, dtype=np.uint8), "png", 90, marking=False))
+    with pytest.raises(DatasetError, match="all images are of one colour"):
+        fit(str(tmp_path / "one"), tmp_path / "m", config())
+    with pytest.raises(PlaceError, match="is not empty"):
+        fit(REFERENCE, tmp_path / "one", config())
+    with pytest.raises(PlaceError, match="can't be written"):
+        fit(REFERENCE, "/proc/nowhere/m", config())
