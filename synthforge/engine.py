@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +35,7 @@ from synthforge.recipe import Recipe
 from synthforge.shards.folder import DatasetFolder
 from synthforge.shards.layout import Seal, Shard, digest_of
 from synthforge.shards.tars import EncodedSample, write_tar
+from synthforge.storage import Folder, in_words
 
 SHARDS_IN_FLIGHT = 2
 """Shards being encoded or committed while the device works on another."""
@@ -140,8 +140,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 class _Spool:
     """Encoded images on disk while they wait for their turn in the tar; the file has no name, so a kill leaves nothing behind."""
 
-    def __init__(self, directory: Path | None) -> None:
-        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by close()
+    def __init__(self, folder: Folder) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder.path)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise in_words(error, folder.address) from error
         self._lock = threading.Lock()
         self._end = 0
 
@@ -149,11 +152,15 @@ class _Spool:
         """Where the bytes lie: offset and size. Any thread may call it."""
         with self._lock:
             offset, self._end = self._end, self._end + len(data)
-        os.pwrite(self._file.fileno(), data, offset)
+        written = 0
+        while written < len(data):  # a disk that is almost full takes a part before it refuses
+            written += os.pwrite(self._file.fileno(), data[written:], offset + written)
         return offset, len(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._file.fileno(), size, offset)
+        data = os.pread(self._file.fileno(), size, offset)
+        assert len(data) == size
+        return data
 
     def close(self) -> None:
         self._file.close()
@@ -238,14 +245,14 @@ class Engine:
 
     def _make(self, shard: Shard, encoders: ThreadPoolExecutor, on_images: Callable[[int], None]) -> _Work:
         """Sample a whole shard, attempt by attempt; encoding is only begun here."""
-        work = _Work(shard, _Spool(self.dataset.folder.path))
+        work = _Work(shard, _Spool(self.dataset.folder))
         settled = 0
         try:
             due = [self.plan.sample(index) for index in shard.samples]
             for attempt in range(self._attempts):
                 rejected: list[Sample] = []
                 for chunk, pixels, broken in self.sampler.sampled(due):
-                    good = self._sort(work, chunk, pixels, broken, encoders, rejected)
+                    good = self._sort_out(work, chunk, pixels, broken, encoders, rejected)
                     settled += good
                     on_images(good)
                 if not rejected:
@@ -266,7 +273,7 @@ class Engine:
                 raise ShardFailed(f"{shard.stem}: {error}") from error
             raise
 
-    def _sort(
+    def _sort_out(
         self, work: _Work, chunk: list[Sample], pixels: Uint8, broken: Any, encoders: ThreadPoolExecutor, rejected: list[Sample]
     ) -> int:
         """Send good images to the encoders, waiting while too many are on their way; note the others. The number of good ones."""

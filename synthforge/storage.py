@@ -107,7 +107,7 @@ def _guarded(method: Callable[P, T]) -> Callable[P, T]:
         except (FileNotFoundError, FileExistsError):
             raise
         except OSError as error:
-            raise _in_words(error, folder.address) from error
+            raise in_words(error, folder.address) from error
         except Exception as error:
             if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp"}:
                 raise PlaceError(f"{folder.address}: the store can't be used ({error}); check address and credentials") from error
@@ -116,7 +116,8 @@ def _guarded(method: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def _in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
+def in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
+    """An operating system's error as one line that says what to do."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return StorageFailed(f"{place}: disk full ({reason}); free space and run again, finished shards are kept")
@@ -180,7 +181,7 @@ class Folder:
             except (FileExistsError, NotADirectoryError) as error:
                 raise PlaceError(f"{self.address}: a file is in the way; a folder is needed there") from error
             except OSError as error:
-                found = _in_words(error, self.address)
+                found = in_words(error, self.address)
                 if error.errno in _FULL:
                     raise found from error
                 raise PlaceError(
@@ -271,7 +272,7 @@ class Folder:
         except OSError as error:
             if isinstance(error, (FileNotFoundError, FileExistsError)):
                 raise
-            raise _in_words(error, self.address) from error
+            raise in_words(error, self.address) from error
         finally:
             with suppress(FileNotFoundError):
                 path.unlink()

@@ -27,7 +27,7 @@ from synthforge.errors import ModelError, WorkError
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import seeded
 
-_AVERAGE_EVERY = 4
+_AVERAGE_EVERY = 8
 """Steps between updates of the averaged weights; their window is hundreds of steps."""
 
 Loss = Callable[[nn.Module, int, torch.Generator], Tensor]

@@ -202,11 +202,10 @@ class _Fit:
         vector_BA = None
         if self.config.augment.share > 0:
             images_BCHW, vector_BA = augment(images_BCHW, self.config.augment, generator)
-        draws_BK = torch.rand(len(labels_B), 2, generator=generator, device=self.device)
-        hidden_B = draws_BK[:, 0] < self.config.label_dropout
-        labels_B = torch.where(hidden_B, len(self.classes), labels_B)
+        hidden_B = torch.rand(len(labels_B), generator=generator, device=self.device) < self.config.label_dropout
+        labels_B = labels_B.masked_fill(hidden_B, len(self.classes))
         noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=self.device)
-        level_B = torch.special.ndtri(draws_BK[:, 1].clamp(1e-6, 1 - 1e-6))
+        level_B = torch.randn(len(labels_B), generator=generator, device=self.device)
         return self._denoising_loss(network, images_BCHW, labels_B, vector_BA, noise_BCHW, level_B).mean()
 
     def _denoising_loss(
