@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.harness import keep, seconds, spread
 from synthforge.images import encode
 from synthforge.plan import Plan
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 from synthforge.shards.folder import DatasetFolder
 from synthforge.shards.tars import EncodedSample, index_tar, sha256_of, table_bytes, write_tar
 from synthforge.storage import Folder, resolve

@@ -14,7 +14,7 @@ from synthforge.engine import Engine, Sampler, load_generator
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.plan import Plan
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 from synthforge.shards.folder import DatasetFolder
 from synthforge.storage import Folder
 

@@ -13,7 +13,7 @@ from benchmarks.harness import keep, paired, seconds
 from synthforge.generators.config import PixelFitConfig
 from synthforge.generators.pixel.fit import _Fit
 from synthforge.images import encode
-from synthforge.recipe import config_from_sets
+from synthforge.recipe_file import config_from_sets
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 
 PAIRS = 5

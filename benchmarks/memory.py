@@ -13,7 +13,7 @@ RUNS = 3
 CODE = """
 import resource, sys
 from synthforge.generation import generate
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 generate(load_recipe("recipes/digits.yaml", sys.argv[1:]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

@@ -6,7 +6,7 @@ import tracemalloc
 
 from benchmarks.harness import keep, seconds, spread
 from synthforge.plan import Apportionment, Plan
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 
 
 def main() -> None:

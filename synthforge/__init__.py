@@ -27,7 +27,7 @@ _HOMES = {
     "SynthforgeError": "errors",
     "fit": "generators.pixel.fit",
     "generate": "generation",
-    "load_recipe": "recipe",
+    "load_recipe": "recipe_file",
     "preview": "inspection",
     "show": "inspection",
     "status": "shards.audit",
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from synthforge.plan import Plan as Plan
     from synthforge.progress import Reporter as Reporter
     from synthforge.recipe import Recipe as Recipe
-    from synthforge.recipe import load_recipe as load_recipe
+    from synthforge.recipe_file import load_recipe as load_recipe
     from synthforge.shards.audit import status as status
     from synthforge.shards.folder import DatasetFolder as DatasetFolder
 

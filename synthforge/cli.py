@@ -9,21 +9,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import warnings
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from synthforge.console import ConsoleReporter, draw_image, duration, print_json, print_rows, relative, say, size, stdout
 from synthforge.errors import RecipeError, SynthforgeError
-from synthforge.progress import Reporter
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
 
 app = typer.Typer(
     name="synthforge",
@@ -80,13 +75,13 @@ def generate(
 ) -> None:
     """Make a recipe's images and write them as sealed shards. Run it again after any interruption: it goes on."""
     from synthforge.generation import generate as run
-    from synthforge.recipe import load_recipe
+    from synthforge.recipe_file import load_recipe
 
-    reporter = _Console(quiet)
+    reporter = ConsoleReporter(quiet)
     result = run(load_recipe(recipe, sets or ()), reporter, extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined)
     rows = {
-        "images": f"{result.samples:,} in {result.shards:,} shards, {_size(result.bytes)}",
-        "made now": f"{result.made:,} in {_duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
+        "images": f"{result.samples:,} in {result.shards:,} shards, {size(result.bytes)}",
+        "made now": f"{result.made:,} in {duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
         if result.made
         else "nothing",
         "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items())
@@ -96,7 +91,7 @@ def generate(
         "folder": result.folder,
         "contact sheet": result.contact_sheet or "",
         "digest": result.digest or "not complete yet",
-        "next": f"synthforge verify {_relative(result.folder)}",
+        "next": f"synthforge verify {relative(result.folder)}",
     }
     _finish(result, "pool complete" if result.is_complete else "pool not complete", rows, as_json, quiet, failed=bool(result.quarantined))
 
@@ -111,20 +106,20 @@ def plan(
 ) -> None:
     """Say what a recipe will make: classes, counts, shards, bytes; with --measure also hours and the best batch size."""
     from synthforge.inspection import summarize
-    from synthforge.recipe import load_recipe
+    from synthforge.recipe_file import load_recipe
 
-    summary = summarize(load_recipe(recipe, sets or ()), _Console(quiet), measure=measure)
+    summary = summarize(load_recipe(recipe, sets or ()), ConsoleReporter(quiet), measure=measure)
     classes = [f"{name} {num:,}" for name, num in summary.per_class.items()]
     first = summary.examples[0]
     rows = {
         "images": f"{summary.samples:,} of {summary.resolution} px",
         "classes": f"{len(classes):,}: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}",
         "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
-        "bytes": f"about {_size(summary.bytes_estimated)}"
-        + (f", {_size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
+        "bytes": f"about {size(summary.bytes_estimated)}"
+        + (f", {size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
         "first": f"{first['key']}: {first['prompt']!r}, seed {first['seed']}, guidance {first['guidance']:g}",
         "folder": summary.folder,
-        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {_duration((summary.hours or 0) * 3600)}"
+        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {duration((summary.hours or 0) * 3600)}"
         if summary.images_per_second
         else "",
         "batches": ", ".join(f"{size}: {rate:,.0f}/s" for size, rate in (summary.batches_measured or {}).items()),
@@ -146,9 +141,9 @@ def preview(
 ) -> None:
     """Make a few images of each class, the very first of the run, as one labelled contact sheet."""
     from synthforge.inspection import preview as draw
-    from synthforge.recipe import load_recipe
+    from synthforge.recipe_file import load_recipe
 
-    path = draw(load_recipe(recipe, sets or ()), out, per_class, _Console(quiet))
+    path = draw(load_recipe(recipe, sets or ()), out, per_class, ConsoleReporter(quiet))
     _finish({"contact_sheet": str(path)}, "preview", {"contact sheet": str(path)}, as_json, quiet)
 
 
@@ -164,11 +159,11 @@ def verify(
 ) -> None:
     """Compare every shard with its seal, byte for byte."""
     from synthforge.inspection import verify as check
-    from synthforge.recipe import load_recipe
+    from synthforge.recipe_file import load_recipe
 
     given = load_recipe(recipe, sets or ()) if recipe is not None else None
-    audit, remade = check(folder, _Console(quiet), regenerate=regenerate, recipe=given, seed=seed)
-    rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {_size(audit.bytes)}"}
+    audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=given, seed=seed)
+    rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
     rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
     rows |= {f"note {number}": note for number, note in enumerate(audit.notes[:20], 1)}
     failed = bool(audit.problems)
@@ -200,15 +195,15 @@ def show(
     if save is not None:
         save_image(shown, save)
     if as_json:
-        _print_json(
+        print_json(
             {name: value for name, value in asdict(shown).items() if name != "image"}
             | {"image_bytes": len(shown.image), "saved": str(save) if save else None}
         )
     elif not quiet:
-        console = _stdout()
-        _draw_image(console, shown.image)
+        console = stdout()
+        draw_image(console, shown.image)
         record = {name: value for name, value in shown.record.items() if value not in (None, [])}
-        _print_rows(
+        print_rows(
             console,
             f"{shown.key} in {shown.shard}",
             {name: json.dumps(value) if not isinstance(value, str) else value for name, value in record.items()}
@@ -228,11 +223,11 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
     rows = {
         "images": f"{found.samples_done:,} of {found.samples_asked:,}"
         + (f", {found.samples_missing:,} left out" if found.samples_missing else ""),
-        "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {_size(found.bytes)}",
+        "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {size(found.bytes)}",
         "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in found.shards_quarantined.items()),
         "writers": ", ".join(f"{beat.writer} at shards {beat.shards}" for beat in found.writers) or "none",
         "rate": f"{found.images_per_second:,.1f} images/s" if found.writers else "",
-        "time left": _duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
+        "time left": duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
     }
     title = "complete" if found.is_complete else "being made" if found.writers else "not complete; run generate again to go on"
     _finish(found, title, rows, as_json, quiet)
@@ -255,14 +250,14 @@ def fit(
 ) -> None:
     """Fit a small diffusion model (8 to 64 px) to labelled real images, guarding against memorising them."""
     from synthforge.generators.config import PixelFitConfig
-    from synthforge.recipe import config_from_sets
+    from synthforge.recipe_file import config_from_sets
 
     config = config_from_sets(PixelFitConfig, sets or ())
     from synthforge.generators.pixel.fit import Check
     from synthforge.generators.pixel.fit import fit as run
     from synthforge.training.loop import Progress as FitProgress
 
-    reporter = _Console(quiet)
+    reporter = ConsoleReporter(quiet)
     batch, begun = config.loop.batch, False
 
     def on_progress(progress: FitProgress) -> None:
@@ -286,7 +281,7 @@ def fit(
         "fitted on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes",
         "validated on": f"{report.images_validation:,} images",
         "network": f"{report.parameters:,} parameters",
-        "images seen": f"{report.images_seen:,} in {_duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
+        "images seen": f"{report.images_seen:,} in {duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
         "kept": f"the weights after step {report.kept_step:,}; ended because: {report.stopped}",
         "warning": report.warning or "",
     }
@@ -296,7 +291,7 @@ def fit(
 @recipe_app.command(epilog="Example: synthforge recipe check recipes/digits.yaml")
 def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Find every mistake in a recipe at once, without loading any model."""
-    from synthforge.recipe import load_recipe
+    from synthforge.recipe_file import load_recipe
 
     found = load_recipe(recipe, sets or ())
     _finish(
@@ -315,7 +310,7 @@ def schema(_as_json: Annotated[bool, typer.Option("--json", help="JSON is what i
     """Print the JSON Schema of recipes, so that editors complete and check them."""
     from synthforge.recipe import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --out photos.yaml")
@@ -364,7 +359,7 @@ def main() -> None:
         if leaving.code == _INTERRUPTED:
             _fail(["stopped; what is finished stays, and the same command goes on from there"], 1, as_json)
         if leaving.code == 2 and as_json:
-            _print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
+            print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
         raise
     except BrokenPipeError:
         _discard_output()
@@ -383,153 +378,20 @@ def _discard_output() -> None:
 def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
     lines = [" ".join(problem.split()) for problem in problems]  # one line each, whatever a library put into its message
     for line in lines:
-        _say(f"error: {line}")
+        say(f"error: {line}")
     if as_json:
-        _print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": exit_status})
+        print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": exit_status})
     sys.exit(exit_status)
 
 
 def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:
     """Print the closing summary, or one JSON object, and leave with status 1 if the work failed."""
     if as_json:
-        _print_json(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
+        print_json(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
     elif not quiet:
-        _print_rows(_stdout(), title, rows)
+        print_rows(stdout(), title, rows)
     if failed:
         sys.exit(1)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_rows(console: Console, title: str, rows: dict[str, str]) -> None:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        if value:
-            table.add_row(name, value)
-    console.print(title, style="bold", markup=False)
-    console.print(table, markup=False)
-
-
-def _draw_image(console: Console, data: bytes) -> None:
-    """The image as coloured half blocks, two pixels a character; only on a terminal that shows colours."""
-    if not console.is_terminal or console.color_system is None:
-        return
-    from rich.color import Color
-    from rich.style import Style
-    from rich.text import Text
-
-    from synthforge.images import decode, resize
-
-    image = decode(data, 3)
-    if max(image.shape[:2]) > 48:
-        image = resize(image, 48)
-    for top in range(0, image.shape[0] - 1, 2):
-        line = Text()
-        for upper, lower in zip(image[top], image[top + 1], strict=True):
-            line.append("▀", Style(color=Color.from_rgb(*map(int, upper)), bgcolor=Color.from_rgb(*map(int, lower))))
-        console.print(line)
-
-
-def _stdout() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.0f} PB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _relative(address: str) -> str:
-    path = Path(address)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else address
-
-
-class _Console(Reporter):
-    """Draws progress on standard error: a live bar on a terminal, a line now and then elsewhere."""
-
-    LINE_SECONDS = 10.0
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._total = self._first = self._done = 0
-        self._started = self._last_line = 0.0
-        self._what = self._unit = ""
-
-    def note(self, text: str) -> None:
-        if self._quiet:
-            return
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            _say(text)
-
-    def begin(self, task: str, total: int, done: int = 0, unit: str = "images") -> None:
-        if self._quiet:
-            return
-        self._what, self._unit, self._total, self._first, self._done = task, unit, total, done, done
-        self._started = self._last_line = time.monotonic()
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (
-                TextColumn(task),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[extra]}"),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task(task, total=total, completed=done, rate="", extra="")
-            self._bar.start()
-
-    def advance(self, num: int) -> None:
-        self.reach(self._done + num)
-
-    def reach(self, done: int, extra: str = "") -> None:
-        """Work is done up to here."""
-        if self._quiet:
-            return
-        self._done = done
-        now = time.monotonic()
-        rate = (done - self._first) / max(now - self._started, 1e-9)
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", extra=extra)
-        elif now - self._last_line >= self.LINE_SECONDS:
-            self._last_line = now
-            left = _duration((self._total - done) / rate) if rate else "?"
-            _say(f"{self._what}: {done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s, {left} left {extra}".rstrip())
-
-    def end(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = self._task = None
 
 
 if __name__ == "__main__":

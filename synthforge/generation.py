@@ -199,16 +199,16 @@ def _make_all(engine: Engine, heartbeat: Heartbeat, reporter: Reporter) -> int:
         heartbeat.tell(images=made, rate=made / max(time.perf_counter() - started, 1e-9))
 
     before: list[Shard] = []
-    while todo := dataset.state().unfinished:
-        if todo == before:
+    while unfinished := dataset.state().unfinished:
+        if unfinished == before:
             if not heartbeat.others():
-                where = dataset.folder.where(todo[0].stem)
+                where = dataset.folder.where(unfinished[0].stem)
                 raise WorkError(f"{where}: something that is no file of ours is in its place; remove it and run again")
             time.sleep(1)  # somebody else is at what is left
-        before = todo
+        before = unfinished
         # A tar without a seal now is of a writer that is just sealing it, or died: sealing it too does no harm.
         adopted += _adopt(dataset, engine.plan, reporter)
-        for shard, outcome in engine.run(_claimed_last(todo, dataset, heartbeat, reporter), on_images):
+        for shard, outcome in engine.run(_claimed_last(unfinished, dataset, heartbeat, reporter), on_images):
             heartbeat.drop(shard.index)
             if isinstance(outcome, ShardFailed):
                 before = []  # it is tried again

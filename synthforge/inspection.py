@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import math
 import random
@@ -202,13 +204,7 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
     if dataset.manifest.image_format != "png":
         reporter.note(f"{dataset.manifest.image_format} is lossy: differences include those of compression")
     generator = load_generator(recipe, plan)
-    sealed = dataset.state().sealed
-    chooser = random.Random(seed)
-    rows = [
-        dataset.table(shard).slice(chooser.randrange(dataset.seal(shard).samples), 1).to_pylist()[0] | {"shard": shard}
-        for shard in chooser.choices(sealed, k=num)
-    ]
-    rows = list({row["key"]: row for row in rows}.values())
+    rows = _random_rows(dataset, num, random.Random(seed))
     samples = [plan.sample(int(row["key"]), row["attempts"] - 1) for row in rows]
     reporter.begin("making again", len(samples))
     pixels = Sampler(generator, plan, recipe.execution.batch).pixels_of(samples)
@@ -226,6 +222,18 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
         within_tolerance=float(np.mean([np.mean(difference <= 2) for difference in differences])),
         keys=[sample.key for sample in samples],
     )
+
+
+def _random_rows(dataset: DatasetFolder, num: int, chooser: random.Random) -> list[dict[str, Any]]:
+    """Rows of `num` different samples (or of all, if there are fewer), each with its `shard`."""
+    sealed = dataset.state().sealed
+    starts = list(itertools.accumulate((seal.samples for seal in dataset.seals(sealed)), initial=0))
+    chosen = sorted(chooser.sample(range(starts[-1]), k=min(num, starts[-1])))
+    rows = []
+    for number, positions in itertools.groupby(chosen, key=lambda position: bisect.bisect_right(starts, position) - 1):
+        table = dataset.table(sealed[number])
+        rows += [table.slice(position - starts[number], 1).to_pylist()[0] | {"shard": sealed[number]} for position in positions]
+    return rows
 
 
 @dataclass(frozen=True)

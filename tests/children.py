@@ -16,7 +16,7 @@ import synthforge.engine
 import synthforge.generators.pixel.generator
 from synthforge.errors import SynthforgeError
 from synthforge.generation import generate
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 
 CHANGES = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.truncate"}
 """Audit events of system calls that change a folder, besides opening a file for writing."""
@@ -94,7 +94,7 @@ def fit(data: str, out: str, sets: list[str], die_at_check: int = 0) -> None:
     """Fit, and be killed right after the check number `die_at_check` was saved; 0 for never."""
     from synthforge.generators.config import PixelFitConfig
     from synthforge.generators.pixel.fit import fit as fit_model
-    from synthforge.recipe import config_from_sets
+    from synthforge.recipe_file import config_from_sets
     from synthforge.training.loop import TrainingLoop
 
     torch.set_num_threads(1)

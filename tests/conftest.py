@@ -165,3 +165,18 @@ def s3_files(address: str) -> dict[str, str]:
     root = address.removeprefix("s3://")
     names = [name for name in fs.find(root) if "/_log/" not in name]
     return {name.removeprefix(f"{root}/"): hashlib.sha256(fs.cat_file(name)).hexdigest() for name in names}
+
+
+def brief(out: object, **changes: object) -> list[str]:
+    """A run of three shards, for tests that make it many times."""
+    return small(out, total=24, per_shard=8, **changes)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files of a `brief` run that nothing disturbed."""
+    from tests import children
+
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert in_child(children.run, str(DIGITS), brief(out)) == 0
+    return files_of(out / "pool")

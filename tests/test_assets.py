@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 
 from synthforge.generation import generate
 from synthforge.images import decode
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 from synthforge.shards.audit import verify
 from synthforge.shards.folder import DatasetFolder
 from synthforge.shards.reading import read_labelled

@@ -253,10 +253,10 @@ def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
 def test_progress_goes_to_standard_error_with_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthforge.cli import _Console
+    from synthforge.console import ConsoleReporter
 
-    monkeypatch.setattr(_Console, "LINE_SECONDS", 0.0)
-    console = _Console(quiet=False)
+    monkeypatch.setattr(ConsoleReporter, "LINE_SECONDS", 0.0)
+    console = ConsoleReporter(quiet=False)
     console.begin("generating", 1000, 100)
     time.sleep(0.01)
     console.advance(50)

@@ -17,7 +17,7 @@ from synthforge.errors import ShardFailed, WorkError
 from synthforge.generators.protocol import Request
 from synthforge.images import decode
 from synthforge.plan import Plan
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 from synthforge.shards.folder import DatasetFolder
 from synthforge.storage import Folder
 from tests.conftest import DIGITS, small

@@ -16,7 +16,7 @@ from synthforge.errors import DatasetError, RequestError, StorageFailed
 from synthforge.generation import generate
 from synthforge.images import decode, is_marked
 from synthforge.inspection import preview, show, summarize, verify
-from synthforge.recipe import load_recipe
+from synthforge.recipe_file import load_recipe
 from synthforge.shards.folder import DatasetFolder
 from tests import children
 from tests.conftest import DIGITS, files_of, small
@@ -237,6 +237,7 @@ def test_any_sample_can_be_remade(tmp_path: Path) -> None:
     assert audit.problems == []
     assert remade is not None
     assert remade.is_reproduced
+    assert remade.num_samples == 15
     assert remade.largest_difference <= 2
     other = load_recipe(DIGITS, small(tmp_path, sampling__steps=9))
     with pytest.raises(RequestError, match="did not make it"):

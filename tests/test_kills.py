@@ -9,61 +9,50 @@ from pathlib import Path
 import pytest
 
 from tests import children
-from tests.conftest import DIGITS, child, files_of, in_child, small
+from tests.conftest import DIGITS, brief, child, files_of, in_child, small
 
 RECIPE = str(DIGITS)
 
 
-def sets(out: object, **changes: object) -> list[str]:
-    return small(out, total=24, per_shard=8, **changes)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert in_child(children.run, RECIPE, sets(out)) == 0
-    return files_of(out / "pool")
-
-
 def test_killed_at_every_step_that_changes_the_folder(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     counted = tmp_path / "count"
-    assert in_child(children.run_and_die, RECIPE, sets(tmp_path / "0"), str(tmp_path / "0"), 0, str(counted)) == 0
+    assert in_child(children.run_and_die, RECIPE, brief(tmp_path / "0"), str(tmp_path / "0"), 0, str(counted)) == 0
     steps = int(counted.read_text())
     assert steps > 30  # three shards of tar, table and seal, each written, linked and its temporary name removed
     assert files_of(tmp_path / "0" / "pool") == undisturbed
     for step in range(1, steps + 1):
         out = tmp_path / str(step)
-        assert in_child(children.run_and_die, RECIPE, sets(out), str(out), step) == -9, step
-        assert in_child(children.run, RECIPE, sets(out)) == 0, step
+        assert in_child(children.run_and_die, RECIPE, brief(out), str(out), step) == -9, step
+        assert in_child(children.run, RECIPE, brief(out)) == 0, step
         assert files_of(out / "pool") == undisturbed, step
 
 
 def test_killed_at_random_moments(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     rng = random.Random(8)
     began = time.monotonic()
-    assert in_child(children.run, RECIPE, sets(tmp_path / "whole")) == 0
+    assert in_child(children.run, RECIPE, brief(tmp_path / "whole")) == 0
     whole = time.monotonic() - began
     for turn in range(10):
         out = tmp_path / str(turn)
         for _ in range(2):  # killed, run again, killed again, then run to the end
-            in_child(children.run, RECIPE, sets(out), kill_after=rng.uniform(0.02, whole))
-        assert in_child(children.run, RECIPE, sets(out)) == 0
+            in_child(children.run, RECIPE, brief(out), kill_after=rng.uniform(0.02, whole))
+        assert in_child(children.run, RECIPE, brief(out)) == 0
         assert files_of(out / "pool") == undisturbed, turn
 
 
 def test_killed_while_extending(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     for options in ({}, {"extend": 12}):
-        assert in_child(children.run, RECIPE, sets(whole), options) == 0
+        assert in_child(children.run, RECIPE, brief(whole), options) == 0
     counted = tmp_path / "count"
     out = tmp_path / "0"
-    assert in_child(children.run, RECIPE, sets(out)) == 0
-    assert in_child(children.run_and_die, RECIPE, sets(out), str(out), 0, str(counted), {"extend": 12}) == 0
+    assert in_child(children.run, RECIPE, brief(out)) == 0
+    assert in_child(children.run_and_die, RECIPE, brief(out), str(out), 0, str(counted), {"extend": 12}) == 0
     for step in range(1, int(counted.read_text()) + 1, 3):
         out = tmp_path / str(step)
-        assert in_child(children.run, RECIPE, sets(out)) == 0
-        assert in_child(children.run_and_die, RECIPE, sets(out), str(out), step, None, {"extend": 12}) == -9
-        assert in_child(children.run, RECIPE, sets(out), {"extend": 12}) == 0 or files_of(out / "pool") == files_of(whole / "pool")
+        assert in_child(children.run, RECIPE, brief(out)) == 0
+        assert in_child(children.run_and_die, RECIPE, brief(out), str(out), step, None, {"extend": 12}) == -9
+        assert in_child(children.run, RECIPE, brief(out), {"extend": 12}) == 0 or files_of(out / "pool") == files_of(whole / "pool")
         if len(files_of(out / "pool")) > len(files_of(whole / "pool")):
             # killed after the extension was complete: asking again adds another one, as it should
             continue

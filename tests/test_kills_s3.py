@@ -10,43 +10,32 @@ import pytest
 from synthforge.shards.audit import verify
 from synthforge.shards.folder import DatasetFolder
 from tests import children
-from tests.conftest import DIGITS, child, files_of, in_child, s3_files, small
+from tests.conftest import DIGITS, brief, child, in_child, s3_files, small
 from tests.faulty_proxy import FaultyProxy
 
 RECIPE = str(DIGITS)
 
 
-def sets(out: object, **changes: object) -> list[str]:
-    return small(out, total=24, per_shard=8, **changes)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("undisturbed")
-    assert in_child(children.run, RECIPE, sets(out)) == 0
-    return files_of(out / "pool")
-
-
 def test_s3_gives_the_bytes_of_the_disk_and_survives_kills(s3: str, tmp_path: Path, undisturbed: dict[str, str]) -> None:
     counted = tmp_path / "count"
-    assert in_child(children.run_and_die_on_s3, RECIPE, sets(f"{s3}/0"), 0, str(counted)) == 0
+    assert in_child(children.run_and_die_on_s3, RECIPE, brief(f"{s3}/0"), 0, str(counted)) == 0
     assert s3_files(f"{s3}/0/pool") == undisturbed
     requests = int(counted.read_text())
     for step in range(1, requests + 1, 10):
         out = f"{s3}/{step}"
-        assert in_child(children.run_and_die_on_s3, RECIPE, sets(out), step) in {-9, 0}, step
-        assert in_child(children.run, RECIPE, sets(out)) == 0, step
+        assert in_child(children.run_and_die_on_s3, RECIPE, brief(out), step) in {-9, 0}, step
+        assert in_child(children.run, RECIPE, brief(out)) == 0, step
         assert s3_files(f"{out}/pool") == undisturbed, step
 
 
 @pytest.mark.slow
 def test_s3_survives_a_kill_at_every_request(s3: str, tmp_path: Path, undisturbed: dict[str, str]) -> None:
     counted = tmp_path / "count"
-    assert in_child(children.run_and_die_on_s3, RECIPE, sets(f"{s3}/0"), 0, str(counted)) == 0
+    assert in_child(children.run_and_die_on_s3, RECIPE, brief(f"{s3}/0"), 0, str(counted)) == 0
     for step in range(1, int(counted.read_text()) + 1):
         out = f"{s3}/{step}"
-        assert in_child(children.run_and_die_on_s3, RECIPE, sets(out), step) in {-9, 0}, step
-        assert in_child(children.run, RECIPE, sets(out)) == 0, step
+        assert in_child(children.run_and_die_on_s3, RECIPE, brief(out), step) in {-9, 0}, step
+        assert in_child(children.run, RECIPE, brief(out)) == 0, step
         assert s3_files(f"{out}/pool") == undisturbed, step
 
 
@@ -54,8 +43,8 @@ def test_s3_killed_at_random_moments(s3: str, undisturbed: dict[str, str]) -> No
     rng = random.Random(9)
     for turn in range(10):
         out = f"{s3}/random-{turn}"
-        in_child(children.run, RECIPE, sets(out), kill_after=rng.uniform(0.05, 3))
-        assert in_child(children.run, RECIPE, sets(out)) == 0
+        in_child(children.run, RECIPE, brief(out), kill_after=rng.uniform(0.05, 3))
+        assert in_child(children.run, RECIPE, brief(out)) == 0
         assert s3_files(f"{out}/pool") == undisturbed, turn
 
 
@@ -76,7 +65,7 @@ def test_s3_with_faults(s3: str, s3_server: str, fault: str, undisturbed: dict[s
     with FaultyProxy(s3_server, fault, every=3) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
         out = f"{s3}/faulty"
-        assert in_child(children.run, RECIPE, sets(out)) == 0
+        assert in_child(children.run, RECIPE, brief(out)) == 0
         assert proxy.faults > 5
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     assert s3_files(f"{s3}/faulty/pool") == undisturbed

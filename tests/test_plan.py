@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from synthforge.config import walk
 from synthforge.plan import Apportionment, Plan, _Texts, permute
-from synthforge.recipe import PromptsConfig, Template, load_recipe
+from synthforge.recipe import PromptsConfig, Template
+from synthforge.recipe_file import load_recipe
 from tests.conftest import DIGITS
 
 WEIGHTS = st.lists(st.one_of(st.integers(1, 40), st.integers(1, 4000).map(lambda n: n / 1000)), min_size=1, max_size=9)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from synthforge.errors import RecipeError
-from synthforge.recipe import config_from_sets, json_schema, load_recipe
+from synthforge.recipe import json_schema
+from synthforge.recipe_file import config_from_sets, load_recipe
 from tests.conftest import DIGITS
 
 HEAD = "name: t\ngenerator: {kind: pixel, model: 'builtin:digits/generator'}\n"

@@ -14,7 +14,7 @@ from synthforge.generators.config import PixelFitConfig
 from synthforge.generators.pixel.fit import fit
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.images import encode
-from synthforge.recipe import config_from_sets
+from synthforge.recipe_file import config_from_sets
 from tests import children
 from tests.conftest import files_of, in_child
 
