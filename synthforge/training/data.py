@@ -30,8 +30,8 @@ class DeviceImages:
 
     def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
         """Batch number `step`: float images in -1 to 1, labels. Every image comes once before any comes again."""
-        indices_B = torch.cat([self._take(position, seed) for position in self._spans(step * batch_size, batch_size)])
-        indices_B = indices_B.to(self.images_NCHW.device)
+        spans = [self._take(span, seed) for span in self._spans(step * batch_size, batch_size)]
+        indices_B = (torch.cat(spans) if len(spans) > 1 else spans[0]).to(self.images_NCHW.device)
         return to_float(self.images_NCHW[indices_B]), self.labels_N[indices_B]
 
     def _spans(self, start: int, length: int) -> list[tuple[int, int, int]]:

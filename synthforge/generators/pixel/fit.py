@@ -43,6 +43,8 @@ REPORT = "fit.json"
 _WORK = "_fit"
 _GENERATED_FOR_CHECK = 500
 _NOISE_LEVELS_FOR_CHECK = 16
+_STEPS_PER_BLOCK = 8
+"""Steps whose images are gathered and augmented together: tiny networks take milliseconds a step, so every operation counts."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class _Fit:
         self.network = self._new_network().to(self.device)
         if self.device.type == "cuda":
             self.network = self.network.to(memory_format=torch.channels_last)
+        self._block: tuple[int, Tensor, Tensor, Tensor | None] | None = None
         self.loop = TrainingLoop(self.network, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
         self.loop.notes = {
             "identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest},
@@ -198,15 +201,30 @@ class _Fit:
         return network
 
     def _loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        images_BCHW, labels_B = self.fitted.batch(step, self.config.loop.batch, self.config.loop.seed)
-        vector_BA = None
-        if self.config.augment.share > 0:
-            images_BCHW, vector_BA = augment(images_BCHW, self.config.augment, generator)
+        images_BCHW, labels_B, vector_BA = self._batch(step)
         hidden_B = torch.rand(len(labels_B), generator=generator, device=self.device) < self.config.label_dropout
         labels_B = labels_B.masked_fill(hidden_B, len(self.classes))
         noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=self.device)
         level_B = torch.randn(len(labels_B), generator=generator, device=self.device)
         return self._denoising_loss(network, images_BCHW, labels_B, vector_BA, noise_BCHW, level_B).mean()
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, labels and augmentation vectors of a step, gathered and augmented for several steps at once.
+
+        Batch number j of a block takes every so-manieth row from row j on, so each has its share of the augmented ones, which lead.
+        """
+        number, turn = divmod(step, _STEPS_PER_BLOCK)
+        if self._block is None or self._block[0] != number:
+            loop = self.config.loop
+            images, labels = self.fitted.batch(number, loop.batch * _STEPS_PER_BLOCK, loop.seed)
+            vectors = None
+            if self.config.augment.share > 0:
+                generator = seeded("augment", loop.seed, number, device=self.device)
+                images, vectors = augment(images, self.config.augment, generator)
+            self._block = (number, images, labels, vectors)
+        _, images, labels, vectors = self._block
+        rows = slice(turn, None, _STEPS_PER_BLOCK)
+        return images[rows], labels[rows], vectors[rows] if vectors is not None else None
 
     def _denoising_loss(
         self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, vector_BA: Tensor | None, noise_BCHW: Tensor, level_B: Tensor
