@@ -70,15 +70,27 @@ def generate(
     extend: Annotated[int | None, typer.Option(metavar="N", help="Add N samples to a finished run.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Remove what is in the output folder first.")] = False,
     retry_quarantined: Annotated[bool, typer.Option(help="Try shards again that were given up.")] = False,
+    part: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Make only part I of N, as one job of an array; `slurm` takes Slurm's variables.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a recipe's images and write them as sealed shards. Run it again after any interruption: it goes on."""
+    from synthforge.executors.array import parse_part
     from synthforge.generation import generate as run
     from synthforge.recipe_file import load_recipe
 
     reporter = ConsoleReporter(quiet)
-    result = run(load_recipe(recipe, sets or ()), reporter, extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined)
+    result = run(
+        load_recipe(recipe, sets or ()),
+        reporter,
+        extend=extend,
+        overwrite=overwrite,
+        retry_quarantined=retry_quarantined,
+        part=parse_part(part) if part is not None else None,
+    )
+    title = f"part {result.part} done" if result.part is not None else "pool complete" if result.is_complete else "pool not complete"
     rows = {
         "images": f"{result.samples:,} in {result.shards:,} shards, {size(result.bytes)}",
         "made now": f"{result.made:,} in {duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
@@ -90,10 +102,10 @@ def generate(
         "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in result.quarantined.items()),
         "folder": result.folder,
         "contact sheet": result.contact_sheet or "",
-        "digest": result.digest or "not complete yet",
+        "digest": result.digest or ("other parts are not made yet" if result.part else "not complete yet"),
         "next": f"synthforge verify {relative(result.folder)}",
     }
-    _finish(result, "pool complete" if result.is_complete else "pool not complete", rows, as_json, quiet, failed=bool(result.quarantined))
+    _finish(result, title, rows, as_json, quiet, failed=bool(result.quarantined))
 
 
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")
@@ -183,21 +195,26 @@ def verify(
 def show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="A sample's key; leading zeros may be left out.", show_default=False)],
     folder: FolderArgument,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the image file there.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the image file there; with --remake the one made again.")] = None,
+    again: Annotated[bool, typer.Option("--remake", help="Make the image again from its record, and compare.")] = False,
+    recipe: Annotated[str | None, typer.Option(metavar="FILE", help="Where the model lies; by default the recipe of the last run.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Show one sample: its image, its record, and how to make it again."""
-    from synthforge.inspection import save_image
+    from synthforge.inspection import remake, save_image
     from synthforge.inspection import show as read
+    from synthforge.recipe_file import load_recipe
 
     shown = read(folder, key)
+    remade = remake(folder, key, load_recipe(recipe) if recipe else None, ConsoleReporter(quiet)) if again else None
     if save is not None:
-        save_image(shown, save)
+        save_image(shown.image if remade is None else remade.image, save)
     if as_json:
         print_json(
             {name: value for name, value in asdict(shown).items() if name != "image"}
             | {"image_bytes": len(shown.image), "saved": str(save) if save else None}
+            | {"remade": {name: value for name, value in asdict(remade).items() if name != "image"} if remade is not None else None}
         )
     elif not quiet:
         console = stdout()
@@ -209,6 +226,10 @@ def show(
             {name: json.dumps(value) if not isinstance(value, str) else value for name, value in record.items()}
             | {"saved": str(save or "")},
         )
+        if remade is not None:
+            draw_image(console, remade.image)
+            found = f"largest difference {remade.largest_difference} of 255 levels, {remade.within_tolerance:.1%} of pixels at most 2 off"
+            print_rows(console, "made again", {"compared": found, "changed": "; ".join(remade.changes)})
         console.print("\nmake it again:", style="bold")
         print(shown.remake)
 

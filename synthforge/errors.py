@@ -53,7 +53,11 @@ class WorkError(SynthforgeError):
 
 
 class ShardFailed(WorkError):
-    """One shard could not be made."""
+    """One shard could not be made; `is_final` if another try would fail in the same way."""
+
+    def __init__(self, message: str, is_final: bool = False) -> None:
+        self.is_final = is_final
+        super().__init__(message)
 
 
 class StorageFailed(WorkError):

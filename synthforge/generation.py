@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import platform
-import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
-from synthforge.errors import RequestError, ShardFailed, WorkError
+from synthforge.errors import RequestError, WorkError
+from synthforge.executors.array import Part
+from synthforge.executors.protocol import Executor, Failed, Finished
 from synthforge.images import contact_sheet, decode, encode
 from synthforge.plan import Plan
 from synthforge.progress import Counters, Reporter
 from synthforge.recipe import MAX_SAMPLES, Recipe
 from synthforge.shards.folder import DatasetFolder, differences, remove_dataset
 from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, Shard, canonical_json
+from synthforge.shards.sidefiles import write_side_files
 from synthforge.shards.writers import Heartbeat
-from synthforge.storage import Folder, writer_name
-
-if TYPE_CHECKING:
-    from synthforge.engine import Engine
+from synthforge.storage import Folder
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,9 @@ class GenerateResult:
     quarantined: dict[str, str]
     """Shard to reason."""
     per_class: dict[str, int]
-    """Samples asked for of each class."""
+    """Samples of each class: those that are there once the dataset is complete, those asked for until then."""
+    part: str | None
+    """The part of the dataset that this run was to make, as NUMBER/COUNT."""
     contact_sheet: str | None
 
 
@@ -68,6 +65,7 @@ def generate(
     extend: int | None = None,
     overwrite: bool = False,
     retry_quarantined: bool = False,
+    part: Part | None = None,
 ) -> GenerateResult:
     """Make the recipe's images and write them as sealed shards, going on where an earlier run stopped.
 
@@ -75,9 +73,12 @@ def generate(
         extend: append this many samples to a finished run, or go on with an interrupted extension of this size.
         overwrite: remove what is in the folder first; refused while another process writes there.
         retry_quarantined: try shards again that were given up.
+        part: make only these shards; other processes, anywhere and at any time, make the others.
     Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
     """
     reporter = reporter or Reporter()
+    if part is not None and (overwrite or extend is not None):
+        raise RequestError(f"--part {part}: parts don't go with --overwrite or --extend; start the run anew, or extend it, without parts")
     plan = Plan.of(recipe)
     folder = Folder(recipe.pool_path, recipe.output.single_writer)
     folder.require_writable()
@@ -89,45 +90,62 @@ def generate(
             raise RequestError(f"{folder.address}: {others[0].writer} is writing there; stop it before --overwrite")
         dataset = None if overwrite else _reopened(folder, plan)
         begins_segment = _begins_segment(dataset, plan, folder, extend)
+        adopted = 0
         if dataset is not None and not begins_segment:
             adopted = _adopt(dataset, plan, reporter)
             given_up = dataset.state().quarantined
-            if not dataset.state().missing and not (retry_quarantined and given_up):
+            if not _own(dataset.state().missing, part) and not (retry_quarantined and given_up):
                 reporter.note("nothing to do: " + (f"{len(given_up)} shard(s) are quarantined" if given_up else "every shard is sealed"))
-                return _finish(dataset, plan, Counters(), adopted, 0.0)
-        else:
-            adopted = 0
+                return _finish(dataset, plan, Counters(), adopted, 0.0, part)
 
-        from synthforge.engine import Engine, Sampler, load_generator
-
+        num_samples = (dataset.num_samples if dataset is not None else len(plan)) + (extend or 0 if begins_segment else 0)
+        dtype = (dataset.manifest.generator or {}).get("dtype") if dataset is not None else None
         reporter.note(f"loading {recipe.generator.model}")
-        generator = load_generator(recipe, plan)
-        # Nothing was changed so far; from here on the request is known to be possible.
-        if overwrite:
-            remove_dataset(folder)
-        identity = generator.identity()
-        dataset = DatasetFolder.create(folder, plan.manifest(identity))
-        if changes := differences(dataset.manifest.generator or {}, identity):
-            reporter.note(f"made with other library versions than the shards that are there: {'; '.join(changes)}; pixels may differ")
-        if begins_segment:
-            assert extend is not None
-            dataset.extend(extend, recipe.output.samples_per_shard)
-        if retry_quarantined:
-            for shard in dataset.state().quarantined:
-                dataset.release(shard)
-        if others:
-            reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
-        log = folder.within(LOG)
-        log.replace(RECIPE_LOG, canonical_json(recipe.model_dump(mode="json")))
-        engine = Engine(Sampler(generator, plan, recipe.execution.batch), dataset, recipe.execution.encoders)
-        started = time.perf_counter()
-        try:
-            adopted += _make_all(engine, heartbeat, reporter)
-        except RequestError as error:
-            raise WorkError(str(error)) from error  # too late for "nothing was started"
-        seconds = time.perf_counter() - started
-        _write_log(log, engine, seconds)
-        return _finish(dataset, plan, engine.sampler.counters, adopted, seconds)
+        with _executor(plan, num_samples, dtype, reporter) as executor:
+            identity = executor.open()
+            # Nothing was changed so far; from here on the request is known to be possible.
+            if overwrite:
+                remove_dataset(folder)
+            dataset = DatasetFolder.create(folder, plan.manifest(identity))
+            if changes := differences(dataset.manifest.generator or {}, identity):
+                reporter.note(f"the shards that are there were made otherwise: {'; '.join(changes)}; pixels may differ")
+            if begins_segment:
+                assert extend is not None
+                dataset.extend(extend, recipe.output.samples_per_shard)
+            if retry_quarantined:
+                for shard in _own(dataset.state().quarantined, part):
+                    dataset.release(shard)
+            if others:
+                reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
+            folder.within(LOG).replace(RECIPE_LOG, canonical_json(recipe.model_dump(mode="json")))
+            run = _Run(dataset, plan, part, heartbeat, reporter)
+            started = time.perf_counter()
+            try:
+                run.make_all(executor)
+            except RequestError as error:
+                raise WorkError(str(error)) from error  # too late for "nothing was started"
+            seconds = time.perf_counter() - started
+        return _finish(dataset, plan, run.counters, adopted + run.adopted, seconds, part)
+
+
+def _executor(plan: Plan, num_samples: int, dtype: str | None, reporter: Reporter) -> Executor[Shard, Counters]:
+    """One worker in this process, or several in processes of their own."""
+    from synthforge.executors.inline import InlineExecutor
+    from synthforge.executors.local import LocalExecutor
+    from synthforge.shardwork import ShardWork, default_workers
+
+    execution = plan.recipe.execution
+    work = ShardWork(plan.recipe, plan.digests, num_samples, dtype)
+    num_shards = -(-num_samples // plan.recipe.output.samples_per_shard)
+    workers = min(execution.workers or default_workers(execution.device), num_shards)
+    if workers == 1:
+        return InlineExecutor(work)
+    reporter.note(f"starting {workers} workers")
+    return LocalExecutor(work, workers, deadline_seconds=execution.deadline_seconds, note=reporter.note)
+
+
+def _own(shards: list[Shard], part: Part | None) -> list[Shard]:
+    return [shard for shard in shards if part is None or part.has(shard.index)]
 
 
 def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
@@ -184,111 +202,115 @@ def _adopt(dataset: DatasetFolder, plan: Plan, reporter: Reporter) -> int:
     return len(orphaned)
 
 
-def _make_all(engine: Engine, heartbeat: Heartbeat, reporter: Reporter) -> int:
-    """Make what is missing until nothing is; quarantine what fails too often; the number of shards adopted meanwhile."""
-    dataset, counters = engine.dataset, engine.sampler.counters
-    tries, failures, adopted = engine.plan.recipe.execution.tries, dict[int, int](), 0
-    state = dataset.state()
-    reporter.begin("generating", dataset.num_samples, sum(shard.num_samples for shard in state.sealed + state.quarantined))
-    started, made = time.perf_counter(), 0
+@dataclass
+class _Run:
+    """One run's share of the work: which shards, in what order, and what became of them."""
 
-    def on_images(num: int) -> None:
-        nonlocal made
-        made += num
-        reporter.advance(num)
-        heartbeat.tell(images=made, rate=made / max(time.perf_counter() - started, 1e-9))
+    dataset: DatasetFolder
+    plan: Plan
+    part: Part | None
+    heartbeat: Heartbeat
+    reporter: Reporter
+    counters: Counters = field(default_factory=Counters)
+    adopted: int = 0
+    _failed: list[Failed[Shard]] = field(default_factory=list)
+    """Shards that failed while none had succeeded yet."""
+    _num_failed_tries: int = 0
+    _has_success: bool = False
+    _made: int = 0
+    _started: float = field(default_factory=time.perf_counter)
 
-    before: list[Shard] = []
-    while unfinished := dataset.state().unfinished:
-        if unfinished == before:
-            if not heartbeat.others():
-                where = dataset.folder.where(unfinished[0].stem)
-                raise WorkError(f"{where}: something that is no file of ours is in its place; remove it and run again")
-            time.sleep(1)  # somebody else is at what is left
-        before = unfinished
+    def make_all(self, executor: Executor[Shard, Counters]) -> None:
+        """Make what is missing; quarantine what fails too often."""
+        state = self.dataset.state()
+        self._has_success = bool(state.sealed)
+        done = _own(state.sealed + state.quarantined, self.part)
+        total = sum(shard.num_samples for shard in _own([*self.dataset.shards()], self.part))
+        self.reporter.begin("generating", total, sum(shard.num_samples for shard in done))
+        outcomes = executor.run(
+            self._feed(),
+            tries=self.plan.recipe.execution.tries,
+            size=lambda shard: shard.num_samples,
+            on_progress=self._on_progress,
+            on_try_failed=self._on_try_failed,
+        )
+        for outcome in outcomes:
+            self.heartbeat.drop(outcome.unit.index)
+            if isinstance(outcome, Finished):
+                self.counters = self.counters + outcome.receipt
+                self._has_success = True
+            else:
+                self._failed.append(outcome)
+            if self._has_success:
+                self._quarantine_failed()
+        self.reporter.end()
+        if self._failed:
+            raise self._nothing_works(self._failed[-1].reason)
+        if left := _own(self.dataset.state().unfinished, self.part):
+            where = self.dataset.folder.where(left[0].stem)
+            raise WorkError(f"{where}: something that is no file of ours is in its place; remove it and run again")
+
+    def _quarantine_failed(self) -> None:
+        for failed in self._failed:
+            self.dataset.quarantine(failed.unit, failed.reason, failed.tries)
+        self._failed = []
+
+    def _on_progress(self, num: int) -> None:
+        self._made += num
+        self.reporter.advance(num)
+        self.heartbeat.tell(images=self._made, rate=self._made / max(time.perf_counter() - self._started, 1e-9))
+
+    def _on_try_failed(self, shard: Shard, reason: str, number: int) -> None:
+        tries = self.plan.recipe.execution.tries
+        self._num_failed_tries += 1
+        self.reporter.note(f"try {number} of {tries}: {reason if shard.stem in reason else f'{shard.stem}: {reason}'}")
+        if not self._has_success and self._num_failed_tries >= max(3, tries):
+            raise self._nothing_works(reason)
+
+    def _nothing_works(self, reason: str) -> WorkError:
+        """Not one shard could be made: that is the model or the machine, and quarantine would only hide it."""
+        return WorkError(f"no shard could be made, {self._num_failed_tries} tries failed; the last: {reason}")
+
+    def _feed(self) -> Iterator[Shard | None]:
+        """Shards that need making: first those that no live writer is at, then those whose writer takes too long; None for "wait".
+
+        Making a shard twice costs time, never correctness: the first tar wins.
+        """
+        postponed, began = [], time.monotonic()
+        unfinished = _own(self.dataset.state().unfinished, self.part)
+        for shard in unfinished:
+            if shard.index in self.heartbeat.claimed_by_others():
+                postponed.append(shard)
+            elif not self._is_there(shard):
+                self.heartbeat.claim(shard.index)
+                yield shard
+        usual = (time.monotonic() - began) / max(len(unfinished), 1)
+        for shard in postponed:
+            patience = time.monotonic() + 10 + 3 * usual
+            while not (is_there := self._is_there(shard)) and time.monotonic() < patience:
+                if shard.index not in self.heartbeat.claimed_by_others():
+                    break
+                yield None
+            if not is_there:
+                self.heartbeat.claim(shard.index)
+                yield shard
         # A tar without a seal now is of a writer that is just sealing it, or died: sealing it too does no harm.
-        adopted += _adopt(dataset, engine.plan, reporter)
-        for shard, outcome in engine.run(_claimed_last(unfinished, dataset, heartbeat, reporter), on_images):
-            heartbeat.drop(shard.index)
-            if isinstance(outcome, ShardFailed):
-                before = []  # it is tried again
-                failures[shard.index] = failures.get(shard.index, 0) + 1
-                reporter.note(f"try {failures[shard.index]} of {tries}: {outcome}")
-                has_success = counters.shards > 0 or bool(state.sealed)
-                if not has_success and sum(failures.values()) >= max(3, tries):
-                    # Not one shard could be made: that is the model or the machine, and quarantine would only hide it.
-                    raise WorkError(f"no shard could be made, {sum(failures.values())} tries failed; the last: {outcome}")
-                if failures[shard.index] >= tries:
-                    dataset.quarantine(shard, str(outcome), tries)
-    reporter.end()
-    return adopted
+        self.adopted += _adopt(self.dataset, self.plan, self.reporter)
+
+    def _is_there(self, shard: Shard) -> bool:
+        """Whether another process has made it meanwhile."""
+        found = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
+        if found:
+            self.reporter.advance(shard.num_samples)
+        return found
 
 
-def _claimed_last(shards: list[Shard], dataset: DatasetFolder, heartbeat: Heartbeat, reporter: Reporter) -> Iterator[Shard]:
-    """Shards that still need making: first those that no live writer is at, then those whose writer takes too long.
-
-    Making a shard twice costs time, never correctness: the first tar wins.
-    """
-    postponed, began = [], time.monotonic()
-    for number, shard in enumerate(shards):
-        if shard.index in heartbeat.claimed_by_others():
-            postponed.append(shard)
-        elif _is_still_missing(shard, dataset, reporter):
-            heartbeat.claim(shard.index)
-            yield shard
-        usual = (time.monotonic() - began) / (number + 1)
-    for shard in postponed:
-        patience = time.monotonic() + 10 + 3 * usual
-        while not _is_there(shard, dataset) and shard.index in heartbeat.claimed_by_others() and time.monotonic() < patience:
-            time.sleep(0.5)
-        if _is_still_missing(shard, dataset, reporter):
-            heartbeat.claim(shard.index)
-            yield shard
-
-
-def _is_there(shard: Shard, dataset: DatasetFolder) -> bool:
-    return dataset.folder.exists(shard.seal) or dataset.folder.exists(shard.tar)
-
-
-def _is_still_missing(shard: Shard, dataset: DatasetFolder, reporter: Reporter) -> bool:
-    if _is_there(shard, dataset):
-        reporter.advance(shard.num_samples)  # another process made it
-        return False
-    return True
-
-
-def _write_log(log: Folder, engine: Engine, seconds: float) -> None:
-    """Telemetry of one run: outside every digest."""
-    import diffusers
-    import torch
-
-    counters = engine.sampler.counters
-    device = engine.sampler.generator.device
-    log.replace(
-        f"run-{writer_name()}-{secrets.token_hex(4)}.json",
-        canonical_json(
-            {
-                "seconds": round(seconds, 3),
-                "device": torch.cuda.get_device_name(device)
-                if device.type == "cuda"
-                else f"{device.type}, {torch.get_num_threads()} threads",
-                "batch": engine.sampler.batch,
-                "counters": asdict(counters),
-                "versions": {
-                    "synthforge": version("synthforge"),
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                    "diffusers": diffusers.__version__,
-                    "numpy": np.__version__,
-                },
-            }
-        ),
-    )
-
-
-def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int, seconds: float) -> GenerateResult:
-    """Write complete.json and the contact sheet if the dataset is whole, and sum up."""
-    completion = dataset.complete()
+def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int, seconds: float, part: Part | None) -> GenerateResult:
+    """Write complete.json, what other loaders need and the contact sheet, if the dataset is whole, and sum up."""
+    completion = dataset.complete(plan.counts_without)
+    output = plan.recipe.output
+    if completion is not None:
+        write_side_files(dataset, completion, name=plan.recipe.name, licence=output.licence, tags=output.tags)
     state = dataset.state()
     samples = completion.samples if completion is not None else sum(seal.samples for seal in dataset.seals(state.sealed))
     return GenerateResult(
@@ -306,9 +328,10 @@ def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int
         rejected=counters.rejected,
         padding=counters.padding,
         halvings=counters.halvings,
-        quarantined=dict(completion.quarantined) if completion is not None else {},
-        per_class=plan.counts(dataset.num_samples),
-        contact_sheet=_sheet_of_dataset(dataset, plan.recipe) if samples else None,
+        quarantined={shard.stem: dataset.quarantine_reason(shard) for shard in state.quarantined},
+        per_class=completion.class_samples if completion is not None else plan.counts(dataset.num_samples),
+        part=str(part) if part is not None else None,
+        contact_sheet=_sheet_of_dataset(dataset, plan.recipe) if completion is not None and samples else None,
     )
 
 

@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synthforge.errors import PlaceError, RequestError
+from synthforge.generators.protocol import Request
+from synthforge.generators.remaking import remake_code
 from synthforge.images import contact_sheet, decode, encode
 from synthforge.plan import Plan, Sample
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
 from synthforge.shards import audit
 from synthforge.shards.audit import Audit
-from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.folder import DatasetFolder, differences
 from synthforge.shards.layout import LOG, RECIPE_LOG
 from synthforge.storage import Folder
 
 if TYPE_CHECKING:
-    from synthforge.engine import Sampler
+    from synthforge.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
     """What a recipe will make; with `measure`, at what rate, from a short warm-up with the loaded model."""
     reporter = reporter or Reporter()
     plan = Plan.of(recipe)
-    resolution, channels = recipe.generator.image_size(plan.model)
+    resolution, channels = recipe.generator.image_size(plan.files, recipe.sampling)
     rate = batch = rates = None
     image_bytes = _guessed_bytes(recipe, resolution, channels)
     if measure:
-        from synthforge.engine import Sampler, best_batch, load_generator
-        from synthforge.engine import measure as measure_batches
+        from synthforge.sampler import Sampler, best_batch, load_generator
+        from synthforge.sampler import measure as measure_batches
 
         reporter.note(f"loading {recipe.generator.model}")
         generator = load_generator(recipe, plan)
@@ -73,7 +75,7 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
         rates, batch = {item.batch: round(item.images_per_second, 2) for item in found}, best.batch
         rate, image_bytes = _measured(recipe, Sampler(generator, plan, batch))
     # Tar: a header of 512 bytes for each of four members, and each padded to 512.
-    texts = len(plan[0].prompt.encode()) + 450
+    texts = len(plan[0].prompt.encode()) + 1800
     per_sample = (
         4 * 512 + math.ceil(image_bytes / 512) * 512 + 512 + math.ceil(len(plan[0].prompt) / 512) * 512 + math.ceil(texts / 512) * 512
     )
@@ -120,7 +122,7 @@ def _measured(recipe: Recipe, sampler: Sampler) -> tuple[float, int]:
 def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Reporter | None = None) -> Path:
     """Make the first few samples of each class that the run will hold and draw them as one labelled sheet; nothing is rejected."""
     reporter = reporter or Reporter()
-    from synthforge.engine import Sampler, load_generator
+    from synthforge.sampler import Sampler, load_generator
 
     plan = Plan.of(recipe)
     reporter.note(f"loading {recipe.generator.model}")
@@ -194,7 +196,7 @@ def logged_recipe(dataset: DatasetFolder) -> Recipe:
 
 
 def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, reporter: Reporter) -> Remade:
-    from synthforge.engine import Sampler, load_generator
+    from synthforge.sampler import Sampler, load_generator
 
     plan = Plan.of(recipe)
     if plan.digest != dataset.manifest.plan_digest:
@@ -203,7 +205,7 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
         )
     if dataset.manifest.image_format != "png":
         reporter.note(f"{dataset.manifest.image_format} is lossy: differences include those of compression")
-    generator = load_generator(recipe, plan)
+    generator = load_generator(recipe, plan, dtype=(dataset.manifest.generator or {}).get("dtype"))
     rows = _random_rows(dataset, num, random.Random(seed))
     samples = [plan.sample(int(row["key"]), row["attempts"] - 1) for row in rows]
     reporter.begin("making again", len(samples))
@@ -271,35 +273,78 @@ def show(address: str, key: str) -> Shown:
     )
 
 
-def save_image(shown: Shown, path: Path) -> None:
-    """Write a sample's image file, bytes as they are in the shard; raises PlaceError."""
+def save_image(image: bytes, path: Path) -> None:
+    """Write an encoded image to a file; raises PlaceError."""
     try:
-        path.write_bytes(shown.image)
+        path.write_bytes(image)
     except OSError as error:
         raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --save") from error
 
 
 def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
-    generator = dataset.manifest.generator
-    if generator is None:
+    if dataset.manifest.generator is None:
         return "# a real image: nothing made it"
-    if generator.get("class") != "PixelPipeline" or "scheduler_config" not in generator:
-        return "# made elsewhere: the dataset does not say how"
+    places, reference = {}, None
     try:
         recipe = logged_recipe(dataset)
-        model, label = str(recipe.generator.files().folder), recipe.classes[record["class"]].label or record["class"]
+        files = recipe.generator.files()
+        places = {found.sha256: str(found.folder) for found in (files.model, *files.others.values())}
+        reference = recipe.sampling.real_guidance.reference if recipe.sampling.real_guidance is not None else None
     except RequestError:
-        model, label = generator["model"], record["class"]
-    scheduler = {key: value for key, value in generator["scheduler_config"].items() if value is not None}
-    return "\n".join(
-        [
-            "import diffusers, torch",
-            "from synthforge.generators.pixel.pipeline import PixelPipeline",
-            f"# weights: sha256 {generator['sha256']}",
-            f"pipeline = PixelPipeline.from_pretrained({model!r}).to(torch.{generator['dtype']})",
-            f"pipeline.scheduler = diffusers.{generator['scheduler']}.from_config({scheduler!r})",
-            f"noise = torch.Generator().manual_seed({record['seed']})",
-            f"arguments = dict(num_inference_steps={generator['steps']}, guidance_scale={record['guidance']})",
-            f"image = pipeline([{label!r}], **arguments, guided_by={generator['guided_by']!r}, generator=[noise]).images[0]",
-        ]
+        pass  # on another machine: what the record names has to be found there
+    return remake_code(record, places, reference)
+
+
+@dataclass(frozen=True)
+class RemadeSample:
+    """One sample that was made again from its record."""
+
+    image: bytes
+    """The encoded file."""
+    largest_difference: int
+    """From the stored one, of 255 levels."""
+    within_tolerance: float
+    """Share of pixels at most 2 levels off."""
+    changes: list[str]
+    """What is not as the record says: another scheduler configuration, precision, ..."""
+
+
+def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Reporter | None = None) -> RemadeSample:
+    """Make one sample again from nothing but its record and the model's files.
+
+    Args:
+        recipe: says where the model (and the real images) lie; None takes the one that the last run logged.
+    Raises: RequestError if the model is not the one of the record.
+    """
+    from synthforge.sampler import load_generator
+
+    dataset = DatasetFolder.open(address)
+    _, members = dataset.sample(key)
+    record = json.loads(members["json"])
+    recipe = recipe or logged_recipe(dataset)
+    plan = Plan.of(recipe)
+    made_by = record.get("generator") or {}
+    if made_by.get("sha256") != plan.files.model.sha256:
+        raise RequestError(
+            f"{dataset.folder.address}: {key} was made by other weights than those of {recipe.generator.model}; name the right recipe"
+        )
+    (reporter or Reporter()).note(f"loading {recipe.generator.model}")
+    generator = load_generator(recipe, plan, dtype=made_by.get("dtype"))
+    request = Request(
+        seed=record["seed"],
+        class_name=record["label"],
+        prompt=record["prompt"],
+        negative=record["negative"],
+        guidance=record["guidance"],
+        strength=record["strength"],
+        source=plan.source(record["source"]) if record["source"] is not None else None,
+    )
+    pixels, _ = generator.sample(generator.prepare([request]))
+    made = pixels[0].cpu().numpy()
+    difference = np.abs(decode(members["image"], made.shape[2]).astype(np.int16) - made.astype(np.int16))
+    return RemadeSample(
+        image=encode(made, dataset.manifest.image_format, recipe.output.quality, recipe.output.marking),
+        largest_difference=int(difference.max()),
+        within_tolerance=float(np.mean(difference <= 2)),
+        changes=differences(made_by, json.loads(json.dumps(generator.identity()))),
     )

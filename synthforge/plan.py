@@ -11,10 +11,11 @@ import bisect
 import functools
 import hashlib
 import heapq
+import itertools
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -23,11 +24,12 @@ import numpy as np
 import pyarrow as pa
 
 from synthforge.config import identity_of
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, RequestError
 from synthforge.generators.protocol import Request
-from synthforge.generators.weights import ModelFiles
+from synthforge.generators.weights import GeneratorFiles
 from synthforge.recipe import PromptsConfig, Recipe, captions_in, file_digest
 from synthforge.shards.layout import Manifest, Segment, Shard, digest_of, key_of
+from synthforge.shards.reading import Example, Sources
 
 PLAN_VERSION = 1
 """Goes into every plan digest; raised when the same recipe would unroll differently."""
@@ -47,30 +49,36 @@ class Sample:
     negative: str | None
     seed: int
     guidance: float
+    strength: float | None
+    source: Example | None
+    """The real image to start from."""
 
     @property
     def key(self) -> str:
         return key_of(self.index)
 
     @property
-    def level(self) -> float:
+    def level(self) -> tuple[float, float]:
         """Samples of one level can share a batch."""
-        return self.guidance
+        return self.guidance, self.strength or 0.0
 
     def request(self) -> Request:
         """What a generator needs to know of it."""
-        return Request(self.seed, self.label, self.prompt, self.negative, self.guidance)
+        return Request(self.seed, self.label, self.prompt, self.negative, self.guidance, self.strength, self.source)
 
     def record(self, rejected: Sequence[dict[str, Any]], generator: dict[str, Any]) -> dict[str, Any]:
         """KEY.json: what was asked for, and the attempts that were rejected before this one."""
         return {
             "class": self.class_name,
+            "label": self.label,
             "prompt": self.prompt,
             "negative": self.negative,
             "seed": self.seed,
             "guidance": self.guidance,
-            "strength": None,
-            "source": None,
+            "strength": self.strength,
+            "source": self.source.key if self.source is not None else None,
+            "source_sha256": self.source.sha256 if self.source is not None else None,
+            "attempt": self.attempt,
             "attempts": list(rejected),
             "generator": generator,
         }
@@ -79,12 +87,18 @@ class Sample:
 class Plan:
     """A recipe unrolled. `len(plan)` is what the recipe asks for; indices beyond it are defined too, for extensions."""
 
-    def __init__(self, recipe: Recipe, model: ModelFiles) -> None:
+    def __init__(self, recipe: Recipe, files: GeneratorFiles, sources: Sources | None) -> None:
         self.recipe = recipe
-        self.model = model
-        self.identity = identity_of(recipe, lambda path, value: model.sha256 if path == ("generator", "model") else file_digest(value))
-        if model.revision is not None:
-            self.identity["generator"]["revision"] = model.revision
+        self.files = files
+        self._sources = sources
+        self.digests = files.digests()
+        """SHA-256 of everything that the recipe names by place, for other processes that unroll the same recipe."""
+        guided = recipe.sampling.real_guidance
+        if guided is not None and sources is not None:
+            self.digests[guided.reference] = sources.sha256
+        self.identity = identity_of(recipe, lambda path, value: self.digests.get(value) or file_digest(value))
+        if files.model.revision is not None:
+            self.identity["generator"]["revision"] = files.model.revision
         for number, name in enumerate(recipe.classes):
             self.identity["classes"].setdefault(name, {})["index"] = number
         self.digest = digest_of({"plan_version": PLAN_VERSION, **self.identity})
@@ -95,9 +109,26 @@ class Plan:
         self.labels = [str(name if spec.label is None else spec.label) for name, spec in recipe.classes.items()]
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Plan:
-        """Unroll a recipe; its model's files are found and digested, but no weights are loaded; raises ModelError."""
-        return cls(recipe, recipe.generator.files())
+    def of(cls, recipe: Recipe, known: Mapping[str, str] | None = None) -> Plan:
+        """Unroll a recipe; what it names is found, checked and digested, but no weights are loaded.
+
+        Args:
+            known: `digests` of the same plan in another process, so that nothing is read and digested again.
+        Raises: ModelError, DatasetError or RequestError, if the model or the real images are not what the recipe needs.
+        """
+        files = recipe.generator.files(known)
+        guided, sources = recipe.sampling.real_guidance, None
+        if guided is not None:
+            sources = Sources.read(guided.reference, (known or {}).get(guided.reference))
+            if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
+                has = ", ".join(list(sources.by_class)[:12])
+                raise RequestError(
+                    f"sampling.real_guidance.reference: {guided.reference} has no images of class {without[0]!r}"
+                    f"{f' (nor of {len(without) - 1} more)' if len(without) > 1 else ''}; it has {has}"
+                )
+        plan = cls(recipe, files, sources)
+        recipe.generator.check(files, recipe.sampling, plan.labels)
+        return plan
 
     def __len__(self) -> int:
         return self.recipe.num_samples
@@ -116,6 +147,11 @@ class Plan:
         texts, sampling = self._texts[class_index], self.recipe.sampling
         levels = sampling.guidance
         level = levels[0] if len(levels) == 1 else levels[_draw(sampling.seed, index, attempt, "guidance") % len(levels)]
+        strength = source = None
+        if sampling.real_guidance is not None and self._sources is not None:
+            strengths, images = sampling.real_guidance.strength, self._sources.by_class[self.classes[class_index]]
+            strength = strengths[_draw(sampling.seed, index, attempt, "strength") % len(strengths)]
+            source = images[_draw(sampling.seed, index, attempt, "source") % len(images)]
         return Sample(
             index=index,
             attempt=attempt,
@@ -126,11 +162,34 @@ class Plan:
             negative=texts.negative,
             seed=_draw(sampling.seed, index, attempt, "noise") >> 1,
             guidance=level,
+            strength=strength,
+            source=source,
         )
+
+    def source(self, key: str) -> Example:
+        """The real image that a record names; raises DatasetError."""
+        if self._sources is None:
+            raise RequestError("this recipe starts from no real images; name the one that made the dataset")
+        return self._sources.find(key)
+
+    def texts(self, num_samples: int, most: int = 20_000) -> list[tuple[str, str | None]] | None:
+        """The distinct prompts with their negative ones among the first `num_samples`; None if there may be more than `most`."""
+        if sum(texts.num_distinct for texts in self._texts) <= min(most, num_samples):
+            return sorted({(text, texts.negative) for texts in self._texts for text in texts.distinct()}, key=repr)
+        if num_samples > most:
+            return None
+        return sorted({(sample.prompt, sample.negative) for sample in map(self.sample, range(num_samples))}, key=repr)
 
     def counts(self, num_samples: int) -> dict[str, int]:
         """Samples of each class among the first `num_samples`."""
         return dict(zip(self.classes, self._order.counts(num_samples), strict=True))
+
+    def counts_without(self, num_samples: int, gone: Iterator[int]) -> dict[str, int]:
+        """The same, without the samples of some indices."""
+        counts = self.counts(num_samples)
+        for index in gone:
+            counts[self.classes[self._order.at(index)[0]]] -= 1
+        return counts
 
     def first_of_each(self, per_class: int) -> dict[str, list[Sample]]:
         """The first samples of every class in plan order, for previews."""
@@ -157,10 +216,11 @@ class Plan:
         keys, wanted = table.column("key").to_pylist(), {key_of(index): index for index in shard.samples}
         if not keys or keys != sorted(set(keys)) or not set(keys) <= wanted.keys():
             raise DatasetError(f"{shard.tar}: its keys are not those of this plan; remove it and run again")
-        columns = ("class_index", "prompt", "seed", "guidance", "attempts")
+        columns = ("class_index", "prompt", "seed", "guidance", "strength", "source", "attempts")
         for key, *row in zip(keys, *(table.column(name).to_pylist() for name in columns), strict=True):
             sample = self.sample(wanted[key], row[-1] - 1)
-            if [sample.class_index, sample.prompt, sample.seed, sample.guidance, row[-1]] != row:
+            source = sample.source.key if sample.source is not None else None
+            if [sample.class_index, sample.prompt, sample.seed, sample.guidance, sample.strength, source, row[-1]] != row:
                 raise DatasetError(f"{shard.tar}: sample {key} is not what this plan makes; remove it and run again")
 
 
@@ -303,6 +363,19 @@ class _Texts:
             self._templates.append(("{caption}", ["caption"], [_captions(prompts.captions)]))
             weights.append(1.0)
         self._order = Apportionment(weights) if weights else None
+
+    @property
+    def num_distinct(self) -> int:
+        """At most so many texts there are."""
+        return sum(math.prod(map(len, values)) for _, _, values in self._templates) or 1
+
+    def distinct(self) -> Iterator[str]:
+        """Every text."""
+        if not self._templates:
+            yield self._class_name
+        for template, names, values in self._templates:
+            for chosen in itertools.product(*values):
+                yield template.format_map({"class": self._class_name, **dict(zip(names, chosen, strict=True))})
 
     def at(self, ordinal: int) -> str:
         if self._order is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, fields, replace
 
 
 class Reporter:
@@ -37,3 +38,18 @@ class Counters:
     """Times that the batch was halved after running out of memory."""
     shards: int = 0
     """Shards committed."""
+
+    def copy(self) -> Counters:
+        """As they are now."""
+        return replace(self, rejected=dict(self.rejected))
+
+    def __add__(self, other: Counters) -> Counters:
+        rejected = Counter(self.rejected)
+        rejected.update(other.rejected)
+        numbers = {item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self) if item.name != "rejected"}
+        return Counters(rejected=dict(rejected), **numbers)
+
+    def __sub__(self, other: Counters) -> Counters:
+        rejected = {reason: num - other.rejected.get(reason, 0) for reason, num in self.rejected.items()}
+        numbers = {item.name: getattr(self, item.name) - getattr(other, item.name) for item in fields(self) if item.name != "rejected"}
+        return Counters(rejected={reason: num for reason, num in rejected.items() if num}, **numbers)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from synthforge.config import Config, execution, identity, location, walk
-from synthforge.generators.config import GeneratorConfig, SamplingConfig
+from synthforge.generators.config import KINDS, GeneratorConfig, SamplingConfig
+from synthforge.generators.protocol import Capabilities
 from synthforge.images import ImageFormat
 from synthforge.storage import resolve
 
@@ -110,21 +111,29 @@ class OutputConfig(Config):
     """Mark each image as made by a trained algorithm (IPTC DigitalSourceType in XMP)."""
     single_writer: bool = execution(False)
     """A promise that only one process writes, which stores without create-only writing need."""
+    licence: str | None = execution(None, max_length=100)
+    """Licence of the images as the dataset card names it, for example cc-by-4.0."""
+    tags: list[str] = execution(list, max_length=100)
+    """More tags for the dataset card."""
 
 
 class ExecutionConfig(Config):
     """How the work is done; nothing here changes what is made, but for `threads`, on which bytes depend."""
 
     device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """`auto` takes a GPU if there is one."""
+    """`auto` takes a GPU if there is one, and with several workers one each."""
     batch: int | None = execution(None, ge=1, le=65_536)
-    """Images per batch; nothing means what the generator prefers. Other batches change pixels by rounding only."""
+    """Images per batch; nothing means what the generator prefers, or on CUDA what is measured. It changes pixels by rounding only."""
     threads: int | None = identity(None, ge=1, le=1024)
     """CPU threads of the model; nothing means torch's own choice. Bytes are equal for equal threads."""
     encoders: int | None = execution(None, ge=1, le=256)
     """Threads that encode images; nothing means one per CPU core, at most eight."""
     tries: int = execution(3, ge=1, le=100)
     """How often a shard that fails is tried before it is quarantined."""
+    workers: int | None = execution(None, ge=1, le=1024)
+    """Processes on this machine; nothing means one per GPU, or one without GPU."""
+    deadline_seconds: float = execution(600.0, gt=0)
+    """A worker process that reports no batch for so long is taken for hung, ended and replaced."""
 
 
 class Recipe(Config):
@@ -244,6 +253,7 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             takes = f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text"
             where = (*(here if spec.negative is not None else ("prompts",)), "negative")
             yield where, f"{takes}: a negative prompt would do nothing; remove it"
+    yield from _capability_problems(recipe)
     for name in recipe.prompts.values:
         if name not in used:
             yield ("prompts", "values", name), f"no template uses {{{name}}}"
@@ -258,6 +268,34 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             ("output", "samples_per_shard"),
             f"{recipe.num_samples:,} samples would make over {MAX_SHARDS:,} shards; raise it to {at_least:,} or more",
         )
+
+
+def _capability_problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What the recipe asks for and its kind of generator can't do, and which can."""
+    kind, capabilities, sampling = recipe.generator.kind, type(recipe.generator).capabilities, recipe.sampling
+    if not capabilities.guidance:
+        if sampling.guidance != [1.0]:
+            yield ("sampling", "guidance"), f"generator {kind!r} takes neither text nor label, so there is nothing to guide; leave it out"
+        if len(recipe.classes) > 1:
+            able = _kinds_with(lambda other: other.guidance)
+            yield ("classes",), f"generator {kind!r} can't tell classes apart; give one class, or use generator {able}"
+    guided = sampling.real_guidance
+    if guided is None:
+        return
+    if not capabilities.image:
+        able = _kinds_with(lambda other: other.image)
+        yield ("sampling", "real_guidance"), f"generator {kind!r} can't start from an image; remove it, or use generator {able}"
+    for level in guided.strength:
+        if int(sampling.steps * level) < 1:
+            least = 1 / sampling.steps
+            yield (
+                ("sampling", "real_guidance", "strength"),
+                f"{level:g} of {sampling.steps} steps is no step at all; use at least {least:.2g}, or more steps",
+            )
+
+
+def _kinds_with(can: Callable[[Capabilities], bool]) -> str:
+    return " or ".join(repr(kind) for kind, config in KINDS.items() if can(config.capabilities))
 
 
 def _caption_problems(path: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ruamel.yaml.error import YAMLError
 
 from synthforge.config import Config, walk
 from synthforge.errors import RecipeError
+from synthforge.generators.config import KINDS
 from synthforge.recipe import Recipe, cross_checks
 from synthforge.storage import resolve
 
@@ -123,7 +124,7 @@ class _Source:
                 return Recipe.model_validate_json(json.dumps(filled), strict=True)
             except ValidationError as error:
                 for item in error.errors():
-                    path = [str(step) for step in item["loc"] if not _is_pydantic_tag(step)]
+                    path = list(_without_tags(item["loc"]))
                     _remove(kept, path[:-1] if item["type"] == "missing" else path)
         return None
 
@@ -137,29 +138,41 @@ class _Source:
                 continue
             given_here = any(path[: len(steps)] == steps for steps in self.overridden)
             absolute = resolve(value, None if given_here else base)
-            if path == ("generator", "model") and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
+            if path[0] == "generator" and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
                 continue  # a hub id, or a mistake that loading the model will name
-            node = tree
+            node: Any = tree
             for step in path[:-1]:
-                node = node[step]
+                node = node[int(step)] if isinstance(node, list) else node[step]
             node[path[-1]] = absolute if not value.startswith("builtin:") else value
         return Recipe.model_validate_json(json.dumps(tree), strict=True)
 
     def _in_words(self, error: dict[str, Any]) -> str:
-        path = tuple(str(step) for step in error["loc"] if not _is_pydantic_tag(step))
+        path = _without_tags(error["loc"])
         kind, given = error["type"], error.get("input")
         message = str(error["msg"]).removeprefix("Value error, ")
         if kind == "extra_forbidden":
-            close = difflib.get_close_matches(path[-1], _field_names(self.config, path[:-1]), n=1, cutoff=0.6)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(_field_names(self.config, path[:-1]))}"
+            names = _field_names(self._config_at(path), path[:-1] if self._config_at(path) is self.config else path[1:-1])
+            close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.6)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
             return self._at(path, f"unknown field{hint}")
         if kind == "missing":
             return self._at(path, "is missing")
+        if kind == "union_tag_not_found":
+            return self._at((*path, "kind"), f"is missing; one of {', '.join(KINDS)}")
+        if kind == "union_tag_invalid":
+            close = difflib.get_close_matches(str(error["ctx"]["tag"]), KINDS, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(KINDS)}"
+            return self._at((*path, "kind"), f"is {error['ctx']['tag']!r}; {hint}")
         if kind == "literal_error":
             message = f"is {given!r}, but must be {error['ctx']['expected']}"
         elif not isinstance(given, (dict, list)) and kind != "value_error":
             message = f"is {given!r}: {message[0].lower()}{message[1:]}"
         return self._at(path, message)
+
+    def _config_at(self, path: tuple[str, ...]) -> type[Config]:
+        """The Config to look names up from: that of the generator's kind inside `generator`, else the whole."""
+        kind = _get(_get(self.tree, "generator"), "kind") if path[:1] == ("generator",) and self.config is Recipe else None
+        return KINDS.get(str(kind), self.config)
 
     def _at(self, path: tuple[str, ...], text: str) -> str:
         for steps, override in self.overridden.items():
@@ -185,6 +198,14 @@ def _config_in(annotation: Any) -> type[Config] | None:
         if found := _config_in(argument):
             return found
     return None
+
+
+def _without_tags(steps: Sequence[object]) -> tuple[str, ...]:
+    """A dotted path as it stands in the YAML."""
+    kept = [step for step in steps if not _is_pydantic_tag(step)]
+    if kept[:1] == ["generator"] and len(kept) > 1 and kept[1] in KINDS:
+        del kept[1]
+    return tuple(str(step) for step in kept)
 
 
 def _is_pydantic_tag(step: object) -> bool:

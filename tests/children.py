@@ -29,8 +29,8 @@ def run(recipe: str, sets: list[str], options: dict[str, object] | None = None, 
         original = synthforge.generators.pixel.generator.PixelGenerator.sample
 
         def spoiled(self: object, batch: object) -> object:
-            pixels, broken = original(self, batch)  # type: ignore[arg-type]
-            return pixels // 2 + spoil, broken
+            pixels, codes = original(self, batch)  # type: ignore[arg-type]
+            return pixels // 2 + spoil, codes
 
         synthforge.generators.pixel.generator.PixelGenerator.sample = spoiled  # type: ignore[assignment, method-assign]
     try:

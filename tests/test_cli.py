@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from synthforge.images import decode
+from synthforge.shards.layout import SCHEMA
 from tests.conftest import DIGITS, ROOT, Ran, files_of, small
 
 Cli = Callable[..., Ran]
@@ -191,7 +192,7 @@ def test_a_first_run_notes_nothing_strange(cli: Cli, tmp_path: Path) -> None:
 def test_a_folder_of_a_newer_schema(cli: Cli, tmp_path: Path) -> None:
     cli("generate", DIGITS, *options(tmp_path), "-q")
     manifest = tmp_path / "pool" / "dataset.json"
-    manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    manifest.write_text(manifest.read_text().replace(f'"schema_version": {SCHEMA}', f'"schema_version": {SCHEMA + 1}'))
     for command in (["verify", tmp_path / "pool"], ["status", tmp_path / "pool"], ["generate", DIGITS, *options(tmp_path)]):
         mistake(cli(*command), "written by a newer synthforge")
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from synthforge.engine import Engine, Sampler, best_batch, measure
+from synthforge.engine import Engine
 from synthforge.errors import ShardFailed, WorkError
 from synthforge.generators.protocol import Request
 from synthforge.images import decode
 from synthforge.plan import Plan
 from synthforge.recipe_file import load_recipe
+from synthforge.sampler import Sampler, best_batch, measure
 from synthforge.shards.folder import DatasetFolder
 from synthforge.storage import Folder
 from tests.conftest import DIGITS, small
@@ -29,6 +30,7 @@ class Noise:
 
     blank: set[int] = field(default_factory=set)
     broken: set[int] = field(default_factory=set)
+    flagged: set[int] = field(default_factory=set)
     memory: int = 10**9
     """Images that fit at once."""
     batches: list[tuple[int, float]] = field(default_factory=list)
@@ -39,7 +41,13 @@ class Noise:
     def identity(self) -> dict[str, Any]:
         return {"class": "Noise", "model": "noise", "sha256": "0" * 64}
 
-    def check_labels(self, labels: Sequence[str]) -> None:
+    def acceleration(self) -> dict[str, Any]:
+        return {}
+
+    def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
+        pass
+
+    def compile(self, batch: Any) -> None:
         pass
 
     def prepare(self, requests: Sequence[Request]) -> _Seeds:
@@ -54,7 +62,9 @@ class Noise:
         for row, seed in enumerate(batch.seeds):
             if seed in self.blank:
                 images[row] = 7
-        return images.to(torch.uint8), torch.tensor([seed in self.broken for seed in batch.seeds])
+        return images.to(torch.uint8), torch.tensor(
+            [1 if seed in self.broken else 2 if seed in self.flagged else 0 for seed in batch.seeds]
+        ).to(torch.uint8)
 
 
 @dataclass
@@ -107,7 +117,7 @@ def test_batches_have_one_shape_and_one_level_aligned_to_the_shard(tmp_path: Pat
     engine, plan = setup(tmp_path, generator, total=40, per_shard=20)
     run(engine)
     assert {num for num, _ in generator.batches} == {8}
-    levels = [[plan[index].level for index in range(start, start + 20)] for start in (0, 20)]
+    levels = [[plan[index].guidance for index in range(start, start + 20)] for start in (0, 20)]
     expected = [-(-shard.count(level) // 8) for shard in levels for level in sorted(set(shard))]
     assert len(generator.batches) == sum(expected)
     assert engine.counters.padding == 8 * sum(expected) - 40
@@ -147,7 +157,7 @@ def test_a_shard_without_a_single_good_image_fails_and_others_go_on(tmp_path: Pa
     outcomes = run(engine)
     assert [isinstance(outcome, ShardFailed) for outcome in outcomes].count(True) == 1
     failure = next(outcome for outcome in outcomes if isinstance(outcome, ShardFailed))
-    assert "every image came out not finite in 3 attempts" in str(failure)
+    assert "every one of 10 images came out not finite, in 3 attempt(s)" in str(failure)
     assert len(engine.dataset.state().sealed) == 3
 
 

@@ -333,11 +333,11 @@ def test_when_no_shard_can_be_made_nothing_is_quarantined(tmp_path: Path, monkey
 
 
 def test_a_run_that_only_has_tars_to_seal_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synthforge import engine
+    from synthforge import shardwork
 
     make(tmp_path)
     (tmp_path / "pool" / "train-000001.json").unlink()
-    monkeypatch.setattr(engine, "load_generator", None)
+    monkeypatch.setattr(shardwork, "load_generator", None)
     assert generate(load_recipe(DIGITS, small(tmp_path))).adopted == 1
 
 

@@ -174,7 +174,12 @@ def test_a_model_is_named_by_content_not_by_place(tmp_path: Path) -> None:
 def test_every_field_of_a_recipe_has_a_declared_role() -> None:
     undeclared = [".".join(path) for path, role, _ in walk(load_recipe(DIGITS)) if role is None]
     # Empty mappings and lists of Configs have no leaves, and a section that is not given is None.
-    assert set(undeclared) <= {"sampling.scheduler", "prompts.templates", *(f"classes.{digit}.templates" for digit in range(10))}
+    assert set(undeclared) <= {
+        "sampling.scheduler",
+        "sampling.real_guidance",
+        "prompts.templates",
+        *(f"classes.{digit}.templates" for digit in range(10)),
+    }
 
 
 @pytest.mark.parametrize("attempt", [1, 2])

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import ast
-import functools
-import importlib.util
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from synthforge.config import Config, execution, identity, location
-from synthforge.errors import ModelError
+from synthforge.generators.pipelines.config import DitConfig, TextToImageConfig, UnconditionalConfig
 from synthforge.generators.protocol import Capabilities
+from synthforge.generators.schedulers import SchedulerConfig
 from synthforge.training.config import AugmentConfig, LoopConfig
 
 if TYPE_CHECKING:
     from synthforge.generators.protocol import Generator
-    from synthforge.generators.weights import ModelFiles
+    from synthforge.generators.weights import GeneratorFiles
 
 
-class SchedulerConfig(Config):
-    """A diffusers scheduler by its class name."""
+class RealGuidanceConfig(Config):
+    """Start from real images, noised to a given strength, instead of from noise (He et al. 2022, arXiv 2210.07574)."""
 
-    name: str = identity()
-    """For example EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler."""
-    arguments: dict[str, str | int | float | bool] = identity(dict)
-    """Overrides of the configuration that was saved with the model."""
+    reference: str = location()
+    """Real images by class: dataset folder, WebDataset tars or folder of images by class. Only its fit part is used."""
+    strength: list[float] = identity(lambda: [0.6], min_length=1, max_length=64)
+    """Levels of noise; each sample draws one. 1 keeps nothing of the real image, 0 all."""
 
-    @field_validator("name")
+    @field_validator("strength")
     @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in scheduler_names():
-            import difflib
-
-            close = difflib.get_close_matches(name, scheduler_names(), n=1, cutoff=0.5)
-            raise ValueError(f"diffusers has no scheduler {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-        return name
+    def _levels_in_range(cls, levels: list[float]) -> list[float]:
+        if any(not 0 < level <= 1 for level in levels):
+            raise ValueError("strength levels lie above 0 and at most at 1")
+        if len(set(levels)) != len(levels):
+            raise ValueError("a strength level stands twice; levels are drawn with equal chances")
+        return levels
 
 
 class SamplingConfig(Config):
@@ -53,7 +50,9 @@ class SamplingConfig(Config):
     scheduler: SchedulerConfig | None = None
     """Nothing means the scheduler that was saved with the model."""
     attempts: int = identity(3, ge=1, le=10)
-    """How often a sample that comes out blank or not finite is tried before it is left out."""
+    """How often a sample that comes out blank, not finite or flagged is tried before it is left out."""
+    real_guidance: RealGuidanceConfig | None = None
+    """Nothing starts every image from noise."""
 
     @field_validator("guidance")
     @classmethod
@@ -84,31 +83,40 @@ class PixelConfig(Config):
     compile: bool = execution(True)
     """Compile the network on CUDA; nothing is compiled on a CPU."""
 
-    def build(self, sampling: SamplingConfig, device: str) -> Generator:
+    def files(self, known: Mapping[str, str] | None = None) -> GeneratorFiles:
+        """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
+        from synthforge.generators.weights import GeneratorFiles, find_model
+
+        return GeneratorFiles(find_model(self.model, self.revision, known=known), {})
+
+    def check(self, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
+        """Raise RequestError or ModelError if this model can't do what the recipe asks; reads configurations only."""
+        from synthforge.generators.pixel.checks import check
+
+        check(self, files.model, sampling, labels)
+
+    def image_size(self, files: GeneratorFiles, sampling: SamplingConfig) -> tuple[int, int]:  # noqa: ARG002 - the model decides
+        """Resolution and channels of the images, read from the model's configuration without loading weights."""
+        from synthforge.generators.pixel.checks import image_size
+
+        return image_size(files.model)
+
+    def build(self, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> Generator:
         """Load the model onto a device (`auto`, `cpu`, `cuda`, `cuda:1`, ...); raises ModelError."""
         from synthforge.generators.pixel.generator import PixelGenerator
 
-        return PixelGenerator.load(self, sampling, device)
-
-    def files(self) -> ModelFiles:
-        """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
-        from synthforge.generators.weights import find_model
-
-        return find_model(self.model, self.revision)
-
-    def image_size(self, files: ModelFiles) -> tuple[int, int]:
-        """Resolution and channels of the images, read from the model's configuration without loading weights."""
-        from synthforge.generators.weights import read_config
-
-        config = read_config(files, "denoiser")
-        resolution, channels = config.get("resolution"), config.get("channels")
-        if not isinstance(resolution, int) or not 1 <= resolution <= 4096 or channels not in {1, 3}:
-            raise ModelError(f"generator.model: {files.name} does not say a possible resolution and channels; fit it again")
-        return resolution, channels
+        return PixelGenerator.load(self, files.model, sampling, device)
 
 
-GeneratorConfig = PixelConfig
-"""The union of all kinds; one so far."""
+GeneratorConfig = Annotated[PixelConfig | TextToImageConfig | DitConfig | UnconditionalConfig, Field(discriminator="kind")]
+"""The union of all kinds."""
+KINDS: dict[str, type[PixelConfig | TextToImageConfig | DitConfig | UnconditionalConfig]] = {
+    "pixel": PixelConfig,
+    "text-to-image": TextToImageConfig,
+    "dit": DitConfig,
+    "unconditional": UnconditionalConfig,
+}
+"""The same by name."""
 
 
 class PixelFitConfig(Config):
@@ -150,13 +158,3 @@ class PixelFitConfig(Config):
     """How long and how fast."""
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     """Geometric augmentation, non-leaky."""
-
-
-@functools.cache
-def scheduler_names() -> list[str]:
-    """Names of the schedulers that the installed diffusers has, read from its files without importing it."""
-    spec = importlib.util.find_spec("diffusers")
-    assert spec is not None and spec.submodule_search_locations is not None
-    source = (Path(spec.submodule_search_locations[0]) / "schedulers" / "__init__.py").read_text()
-    names = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return sorted(name for name in names if name.endswith("Scheduler"))

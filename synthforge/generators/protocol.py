@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from synthforge.shards.reading import Example
+
+
+REASONS = ("not finite", "flagged by the safety checker")
+"""Why a generator rejects an image; a code of k means reason k - 1, a code of 0 none."""
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -22,10 +28,15 @@ class Capabilities:
     image: bool
     """Can start from an image (real guidance)."""
 
+    @property
+    def guidance(self) -> bool:
+        """Whether there is anything that guidance could strengthen."""
+        return self.text or self.class_label
+
     def in_words(self) -> str:
         """For messages."""
         names = {"text": self.text, "a class label": self.class_label, "an image": self.image}
-        return " and ".join(name for name, can in names.items() if can)
+        return " and ".join(name for name, can in names.items() if can) or "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,10 @@ class Request:
     negative: str | None
     guidance: float
     """The same for all requests of a batch."""
+    strength: float | None = None
+    """The same for all requests of a batch; None starts from noise."""
+    source: Example | None = None
+    """The real image to start from."""
 
 
 class Prepared(Protocol):
@@ -58,7 +73,7 @@ class Generator(Protocol):
 
     @property
     def default_batch(self) -> int:
-        """Images per batch if the recipe names none; the same on every run, since bytes depend on it."""
+        """Images per batch where none is named or measured; the same on every run, since bytes depend on it."""
 
     @property
     def device(self) -> torch.device: ...
@@ -66,11 +81,17 @@ class Generator(Protocol):
     def identity(self) -> dict[str, Any]:
         """Class, model, weights' sha256 and everything else that every record and the manifest should name."""
 
-    def check_labels(self, labels: Sequence[str]) -> None:
-        """Raise RequestError naming every class that the model does not know."""
+    def acceleration(self) -> dict[str, Any]:
+        """What is done for speed and does not change what is asked for; goes into the log."""
+
+    def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
+        """Be told every prompt and negative prompt that will come, so that what reads texts can be unloaded afterwards."""
+
+    def compile(self, batch: Any) -> None:
+        """Called once before sampling with a prepared batch of the shape that all later ones have: compile, tune, warm up."""
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """Make a batch ready on the CPU; may run in another thread while the device works on the batch before."""
 
     def sample(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make the images: uint8 (N, height, width, channels) and, bool (N,), which came out not finite; both on the device."""
+        """Make the images: uint8 (N, height, width, channels) and, uint8 (N,), the code of each (see REASONS); on the device."""

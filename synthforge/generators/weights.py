@@ -1,22 +1,34 @@
-"""Which files are a model: found on disk or fetched from the hub, safetensors only, and named by their digest."""
+"""Which files are a model: found on disk or fetched from the hub, safetensors only, and named by their digest.
+
+Three kinds of thing can be named by a path or a hub id: a whole diffusers pipeline, one component of it (a VAE), and a single file of
+weights (LoRA, textual inversion). Of a pipeline only the files that would be loaded count: its components, in the variant asked for.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 from synthforge.errors import ModelError
 from synthforge.shards.tars import sha256_of
 from synthforge.storage import BUILTIN, resolve
 
+Kind = Literal["pipeline", "component", "weights"]
+
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _PARTS = (".safetensors", ".json", ".txt", ".model")
 """What a diffusers folder is made of: weights, configurations, tokenizer files."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LORA_FILE = "pytorch_lora_weights.safetensors"
+"""How diffusers and its trainers name a LoRA."""
+_WEIGHTS = re.compile(
+    r"(?P<stem>[^.]+?)(-\d{5}-of-\d{5})?(\.(?P<variant>[\w-]+?))?(-\d{5}-of-\d{5})?\.safetensors(\.index(\.(?P<of_index>[\w-]+))?\.json)?"
+)
 
 
 @dataclass(frozen=True)
@@ -26,27 +38,67 @@ class ModelFiles:
     name: str
     """As the recipe names it."""
     folder: Path
+    """The folder, or the one file of weights."""
     revision: str | None
     """The hub's commit, or None for a local folder."""
     sha256: str
     """Over the names and contents of the files that make the model."""
+    variant: str | None = None
+
+    @property
+    def public_name(self) -> str:
+        """The name without this machine's paths: as the recipe has it for the hub and built-in models, else the last part."""
+        return self.name if self.revision or self.name.startswith(BUILTIN) else self.folder.name
 
 
-def find_model(name: str, revision: str | None = None) -> ModelFiles:
-    """Find a model by path, `builtin:` name or hub id (tokens come from the environment); raises ModelError."""
+@dataclass(frozen=True)
+class GeneratorFiles:
+    """Everything on disk that a generator is loaded from."""
+
+    model: ModelFiles
+    others: Mapping[str, ModelFiles]
+    """LoRAs, textual inversions and a VAE, by their name in the recipe."""
+
+    def digests(self) -> dict[str, str]:
+        """Name in the recipe to SHA-256."""
+        return {files.name: files.sha256 for files in (self.model, *self.others.values())}
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no path here can be a repository of the hub."""
+    return not name.startswith((BUILTIN, "/", ".", "~")) and _HUB_ID.fullmatch(name) is not None
+
+
+def find_model(
+    name: str,
+    revision: str | None = None,
+    *,
+    kind: Kind = "pipeline",
+    variant: str | None = None,
+    file: str | None = None,
+    where: str = "generator.model",
+    known: Mapping[str, str] | None = None,
+) -> ModelFiles:
+    """Find a model by path, `builtin:` name or hub id (tokens come from the environment); raises ModelError.
+
+    Args:
+        file: of single weights: which file of the folder or repository.
+        where: the recipe's field, for messages.
+        known: SHA-256 by name, where another process has computed it.
+    """
     if len(name) > 4000:
-        raise ModelError("generator.model: is longer than any path; name a folder or a hub id")
-    folder = Path(resolve(name))
+        raise ModelError(f"{where}: is longer than any path; name a folder or a hub id")
+    place = Path(resolve(name))
     commit = None
-    if not folder.exists() and not name.startswith((BUILTIN, "/", ".", "~")) and _HUB_ID.fullmatch(name):
-        folder, commit = _fetch(name, revision)
-    if not folder.is_dir():
-        raise ModelError(f"generator.model: no model at {name}; make one with `synthforge fit`, or use builtin:digits/generator")
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ModelError(f"generator.model: {name} has no model_index.json, so it is not a diffusers pipeline; check the path")
-    _refuse_pickles(name, folder, _read_json(index))
-    return ModelFiles(name, folder, commit, _digest(folder))
+    if not place.exists() and is_hub_id(name):
+        place, commit = _fetch(name, revision, kind, variant, file, where)
+    if kind == "weights":
+        place = _single_file(name, place, file, where)
+        parts = [place]
+    else:
+        parts = _parts_of(name, place, kind, variant, where)
+    sha256 = (known or {}).get(name) or _digest(place, parts, where)
+    return ModelFiles(name, place, commit, sha256, variant)
 
 
 def read_index(files: ModelFiles) -> dict[str, Any]:
@@ -54,9 +106,22 @@ def read_index(files: ModelFiles) -> dict[str, Any]:
     return _read_json(files.folder / "model_index.json")
 
 
-def read_config(files: ModelFiles, component: str) -> dict[str, Any]:
+def read_config(files: ModelFiles, component: str, file: str = "config.json") -> dict[str, Any]:
     """The configuration of a component; raises ModelError."""
-    return _read_json(files.folder / component / "config.json")
+    return _read_json(files.folder / component / file)
+
+
+def components_in(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Name to library and class of every component that an index says is there; raises ModelError for a strange one."""
+    found = {}
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list):
+            continue
+        if len(value) != 2 or not all(part is None or isinstance(part, str) for part in value):
+            raise ModelError(f"generator.model: model_index.json has a component {name!r} that is none; fetch the model again")
+        if value[0] is not None and value[1] is not None:
+            found[name] = (value[0], value[1])
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -66,43 +131,112 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"generator.model: {path} can't be read ({error}); fit or fetch the model again") from error
 
 
-def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def _single_file(name: str, place: Path, file: str | None, where: str) -> Path:
+    if place.is_dir():
+        found = [place / file] if file else sorted(place.glob("*.safetensors"))
+        if len(found) > 1:
+            raise ModelError(f"{where}: {name} holds {len(found)} files of weights; say which with `file:`, such as {found[0].name}")
+        if not found and (pickles := [path.name for path in place.iterdir() if path.suffix in _PICKLES]):
+            found = [place / pickles[0]]
+        place = found[0] if found else place / _LORA_FILE
+    if place.suffix in _PICKLES:
+        raise ModelError(f"{where}: {place.name} is a pickle, which can run any code when loaded; only safetensors are read: convert it")
+    if not place.is_file():
+        raise ModelError(f"{where}: no weights at {name}; name a .safetensors file, a folder that holds one, or a hub id")
+    return place
+
+
+def _parts_of(name: str, folder: Path, kind: Kind, variant: str | None, where: str) -> list[Path]:
+    if not folder.is_dir():
+        hint = "make one with `synthforge fit`, or use builtin:digits/generator" if where == "generator.model" else "check the path"
+        raise ModelError(f"{where}: no model at {name}; {hint}")
+    if kind == "component":
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{where}: {name} has no config.json, so it is no component of a pipeline; name the folder that holds it")
+        _refuse_pickles(name, [folder], where)
+        return [folder / file for file in _loaded(sorted(path.name for path in folder.iterdir()), variant)]
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ModelError(f"{where}: {name} has no model_index.json, so it is not a diffusers pipeline; check the path")
+    directories = [folder / component for component in components_in(_read_json(index)) if (folder / component).is_dir()]
+    _refuse_pickles(name, directories, where)
+    parts = [directory / file for directory in directories for file in _loaded([path.name for path in directory.iterdir()], variant)]
+    return [index, *sorted(parts)]
+
+
+def _loaded(files: Iterable[str], variant: str | None) -> list[str]:
+    """The files of one component that are loaded: weights in the variant, or plain ones where it has none; and what is no weights."""
+    by_variant: dict[str | None, list[str]] = {}
+    others = []
+    for file in files:
+        if match := _WEIGHTS.fullmatch(file):
+            by_variant.setdefault(match["of_index"] or match["variant"], []).append(file)
+        elif PurePosixPath(file).suffix in _PARTS:
+            others.append(file)
+    return others + by_variant.get(variant, by_variant.get(None, []))
+
+
+def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, file: str | None, where: str) -> tuple[Path, str | None]:
+    """Fetch just the files that are loaded, or find them in the hub's cache if the hub can't be reached."""
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    def wanted() -> list[str]:
+        files = HfApi().list_repo_files(name, revision=revision)
+        if kind == "weights":
+            return [file or (_LORA_FILE if _LORA_FILE in files else next((f for f in files if f.endswith(".safetensors")), _LORA_FILE))]
+        if kind == "component":
+            return _loaded([entry for entry in files if "/" not in entry], variant)
+        index = _read_json(Path(hf_hub_download(name, "model_index.json", revision=revision)))
+        return ["model_index.json", *_in_components(files, components_in(index), variant)]
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{suffix}" for suffix in _PARTS]))
+        try:
+            patterns, only_local = wanted(), False
+        except (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError, OSError) as error:
+            if isinstance(error, HfHubHTTPError):
+                raise
+            patterns, only_local = None, True
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=only_local))
     except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"generator.model: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached"
-        ) from error
+        raise ModelError(f"{where}: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"generator.model: {name} is no folder here, and the hub does not give it ({reason})") from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{where}: {name} is no folder here, and the hub does not give it ({reason})") from error
     return folder, folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
 
 
-def _refuse_pickles(name: str, folder: Path, index: dict[str, Any]) -> None:
-    for component, value in index.items():
-        directory = folder / component
-        if not isinstance(value, list) or not value or value[0] is None or not directory.is_dir():
-            continue
+def _in_components(files: list[str], components: Iterable[str], variant: str | None) -> list[str]:
+    found = []
+    for component in components:
+        inside = [file.removeprefix(f"{component}/") for file in files if file.startswith(f"{component}/")]
+        found += [f"{component}/{file}" for file in _loaded([file for file in inside if "/" not in file], variant)]
+    return found
+
+
+def _refuse_pickles(name: str, directories: Iterable[Path], where: str) -> None:
+    for directory in directories:
         pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
         if pickles and not any(directory.glob("*.safetensors")):
             raise ModelError(
-                f"generator.model: {name} keeps {component} as a pickle ({pickles[0]}), which can run any code when loaded; "
+                f"{where}: {name} keeps {directory.name} as a pickle ({pickles[0]}), which can run any code when loaded; "
                 "only safetensors are read: save it again with save_pretrained(..., safe_serialization=True)"
             )
 
 
-def _digest(folder: Path) -> str:
+def _digest(place: Path, parts: list[Path], where: str) -> str:
     """Over relative names and contents; a README or a training log beside the model does not count."""
+    if parts == [place]:
+        return _guarded(lambda: sha256_of(place), place, where)
     total = hashlib.sha256()
-    parts = [folder / "model_index.json", *sorted(path for path in folder.glob("*/*") if path.suffix in _PARTS)]
     for path in parts:
-        try:
-            content = sha256_of(path)
-        except OSError as error:
-            raise ModelError(f"generator.model: {path} can't be read ({error.strerror}); fit or fetch the model again") from error
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+        content = _guarded(lambda path=path: sha256_of(path), path, where)  # type: ignore[misc]
+        total.update(f"{path.relative_to(place).as_posix()}\0{content}\n".encode())
     return total.hexdigest()
+
+
+def _guarded(read: Callable[[], str], path: Path, where: str) -> str:
+    try:
+        return read()
+    except OSError as error:
+        raise ModelError(f"{where}: {path} can't be read ({error.strerror}); fit or fetch the model again") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from synthforge.shards.layout import (
     key_of,
     parse,
 )
-from synthforge.shards.tars import MEMBERS, index_tar, sha256_of, table_bytes
+from synthforge.shards.tars import FAILURES_SCHEMA, MEMBERS, index_tar, sha256_of, table_bytes
 from synthforge.storage import Folder, resolve
 
 Check = Callable[[Shard, pa.Table], None]
@@ -215,13 +216,19 @@ class DatasetFolder:
         self.folder.remove(shard.quarantine)
         self.folder.remove(COMPLETE)
 
-    def complete(self) -> Completion | None:
-        """Write complete.json if every shard is sealed or quarantined; what is written is a pure function of the folder."""
+    def complete(self, count: Callable[[int, Iterator[int]], dict[str, int]] | None = None) -> Completion | None:
+        """Write complete.json if every shard is sealed or quarantined; what is written is a pure function of the folder.
+
+        Args:
+            count: the samples of each class among the first so many without some; None counts no classes.
+        """
         segments = self.segments()  # read once: an extension at this moment must not be counted without its shards
         state = self.state(segments)
         if state.unfinished:
             return None
         seals = dict(zip((shard.index for shard in state.sealed), self.seals(state.sealed), strict=True))
+        missing = (int(key) for seal in seals.values() for key in seal.missing)
+        gone = itertools.chain(missing, *(shard.samples for shard in state.quarantined))
         completion = Completion(
             plan_digest=self.manifest.plan_digest,
             digest=_digest_of_seals(list(seals.values())),
@@ -231,6 +238,7 @@ class DatasetFolder:
             bytes=sum(seal.bytes for seal in seals.values()),
             shard_samples=[seals[shard.index].samples if shard.index in seals else 0 for segment in segments for shard in segment.shards()],
             quarantined={shard.stem: self.quarantine_reason(shard) for shard in state.quarantined},
+            class_samples=count(segments[-1].end_sample, gone) if count is not None else {},
         )
         present = self._read_completion()
         if present is not None and present != completion and present.segments <= completion.segments:
@@ -268,6 +276,15 @@ class DatasetFolder:
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"{where}: is not a table ({str(error).splitlines()[0]}); remove the shard's files and run again") from error
 
+    def failures(self, shard: Shard) -> pa.Table:
+        """The samples that were left out of a sealed shard (schema `tars.FAILURES_SCHEMA`), with the reasons."""
+        missing = self.seal(shard).missing
+        try:
+            table = pq.read_table(io.BytesIO(self.folder.read(shard.failures))) if missing else FAILURES_SCHEMA.empty_table()
+        except (FileNotFoundError, pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{self.folder.where(shard.failures)}: gone or damaged, so why samples are missing is not known") from error
+        return table.filter(pc.is_in(table["key"], pa.array(missing, pa.string())))
+
     def shard_of(self, key: str) -> Shard:
         """The shard that holds a key; raises RequestError for a key that this dataset never has."""
         if re.fullmatch(r"\d{1,18}", key):
@@ -286,7 +303,9 @@ class DatasetFolder:
             raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
         rows = table.filter(pc.equal(table["key"], key)).to_pylist()
         if not rows:
-            raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt and left out")
+            reasons = self.failures(shard).filter(pc.field("key") == key).column("reasons").to_pylist()
+            why = f" ({', '.join(reasons[0])})" if reasons else ""
+            raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt{why} and left out")
         (row,) = rows
         try:
             members = {name: self.folder.read_range(shard.tar, row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from synthforge.errors import DatasetError
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "dataset.json"
 COMPLETE = "complete.json"
 LOG = "_log"
@@ -84,6 +84,11 @@ class Shard(_Document):
     @property
     def seal(self) -> str:
         return f"{self.stem}.json"
+
+    @property
+    def failures(self) -> str:
+        """Table of the samples that were left out; only where there are some."""
+        return f"{self.stem}.failures.parquet"
 
     @property
     def quarantine(self) -> str:
@@ -162,6 +167,8 @@ class Completion(_Document):
     """Samples in each shard in order; a quarantined shard has 0."""
     quarantined: dict[str, str]
     """Stem to reason. Not empty: the dataset is complete with holes."""
+    class_samples: dict[str, int] = {}
+    """Class to the number of its samples that are there; empty where nobody said how to tell."""
 
 
 def key_of(index: int) -> str:

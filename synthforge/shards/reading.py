@@ -8,14 +8,18 @@ Not covered: remote tars of others (download them), tars inside tars.
 
 from __future__ import annotations
 
+import functools
 import glob
+import hashlib
 import json
 import lzma
+import os
 import re
 import tarfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,14 +40,27 @@ VALIDATION_SHARE = 0.2
 MAX_TARS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Example:
     """One labelled image, still encoded."""
 
     name: str
     """Where it stands, for messages."""
+    key: str
+    """Where it stands inside its set; the same on every machine."""
     class_name: str
-    data: bytes
+    content: bytes | Path
+    """The file's bytes, or where they are read when they are needed."""
+
+    @property
+    def data(self) -> bytes:
+        """The image file; raises DatasetError if it can't be read."""
+        return self.content if isinstance(self.content, bytes) else _bytes_of(self.content)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the image file."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,57 @@ class Labelled:
         return np.ascontiguousarray(np.stack(images)), np.array([number[example.class_name] for example in self.examples], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The real images of a reference's fit part that generation may start from."""
+
+    by_class: dict[str, list[Example]]
+    sha256: str
+    """Over class, key and content of all of them."""
+
+    @classmethod
+    def read(cls, address: str, known_sha256: str | None = None) -> Sources:
+        """Find them, and make sure that each can be decoded; raises DatasetError naming those that can't.
+
+        Args:
+            known_sha256: where another process has read them all; then nothing but names is read here.
+        """
+        labelled = read_labelled(address)["fit"]
+        by_class: dict[str, list[Example]] = defaultdict(list)
+        for example in labelled.examples:
+            by_class[example.class_name].append(example)
+        return cls(dict(by_class), known_sha256 or _digest_of(labelled.examples))
+
+    def find(self, key: str) -> Example:
+        """The image that a record names as its source; raises DatasetError."""
+        for examples in self.by_class.values():
+            for example in examples:
+                if example.key == key:
+                    return example
+        raise DatasetError(f"{key}: is not among the real images any more, so what was started from it can't be made again")
+
+
+def _digest_of(examples: list[Example]) -> str:
+    """SHA-256 of what is there; every image is decoded, since one that can't be would otherwise stop the work hours later."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decode") as pool:
+        problems = [problem for problem in pool.map(_problem_with, examples) if problem]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DatasetError(f"{problems[0]}{more}; remove or replace it")
+    total = hashlib.sha256()
+    for example in examples:
+        total.update(f"{example.class_name}\0{example.key}\0{example.sha256}\n".encode())
+    return total.hexdigest()
+
+
+def _problem_with(example: Example) -> str | None:
+    try:
+        decode(example.data)
+    except DatasetError as error:
+        return str(error) if example.name in str(error) else f"{example.name}: {error}"
+    return None
+
+
 def read_labelled(address: str) -> dict[Part, Labelled]:
     """Both parts of a set of labelled real images; raises DatasetError."""
     place = resolve(address)
@@ -104,7 +172,8 @@ def _from_dataset_folder(place: str) -> dict[Part, Labelled]:
             with dataset.folder.fetched(shard.tar) as path, path.open("rb") as tar:
                 for row in rows:
                     tar.seek(row["image_offset"])
-                    examples.append((int(row["key"]), Example(f"{where}:{row['key']}", row["class"], tar.read(row["image_size"]))))
+                    data = tar.read(row["image_size"])
+                    examples.append((int(row["key"]), Example(f"{where}:{row['key']}", row["key"], row["class"], data)))
         except FileNotFoundError as error:
             raise DatasetError(f"{where}: gone; look with `synthforge verify {dataset.folder.address}`") from error
     parts = dataset.manifest.parts
@@ -174,7 +243,7 @@ def _as_example(path: Path, key: str, parts: dict[str, bytes]) -> Iterator[Examp
             raise ValueError(label)
     except (KeyError, ValueError, TypeError) as error:
         raise DatasetError(f"{name}: has no label; a .cls, or a .json with `class` or `label`, is needed") from error
-    yield Example(name, str(label), image)
+    yield Example(name, f"{path.name}:{key.lstrip('/')}", str(label), image)
 
 
 def _from_image_folder(place: Path) -> dict[Part, Labelled]:
@@ -197,7 +266,7 @@ def _images_by_class(place: Path) -> list[Example]:
     examples = []
     for directory in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = sorted(path for path in directory.rglob("*") if path.suffix.lower().lstrip(".") in READABLE and path.is_file())
-        examples += [Example(str(path), directory.name, _bytes_of(path)) for path in files]
+        examples += [Example(str(path), path.relative_to(place).as_posix(), directory.name, path) for path in files]
     return examples
 
 

@@ -41,6 +41,31 @@ TABLE_SCHEMA = pa.schema(
 )
 
 
+FAILURES_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("class_index", pa.int32(), nullable=False),
+        pa.field("prompt", pa.string()),
+        pa.field("seeds", pa.list_(pa.uint64()), nullable=False),
+        pa.field("reasons", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A sample that was rejected in every attempt and left out."""
+
+    key: str
+    class_name: str
+    class_index: int
+    prompt: str
+    seeds: list[int]
+    reasons: list[str]
+    """One for each attempt."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
     """One sample as it stands in a tar."""
@@ -133,6 +158,13 @@ def _add_row(columns: dict[str, list[Any]], members: list[tarfile.TarInfo], hand
         columns["image_sha256"].append(hashlib.sha256(image).hexdigest())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{where}: label or record of {keys[0]!r} is damaged ({error}); {_REMEDY}") from error
+
+
+def failures_table(failures: Iterable[Failure]) -> pa.Table:
+    """One row for each sample that was left out."""
+    rows = [(one.key, one.class_name, one.class_index, one.prompt, one.seeds, one.reasons) for one in failures]
+    columns = list(zip(*rows, strict=True)) or [()] * len(FAILURES_SCHEMA)
+    return pa.table(dict(zip(FAILURES_SCHEMA.names, map(list, columns), strict=True)), schema=FAILURES_SCHEMA)
 
 
 def table_bytes(table: pa.Table) -> bytes:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from synthforge.config import identity_of
 from synthforge.errors import DatasetError, PlaceError
 from synthforge.generators.config import PixelFitConfig
-from synthforge.generators.pixel.generator import pick_device
+from synthforge.generators.devices import pick_device
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.images import decode

@@ -1,0 +1,70 @@
+"""Run work in this process: the executor for one device, and the simplest one to debug. A crash here is the caller's crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from synthforge.errors import SynthforgeError
+from synthforge.executors.protocol import Finished, Outcome, Place, Stream, U, Work
+from synthforge.executors.queue import InFlight, Queue, Task
+
+R = TypeVar("R")
+
+
+class InlineExecutor(Generic[U, R]):
+    """One worker, which is this process."""
+
+    def __init__(self, work: Work[U, R]) -> None:
+        self._work = work
+        self._stream: Stream[U, R] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            with suppress(SynthforgeError):  # the error that is on its way says more
+                self.close()
+
+    def open(self) -> Any:
+        self._stream = self._work.open(Place(0, 1))
+        return self._stream.describe()
+
+    def run(
+        self,
+        feed: Iterator[U | None],
+        *,
+        tries: int,
+        size: Callable[[U], int],  # noqa: ARG002 - nothing dies here, so nothing is taken back
+        on_progress: Callable[[int], None],
+        on_try_failed: Callable[[U, str, int], None],
+    ) -> Iterator[Outcome[U, R]]:
+        assert self._stream is not None, "open() comes first"
+        queue = Queue(feed, tries, on_try_failed)
+        while not queue.is_over:
+            queue.wait()
+            in_flight: InFlight[U, Task[U]] = InFlight()
+            with closing(self._stream.run(_units(queue, in_flight), on_progress)) as results:
+                for unit, result in results:
+                    task = in_flight.settle(unit)
+                    if not isinstance(result, SynthforgeError):
+                        yield Finished(unit, result, task.failures + 1)
+                    elif failed := queue.fail(task, str(result), getattr(result, "is_final", False)):
+                        yield failed
+            in_flight.check_end()
+
+    def close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+
+def _units(queue: Queue[U], in_flight: InFlight[U, Task[U]]) -> Iterator[U]:
+    while task := queue.take(alone=True):
+        yield in_flight.add(task.unit, task)
+    in_flight.has_ended = True

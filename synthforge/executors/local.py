@@ -1,0 +1,215 @@
+"""Run work in local processes, one per device: units on demand, a worker that dies or hangs is replaced, nothing outlives its caller.
+
+One loop without threads: it waits for all pipes at once and answers what asks. A worker gets a unit when it asks for one; if there is
+none while it has others in flight, it is told to finish those, and only a worker with nothing in flight is left waiting for an answer.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from synthforge.errors import SynthforgeError, WorkError
+from synthforge.executors.messages import Advanced, Died, Made, Message, Missed, Opened, Raised
+from synthforge.executors.process import EXIT_SECONDS, Allowance, WorkerProcess, interrupts_blocked
+from synthforge.executors.protocol import Finished, Outcome, Place, U, Work
+from synthforge.executors.queue import Queue
+
+TICK_SECONDS = 0.25
+"""How often the loop looks at feed and deadlines when no worker says anything."""
+DEATHS_IN_A_ROW = 3
+"""So many deaths without a unit in flight, while no worker is open, and the run stops; a place that has had them is left empty."""
+CLOSE_SECONDS = 60.0
+"""A worker that is told to stop gets so long to close its stream before it is killed."""
+
+R = TypeVar("R")
+
+
+class LocalExecutor(Generic[U, R]):
+    """Workers in processes of their own, started afresh (spawned), so that they share no state of a device or of threads.
+
+    Args:
+        workers: number of processes.
+        deadline_seconds: a worker with units that reports nothing for so long is taken for hung; three times that before its first report.
+        opening_seconds: the same while it opens its work.
+        note: told of deaths, in a line each.
+    """
+
+    def __init__(
+        self,
+        work: Work[U, R],
+        workers: int,
+        *,
+        deadline_seconds: float = 600.0,
+        opening_seconds: float = 1800.0,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._work = work
+        self._num_workers = workers
+        self._allowance = Allowance(deadline_seconds, opening_seconds)
+        self._note = note
+        self._pickled_work = b""
+        self._workers: list[WorkerProcess[U]] = []
+        self._deaths: dict[Place, int] = {}
+        """Deaths in a row without a unit in flight."""
+        self._listened = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._end()  # the error that is on its way says more
+
+    def open(self) -> Any:
+        self._pickled_work = pickle.dumps(self._work)
+        self._listened = time.monotonic()
+        try:
+            for number in range(self._num_workers):
+                self._start(Place(number, self._num_workers))
+            while True:
+                for worker, message in self._messages():
+                    if isinstance(message, Opened):
+                        return message.facts
+                    if isinstance(message, Died):
+                        self._replace(worker, message.reason)
+        except BaseException:
+            self._end()
+            raise
+
+    def run(
+        self,
+        feed: Iterator[U | None],
+        *,
+        tries: int,
+        size: Callable[[U], int],
+        on_progress: Callable[[int], None],
+        on_try_failed: Callable[[U, str, int], None],
+    ) -> Iterator[Outcome[U, R]]:
+        assert self._workers, "open() comes first, and after an error nothing"
+        queue = Queue(feed, tries, on_try_failed)
+        try:
+            while True:
+                self._answer_all(queue)
+                if queue.is_over and not any(worker.tasks for worker in self._workers):
+                    return
+                for worker, message in self._messages():
+                    yield from self._act(worker, message, queue, size, on_progress)
+        except BaseException:  # also when the caller stops taking outcomes
+            self._end()
+            raise
+
+    def close(self) -> None:
+        for error in self._end():
+            raise error
+
+    def _start(self, place: Place) -> None:
+        with interrupts_blocked():  # a process that is started is in the list
+            self._workers.append(WorkerProcess(self._pickled_work, place, self._allowance))
+
+    def _answer_all(self, queue: Queue[U]) -> None:
+        for worker in self._workers:
+            if not worker.is_waiting:
+                continue
+            is_alone = not worker.tasks
+            has_suspect = any(task.is_suspect for task in worker.tasks.values())
+            task = None if has_suspect else queue.take(is_alone)
+            if task is not None:
+                if worker.give(task):
+                    self._deaths.pop(worker.place, None)
+                else:
+                    queue.put_back(task)
+            elif not is_alone:
+                worker.drain()
+
+    def _messages(self) -> Iterator[tuple[WorkerProcess[U], Message]]:
+        """At most one message of each worker; waits a tick for the first. A SynthforgeError of a worker is raised."""
+        wait([handle for worker in self._workers for handle in (worker.pipe, worker.process.sentinel)], TICK_SECONDS)
+        now = time.monotonic()
+        # While this process was busy elsewhere, or suspended, it did not listen; that is not the workers' silence.
+        seconds, self._listened = min(now - self._listened, 4 * TICK_SECONDS), now
+        for worker in list(self._workers):
+            message = worker.receive() or worker.listen_in_vain(seconds)
+            if isinstance(message, Raised):
+                raise message.error()
+            if message is not None:
+                yield worker, message
+
+    def _act(
+        self, worker: WorkerProcess[U], message: Message, queue: Queue[U], size: Callable[[U], int], on_progress: Callable[[int], None]
+    ) -> Iterator[Outcome[U, R]]:
+        match message:
+            case Advanced(num):
+                worker.reported += num
+                on_progress(num)
+            case Made(number, receipt):
+                task = worker.settle(number)
+                worker.reported -= size(task.unit)
+                yield Finished(task.unit, receipt, task.failures + 1)
+            case Missed(number, reason, is_final):
+                if failed := queue.fail(worker.settle(number), reason, is_final):
+                    yield failed
+            case Died(reason):
+                self._replace(worker, reason)
+                if worker.reported:
+                    on_progress(-worker.reported)
+                if worker.tasks and (failed := queue.blame(list(worker.tasks.values()), f"its worker died: {reason}")):
+                    yield failed
+
+    def _replace(self, worker: WorkerProcess[U], reason: str) -> None:
+        """Put a new process in the place of a dead or hung one, unless processes die there without doing anything."""
+        self._workers.remove(worker)
+        worker.end(0.0)
+        worker.release()
+        self._note(f"{worker.name} died: {reason}")
+        if not worker.tasks:
+            self._deaths[worker.place] = self._deaths.get(worker.place, 0) + 1
+            if any(other.is_open for other in self._workers):
+                if self._deaths[worker.place] >= DEATHS_IN_A_ROW:
+                    del self._deaths[worker.place]
+                    self._note(f"{worker.name} died {DEATHS_IN_A_ROW} times before it did anything; going on without it")
+                    return
+            elif sum(self._deaths.values()) >= DEATHS_IN_A_ROW:
+                last = f"{DEATHS_IN_A_ROW} died in a row, the last {reason}"
+                raise WorkError(f"no worker could begin: {last}; see what they printed, or try fewer workers")
+        self._start(worker.place)
+
+    def _end(self) -> list[SynthforgeError]:
+        """End every worker; those with nothing in flight close their streams first. What that raised is returned."""
+        workers, self._workers = self._workers, []
+        errors: list[SynthforgeError] = []
+        try:
+            idle = [worker for worker in workers if worker.is_open and not worker.tasks]
+            for worker in workers:
+                if worker in idle:
+                    worker.stop()
+                else:
+                    worker.process.terminate()
+            limit = time.monotonic() + CLOSE_SECONDS
+            for worker in idle:
+                if not worker.end(limit - time.monotonic()):
+                    self._note(f"{worker.name} did not close within {CLOSE_SECONDS:g} s and was killed")
+                errors += self._last_words(worker)
+        finally:
+            limit = time.monotonic() + EXIT_SECONDS
+            for worker in workers:
+                worker.end(limit - time.monotonic())
+                worker.release()
+        return errors
+
+    def _last_words(self, worker: WorkerProcess[U]) -> Iterator[SynthforgeError]:
+        """What an ended worker raised while it closed; a death then costs no unit, so it is only told."""
+        while (message := worker.receive()) is not None:
+            match message:
+                case Raised():
+                    yield message.error()
+                case Died(reason):
+                    if worker.process.exitcode:
+                        self._note(f"{worker.name} died while it closed: {reason}")
+                    return

@@ -1,0 +1,131 @@
+"""What makes a pipeline fast and leaves its images what they are, but for rounding: formats, compilation, decoding in parts.
+
+Regional compilation: the blocks that a network repeats are compiled once, not the whole of it, which takes seconds in place of minutes
+and gives nearly the same speed. Lossy shortcuts are not here; they are fields of the recipe (see loading).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+DENOISERS = ("unet", "transformer", "prior", "transformer_2", "unet_2")
+_DECODE_ROUNDS = 3
+
+
+def denoisers(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """The networks that are called once a step."""
+    found = {name: getattr(pipeline, name, None) for name in DENOISERS}
+    return {name: module for name, module in found.items() if isinstance(module, torch.nn.Module)}
+
+
+class Decoder:
+    """The pipeline's VAE decoder, decoding in parts and noting which images are not finite before anything clamps them."""
+
+    def __init__(self, vae: Any) -> None:
+        self._decode = vae.decode
+        self.batch: int | None = None
+        """Images at once; None means all."""
+        self._finite: list[torch.Tensor] = []
+        self._last_latents: torch.Tensor | None = None
+        self.keeps_latents = False
+        vae.decode = self
+
+    def __call__(self, latents_NCHW: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.keeps_latents:
+            self._last_latents = latents_NCHW.clone()
+        if self.batch is None or len(latents_NCHW) <= self.batch:
+            decoded = self._decode(latents_NCHW, *args, **kwargs)
+            sample = decoded[0] if isinstance(decoded, tuple) else decoded.sample
+        else:
+            decoded, sample = self._in_parts(latents_NCHW, self.batch, *args, **kwargs)
+        self._finite.append(torch.isfinite(sample).flatten(1).all(dim=1))
+        return decoded
+
+    def _in_parts(self, latents_NCHW: torch.Tensor, size: int, *args: Any, **kwargs: Any) -> tuple[Any, torch.Tensor]:
+        parts = [self._decode(part, *args, **kwargs) for part in latents_NCHW.split(size)]
+        if isinstance(parts[0], tuple):
+            sample = torch.cat([part[0] for part in parts])
+            return (sample,), sample
+        sample = torch.cat([part.sample for part in parts])
+        return type(parts[0])(sample=sample), sample
+
+    def taken_finite(self) -> torch.Tensor | None:
+        """Which images of the last batch were finite, bool (N,); None if nothing was decoded."""
+        found, self._finite = self._finite, []
+        return found[-1] if found else None
+
+    def compile(self) -> None:
+        """Compile the decoding."""
+        self._decode = torch.compile(self._decode, fullgraph=False, dynamic=False)
+
+    def tune(self, run: Callable[[], object]) -> dict[int, float]:
+        """Choose the batch that decodes fastest, from timing; `run` makes one batch. Seconds of decoding one batch by part size."""
+        self.keeps_latents = True
+        run()
+        self.keeps_latents = False
+        latents, self._last_latents = self._last_latents, None
+        if latents is None:
+            return {}
+        found: dict[int, float] = {}
+        size = len(latents)
+        sizes = [size, *(part for part in (16, 8, 4, 2, 1) if part < size)]
+        with torch.no_grad():
+            for self.batch in sizes:
+                times = []
+                for _ in range(_DECODE_ROUNDS):
+                    _synchronise(latents.device)
+                    started = time.perf_counter()
+                    self(latents, return_dict=False)
+                    _synchronise(latents.device)
+                    times.append(time.perf_counter() - started)
+                found[self.batch] = min(times[1:])
+        self._finite.clear()
+        # Whole batches unless parts are clearly faster.
+        best = min(found, key=lambda part: found[part])
+        self.batch = best if found[best] < 0.97 * found[size] else None
+        return {part: round(seconds, 4) for part, seconds in found.items()}
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def use_fast_formats(pipeline: Any) -> None:
+    """Channels-last for convolutions on CUDA."""
+    for module in (*denoisers(pipeline).values(), getattr(pipeline, "vae", None)):
+        if isinstance(module, torch.nn.Module):
+            module.to(memory_format=torch.channels_last)
+
+
+def compile_denoisers(pipeline: Any) -> dict[str, str]:
+    """Compile every denoiser, its repeated blocks alone where it says which they are; name to `blocks` or `whole`."""
+    # Measuring and halving meet more shapes than dynamo's default allows for one function.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    done = {}
+    for name, module in denoisers(pipeline).items():
+        if getattr(module, "_repeated_blocks", None):
+            module.compile_repeated_blocks(fullgraph=True, dynamic=False)  # type: ignore[operator]
+            done[name] = "blocks"
+        else:
+            module.compile(dynamic=False)
+            done[name] = "whole"
+    return done
+
+
+@contextmanager
+def alone_on_this_machine(name: str) -> Iterator[None]:
+    """One process at a time: the first compiles and fills the compiler's cache, those that waited find it full."""
+    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir()) / f"synthforge-{os.getuid()}")
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{name}.lock"):
+        yield

@@ -1,0 +1,149 @@
+"""Which pipelines of diffusers are of which kind, and what a model's configuration files say before anything is loaded.
+
+The lists of text-to-image and image-to-image pipelines are those of diffusers' AutoPipeline, read from its source, so that a newer
+diffusers brings newer families and a recipe is checked without importing it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from synthforge.errors import ModelError, RequestError
+from synthforge.generators.config import SamplingConfig
+from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig, UnconditionalConfig
+from synthforge.generators.weights import GeneratorFiles, ModelFiles, components_in, read_config, read_index
+
+DIT = frozenset({"DiTPipeline"})
+UNCONDITIONAL = frozenset({"DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline", "ConsistencyModelPipeline"})
+_USUAL_RESOLUTION = 1024
+_DENOISERS = ("unet", "transformer", "prior_prior")
+
+
+@functools.cache
+def _folder() -> Path:
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0]) / "pipelines"
+
+
+@functools.cache
+def _mapping(task: str) -> dict[str, str]:
+    """Family to pipeline class, as AutoPipeline of a task (TEXT2IMAGE, IMAGE2IMAGE) has them."""
+    for node in ast.walk(ast.parse((_folder() / "auto_pipeline.py").read_text())):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == f"AUTO_{task}_PIPELINES_MAPPING":
+            pairs = [pair for pair in ast.walk(node.value) if isinstance(pair, ast.Tuple) and len(pair.elts) == 2]
+            return {ast.literal_eval(pair.elts[0]): pair.elts[1].id for pair in pairs if isinstance(pair.elts[1], ast.Name)}
+    return {}
+
+
+def text_to_image_classes() -> dict[str, str]:
+    """Pipeline class to family. What needs a control image too is left out: a recipe has none."""
+    return {name: family for family, name in _mapping("TEXT2IMAGE").items() if "Control" not in name}
+
+
+def image_to_image_class(text_class: str) -> str | None:
+    """The image-to-image form of a text-to-image pipeline; None if diffusers has none."""
+    return _mapping("IMAGE2IMAGE").get(text_to_image_classes().get(text_class, ""))
+
+
+def check(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
+    """Raise ModelError or RequestError if a model is of another kind, or can't do what the recipe asks."""
+    name = str(read_index(files.model).get("_class_name"))
+    kinds: Mapping[type[PipelineConfig], Mapping[str, Any] | frozenset[str]] = {
+        TextToImageConfig: text_to_image_classes(),
+        DitConfig: DIT,
+        UnconditionalConfig: UNCONDITIONAL,
+    }
+    if name not in kinds[type(config)]:
+        fitting = next((kind.model_fields["kind"].annotation.__args__[0] for kind, of in kinds.items() if name in of), None)  # type: ignore[union-attr]
+        hint = "is what `kind: pixel` takes" if name == "PixelPipeline" else f"is what `kind: {fitting}` takes" if fitting else None
+        raise ModelError(
+            f"generator.model: {files.model.name} is a {name}, which "
+            + (hint or f"can't be used here; `kind: {config.kind}` takes {_some(kinds[type(config)])}")  # type: ignore[attr-defined]
+        )
+    _check_libraries(files.model)
+    if isinstance(config, TextToImageConfig):
+        _check_text_to_image(files.model, name, sampling)
+    elif sampling.resolution not in {None, made_for := image_size(files.model, sampling.model_copy(update={"resolution": None}))[0]}:
+        raise RequestError(f"sampling.resolution: the model makes {made_for} px, not {sampling.resolution}; remove the field")
+    if isinstance(config, DitConfig):
+        label_numbers(files.model, labels)
+
+
+def _some(names: Mapping[str, Any] | frozenset[str]) -> str:
+    known = sorted(names)
+    return ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
+
+
+def _check_libraries(model: ModelFiles) -> None:
+    """An index can name any module for diffusers to import; only diffusers' own and transformers are let through."""
+    for component, (library, class_name) in components_in(read_index(model)).items():
+        if library not in {"diffusers", "transformers"} and not (library.isidentifier() and (_folder() / library).is_dir()):
+            raise ModelError(
+                f"generator.model: {model.name} wants {class_name} from {library} for its {component}; "
+                "only classes of diffusers and transformers are loaded"
+            )
+
+
+def _check_text_to_image(model: ModelFiles, name: str, sampling: SamplingConfig) -> None:
+    if sampling.real_guidance is not None and image_to_image_class(name) is None:
+        able = _some(frozenset(cls for cls in text_to_image_classes() if image_to_image_class(cls)))
+        raise RequestError(f"sampling.real_guidance: {name} has no image-to-image form; those of {able} can start from an image")
+    scale = vae_scale(model)
+    resolution = image_size(model, sampling)[0]
+    if resolution % scale:
+        raise RequestError(f"sampling.resolution: {resolution} is no multiple of {scale}, in which this model works; use a multiple")
+
+
+def image_size(model: ModelFiles, sampling: SamplingConfig) -> tuple[int, int]:
+    """Resolution and channels: what the recipe says, else what the model was made for; raises ModelError."""
+    index = read_index(model)
+    name = str(index.get("_class_name"))
+    denoiser = next((component for component in _DENOISERS if component in components_in(index)), None)
+    config = read_config(model, denoiser) if denoiser else {}
+    size = config.get("sample_size")
+    size = max(size) if isinstance(size, list) and size else size
+    if name in UNCONDITIONAL:
+        channels = config.get("out_channels", 3) if not _decoder(index) else 3
+        if not isinstance(size, int) or channels not in {1, 3}:
+            raise ModelError(f"generator.model: {model.name} does not say a possible size and channels; fetch it again")
+        return size * (vae_scale(model) if _decoder(index) else 1), int(channels)
+    if sampling.resolution is not None:
+        return sampling.resolution, 3
+    return (size * vae_scale(model) if isinstance(size, int) else _USUAL_RESOLUTION), 3
+
+
+def _decoder(index: Mapping[str, Any]) -> str | None:
+    return next((name for name in ("vae", "vqvae", "movq") if name in components_in(index)), None)
+
+
+def vae_scale(model: ModelFiles) -> int:
+    """Pixels per latent."""
+    decoder = _decoder(read_index(model))
+    config = read_config(model, decoder) if decoder else {}
+    channels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    return int(2 ** (len(channels) - 1)) if isinstance(channels, list) and channels else 8 if decoder else 1
+
+
+def label_numbers(model: ModelFiles, labels: Sequence[str]) -> list[int]:
+    """The numbers of a DiT's classes by name or number; raises RequestError naming those that it does not know."""
+    names = {}
+    for number, synonyms in (read_index(model).get("id2label") or {}).items():
+        names.update({name.strip().lower(): int(number) for name in str(synonyms).split(",")})
+        names[str(synonyms).strip().lower()] = int(number)
+    num_classes = read_config(model, "transformer").get("num_embeds_ada_norm") or 1000
+    found = []
+    for label in labels:
+        number = names.get(label.strip().lower(), int(label) if label.strip().isdecimal() else -1)
+        if not 0 <= number < num_classes:
+            near = difflib.get_close_matches(label.lower(), names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "say which with label:, by name or number"
+            raise RequestError(f"classes: the model knows no class {label!r}, its numbers go from 0 to {num_classes - 1}; {hint}")
+        found.append(number)
+    return found

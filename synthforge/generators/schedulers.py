@@ -1,0 +1,69 @@
+"""Schedulers by name: which the installed diffusers has, and one made from a model's own with some arguments changed."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from synthforge.config import Config, identity
+from synthforge.errors import RequestError
+
+
+@functools.cache
+def scheduler_names() -> list[str]:
+    """Names of the schedulers that the installed diffusers has, read from its files without importing it."""
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None and spec.submodule_search_locations is not None
+    source = (Path(spec.submodule_search_locations[0]) / "schedulers" / "__init__.py").read_text()
+    names = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return sorted(name for name in names if name.endswith("Scheduler"))
+
+
+class SchedulerConfig(Config):
+    """A diffusers scheduler by its class name."""
+
+    name: str = identity()
+    """For example DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, LCMScheduler, FlowMatchEulerDiscreteScheduler."""
+    arguments: dict[str, str | int | float | bool] = identity(dict)
+    """Overrides of the configuration that was saved with the model."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in scheduler_names():
+            close = difflib.get_close_matches(name, scheduler_names(), n=1, cutoff=0.5)
+            raise ValueError(f"diffusers has no scheduler {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        return name
+
+    def build(self, of_model: Any) -> Any:
+        """The scheduler, with the configuration of the model's own where the arguments say nothing; raises RequestError."""
+        import diffusers
+
+        scheduler_class = getattr(diffusers, self.name)
+        try:
+            known = set(scheduler_class.from_config(of_model.config).config)
+        except (ValueError, TypeError, NotImplementedError):
+            known = set(scheduler_class().config)
+        for argument in self.arguments:
+            if argument not in known:
+                near = difflib.get_close_matches(argument, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise RequestError(f"sampling.scheduler.arguments.{argument}: {self.name} has no such argument{hint}")
+        try:
+            return scheduler_class.from_config(of_model.config, **self.arguments)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise RequestError(
+                f"sampling.scheduler: {self.name} can't take the place of {type(of_model).__name__} here ({error})"
+            ) from error
+
+
+def describe(scheduler: Any) -> dict[str, Any]:
+    """Class and configuration, as records have them."""
+    config = {key: value for key, value in sorted(scheduler.config.items()) if not key.startswith("_")}
+    return {"scheduler": type(scheduler).__name__, "scheduler_config": config}
