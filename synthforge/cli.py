@@ -334,25 +334,30 @@ def schema(_as_json: Annotated[bool, typer.Option("--json", help="JSON is what i
     print_json(json_schema())
 
 
-@recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --out photos.yaml")
+@recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
 def new(
     folder: Annotated[
         str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class, to begin a recipe for.", show_default=False)
     ] = None,
-    builtin: Annotated[str | None, typer.Option(metavar="NAME", help="Copy a shipped recipe, such as digits.")] = None,
+    builtin: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Copy a shipped recipe, such as digits; with FOLDER, for its classes.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The recipe to write; by default NAME.yaml here.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a recipe to start from: a shipped one, or a commented one for a folder of real images."""
+    """Write a recipe to start from: a shipped one, a commented one for a folder of real images, or a shipped one for its classes."""
     from synthforge import starters
     from synthforge.errors import RequestError
 
-    if (folder is None) == (builtin is None):
+    if folder is None and builtin is None:
         raise RequestError(
-            "recipe new: name either a folder of real images or --builtin NAME (there is: " + ", ".join(starters.builtin_names()) + ")"
+            "recipe new: name a folder of real images, or --builtin NAME, or both (there is: " + ", ".join(starters.builtin_names()) + ")"
         )
-    if builtin is not None:
+    if builtin is not None and folder is not None:
+        path = out or Path(f"{Path(folder).resolve().name}.yaml")
+        text = starters.builtin_for_folder(builtin, folder, path)
+    elif builtin is not None:
         path = out or Path(f"{builtin}.yaml")
         text = starters.builtin(builtin)
     else:

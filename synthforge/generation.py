@@ -124,6 +124,7 @@ def generate(
                 run.make_all(executor)
             except RequestError as error:
                 raise WorkError(str(error)) from error  # too late for "nothing was started"
+            folder.sweep()  # of what workers that died left behind
             seconds = time.perf_counter() - started
         return _finish(dataset, plan, run.counters, adopted + run.adopted, seconds, part)
 
@@ -216,6 +217,7 @@ class _Run:
     _failed: list[Failed[Shard]] = field(default_factory=list)
     """Shards that failed while none had succeeded yet."""
     _num_failed_tries: int = 0
+    _have_failed: set[int] = field(default_factory=set)
     _has_success: bool = False
     _made: int = 0
     _started: float = field(default_factory=time.perf_counter)
@@ -264,7 +266,8 @@ class _Run:
         tries = self.plan.recipe.execution.tries
         self._num_failed_tries += 1
         self.reporter.note(f"try {number} of {tries}: {reason if shard.stem in reason else f'{shard.stem}: {reason}'}")
-        if not self._has_success and self._num_failed_tries >= max(3, tries):
+        self._have_failed.add(shard.index)
+        if not self._has_success and len(self._have_failed) >= 3:
             raise self._nothing_works(reason)
 
     def _nothing_works(self, reason: str) -> WorkError:

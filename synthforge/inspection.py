@@ -17,7 +17,7 @@ import numpy as np
 from synthforge.errors import PlaceError, RequestError
 from synthforge.generators.protocol import Request
 from synthforge.generators.remaking import remake_code
-from synthforge.images import contact_sheet, decode, encode
+from synthforge.images import Uint8, contact_sheet, decode, encode
 from synthforge.plan import Plan, Sample
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
@@ -203,8 +203,6 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
         raise RequestError(
             f"{dataset.folder.address}: this recipe did not make it, so it can't make its samples again; name the right one with --recipe"
         )
-    if dataset.manifest.image_format != "png":
-        reporter.note(f"{dataset.manifest.image_format} is lossy: differences include those of compression")
     generator = load_generator(recipe, plan, dtype=(dataset.manifest.generator or {}).get("dtype"))
     rows = _random_rows(dataset, num, random.Random(seed))
     samples = [plan.sample(int(row["key"]), row["attempts"] - 1) for row in rows]
@@ -214,7 +212,7 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
     reporter.end()
     differences = []
     for row, sample in zip(rows, samples, strict=True):
-        made = pixels[sample.index]
+        made = decode(_encoded(pixels[sample.index], recipe), pixels[sample.index].shape[2])
         stored = decode(dataset.folder.read_range(row["shard"].tar, row["image_offset"], row["image_size"]), made.shape[2])
         differences.append(np.abs(stored.astype(np.int16) - made.astype(np.int16)))
     return Remade(
@@ -295,6 +293,11 @@ def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
     return remake_code(record, places, reference)
 
 
+def _encoded(pixels: Uint8, recipe: Recipe) -> bytes:
+    """As the engine stores it: what compression loses, both sides of a comparison have lost."""
+    return encode(pixels, recipe.output.format, recipe.output.quality, recipe.output.marking)
+
+
 @dataclass(frozen=True)
 class RemadeSample:
     """One sample that was made again from its record."""
@@ -340,10 +343,11 @@ def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Repor
         source=plan.source(record["source"]) if record["source"] is not None else None,
     )
     pixels, _ = generator.sample(generator.prepare([request]))
-    made = pixels[0].cpu().numpy()
+    image = _encoded(pixels[0].cpu().numpy(), recipe)
+    made = decode(image, pixels.shape[-1])
     difference = np.abs(decode(members["image"], made.shape[2]).astype(np.int16) - made.astype(np.int16))
     return RemadeSample(
-        image=encode(made, dataset.manifest.image_format, recipe.output.quality, recipe.output.marking),
+        image=image,
         largest_difference=int(difference.max()),
         within_tolerance=float(np.mean(difference <= 2)),
         changes=differences(made_by, json.loads(json.dumps(generator.identity()))),

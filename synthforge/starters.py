@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.resources
+import io
 import os
 import re
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import jinja2
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from synthforge.errors import DatasetError, PlaceError, RequestError
 from synthforge.images import decode
 from synthforge.shards.reading import read_labelled
+from synthforge.storage import BUILTIN
 
 
 def _recipes() -> Traversable:
@@ -39,7 +43,7 @@ def for_folder(folder: str, out: Path) -> str:
     parts = read_labelled(folder)
     labelled = parts["fit"]
     examples = [example for part in parts.values() for example in part.examples]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(folder).resolve().name).strip("-.") or "mine"
+    name = _run_name(folder)
     sides = []
     for example in labelled.examples[:50]:
         try:
@@ -60,6 +64,31 @@ def for_folder(folder: str, out: Path) -> str:
             recipe_file=os.path.relpath(out),
         )
     )
+
+
+def builtin_for_folder(name: str, folder: str, out: Path) -> str:
+    """Text of a shipped recipe with the classes of a folder of real images, to be written to `out`; raises RequestError."""
+    yaml = YAML(typ="rt")
+    tree = yaml.load(builtin(name))
+    kind = str(tree["generator"]["kind"])
+    classes = read_labelled(folder)["fit"].classes
+    if kind == "unconditional" and len(classes) > 1:
+        raise RequestError(f"--builtin {name}: makes images of one class only, {folder} has {len(classes)}")
+    named = CommentedMap({class_name: CommentedMap() for class_name in classes})
+    for class_name in classes:
+        named[class_name].fa.set_flow_style()
+    tree["classes"] = named
+    tree["name"] = _run_name(folder)
+    guided = tree.get("sampling", {}).get("real_guidance")
+    if guided is not None:
+        guided["reference"] = folder if "://" in folder or folder.startswith(BUILTIN) else os.path.relpath(folder, out.resolve().parent)
+    text = io.StringIO()
+    yaml.dump(tree, text)
+    return text.getvalue()
+
+
+def _run_name(folder: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(folder).resolve().name).strip("-.") or "mine"
 
 
 def write_new(text: str, out: Path) -> Path:

@@ -14,9 +14,12 @@ import torch
 
 import synthforge.engine
 import synthforge.generators.pixel.generator
-from synthforge.errors import SynthforgeError
+from synthforge.errors import ShardFailed, SynthforgeError
+from synthforge.executors.protocol import Place
 from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe
+from synthforge.shards.layout import Shard
+from synthforge.shardwork import ShardStream, ShardWork
 
 CHANGES = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.truncate"}
 """Audit events of system calls that change a folder, besides opening a file for writing."""
@@ -135,3 +138,30 @@ def hold_a_heartbeat(folder: str, stop: str) -> None:
     with Heartbeat(Folder(folder)):
         while not Path(stop).exists():
             time.sleep(0.02)
+
+
+class FaultyWork(ShardWork):
+    """ShardWork with one shard that goes wrong, as the environment says: FAULT=KIND:SHARD:TIMES, counted in the folder FAULTS."""
+
+    def open(self, place: Place) -> ShardStream:
+        from synthforge.engine import Engine
+
+        kind, index, times = os.environ["FAULT"].split(":")
+        original = Engine._make
+
+        def faulty(engine: Engine, shard: Shard, *rest: object) -> object:
+            if shard.index == int(index):
+                marks = Path(os.environ["FAULTS"])
+                if len(list(marks.iterdir())) < int(times):
+                    (marks / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+                    if kind == "kill":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    if kind == "hang":
+                        time.sleep(3600)
+                    if kind == "bug":
+                        raise ZeroDivisionError("chosen")
+                    raise ShardFailed(f"{shard.stem}: chosen")
+            return original(engine, shard, *rest)  # type: ignore[arg-type]
+
+        Engine._make = faulty  # type: ignore[assignment, method-assign]
+        return super().open(place)

@@ -121,7 +121,7 @@ def test_mistakes_end_with_one_line_and_status_2(cli: Cli, tmp_path: Path) -> No
     mistake(cli("preview", DIGITS, *chosen, "--out", "/proc/nowhere/x.png", "--per-class", 1), "can't be written")
     mistake(cli("fit", tmp_path / "file", "--out", tmp_path / "m"), "check the path")
     mistake(cli("fit", "builtin:digits/reference", "--out", tmp_path / "m", "--set", "objektive=edm"), "did you mean 'objective'")
-    mistake(cli("recipe", "new"), "name either a folder")
+    mistake(cli("recipe", "new"), "name a folder")
     mistake(cli("recipe", "new", "--builtin", "nothing"), "there are digits")
     mistake(cli("recipe", "new", "--builtin", "digits", "--out", tmp_path / "file"), "exists already")
     assert not (tmp_path / "n" / "pool" / "dataset.json").exists()  # nothing was started

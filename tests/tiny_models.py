@@ -94,7 +94,7 @@ def stable_diffusion(checker: bool = False) -> Any:
         text_encoder=clip_text(),
         tokenizer=clip_tokenizer(),
         unet=unet(),
-        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1),
         safety_checker=safety_checker() if checker else None,
         feature_extractor=transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32) if checker else None,
         requires_safety_checker=checker,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -188,7 +188,7 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, fil
         if kind == "component":
             return _loaded([entry for entry in files if "/" not in entry], variant)
         index = _read_json(Path(hf_hub_download(name, "model_index.json", revision=revision)))
-        return ["model_index.json", *_in_components(files, components_in(index), variant)]
+        return ["model_index.json", *_in_components(name, files, components_in(index), variant)]
 
     try:
         try:
@@ -206,22 +206,29 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, fil
     return folder, folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
 
 
-def _in_components(files: list[str], components: Iterable[str], variant: str | None) -> list[str]:
+def _in_components(name: str, files: list[str], components: Iterable[str], variant: str | None) -> list[str]:
+    """The files of a repository that are loaded; raises ModelError for a component that is there as a pickle only."""
     found = []
     for component in components:
         inside = [file.removeprefix(f"{component}/") for file in files if file.startswith(f"{component}/")]
-        found += [f"{component}/{file}" for file in _loaded([file for file in inside if "/" not in file], variant)]
+        loaded = _loaded([file for file in inside if "/" not in file], variant)
+        _refuse_pickled(name, component, inside, "generator.model")
+        found += [f"{component}/{file}" for file in loaded]
     return found
 
 
 def _refuse_pickles(name: str, directories: Iterable[Path], where: str) -> None:
     for directory in directories:
-        pickles = sorted(path.name for path in directory.iterdir() if path.suffix in _PICKLES)
-        if pickles and not any(directory.glob("*.safetensors")):
-            raise ModelError(
-                f"{where}: {name} keeps {directory.name} as a pickle ({pickles[0]}), which can run any code when loaded; "
-                "only safetensors are read: save it again with save_pretrained(..., safe_serialization=True)"
-            )
+        _refuse_pickled(name, directory.name, [path.name for path in directory.iterdir()], where)
+
+
+def _refuse_pickled(name: str, component: str, files: Sequence[str], where: str) -> None:
+    pickles = sorted(file for file in files if file.endswith(_PICKLES))
+    if pickles and not any(file.endswith(".safetensors") for file in files):
+        raise ModelError(
+            f"{where}: {name} keeps {component} as a pickle ({pickles[0]}), which can run any code when loaded; "
+            "only safetensors are read: save it again with save_pretrained(..., safe_serialization=True)"
+        )
 
 
 def _digest(place: Path, parts: list[Path], where: str) -> str:

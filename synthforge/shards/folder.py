@@ -24,6 +24,7 @@ from synthforge.errors import DatasetError, PlaceError, RequestError, StorageFai
 from synthforge.shards.layout import (
     COMPLETE,
     MANIFEST,
+    SIDE_FILES,
     Completion,
     Extension,
     Manifest,
@@ -325,7 +326,7 @@ def remove_dataset(folder: Folder) -> None:
     seals = [name for name in names if re.fullmatch(r"train-\d+\.json", name)]
     shards = [name for name in names if re.match(r"train-\d+\.", name)]
     extensions = [name for name in names if re.fullmatch(r"extension-\d+\.json", name)]
-    for name in dict.fromkeys([COMPLETE, *seals, *shards, *extensions, MANIFEST]):
+    for name in dict.fromkeys([COMPLETE, *SIDE_FILES, *seals, *shards, *extensions, MANIFEST]):
         folder.remove(name)
 
 

@@ -14,6 +14,8 @@ from synthforge.errors import DatasetError
 SCHEMA = 2
 MANIFEST = "dataset.json"
 COMPLETE = "complete.json"
+SIDE_FILES = ("README.md", "_info.json", "sizes.json", "croissant.json")
+"""What other people's loaders need; written at completion (see sidefiles)."""
 LOG = "_log"
 RECIPE_LOG = "recipe.json"
 """Below `_log`: the whole recipe of the last run, paths included, so that samples can be made again."""

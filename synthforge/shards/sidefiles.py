@@ -26,10 +26,9 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from synthforge.shards.croissant import croissant
 from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.layout import Completion, Manifest, Seal, Shard, canonical_json
+from synthforge.shards.layout import SIDE_FILES, Completion, Manifest, Seal, Shard, canonical_json
 
-CARD, TIMM, OPEN_CLIP, CROISSANT = "README.md", "_info.json", "sizes.json", "croissant.json"
-SIDE_FILES: tuple[str, ...] = (CARD, TIMM, OPEN_CLIP, CROISSANT)
+CARD, TIMM, OPEN_CLIP, CROISSANT = SIDE_FILES
 
 MAX_LISTED_CLASSES = 50
 """The card lists so many classes; of more it gives the smallest and the largest count."""

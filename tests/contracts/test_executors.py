@@ -516,7 +516,7 @@ def test_an_interrupt_ends_workers_quietly(work: Squares) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [RecipeError(["a", "b"]), DatasetError("x"), RequestError("y"), ShardFailed("z"), Placed("here", "wrong")]
+    "error", [RecipeError(["a", "b"]), DatasetError("x"), RequestError("y"), ShardFailed("z", is_final=True), Placed("here", "wrong")]
 )
 def test_errors_travel_whole(error: Any) -> None:
     arrived = pickle.loads(pickle.dumps(Raised.of(error))).error()

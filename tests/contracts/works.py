@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthforge.errors import ModelError, RecipeError, RequestError, ShardFailed, StorageFailed, SynthforgeError
+from synthforge.errors import ModelError, RecipeError, RequestError, ShardFailed, StorageFailed, SynthforgeError, WorkError
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.protocol import Place
 
@@ -26,7 +26,7 @@ SIZE = 10
 ALWAYS = 1_000_000
 
 
-class Hopeless(ShardFailed):
+class Hopeless(WorkError):
     """A failure that another try can't change."""
 
     is_final = True

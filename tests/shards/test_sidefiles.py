@@ -25,8 +25,8 @@ from synthforge.images import decode, encode
 from synthforge.recipe_file import load_recipe
 from synthforge.shards.audit import verify
 from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.layout import Manifest, Segment, key_of
-from synthforge.shards.sidefiles import CARD, CROISSANT, OPEN_CLIP, SIDE_FILES, TIMM, feature_of, write_side_files
+from synthforge.shards.layout import SIDE_FILES, Manifest, Segment, key_of
+from synthforge.shards.sidefiles import CARD, CROISSANT, OPEN_CLIP, TIMM, feature_of, write_side_files
 from synthforge.shards.tars import EncodedSample, write_tar
 from synthforge.storage import Folder
 from tests.conftest import DIGITS, ROOT, small
