@@ -15,7 +15,7 @@ from synthforge.plan import Plan
 from synthforge.progress import Counters, Reporter
 from synthforge.recipe import MAX_SAMPLES, Recipe
 from synthforge.shards.folder import DatasetFolder, differences, remove_dataset
-from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, Shard, canonical_json
+from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, Shard
 from synthforge.shards.sidefiles import write_side_files
 from synthforge.shards.writers import Heartbeat
 from synthforge.storage import Folder
@@ -117,7 +117,7 @@ def generate(
                     dataset.release(shard)
             if others:
                 reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
-            folder.within(LOG).replace(RECIPE_LOG, canonical_json(recipe.model_dump(mode="json")))
+            folder.within(LOG).replace(RECIPE_LOG, recipe.model_dump_json(indent=2).encode())  # unsorted: the order of classes counts
             run = _Run(dataset, plan, part, heartbeat, reporter)
             started = time.perf_counter()
             try:

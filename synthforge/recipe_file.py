@@ -106,7 +106,7 @@ class _Source:
             found = self.config.model_validate_json(data, strict=True)
         except ValidationError as error:
             problems += [self._in_words(dict(item)) for item in error.errors()]
-        if self.config is Recipe:
+        if self.config is Recipe and (found is not None or self._config_at(("generator",)) is not self.config):
             recipe = found or self._what_is_valid(json.loads(data))
             if isinstance(recipe, Recipe):
                 found = self._with_absolute_locations(recipe)

@@ -383,7 +383,7 @@ def test_a_hub_id_without_network(tmp_path: Path) -> None:
             command, capture_output=True, text=True, env=os.environ | environment | {"HF_HOME": str(tmp_path)}, timeout=200, check=False
         )
         assert done.returncode == 2, done.stderr
-        (line,) = done.stderr.strip().splitlines()
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert "stable-diffusion-v1-5/stable-diffusion-v1-5 is neither a folder here nor in the hub's cache" in line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,10 @@ def _loading(generator: Mapping[str, Any], place: str, prefix: str) -> list[str]
         loaded["safety_checker"] = "None"
     options = ", ".join(f"{name}={value}" for name, value in loaded.items() if prefix or name == "use_safetensors")
     scheduler = {key: value for key, value in generator["scheduler_config"].items() if value is not None}
+    settings = re.sub(r"'(-?inf|nan)'", r"float('\1')", repr(scheduler))  # JSON has no infinity
     lines = [
         f"pipeline = {prefix}{generator['class']}.from_pretrained({place!r}, {options})",
-        f"pipeline.scheduler = diffusers.{generator['scheduler']}.from_config({scheduler!r})",
+        f"pipeline.scheduler = diffusers.{generator['scheduler']}.from_config({settings})",
     ]
     return lines if prefix else [lines[0] + f".to(torch.{generator['dtype']})", lines[1]]
 

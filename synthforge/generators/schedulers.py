@@ -6,6 +6,7 @@ import ast
 import difflib
 import functools
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ class SchedulerConfig(Config):
 
 
 def describe(scheduler: Any) -> dict[str, Any]:
-    """Class and configuration, as records have them."""
-    config = {key: value for key, value in sorted(scheduler.config.items()) if not key.startswith("_")}
+    """Class and configuration, as records have them: JSON has no infinity, so that stands as a word."""
+    config = {key: _in_json(value) for key, value in sorted(scheduler.config.items()) if not key.startswith("_")}
     return {"scheduler": type(scheduler).__name__, "scheduler_config": config}
+
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_in_json(item) for item in value]
+    return value

@@ -179,7 +179,7 @@ def _loaded(files: Iterable[str], variant: str | None) -> list[str]:
 def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, file: str | None, where: str) -> tuple[Path, str | None]:
     """Fetch just the files that are loaded, or find them in the hub's cache if the hub can't be reached."""
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     def wanted() -> list[str]:
         files = HfApi().list_repo_files(name, revision=revision)
@@ -193,8 +193,8 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, fil
     try:
         try:
             patterns, only_local = wanted(), False
-        except (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError, OSError) as error:
-            if isinstance(error, HfHubHTTPError):
+        except Exception as error:
+            if not _is_unreachable(error):
                 raise
             patterns, only_local = None, True
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=only_local))
@@ -204,6 +204,16 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, fil
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"{where}: {name} is no folder here, and the hub does not give it ({reason})") from error
     return folder, folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether the hub could not be asked at all; its client lets errors of several network libraries through."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, HfHubHTTPError):
+        return False
+    is_network = type(error).__module__.split(".")[0] in {"httpx", "httpx2", "httpcore", "requests", "urllib3"}
+    return is_network or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError))
 
 
 def _in_components(name: str, files: list[str], components: Iterable[str], variant: str | None) -> list[str]:
