@@ -6,5 +6,4 @@ loading       files -> pipeline: components, VAE, LoRAs, textual inversions, qua
 embeddings    each distinct prompt is encoded once
 acceleration  memory format, compilation, decoding in parts
 generator     requests -> one call of the pipeline -> uint8 images
-remaking      a record -> plain diffusers code that makes its image again
 """

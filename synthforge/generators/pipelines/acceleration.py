@@ -6,6 +6,7 @@ and gives nearly the same speed. Lossy shortcuts are not here; they are fields o
 
 from __future__ import annotations
 
+import getpass
 import os
 import tempfile
 import time
@@ -125,7 +126,7 @@ def compile_denoisers(pipeline: Any) -> dict[str, str]:
 @contextmanager
 def alone_on_this_machine(name: str) -> Iterator[None]:
     """One process at a time: the first compiles and fills the compiler's cache, those that waited find it full."""
-    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir()) / f"synthforge-{os.getuid()}")
+    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir()) / f"synthforge-{getpass.getuser()}")
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{name}.lock"):
         yield

@@ -189,6 +189,8 @@ class PipelineGenerator:
         start = Image.new("RGB", (self._resolution, self._resolution)) if strength is not None else None
         for guidance in self._sampling.guidance:
             for first in range(0, len(texts), _LEARNED_AT_ONCE):
+                if not self.encodings.is_whole:
+                    return  # they do not fit: each is encoded when it comes
                 prompts, negatives = zip(*texts[first : first + _LEARNED_AT_ONCE], strict=True)
                 arguments = self._arguments_of(prompts, negatives, guidance, strength, [start] * len(prompts))
                 with self.encodings.leaving_after_encoding():
