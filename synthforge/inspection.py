@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synthforge.config import walk
 from synthforge.errors import PlaceError, RequestError
 from synthforge.generators.protocol import Request
 from synthforge.generators.remaking import remake_code
@@ -285,7 +286,7 @@ def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
     places, reference = {}, None
     try:
         recipe = logged_recipe(dataset)
-        files = recipe.generator.files()
+        files = recipe.generator.files(_digests_of(recipe, dataset.manifest.recipe))
         places = {found.sha256: str(found.folder) for found in (files.model, *files.others.values())}
         reference = recipe.sampling.real_guidance.reference if recipe.sampling.real_guidance is not None else None
     except RequestError:
@@ -296,6 +297,19 @@ def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
 def _encoded(pixels: Uint8, recipe: Recipe) -> bytes:
     """As the engine stores it: what compression loses, both sides of a comparison have lost."""
     return encode(pixels, recipe.output.format, recipe.output.quality, recipe.output.marking)
+
+
+def _digests_of(recipe: Recipe, identity: Any) -> dict[str, str]:
+    """What the plan's identity says of each place that the recipe names: looking at one sample must not digest gigabytes."""
+    found = {}
+    for path, role, value in walk(recipe):
+        if role == "location" and value is not None:
+            digest = identity
+            for step in path:
+                digest = digest.get(step, {}) if isinstance(digest, dict) else {}
+            if isinstance(digest, str):
+                found[value] = digest
+    return found
 
 
 @dataclass(frozen=True)

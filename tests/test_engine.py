@@ -196,3 +196,62 @@ def test_measuring_stops_at_the_end_of_memory(tmp_path: Path) -> None:
     assert best_batch(found) in found
     with pytest.raises(WorkError):
         measure(Noise(memory=0), plan)
+
+
+def test_flagged_images_are_made_again_and_what_fails_is_in_the_table_of_failures(tmp_path: Path) -> None:
+    plan = Plan.of(load_recipe(DIGITS, small(tmp_path)))
+    always = {plan.sample(12, attempt).seed for attempt in range(3)}
+    engine, plan = setup(tmp_path, Noise(flagged=always | {plan[13].seed}, blank={plan.sample(17, attempt).seed for attempt in range(3)}))
+    run(engine)
+    (shard,) = [shard for shard in engine.dataset.shards() if 12 in shard.samples]
+    rows = engine.dataset.failures(shard).to_pylist()
+    assert [(row["key"], row["class"], set(row["reasons"])) for row in rows] == [
+        ("000000012", plan[12].class_name, {"flagged by the safety checker"}),
+        ("000000017", plan[17].class_name, {"blank"}),
+    ]
+    assert rows[0]["seeds"] == [plan.sample(12, attempt).seed for attempt in range(3)]
+    assert stored(engine, 13)[2]["reasons"] == ["flagged by the safety checker"]
+    completion = engine.dataset.complete(plan.counts_without)
+    assert completion is not None
+    expected = dict.fromkeys(plan.classes, 4)
+    expected[plan[12].class_name] -= 1
+    expected[plan[17].class_name] -= 1
+    assert completion.class_samples == expected
+
+
+def test_hopeless_shards_are_not_tried_to_the_end(tmp_path: Path) -> None:
+    """Where the model makes nothing that is fit, one attempt at each of many samples is enough to know."""
+
+    class Hopeless(Noise):
+        def sample(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            pixels, codes = super().sample(batch)
+            return pixels, torch.full_like(codes, 2)
+
+    generator = Hopeless()
+    engine, _ = setup(tmp_path, generator, total=40, per_shard=40)
+    (failure,) = run(engine)
+    assert isinstance(failure, ShardFailed)
+    assert failure.is_final
+    assert sum(num for num, _ in generator.batches) <= 40 + 2 * 8
+
+
+def test_the_measured_batch_is_kept_for_other_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from synthforge.sampler import chosen_batch
+
+    plan = Plan.of(load_recipe(DIGITS, small(tmp_path, execution__batch="null")))
+    log = Folder(str(tmp_path / "_log"))
+    assert chosen_batch(Noise(), plan, log, 10_000) == Noise().default_batch  # on a CPU bytes depend on it, so it is fixed
+    assert log.list() == {}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    on_gpu: Any = Noise(device=SimpleNamespace(type="cuda"), memory=9)  # type: ignore[arg-type]
+    batch = chosen_batch(on_gpu, plan, log, 10_000)
+    assert 1 <= batch <= 8
+    (name,) = log.list()
+    assert json.loads(log.read(name))["batch"] == batch
+    on_gpu.batches.clear()
+    assert chosen_batch(on_gpu, plan, log, 10_000) == batch
+    assert on_gpu.batches == []  # not measured again
+    fixed = Plan.of(load_recipe(DIGITS, small(tmp_path, execution__batch=3)))
+    assert chosen_batch(on_gpu, fixed, log, 10_000) == 3

@@ -431,3 +431,43 @@ def test_a_cache_of_the_hub_serves_without_network(models: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     record = json.loads(DatasetFolder.open(str(tmp_path / "run" / "pool")).sample("0")[1]["json"])
     assert (record["generator"]["model"], record["generator"]["revision"]) == ("someone/tiny", commit)
+
+
+def test_a_model_is_fetched_from_a_hub_and_only_what_is_loaded(models: Path, tmp_path: Path) -> None:
+    """The hub's own client against a server that speaks its protocol: variants and whole checkpoints beside the model stay there."""
+    from tests.generators.test_pipelines import save_lora
+    from tests.hub_server import COMMIT, HubServer
+
+    repo = tmp_path / "served" / "someone" / "tiny"
+    shutil.copytree(tiny_models.save("sd", models), repo)
+    (repo / "whole-model.safetensors").write_bytes(b"gigabytes")
+    (repo / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"another variant")
+    (repo / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle beside safetensors")
+    save_lora(tmp_path / "served" / "someone" / "lora", models)
+    pickled = tmp_path / "served" / "someone" / "pickled"
+    shutil.copytree(repo, pickled)
+    for path in (pickled / "unet").glob("*.safetensors"):
+        path.unlink()
+    command = [str(Path(sys.executable).with_name("synthforge")), "generate", str(SD)]
+    with HubServer(tmp_path / "served") as hub:
+        environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
+        environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        sets = tiny(models, tmp_path / "run", generator__model="someone/tiny", generator__loras="[{model: someone/lora, scale: 0.5}]")
+        done = subprocess.run([*command, *options(sets), "--json"], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        record = json.loads(DatasetFolder.open(str(tmp_path / "run" / "pool")).sample("0")[1]["json"])
+        assert (record["generator"]["model"], record["generator"]["revision"]) == ("someone/tiny", COMMIT)
+        assert record["generator"]["loras"][0]["model"] == "someone/lora"
+        assert {"model_index.json", "unet/diffusion_pytorch_model.safetensors", "pytorch_lora_weights.safetensors"} <= set(hub.downloaded)
+        assert not [name for name in hub.downloaded if "fp16" in name or "whole" in name or name.endswith(".bin")]
+        hub.downloaded.clear()
+        sets = tiny(models, tmp_path / "other", generator__model="someone/pickled")
+        done = subprocess.run([*command, *options(sets)], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 2
+        assert "someone/pickled keeps unet as a pickle (diffusion_pytorch_model.bin)" in done.stderr
+        assert hub.downloaded == ["model_index.json"]
+        sets = tiny(models, tmp_path / "other", generator__model="someone/nothing")
+        done = subprocess.run([*command, *options(sets)], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 2
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert "someone/nothing is no folder here, and the hub does not give it" in line
