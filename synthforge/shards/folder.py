@@ -12,6 +12,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -304,7 +305,9 @@ class DatasetFolder:
             raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
         rows = table.filter(pc.equal(table["key"], key)).to_pylist()
         if not rows:
-            reasons = self.failures(shard).filter(pc.field("key") == key).column("reasons").to_pylist()
+            reasons = []
+            with suppress(DatasetError):  # shards of schema 1 have no table of failures
+                reasons = self.failures(shard).filter(pc.field("key") == key).column("reasons").to_pylist()
             why = f" ({', '.join(reasons[0])})" if reasons else ""
             raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt{why} and left out")
         (row,) = rows

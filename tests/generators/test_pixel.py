@@ -128,6 +128,13 @@ def test_wrong_calls_say_what_is_wrong() -> None:
         PixelPipeline(pipeline.denoiser, diffusers.FlowMatchEulerDiscreteScheduler())
 
 
+def loaded(config: PixelConfig, sampling: SamplingConfig, device: str = "cpu", labels: tuple[str, ...] = ("1",)) -> PixelGenerator:
+    """As a run does it: files, then what they say, then the weights."""
+    files = config.files()
+    config.check(files, sampling, labels)
+    return config.build(files, sampling, device)  # type: ignore[return-value]
+
+
 def requests(*seeds: int, guidance: float = 1.5) -> list[Request]:
     return [Request(seed, str(seed % 10), "", None, guidance) for seed in seeds]
 
@@ -135,11 +142,11 @@ def requests(*seeds: int, guidance: float = 1.5) -> list[Request]:
 @pytest.mark.parametrize("guide", ["unconditional", "less_trained"])
 def test_an_engine_image_is_what_the_plain_call_gives(guide: str) -> None:
     config = PixelConfig(kind="pixel", model=BUILTIN, guide=guide)  # type: ignore[arg-type]
-    generator = PixelGenerator.load(config, SamplingConfig(steps=5), "cpu")
-    pixels, broken = generator.sample(generator.prepare(requests(11, 12, 13)))
+    generator = loaded(config, SamplingConfig(steps=5))
+    pixels, codes = generator.sample(generator.prepare(requests(11, 12, 13)))
     assert pixels.dtype == torch.uint8
     assert pixels.shape == (3, 8, 8, 1)
-    assert not broken.any()
+    assert not codes.any()
     pipeline = PixelPipeline.from_pretrained(BUILTIN)
     pipeline.set_progress_bar_config(disable=True)
     plain = pipeline(["1", "2", "3"], num_inference_steps=5, guidance_scale=1.5, guided_by=guide, generator=noise(11, 12, 13)).images
@@ -149,7 +156,7 @@ def test_an_engine_image_is_what_the_plain_call_gives(guide: str) -> None:
 @pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
 def test_schedulers_by_name_with_arguments(name: str) -> None:
     sampling = SamplingConfig(steps=4, scheduler=SchedulerConfig(name=name, arguments={"rho": 5.0}))
-    generator = PixelGenerator.load(PixelConfig(kind="pixel", model=BUILTIN), sampling, "cpu")
+    generator = loaded(PixelConfig(kind="pixel", model=BUILTIN), sampling)
     assert type(generator.pipeline.scheduler).__name__ == name
     assert generator.identity()["scheduler_config"]["rho"] == 5.0
     assert generator.sample(generator.prepare(requests(1, 2)))[0].float().std() > 10
@@ -164,13 +171,12 @@ def test_settings_that_do_not_fit_the_model_are_refused() -> None:
     }
     for message, sampling in cases.items():
         with pytest.raises(RequestError, match=message):
-            PixelGenerator.load(config, sampling, "cpu")
-    generator = PixelGenerator.load(config, SamplingConfig(), "cpu")
+            loaded(config, sampling)
     with pytest.raises(RequestError, match="no class 'ten'"):
-        generator.check_labels(["1", "ten"])
+        loaded(config, SamplingConfig(), labels=("1", "ten"))
     if not torch.cuda.is_available():
         with pytest.raises(RequestError, match="is not on this machine"):
-            PixelGenerator.load(config, SamplingConfig(), "cuda")
+            loaded(config, SamplingConfig(), device="cuda")
 
 
 @pytest.fixture
@@ -179,7 +185,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **config: object) -> None:
-    PixelGenerator.load(PixelConfig(kind="pixel", model=str(folder), **config), SamplingConfig(), "cpu")  # type: ignore[arg-type]
+    loaded(PixelConfig(kind="pixel", model=str(folder), **config), SamplingConfig())  # type: ignore[arg-type]
 
 
 def test_pickles_are_refused_by_name_and_by_content(model: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_tar_is_plain_webdataset(tmp_path: Path) -> None:
 
 def test_newer_schemas_and_damaged_manifests_are_refused(place: str) -> None:
     folder = Folder(place)
-    folder.publish("dataset.json", manifest().to_bytes().replace(b'"schema_version": 1', b'"schema_version": 2'))
+    folder.publish("dataset.json", manifest().to_bytes().replace(b'"schema_version": 2', b'"schema_version": 3'))
     with pytest.raises(DatasetError, match="newer synthforge"):
         DatasetFolder.open(place)
     for damaged in (b"{", b"[]", b'{"schema_version": 1}'):
