@@ -235,7 +235,12 @@ def command(*arguments: object) -> list[str]:
 def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
     chosen = options(tmp_path / "cut", total=400, per_shard=20, sampling__steps=200)
     process = subprocess.Popen(
-        command("generate", DIGITS, *chosen), stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command("generate", DIGITS, *chosen),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # Where the tests themselves run in the background, interrupts are ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cut" / "pool").glob("*.tar")) and time.monotonic() < deadline:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from synthforge.shards.layout import SIDE_FILES
 from tests import children
 from tests.conftest import DIGITS, brief, child, files_of, in_child, small
 
@@ -76,7 +77,7 @@ def test_two_processes_on_one_folder(tmp_path: Path, spoil: int) -> None:
     assert audit.samples == 120
     names = files_of(tmp_path / "pool")
     assert len([name for name in names if name.endswith(".tar")]) == 15
-    assert set(names) == {"dataset.json", "complete.json"} | {
+    assert set(names) == {"dataset.json", "complete.json", *SIDE_FILES} | {
         f"train-{i:06d}.{kind}" for i in range(15) for kind in ("tar", "parquet", "json")
     }
 

@@ -372,6 +372,7 @@ def test_an_unconditional_model_guides_nothing_and_knows_no_classes(models: Path
     assert cli("generate", recipe, "--set", f"output.path={tmp_path / 'run'}").status == 0
 
 
+@pytest.mark.slow  # the hub's client waits between its tries
 def test_a_hub_id_without_network(tmp_path: Path) -> None:
     """The real command, with the hub at an address where nothing listens."""
     command = [str(Path(sys.executable).with_name("synthforge")), "generate", str(SD), "--set", f"output.path={tmp_path / 'run'}"]
@@ -433,6 +434,7 @@ def test_a_cache_of_the_hub_serves_without_network(models: Path, tmp_path: Path)
     assert (record["generator"]["model"], record["generator"]["revision"]) == ("someone/tiny", commit)
 
 
+@pytest.mark.slow
 def test_a_model_is_fetched_from_a_hub_and_only_what_is_loaded(models: Path, tmp_path: Path) -> None:
     """The hub's own client against a server that speaks its protocol: variants and whole checkpoints beside the model stay there."""
     from tests.generators.test_pipelines import save_lora
