@@ -232,6 +232,8 @@ def show(
             print_rows(console, "made again", {"compared": found, "changed": "; ".join(remade.changes)})
         console.print("\nmake it again:", style="bold")
         print(shown.remake)
+    if remade is not None and not remade.is_reproduced:
+        sys.exit(1)
 
 
 @app.command(epilog="Example: synthforge status runs/digits/pool")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from synthforge.plan import Plan
 from synthforge.progress import Counters, Reporter
 from synthforge.recipe import MAX_SAMPLES, Recipe
 from synthforge.shards.folder import DatasetFolder, differences, remove_dataset
-from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, Shard
+from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, Completion, Shard
 from synthforge.shards.sidefiles import write_side_files
 from synthforge.shards.writers import Heartbeat
 from synthforge.storage import Folder
@@ -50,7 +51,7 @@ class GenerateResult:
     halvings: int
     """Times that the batch was halved for want of memory."""
     quarantined: dict[str, str]
-    """Shard to reason."""
+    """Shard to reason, of this run's part."""
     per_class: dict[str, int]
     """Samples of each class: those that are there once the dataset is complete, those asked for until then."""
     part: str | None
@@ -101,7 +102,8 @@ def generate(
         num_samples = (dataset.num_samples if dataset is not None else len(plan)) + (extend or 0 if begins_segment else 0)
         dtype = (dataset.manifest.generator or {}).get("dtype") if dataset is not None else None
         reporter.note(f"loading {recipe.generator.model}")
-        with _executor(plan, num_samples, dtype, reporter) as executor:
+        todo = _num_to_make(dataset if not begins_segment else None, plan, part, extend, retry_quarantined)
+        with _executor(plan, num_samples, todo, dtype, reporter) as executor:
             identity = executor.open()
             # Nothing was changed so far; from here on the request is known to be possible.
             if overwrite:
@@ -129,7 +131,16 @@ def generate(
         return _finish(dataset, plan, run.counters, adopted + run.adopted, seconds, part)
 
 
-def _executor(plan: Plan, num_samples: int, dtype: str | None, reporter: Reporter) -> Executor[Shard, Counters]:
+def _num_to_make(dataset: DatasetFolder | None, plan: Plan, part: Part | None, extend: int | None, retry_quarantined: bool) -> int:
+    """Shards that this run is to make, at most."""
+    if dataset is None:
+        num_shards = math.ceil((extend or len(plan)) / plan.recipe.output.samples_per_shard)
+        return math.ceil(num_shards / (part.of if part is not None else 1))
+    state = dataset.state()
+    return len(_own(state.missing + (state.quarantined if retry_quarantined else []), part))
+
+
+def _executor(plan: Plan, num_samples: int, num_shards: int, dtype: str | None, reporter: Reporter) -> Executor[Shard, Counters]:
     """One worker in this process, or several in processes of their own."""
     from synthforge.executors.inline import InlineExecutor
     from synthforge.executors.local import LocalExecutor
@@ -137,9 +148,8 @@ def _executor(plan: Plan, num_samples: int, dtype: str | None, reporter: Reporte
 
     execution = plan.recipe.execution
     work = ShardWork(plan.recipe, plan.digests, num_samples, dtype)
-    num_shards = -(-num_samples // plan.recipe.output.samples_per_shard)
     workers = min(execution.workers or default_workers(execution.device), num_shards)
-    if workers == 1:
+    if workers <= 1:
         return InlineExecutor(work)
     reporter.note(f"starting {workers} workers")
     return LocalExecutor(work, workers, deadline_seconds=execution.deadline_seconds, note=reporter.note)
@@ -310,10 +320,12 @@ class _Run:
 
 def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int, seconds: float, part: Part | None) -> GenerateResult:
     """Write complete.json, what other loaders need and the contact sheet, if the dataset is whole, and sum up."""
-    completion = dataset.complete(plan.counts_without)
     output = plan.recipe.output
-    if completion is not None:
-        write_side_files(dataset, completion, name=plan.recipe.name, licence=output.licence, tags=output.tags)
+
+    def side_files(completion: Completion, is_new: bool) -> None:
+        write_side_files(dataset, completion, name=plan.recipe.name, licence=output.licence, tags=output.tags, only_missing=not is_new)
+
+    completion = dataset.complete(plan.counts_without, side_files)
     state = dataset.state()
     samples = completion.samples if completion is not None else sum(seal.samples for seal in dataset.seals(state.sealed))
     return GenerateResult(
@@ -331,7 +343,7 @@ def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int
         rejected=counters.rejected,
         padding=counters.padding,
         halvings=counters.halvings,
-        quarantined={shard.stem: dataset.quarantine_reason(shard) for shard in state.quarantined},
+        quarantined={shard.stem: dataset.quarantine_reason(shard) for shard in _own(state.quarantined, part)},
         per_class=completion.class_samples if completion is not None else plan.counts(dataset.num_samples),
         part=str(part) if part is not None else None,
         contact_sheet=_sheet_of_dataset(dataset, plan.recipe) if completion is not None and samples else None,

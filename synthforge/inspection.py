@@ -308,7 +308,7 @@ def _digests_of(recipe: Recipe, identity: Any) -> dict[str, str]:
             for step in path:
                 digest = digest.get(step, {}) if isinstance(digest, dict) else {}
             if isinstance(digest, str):
-                found[value] = digest
+                found[".".join(path)] = digest
     return found
 
 
@@ -324,6 +324,11 @@ class RemadeSample:
     """Share of pixels at most 2 levels off."""
     changes: list[str]
     """What is not as the record says: another scheduler configuration, precision, ..."""
+
+    @property
+    def is_reproduced(self) -> bool:
+        """At most 2 of 256 levels off on 99.9 % of pixels."""
+        return self.within_tolerance >= 0.999
 
 
 def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Reporter | None = None) -> RemadeSample:
@@ -349,9 +354,9 @@ def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Repor
     generator = load_generator(recipe, plan, dtype=made_by.get("dtype"))
     request = Request(
         seed=record["seed"],
-        class_name=record["label"],
+        class_name=record.get("label", record["class"]),
         prompt=record["prompt"],
-        negative=record["negative"],
+        negative=record.get("negative"),
         guidance=record["guidance"],
         strength=record["strength"],
         source=plan.source(record["source"]) if record["source"] is not None else None,

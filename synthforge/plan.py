@@ -35,6 +35,9 @@ PLAN_VERSION = 1
 """Goes into every plan digest; raised when the same recipe would unroll differently."""
 
 
+_REFERENCE = "sampling.real_guidance.reference"
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image to be made, completely decided."""
@@ -58,9 +61,9 @@ class Sample:
         return key_of(self.index)
 
     @property
-    def level(self) -> tuple[float, float]:
-        """Samples of one level can share a batch."""
-        return self.guidance, self.strength or 0.0
+    def level(self) -> tuple[float, float, bool]:
+        """Samples of one level can share a batch: no negative prompt at all is not the same as an empty one."""
+        return self.guidance, self.strength or 0.0, self.negative is not None
 
     def request(self) -> Request:
         """What a generator needs to know of it."""
@@ -92,11 +95,10 @@ class Plan:
         self.files = files
         self._sources = sources
         self.digests = files.digests()
-        """SHA-256 of everything that the recipe names by place, for other processes that unroll the same recipe."""
-        guided = recipe.sampling.real_guidance
-        if guided is not None and sources is not None:
-            self.digests[guided.reference] = sources.sha256
-        self.identity = identity_of(recipe, lambda path, value: self.digests.get(value) or file_digest(value))
+        """SHA-256 of what the recipe names by place, by its fields, for other processes that unroll the same recipe."""
+        if sources is not None:
+            self.digests[_REFERENCE] = sources.sha256
+        self.identity = identity_of(recipe, lambda path, value: self.digests.get(".".join(path)) or file_digest(value))
         if files.model.revision is not None:
             self.identity["generator"]["revision"] = files.model.revision
         for number, name in enumerate(recipe.classes):
@@ -119,7 +121,7 @@ class Plan:
         files = recipe.generator.files(known)
         guided, sources = recipe.sampling.real_guidance, None
         if guided is not None:
-            sources = Sources.read(guided.reference, (known or {}).get(guided.reference))
+            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE))
             if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
                 has = ", ".join(list(sources.by_class)[:12])
                 raise RequestError(

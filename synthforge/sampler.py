@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from synthforge.errors import ShardFailed, SynthforgeError, WorkError
-from synthforge.generators.protocol import Generator, Prepared
+from synthforge.generators.devices import alone_on_this_machine, is_out_of_memory
+from synthforge.generators.protocol import Generator, Prepared, Request
 from synthforge.images import Uint8
 from synthforge.plan import Plan, Sample
 from synthforge.progress import Counters
@@ -80,7 +81,7 @@ class Sampler:
 
     def batch_of(self, samples: list[Sample]) -> Prepared:
         """A batch of the fixed shape from samples of any level, to compile and warm up with."""
-        requests = [replace(sample.request(), guidance=samples[0].guidance, strength=samples[0].strength) for sample in samples]
+        requests = _of_one_level([sample.request() for sample in samples])
         return self.generator.prepare((requests * self.batch)[: self.batch])
 
     def _prepared(self, chunk: list[Sample]) -> Prepared:
@@ -122,12 +123,6 @@ class Sampler:
                 # No shard will do better on this device, so this stops the run and quarantines nothing.
                 raise WorkError("out of memory with a single image; use another device or a smaller model, then run again") from error
             return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch means that memory did not do; on a CPU, and from cuBLAS, it is a plain RuntimeError."""
-    words = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
 
 
 class _Copy:
@@ -189,10 +184,9 @@ class Measured:
 def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[Measured]:
     """Rate of the generator at growing batch sizes, until memory or the gain ends; each is warmed up once."""
     found: list[Measured] = []
-    first, batch = plan[0].request(), 1
+    batch = 1
     while batch <= largest:
-        requests = [replace(plan[index].request(), guidance=first.guidance, strength=first.strength) for index in range(batch)]
-        prepared = generator.prepare(requests)
+        prepared = generator.prepare(_of_one_level([plan[index].request() for index in range(batch)]))
         try:
             _timed(generator, prepared)
             done, elapsed = 0, 0.0
@@ -215,6 +209,11 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
     if not found:
         raise WorkError("out of memory with a single image; use another device or a smaller model")
     return found
+
+
+def _of_one_level(requests: list[Request]) -> list[Request]:
+    first = requests[0]
+    return [replace(request, guidance=first.guidance, strength=first.strength, negative=first.negative) for request in requests]
 
 
 def _timed(generator: Generator, prepared: Prepared) -> float:
@@ -256,12 +255,23 @@ def chosen_batch(generator: Generator, plan: Plan, log: Folder, num_samples: int
     if plan.recipe.execution.batch is not None or generator.device.type != "cuda":
         return plan.recipe.execution.batch or generator.default_batch
     device = torch.cuda.get_device_name(generator.device)
-    name = f"batch-{digest_of([device, generator.identity()])[:16]}.json"
+    key = digest_of([device, generator.identity()])[:16]
+    largest = max(1, num_samples // 16)
+    with alone_on_this_machine(f"measure-{key}"):
+        found = _logged_batch(log, key, largest)
+        if found is None:
+            measured = measure(generator, plan, largest=largest)
+            found = best_batch(measured).batch
+            content = {"batch": found, "largest": largest, "device": device, "measured": [asdict(item) for item in measured]}
+            log.replace(f"batch-{key}.json", canonical_json(content))
+    return found
+
+
+def _logged_batch(log: Folder, key: str, largest: int) -> int | None:
+    """What was measured before, unless larger batches are worth measuring now."""
     try:
-        return int(json.loads(log.read(name))["batch"])
+        content = json.loads(log.read(f"batch-{key}.json"))
+        batch, measured_to = int(content["batch"]), int(content["largest"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    found = measure(generator, plan, largest=max(1, num_samples // 16))
-    batch = best_batch(found).batch
-    log.replace(name, canonical_json({"batch": batch, "device": device, "measured": [asdict(item) for item in found]}))
-    return batch
+        return None
+    return batch if batch < measured_to or largest <= measured_to else None

@@ -473,3 +473,34 @@ def test_a_model_is_fetched_from_a_hub_and_only_what_is_loaded(models: Path, tmp
         assert done.returncode == 2
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert "someone/nothing is no folder here, and the hub does not give it" in line
+
+
+def test_classes_with_and_without_negative_prompts_do_not_mix(models: Path, tmp_path: Path) -> None:
+    """No negative prompt is not an empty one: SDXL makes other images of the two."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "name: r\ngenerator: {kind: text-to-image, model: x}\nclasses: {cat: {negative: blurry}, dog: {}}\n"
+        "prompts: {templates: ['a {class}']}\nsampling: {guidance: [4.0]}\ncount: {total: 8}\n"
+    )
+    for batch in (1, 4):
+        out = tmp_path / str(batch)
+        generate(load_recipe(recipe, tiny(models, out, "sdxl", count="{total: 8}", execution__batch=batch)))
+        for key in ("0", "1", "2", "3"):
+            assert remake(str(out / "pool"), key).largest_difference <= 2, (batch, key)
+
+
+def test_an_edited_card_stays(models: Path, tmp_path: Path) -> None:
+    generate(load_recipe(SD, tiny(models, tmp_path)))
+    card = tmp_path / "pool" / "README.md"
+    ours = card.read_text()
+    card.write_text(ours + "my words\n")
+    generate(load_recipe(SD, tiny(models, tmp_path)))
+    assert card.read_text().endswith("my words\n")  # nothing was made, so nothing is written
+    generate(load_recipe(SD, tiny(models, tmp_path)), extend=5)
+    assert "25 samples" in card.read_text()
+    card.write_text("# all mine\n")
+    generate(load_recipe(SD, tiny(models, tmp_path)), extend=5)
+    assert card.read_text() == "# all mine\n"
+    card.unlink()
+    generate(load_recipe(SD, tiny(models, tmp_path)))
+    assert "30 samples" in card.read_text()

@@ -199,3 +199,12 @@ def test_a_wrong_request_is_found_by_workers_before_anything_changes(tmp_path: P
 def test_status_of_a_part(tmp_path: Path) -> None:
     run_part(tmp_path, 1, 3)
     assert len(DatasetFolder.open(str(tmp_path / "pool")).state().sealed) == 1
+
+
+def test_a_part_does_not_fail_for_what_another_part_gave_up(tmp_path: Path, cli: Cli) -> None:
+    run_part(tmp_path, 1, 3)
+    dataset = DatasetFolder.open(str(tmp_path / "pool"))
+    dataset.quarantine(dataset.state().missing[0], "for the test", 3)
+    options = [part for text in brief(tmp_path) for part in ("--set", text)]
+    assert cli("generate", DIGITS, *options, "--part", "3/3").status == 0
+    assert cli("generate", DIGITS, *options, "--part", "2/3").status == 1

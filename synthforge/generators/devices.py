@@ -1,8 +1,15 @@
-"""Which device and precision a recipe's words mean on this machine."""
+"""Devices of this machine: which a recipe's words mean, when their memory is used up, and who has them for himself."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
+from filelock import FileLock
 
 from synthforge.errors import RequestError
 
@@ -24,3 +31,19 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     found: torch.dtype = getattr(torch, name)
     return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory did not do; on a CPU, and from cuBLAS, it is a plain RuntimeError."""
+    words = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
+
+
+@contextmanager
+def alone_on_this_machine(name: str) -> Iterator[None]:
+    """One process at a time: the first compiles or measures and keeps what it found, those that waited find it."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir()) / f"synthforge-{user}")
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{name}.lock"):
+        yield

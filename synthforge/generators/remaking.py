@@ -46,7 +46,7 @@ def _loading(generator: Mapping[str, Any], place: str, prefix: str) -> list[str]
         loaded["variant"] = repr(generator["variant"])
     if generator.get("revision") and not Path(place).exists():
         loaded["revision"] = repr(generator["revision"])
-    if generator.get("safety_checker") is False and generator["class"].startswith("StableDiffusion"):
+    if generator.get("safety_checker") is False:
         loaded["safety_checker"] = "None"
     options = ", ".join(f"{name}={value}" for name, value in loaded.items() if prefix or name == "use_safetensors")
     scheduler = {key: value for key, value in generator["scheduler_config"].items() if value is not None}
@@ -88,21 +88,21 @@ def _arguments(record: Mapping[str, Any], generator: Mapping[str, Any]) -> dict[
     if generator["class"] == "PixelPipeline":
         found |= {"class_labels": _pixel_label(record), "guided_by": repr(generator["guided_by"])}
     elif generator["class"] in DIT:
-        found["class_labels"] = _dit_label(str(record["label"]))
+        found["class_labels"] = _dit_label(str(record.get("label", record["class"])))
     elif generator["class"] in UNCONDITIONAL:
         found["batch_size"] = "1"
     else:
         found["prompt"] = repr([record["prompt"]])
         if record.get("negative") is not None:
             found["negative_prompt"] = repr([record["negative"]])
-    if generator["class"] not in UNCONDITIONAL:
+    if generator.get("guided", generator["class"] not in UNCONDITIONAL):
         found["guidance_scale"] = repr(record["guidance"])
     found["num_inference_steps"] = repr(generator["steps"])
     return found | {name: repr(value) for name, value in (generator.get("arguments") or {}).items()}
 
 
 def _pixel_label(record: Mapping[str, Any]) -> str:
-    label = str(record["label"])
+    label = str(record.get("label", record["class"]))
     return f"[{label!r}] if {label!r} in pipeline.denoiser.config.class_names else [{label}]" if label.isdecimal() else f"[{label!r}]"
 
 

@@ -6,6 +6,7 @@ import ast
 import difflib
 import functools
 import importlib.util
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,23 @@ class SchedulerConfig(Config):
             raise ValueError(f"diffusers has no scheduler {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
         return name
 
-    def build(self, of_model: Any) -> Any:
-        """The scheduler, with the configuration of the model's own where the arguments say nothing; raises RequestError."""
+    def check(self) -> None:
+        """Raise RequestError for an argument that the scheduler does not have."""
         import diffusers
 
-        scheduler_class = getattr(diffusers, self.name)
-        try:
-            known = set(scheduler_class.from_config(of_model.config).config)
-        except (ValueError, TypeError, NotImplementedError):
-            known = set(scheduler_class().config)
+        known = set(inspect.signature(getattr(diffusers, self.name).__init__).parameters) - {"self"}
         for argument in self.arguments:
             if argument not in known:
                 near = difflib.get_close_matches(argument, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise RequestError(f"sampling.scheduler.arguments.{argument}: {self.name} has no such argument{hint}")
+
+    def build(self, of_model: Any) -> Any:
+        """The scheduler, with the configuration of the model's own where the arguments say nothing; raises RequestError."""
+        import diffusers
+
+        self.check()
+        scheduler_class = getattr(diffusers, self.name)
         try:
             return scheduler_class.from_config(of_model.config, **self.arguments)
         except (ValueError, TypeError, NotImplementedError) as error:

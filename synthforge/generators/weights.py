@@ -57,11 +57,11 @@ class GeneratorFiles:
 
     model: ModelFiles
     others: Mapping[str, ModelFiles]
-    """LoRAs, textual inversions and a VAE, by their name in the recipe."""
+    """LoRAs, textual inversions and a VAE, by the recipe's field that names them: `generator.loras.0.model`."""
 
     def digests(self) -> dict[str, str]:
-        """Name in the recipe to SHA-256."""
-        return {files.name: files.sha256 for files in (self.model, *self.others.values())}
+        """The recipe's field to the SHA-256 of what it names."""
+        return {"generator.model": self.model.sha256} | {where: files.sha256 for where, files in self.others.items()}
 
 
 def is_hub_id(name: str) -> bool:
@@ -84,7 +84,7 @@ def find_model(
     Args:
         file: of single weights: which file of the folder or repository.
         where: the recipe's field, for messages.
-        known: SHA-256 by name, where another process has computed it.
+        known: SHA-256 by the recipe's field, where another process has computed it.
     """
     if len(name) > 4000:
         raise ModelError(f"{where}: is longer than any path; name a folder or a hub id")
@@ -97,7 +97,7 @@ def find_model(
         parts = [place]
     else:
         parts = _parts_of(name, place, kind, variant, where)
-    sha256 = (known or {}).get(name) or _digest(place, parts, where)
+    sha256 = (known or {}).get(where) or _digest(place, parts, where)
     return ModelFiles(name, place, commit, sha256, variant)
 
 

@@ -218,11 +218,16 @@ class DatasetFolder:
         self.folder.remove(shard.quarantine)
         self.folder.remove(COMPLETE)
 
-    def complete(self, count: Callable[[int, Iterator[int]], dict[str, int]] | None = None) -> Completion | None:
+    def complete(
+        self,
+        count: Callable[[int, Iterator[int]], dict[str, int]] | None = None,
+        prepare: Callable[[Completion, bool], None] = lambda completion, is_new: None,
+    ) -> Completion | None:
         """Write complete.json if every shard is sealed or quarantined; what is written is a pure function of the folder.
 
         Args:
             count: the samples of each class among the first so many without some; None counts no classes.
+            prepare: called with the totals, and whether they are new, before complete.json is published: it is the last file of all.
         """
         segments = self.segments()  # read once: an extension at this moment must not be counted without its shards
         state = self.state(segments)
@@ -243,6 +248,7 @@ class DatasetFolder:
             class_samples=count(segments[-1].end_sample, gone) if count is not None else {},
         )
         present = self._read_completion()
+        prepare(completion, present != completion)
         if present is not None and present != completion and present.segments <= completion.segments:
             self.folder.remove(COMPLETE)  # it spoke of the folder before it was extended, or before a quarantine was lifted
         if present != completion:

@@ -30,6 +30,7 @@ from synthforge.shards.layout import SIDE_FILES, Completion, Manifest, Seal, Sha
 
 CARD, TIMM, OPEN_CLIP, CROISSANT = SIDE_FILES
 
+_KEEP = "<!-- synthforge writes this card anew when the dataset grows; remove this line to keep yours -->"
 MAX_LISTED_CLASSES = 50
 """The card lists so many classes; of more it gives the smallest and the largest count."""
 
@@ -51,15 +52,26 @@ class Facts:
         return self.manifest.kind != "real"
 
 
-def write_side_files(dataset: DatasetFolder, completion: Completion, *, name: str, licence: str | None, tags: Sequence[str]) -> list[str]:
+def write_side_files(
+    dataset: DatasetFolder,
+    completion: Completion,
+    *,
+    name: str,
+    licence: str | None,
+    tags: Sequence[str],
+    only_missing: bool = False,
+) -> list[str]:
     """Write the side files that are missing or say something else, and return their names; nothing if no shard is sealed.
 
     Args:
         completion: the totals that the files are to describe; shards beyond them are left out.
+        only_missing: leave what is there, whatever it says.
         licence: as it stands in the card and in Croissant, best a name that the Hub knows (`cc-by-4.0`); None leaves it open.
         tags: beside those that every dataset of ours has.
     Raises: DatasetError if a seal is damaged, or the first table.
     """
+    if only_missing and all(dataset.folder.exists(file) for file in SIDE_FILES):
+        return []
     planned = zip(dataset.shards(), completion.shard_samples, strict=False)  # an extension that has just begun is not told
     sealed = [shard for shard, num_samples in planned if num_samples]
     if not sealed:
@@ -82,7 +94,10 @@ def write_side_files(dataset: DatasetFolder, completion: Completion, *, name: st
         OPEN_CLIP: canonical_json({shard.tar: seal.samples for shard, seal in shards}),
         CROISSANT: canonical_json(croissant(facts)),
     }
-    changed = [file for file, content in contents.items() if _present(dataset, file) != content]
+    present = {file: _present(dataset, file) for file in contents}
+    changed = [file for file, content in contents.items() if present[file] is None or (present[file] != content and not only_missing)]
+    if (card := present[CARD]) is not None and _KEEP.encode() not in card:
+        changed = [file for file in changed if file != CARD]  # somebody's own by now
     for file in changed:
         dataset.folder.replace(file, contents[file])
     return changed
@@ -132,6 +147,7 @@ def _card(facts: Facts) -> bytes:
         counts=counts,
         is_listed=len(facts.manifest.classes) <= MAX_LISTED_CLASSES,
         shards=_braces([shard for shard, _ in facts.shards]),
+        keep=_KEEP,
     )
     return text.encode()
 

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from PIL import Image
 
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import KINDS, RealGuidanceConfig, SamplingConfig, SchedulerConfig
-from synthforge.generators.pipelines.acceleration import alone_on_this_machine
+from synthforge.generators.devices import alone_on_this_machine
 from synthforge.generators.pipelines.generator import PipelineGenerator
 from synthforge.generators.protocol import Request
 from synthforge.shards.reading import Example
@@ -515,3 +517,181 @@ def test_dit_labels_by_name_and_number(models: Path) -> None:
     generator = loaded(config_for("dit", models), sampling)
     by_name = generator.prepare([Request(1, "Golden Retriever", "", None, 3.0), Request(1, "tabby", "", None, 3.0)])
     assert by_name.arguments["class_labels"] == [207, 281]
+
+
+# --- found by review ---
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_image_to_image_form_keeps_precision_and_quantisation(dtype: str, models: Path) -> None:
+    sampling = sampling_for("flux", real_guidance=RealGuidanceConfig(reference="x", strength=[0.5]))
+    generator = loaded(config_for("flux", models, dtype=dtype), sampling)
+    assert generator.pipeline.transformer.dtype == generator.pipeline.vae.dtype == getattr(torch, dtype)
+    quantised = loaded(config_for("flux", models, dtype=dtype, quantization={"backend": "layerwise_float8"}), sampling)
+    assert any(value.dtype == torch.float8_e4m3fn for value in quantised.pipeline.transformer.parameters())
+
+
+def test_two_loras_of_one_folder_are_two(models: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        saved = save_lora(tmp_path / str(number), models, seed=number) / "pytorch_lora_weights.safetensors"
+        saved.rename(tmp_path / f"{number}.safetensors")
+    loras = [{"model": str(tmp_path), "file": f"{number}.safetensors"} for number in (1, 2)]
+    generator = loaded(config_for("sd", models, loras=loras), sampling_for("sd"))
+    one, two = generator.identity()["loras"]
+    assert (one["file"], two["file"]) == ("1.safetensors", "2.safetensors")
+    assert one["sha256"] != two["sha256"]
+    twice = loaded(config_for("sd", models, loras=[loras[1], loras[1]]), sampling_for("sd"))
+    requests = requests_for(sampling_for("sd"))
+    assert not torch.equal(generator.sample(generator.prepare(requests))[0], twice.sample(twice.prepare(requests))[0])
+
+
+@pytest.mark.skipif(
+    Version(version("transformers")) >= Version("5") and Version(version("peft")) < Version("0.22"),
+    reason="transformers 5 takes adapters of text encoders from peft 0.22 on",
+)
+def test_a_flux_lora_reaches_the_text_encoder(models: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = diffusers.FluxPipeline.from_pretrained(str(tiny_models.save("flux", models)))
+    pipeline.set_progress_bar_config(disable=True)
+    torch.manual_seed(3)
+    states = []
+    for module in (pipeline.transformer, pipeline.text_encoder):
+        targets = ["to_q", "to_v"] if module is pipeline.transformer else ["q_proj", "v_proj"]
+        module.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights=False, target_modules=targets))
+        states.append({key: value * 3 for key, value in get_peft_model_state_dict(module).items()})
+    diffusers.FluxPipeline.save_lora_weights(str(tmp_path), transformer_lora_layers=states[0], text_encoder_lora_layers=states[1])
+    sampling = sampling_for("flux")
+    generator = loaded(config_for("flux", models, loras=[{"model": str(tmp_path)}]), sampling)
+    requests = requests_for(sampling)
+    plainly = diffusers.FluxPipeline.from_pretrained(str(models / "flux"))
+    plainly.set_progress_bar_config(disable=True)
+    plainly.load_lora_weights(str(tmp_path))
+    noise = [torch.Generator().manual_seed(request.seed) for request in requests]
+    images = plainly(
+        PROMPTS, height=16, width=16, guidance_scale=3.0, num_inference_steps=4, generator=noise, max_sequence_length=32
+    ).images
+    assert_equal(generator.sample(generator.prepare(requests))[0], np.stack([np.asarray(image) for image in images]))
+
+
+def test_a_resolution_that_the_pipeline_rounds_is_refused(models: Path) -> None:
+    sampling = sampling_for("flux", resolution=18)
+    generator = loaded(config_for("flux", models), sampling)
+    with pytest.raises(RequestError, match=r"sampling.resolution: FluxPipeline makes 16 x 16 where 18 is asked for"):
+        generator.sample(generator.prepare(requests_for(sampling)))
+
+
+def test_texts_that_the_pipeline_can_not_take_are_one_line(models: Path) -> None:
+    generator = loaded(config_for("flux", models, arguments={"max_sequence_length": 1024}), sampling_for("flux"))
+    with pytest.raises(RequestError, match=r"^generator: FluxPipeline does not take what the recipe asks of it \(.*1024"):
+        generator.learn_texts([("a cat", None)])
+
+
+class Encoder:
+    """Stands for a pipeline of an unusual family; what it encodes can be chosen."""
+
+    def __init__(self, encode: Any) -> None:
+        self.encode_prompt = encode
+        self.prepare_latents = lambda: None
+        self.components: dict[str, Any] = {}
+
+
+def test_encodings_of_unusual_families() -> None:
+    from synthforge.generators.pipelines.embeddings import PromptEncodings
+
+    def by_length(prompt: list[str]) -> torch.Tensor:
+        width = max(map(len, prompt))
+        return torch.stack([torch.tensor([*map(ord, text), *[0] * (width - len(text))]) for text in prompt])
+
+    pipeline = Encoder(by_length)
+    encodings = PromptEncodings([pipeline])
+    assert torch.equal(pipeline.encode_prompt(prompt=["ab", "abc"]), by_length(["ab", "abc"]))
+    assert not encodings.is_whole  # so the text encoder stays
+
+    def in_lists(prompt: list[str]) -> list[torch.Tensor]:
+        return [torch.full((5, 2), float(ord(text[0]))) for text in prompt]
+
+    pipeline = Encoder(in_lists)
+    encodings = PromptEncodings([pipeline])
+    found = pipeline.encode_prompt(prompt=["a", "b", "a"])
+    assert [float(entry[0, 0]) for entry in found] == [97.0, 98.0, 97.0]
+    assert encodings.is_whole
+
+    def with_instructions(prompt: list[str], instructions: list[str]) -> torch.Tensor:
+        return torch.tensor([[len("".join(instructions)) + ord(text[0])] for text in prompt])
+
+    pipeline = Encoder(with_instructions)
+    PromptEncodings([pipeline])
+    lines = ["x" * number for number in range(1, 4)]
+    wanted = with_instructions(["a", "b", "c"], lines)
+    assert torch.equal(pipeline.encode_prompt(prompt=["a", "b", "c"], instructions=lines), wanted)
+
+
+def test_unloaded_text_encoders_are_gone(models: Path) -> None:
+    import weakref
+
+    generator = loaded(config_for("sd", models), sampling_for("sd"))
+    gone = weakref.ref(generator.pipeline.text_encoder)
+    generator.learn_texts([("a cat", None)])
+    assert gone() is None
+
+
+def test_tuning_a_decoder_that_is_widened_for_the_call(models: Path) -> None:
+    """As SDXL's, which decodes in float32 while its weights stay in half precision otherwise."""
+    generator = loaded(config_for("sdxl", models, dtype="bfloat16"), sampling_for("sdxl"))
+    assert generator.decoder is not None
+    original = generator.decoder._decode
+    generator.decoder._decode = lambda latents, *args, **kwargs: original(latents.to(torch.bfloat16), *args, **kwargs)
+    generator.decoder.keeps_latents = True
+    generator.decoder(torch.randn(2, 4, 8, 8), return_dict=False)
+    generator.decoder._decode = original
+    kept = generator.decoder._last_latents
+    assert kept is not None
+
+    def run() -> None:
+        generator.decoder._last_latents = kept  # type: ignore[union-attr]
+
+    assert set(generator.decoder.tune(run)) == {2, 1}
+
+
+@pytest.mark.slow
+def test_compilation_that_fails_falls_back(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = sampling_for("sd")
+    generator = loaded(config_for("sd", models, compile=True), sampling)
+    requests = requests_for(sampling)
+
+    def no_compiler(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C compiler found")
+
+    monkeypatch.setattr(generator, "_warm_up", no_compiler)
+    generator.compile(generator.prepare(requests))
+    assert generator.acceleration()["compiled"] == "failed: no C compiler found"
+    assert_equal(generator.sample(generator.prepare(requests))[0], plain("sd", models, sampling, requests))
+
+
+@pytest.mark.slow
+def test_a_step_cache_compiles(models: Path) -> None:
+    sampling = sampling_for("flux")
+    cache = {"name": "FirstBlockCache", "arguments": {"threshold": 0.1}}
+    generator = loaded(config_for("flux", models, compile=True, step_cache=cache), sampling)
+    batch = generator.prepare(requests_for(sampling))
+    generator.compile(batch)
+    assert isinstance(generator.acceleration()["compiled"], dict), generator.acceleration()["compiled"]
+    assert generator.sample(batch)[1].tolist() == [0, 0, 0]
+    torch._dynamo.reset()
+
+
+def test_mistakes_are_found_before_loading(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", None)
+
+    def refusal(name: str, sampling: SamplingConfig, **changes: Any) -> str:
+        config = config_for(name, models, **changes)
+        with pytest.raises(RequestError) as caught:
+            config.check(config.files(), sampling, ["1"])
+        return str(caught.value)
+
+    assert "takes no such argument" in refusal("sd", sampling_for("sd"), arguments={"bogus": 1})
+    assert "has no transformer" in refusal("sd", sampling_for("sd"), step_cache={"name": "FirstBlockCache"})
+    bogus = SchedulerConfig(name="EulerDiscreteScheduler", arguments={"bogus": 1})
+    assert "EulerDiscreteScheduler has no such argument" in refusal("sd", sampling_for("sd", scheduler=bogus))

@@ -6,17 +6,11 @@ and gives nearly the same speed. Lossy shortcuts are not here; they are fields o
 
 from __future__ import annotations
 
-import getpass
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 DENOISERS = ("unet", "transformer", "prior", "transformer_2", "unet_2")
 _DECODE_ROUNDS = 3
@@ -32,7 +26,8 @@ class Decoder:
     """The pipeline's VAE decoder, decoding in parts and noting which images are not finite before anything clamps them."""
 
     def __init__(self, vae: Any) -> None:
-        self._decode = vae.decode
+        self._vae = vae
+        self._decode = self._eager = vae.decode
         self.batch: int | None = None
         """Images at once; None means all."""
         self._finite: list[torch.Tensor] = []
@@ -66,7 +61,11 @@ class Decoder:
 
     def compile(self) -> None:
         """Compile the decoding."""
-        self._decode = torch.compile(self._decode, fullgraph=False, dynamic=False)
+        self._decode = torch.compile(self._eager, fullgraph=False, dynamic=False)
+
+    def compile_not(self) -> None:
+        """Take that back."""
+        self._decode = self._eager
 
     def tune(self, run: Callable[[], object]) -> dict[int, float]:
         """Choose the batch that decodes fastest, from timing; `run` makes one batch. Seconds of decoding one batch by part size."""
@@ -79,6 +78,7 @@ class Decoder:
         found: dict[int, float] = {}
         size = len(latents)
         sizes = [size, *(part for part in (16, 8, 4, 2, 1) if part < size)]
+        latents = latents.to(next(self._vae.parameters()).dtype)  # some pipelines widen the decoder for the time of the call only
         with torch.no_grad():
             for self.batch in sizes:
                 times = []
@@ -103,19 +103,24 @@ def _synchronise(device: torch.device) -> None:
 
 def use_fast_formats(pipeline: Any) -> None:
     """Channels-last for convolutions on CUDA."""
-    for module in (*denoisers(pipeline).values(), getattr(pipeline, "vae", None)):
-        if isinstance(module, torch.nn.Module):
-            module.to(memory_format=torch.channels_last)
+    for network in (*denoisers(pipeline).values(), getattr(pipeline, "vae", None)):
+        for module in network.modules() if network is not None else ():
+            if isinstance(module, torch.nn.Conv2d):  # convolutions over time know no such format
+                module.to(memory_format=torch.channels_last)
 
 
-def compile_denoisers(pipeline: Any) -> dict[str, str]:
-    """Compile every denoiser, its repeated blocks alone where it says which they are; name to `blocks` or `whole`."""
+def compile_denoisers(pipeline: Any, has_hooks: bool) -> dict[str, str]:
+    """Compile every denoiser, its repeated blocks alone where it says which they are; name to `blocks` or `whole`.
+
+    Args:
+        has_hooks: diffusers' hooks (step caches, layerwise casting) leave the graph on purpose.
+    """
     # Measuring and halving meet more shapes than dynamo's default allows for one function.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     done = {}
     for name, module in denoisers(pipeline).items():
         if getattr(module, "_repeated_blocks", None):
-            module.compile_repeated_blocks(fullgraph=True, dynamic=False)  # type: ignore[operator]
+            module.compile_repeated_blocks(fullgraph=not has_hooks, dynamic=False)  # type: ignore[operator]
             done[name] = "blocks"
         else:
             module.compile(dynamic=False)
@@ -123,10 +128,9 @@ def compile_denoisers(pipeline: Any) -> dict[str, str]:
     return done
 
 
-@contextmanager
-def alone_on_this_machine(name: str) -> Iterator[None]:
-    """One process at a time: the first compiles and fills the compiler's cache, those that waited find it full."""
-    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir()) / f"synthforge-{getpass.getuser()}")
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{name}.lock"):
-        yield
+def compile_nothing(pipeline: Any) -> None:
+    """Take compilation back."""
+    for network in denoisers(pipeline).values():
+        for module in network.modules():
+            module._compiled_call_impl = None
+    torch._dynamo.reset()

@@ -92,9 +92,9 @@ class PipelineConfig(Config):
         from synthforge.generators.weights import GeneratorFiles, find_model
 
         model = find_model(self.model, self.revision, variant=self.variant, known=known)
-        return GeneratorFiles(model, {files.name: files for files in self._other_files(known)})
+        return GeneratorFiles(model, dict(self._other_files(known)))
 
-    def _other_files(self, known: Mapping[str, str] | None) -> Iterator[ModelFiles]:  # noqa: ARG002 - of kinds that have some
+    def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:  # noqa: ARG002 - of kinds that have some
         yield from ()
 
     def check(self, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
@@ -120,11 +120,11 @@ class _WithVae(PipelineConfig):
     vae: str | None = location(None)
     """Another VAE: folder with its config.json, or a hub id; nothing means the model's own."""
 
-    def _other_files(self, known: Mapping[str, str] | None) -> Iterator[ModelFiles]:
+    def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
         from synthforge.generators.weights import find_model
 
         if self.vae is not None:
-            yield find_model(self.vae, kind="component", where="generator.vae", known=known)
+            yield "generator.vae", find_model(self.vae, kind="component", where="generator.vae", known=known)
 
 
 class TextToImageConfig(_WithVae):
@@ -141,7 +141,7 @@ class TextToImageConfig(_WithVae):
     safety_checker: bool = identity(True)
     """Whether the pipeline's safety checker, if it has one, may reject images; they are made again with the next attempt."""
 
-    def _other_files(self, known: Mapping[str, str] | None) -> Iterator[ModelFiles]:
+    def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
         from synthforge.generators.weights import find_model
 
         yield from super()._other_files(known)
@@ -149,7 +149,7 @@ class TextToImageConfig(_WithVae):
         small += [(f"textual_inversions.{number}", item) for number, item in enumerate(self.textual_inversions)]
         for where, item in small:
             path = f"generator.{where}.model"
-            yield find_model(item.model, item.revision, kind="weights", file=item.file, where=path, known=known)
+            yield path, find_model(item.model, item.revision, kind="weights", file=item.file, where=path, known=known)
 
 
 class DitConfig(_WithVae):

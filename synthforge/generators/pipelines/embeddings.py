@@ -7,16 +7,28 @@ To learn texts in advance the pipeline is called and left as soon as it has enco
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 CACHE_BYTES = 4 * 2**30
 """Host memory for encodings; the least recently used go first."""
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    value: Any
+    """What `encode_prompt` returned for one prompt, on the host."""
+    device: torch.device
+    """Where it was."""
+    shape: Any
 
 
 class EncodedEnough(Exception):
@@ -31,11 +43,13 @@ class PromptEncodings:
     """
 
     def __init__(self, pipelines: Sequence[Any], cache_bytes: int = CACHE_BYTES) -> None:
-        self._cache: OrderedDict[Any, Any] = OrderedDict()
+        self._cache: OrderedDict[Any, _Encoding] = OrderedDict()
         self._bytes = 0
         self._cache_bytes = cache_bytes
         self._leave_after_encoding = False
         self._has_forgotten = False
+        self._shapes: dict[str, set[Any]] = {}
+        """Shapes of the encodings seen, by settings of the encoding."""
         self.num_encoded = 0
         """Distinct prompts that were encoded so far."""
         self.can_learn = True
@@ -52,8 +66,8 @@ class PromptEncodings:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that was encoded is still here."""
-        return not self._has_forgotten
+        """Whether everything that was encoded is still here, and any of it can be put together to a batch."""
+        return not self._has_forgotten and all(len(shapes) <= 1 for shapes in self._shapes.values())
 
     @contextmanager
     def leaving_after_encoding(self) -> Iterator[None]:
@@ -84,34 +98,52 @@ class PromptEncodings:
             prompts = given.get("prompt")
             if not isinstance(prompts, list) or any(isinstance(value, torch.Tensor) for value in given.values()):
                 return encode(*args, **kwargs)
-            # Lists as long as the batch go by image; everything else is the same for all.
-            by_image = {name: value for name, value in given.items() if isinstance(value, list) and len(value) == len(prompts)}
+            # Prompts go by image; everything else, lists too, is the same for all.
+            by_image = {
+                name: value
+                for name, value in given.items()
+                if name.startswith(("prompt", "negative_prompt")) and isinstance(value, list) and len(value) == len(prompts)
+            }
             shared = {name: value for name, value in given.items() if name not in by_image}
+            settings = repr(sorted((name, str(value)) for name, value in shared.items()))
             found = []
             for row in range(len(prompts)):
                 one = {name: value[row] for name, value in by_image.items()}
-                key = (repr(sorted(one.items())), repr(sorted((name, str(value)) for name, value in shared.items())))
+                key = (repr(sorted(one.items())), settings)
                 found.append(self._looked_up(key, lambda one=one: encode(**shared, **{name: [value] for name, value in one.items()})))  # type: ignore[misc]
-            together = _together(found)
-            # Encodings of different lengths: the pipeline pads them in its own way.
-            return together if together is not None else encode(*args, **kwargs)
+            self._shapes.setdefault(settings, set()).update(encoding.shape for encoding in found)
+            if len({encoding.shape for encoding in found}) > 1:
+                return encode(*args, **kwargs)  # of different lengths: the pipeline pads them in its own way
+            return _together([encoding.value for encoding in found], found[0].device)
 
         return cached
 
-    def _looked_up(self, key: Any, encode: Callable[[], Any]) -> tuple[Any, Any]:
+    def _looked_up(self, key: Any, encode: Callable[[], Any]) -> _Encoding:
         if key in self._cache:
             self._cache.move_to_end(key)
-            return self._cache[key]  # type: ignore[no-any-return]
+            return self._cache[key]
         encoded = encode()
         device = next((part.device for part in _tensors(encoded)), torch.device("cpu"))
-        kept = (_mapped(encoded, lambda part: part.to("cpu")), device)
+        kept = _Encoding(_mapped(encoded, lambda part: part.to("cpu")), device, _shape(encoded))
         self._cache[key] = kept
         self.num_encoded += 1
-        self._bytes += _size(kept[0])
+        self._bytes += _size(kept.value)
         while self._bytes > self._cache_bytes and len(self._cache) > 1:
-            self._bytes -= _size(self._cache.popitem(last=False)[1][0])
+            self._bytes -= _size(self._cache.popitem(last=False)[1].value)
             self._has_forgotten = True
         return kept
+
+
+def unload_text_encoders(pipelines: Sequence[Any]) -> None:
+    """Take the text encoders out of pipelines, and their memory back."""
+    for pipeline in pipelines:
+        encoders = text_encoders(pipeline)
+        for encoder in encoders.values():
+            encoder.__dict__.pop("forward", None)  # ours holds the encoder, in a circle
+        pipeline.register_modules(**dict.fromkeys(encoders))
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def text_encoders(pipeline: Any) -> dict[str, Any]:
@@ -138,22 +170,29 @@ def _memoised(forward: Callable[..., Any], size: int = 8) -> Callable[..., Any]:
     return remembered
 
 
-def _together(found: Sequence[tuple[Any, torch.device]]) -> Any:
-    """Single encodings as one batch; None if their shapes differ."""
-    first, device = found[0]
-    if isinstance(first, (tuple, list)):
-        parts = [_together([(single[number], device) for single, _ in found]) for number in range(len(first))]
-        if any(part is None and value is not None for part, value in zip(parts, first, strict=True)):
-            return None
-        return type(first)(parts)
+def _together(values: Sequence[Any], device: torch.device) -> Any:
+    """Single encodings of one shape as a batch."""
+    first = values[0]
+    if isinstance(first, list):  # one entry for each prompt
+        return [entry.to(device) if isinstance(entry, torch.Tensor) else entry for value in values for entry in value]
+    if isinstance(first, tuple):
+        return tuple(_together([value[number] for value in values], device) for number in range(len(first)))
     if not isinstance(first, torch.Tensor):
         return first
-    tensors = [single for single, _ in found]
-    if any(tensor.shape != first.shape for tensor in tensors):
-        return None
-    # What has no row for the image (position numbers of the text) is the same for all.
-    joined = torch.cat(tensors) if first.shape[0] == 1 else first
+    # What has no row for the image (position numbers of the text) is the same for all: its content is part of the shape.
+    joined = torch.cat(list(values)) if first.shape[0] == 1 else first
     return joined.to(device, non_blocking=True)
+
+
+def _shape(value: Any) -> Any:
+    """What two encodings must have in common to stand in one batch."""
+    if isinstance(value, torch.Tensor):
+        if value.ndim and value.shape[0] == 1:
+            return tuple(value.shape)
+        return tuple(value.shape), hashlib.sha256(value.detach().float().cpu().numpy().tobytes()).hexdigest()
+    if isinstance(value, tuple):
+        return tuple(_shape(part) for part in value)
+    return len(value) if isinstance(value, list) else repr(value)
 
 
 def _mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:

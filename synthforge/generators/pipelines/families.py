@@ -10,6 +10,7 @@ import ast
 import difflib
 import functools
 import importlib.util
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ from synthforge.generators.weights import GeneratorFiles, ModelFiles, components
 DIT = frozenset({"DiTPipeline"})
 UNCONDITIONAL = frozenset({"DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline", "ConsistencyModelPipeline"})
 _USUAL_RESOLUTION = 1024
+_OURS = frozenset(
+    (
+        *("prompt", "negative_prompt", "class_labels", "batch_size", "image", "strength", "height", "width", "num_inference_steps"),
+        *("guidance_scale", "generator", "output_type", "return_dict", "num_images_per_prompt", "latents", "callback", "callback_steps"),
+        *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
+    )
+)
+"""Arguments of the call that other fields of the recipe decide."""
 _DENOISERS = ("unet", "transformer", "prior_prior")
 
 
@@ -43,8 +52,8 @@ def _mapping(task: str) -> dict[str, str]:
 
 
 def text_to_image_classes() -> dict[str, str]:
-    """Pipeline class to family. What needs a control image too is left out: a recipe has none."""
-    return {name: family for family, name in _mapping("TEXT2IMAGE").items() if "Control" not in name}
+    """Pipeline class to family. Left out: what needs a control image too, which a recipe has not, and what makes videos."""
+    return {name: family for family, name in _mapping("TEXT2IMAGE").items() if "Control" not in name and "Helios" not in name}
 
 
 def image_to_image_class(text_class: str) -> str | None:
@@ -74,6 +83,32 @@ def check(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfi
         raise RequestError(f"sampling.resolution: the model makes {made_for} px, not {sampling.resolution}; remove the field")
     if isinstance(config, DitConfig):
         label_numbers(files.model, labels)
+    _check_call(config, image_to_image_class(name) or name if sampling.real_guidance is not None else name, sampling)
+
+
+def _check_call(config: PipelineConfig, name: str, sampling: SamplingConfig) -> None:
+    """What the pipeline's call takes; only where the recipe asks for more than every pipeline has, since it imports diffusers."""
+    guided = sampling.guidance != [1.0]
+    if not (config.arguments or config.step_cache or guided or sampling.real_guidance or sampling.scheduler):
+        return
+    import diffusers
+
+    taken = inspect.signature(getattr(diffusers, name).__call__).parameters
+    for argument in config.arguments:
+        where = f"generator.arguments.{argument}"
+        if argument in _OURS:
+            raise RequestError(f"{where}: other fields of the recipe decide it; remove it")
+        if argument not in taken:
+            near = difflib.get_close_matches(argument, taken.keys() - _OURS, n=1)
+            raise RequestError(f"{where}: {name} takes no such argument" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if guided and "guidance_scale" not in taken:
+        raise RequestError(f"sampling.guidance: {name} takes no guidance; leave the field out")
+    if sampling.real_guidance is not None and "strength" not in taken:
+        raise RequestError(f"sampling.real_guidance: {name} takes an image but no strength; use another model")
+    if config.step_cache is not None and "transformer" not in inspect.signature(getattr(diffusers, name).__init__).parameters:
+        raise RequestError(f"generator.step_cache: {name} has no transformer that can cache its steps; remove it")
+    if sampling.scheduler is not None:
+        sampling.scheduler.check()
 
 
 def _some(names: Mapping[str, Any] | frozenset[str]) -> str:

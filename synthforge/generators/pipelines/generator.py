@@ -6,7 +6,6 @@ gives with the same arguments. Only what surrounds it is ours: prompts encoded o
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,48 +17,25 @@ from PIL import Image
 
 from synthforge.errors import RequestError
 from synthforge.generators.config import SamplingConfig
-from synthforge.generators.devices import pick_device, pick_dtype
+from synthforge.generators.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
 from synthforge.generators.pipelines.acceleration import (
     Decoder,
-    alone_on_this_machine,
     compile_denoisers,
+    compile_nothing,
     use_fast_formats,
 )
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig
-from synthforge.generators.pipelines.embeddings import PromptEncodings, text_encoders
+from synthforge.generators.pipelines.embeddings import PromptEncodings, text_encoders, unload_text_encoders
 from synthforge.generators.pipelines.families import image_size, label_numbers
 from synthforge.generators.pipelines.loading import image_to_image, load
 from synthforge.generators.protocol import Request
 from synthforge.generators.schedulers import describe
-from synthforge.generators.weights import GeneratorFiles
+from synthforge.generators.weights import GeneratorFiles, ModelFiles
 from synthforge.images import decode, resize
 from synthforge.shards.layout import digest_of
 
-_OURS = frozenset(
-    [
-        "prompt",
-        "negative_prompt",
-        "class_labels",
-        "batch_size",
-        "image",
-        "strength",
-        "height",
-        "width",
-        "num_inference_steps",
-        "guidance_scale",
-        "generator",
-        "output_type",
-        "return_dict",
-        "num_images_per_prompt",
-        "latents",
-        "callback",
-        "callback_on_step_end",
-        "callback_on_step_end_tensor_inputs",
-        "callback_steps",
-    ]
-)
-"""Arguments of the call that other fields of the recipe decide."""
 _LEARNED_AT_ONCE = 32
+_CALL_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -87,9 +63,9 @@ class PipelineGenerator:
         self._device = torch.device(pipeline.device)
         self._resolution = image_size(files.model, sampling)[0]
         self._parameters = inspect.signature(type(self.pipeline).__call__).parameters
-        self._check_arguments()
+        self._check_noise()
         self.encodings = PromptEncodings([self.pipeline]) if config.capabilities.text else None
-        decoder = next((part for name in ("vae", "vqvae") if (part := getattr(pipeline, name, None)) is not None), None)
+        decoder = next((part for name in ("vae", "vqvae", "movq") if (part := getattr(pipeline, name, None)) is not None), None)
         self.decoder = Decoder(decoder) if decoder is not None else None
         if self.decoder is not None:
             self.decoder.batch = config.decode_batch
@@ -108,17 +84,8 @@ class PipelineGenerator:
         generator._acceleration["channels_last"] = chosen.type == "cuda"
         return generator
 
-    def _check_arguments(self) -> None:
+    def _check_noise(self) -> None:
         name = type(self.pipeline).__name__
-        for argument in self._config.arguments:
-            where = f"generator.arguments.{argument}"
-            if argument in _OURS:
-                raise RequestError(f"{where}: other fields of the recipe decide it; remove it")
-            if argument not in self._parameters:
-                near = difflib.get_close_matches(argument, self._parameters.keys() - _OURS, n=1)
-                raise RequestError(f"{where}: {name} takes no such argument" + (f"; did you mean {near[0]!r}?" if near else ""))
-        if "guidance_scale" not in self._parameters and self._sampling.guidance != [1.0]:
-            raise RequestError(f"sampling.guidance: {name} takes no guidance; leave the field out")
         if _draws_noise(self.pipeline.scheduler) and isinstance(self._config, DitConfig):
             raise RequestError(
                 f"sampling.scheduler: {name} hands no random generator to {type(self.pipeline.scheduler).__name__}, "
@@ -151,22 +118,23 @@ class PipelineGenerator:
             "resolution": self._resolution,
             "dtype": str(self._dtype).removeprefix("torch."),
             "arguments": dict(config.arguments) | self._size_arguments,
+            "guided": "guidance_scale" in self._parameters,
             "step_cache": config.step_cache.model_dump() if config.step_cache is not None else None,
             "quantization": config.quantization.model_dump() if config.quantization is not None else None,
         }
         others = self._files.others
         if isinstance(config, (TextToImageConfig, DitConfig)):
-            vae = others[config.vae] if config.vae is not None else None
-            found["vae"] = {"model": vae.public_name, "sha256": vae.sha256} if vae is not None else None
+            found["vae"] = _record_of(others["generator.vae"]) if config.vae is not None else None
         if isinstance(config, TextToImageConfig):
             found["loras"] = [
-                {"model": others[item.model].public_name, "sha256": others[item.model].sha256, "scale": item.scale} for item in config.loras
+                {**_record_of(others[f"generator.loras.{number}.model"]), "scale": item.scale} for number, item in enumerate(config.loras)
             ]
             found["textual_inversions"] = [
-                {"model": others[item.model].public_name, "sha256": others[item.model].sha256, "token": item.token}
-                for item in config.textual_inversions
+                {**_record_of(others[f"generator.textual_inversions.{number}.model"]), "token": item.token}
+                for number, item in enumerate(config.textual_inversions)
             ]
-            found["safety_checker"] = getattr(self.pipeline, "safety_checker", None) is not None
+            checker = "safety_checker" in self._base.config
+            found["safety_checker"] = getattr(self._base, "safety_checker", None) is not None if checker else None
         return found
 
     def acceleration(self) -> dict[str, Any]:
@@ -185,35 +153,64 @@ class PipelineGenerator:
         self._check_negative({negative for _, negative in texts})
         if not self.encodings.can_learn or not texts:
             return
+        try:
+            self._learn([text for text in texts if text[1] is None])
+            self._learn([text for text in texts if text[1] is not None])
+        except _CALL_ERRORS as error:
+            raise self._in_words(error) from error
+        if self.encodings.is_whole:
+            unload_text_encoders([self._base] if self._base is self.pipeline else [self._base, self.pipeline])
+
+    def _learn(self, texts: Sequence[tuple[str, str | None]]) -> None:
+        """Texts that all have a negative prompt, or all have none."""
+        assert self.encodings is not None
         strength = self._sampling.real_guidance.strength[0] if self._sampling.real_guidance is not None else None
         start = Image.new("RGB", (self._resolution, self._resolution)) if strength is not None else None
         for guidance in self._sampling.guidance:
             for first in range(0, len(texts), _LEARNED_AT_ONCE):
                 if not self.encodings.is_whole:
-                    return  # they do not fit: each is encoded when it comes
+                    return  # they do not fit memory, or not into one batch: each is encoded when it comes
                 prompts, negatives = zip(*texts[first : first + _LEARNED_AT_ONCE], strict=True)
                 arguments = self._arguments_of(prompts, negatives, guidance, strength, [start] * len(prompts))
                 with self.encodings.leaving_after_encoding():
                     self._call(arguments, seeds=[0] * len(prompts))
-        if self.encodings.is_whole:
-            gone = dict.fromkeys(text_encoders(self.pipeline))
-            for pipeline in {id(pipeline): pipeline for pipeline in (self._base, self.pipeline)}.values():
-                pipeline.register_modules(**gone)
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+
+    def _in_words(self, error: BaseException) -> RequestError:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if is_out_of_memory(error):
+            return RequestError(f"generator.model: out of memory on {self._device} ({reason}); use a smaller model or another device")
+        name = type(self.pipeline).__name__
+        return RequestError(f"generator: {name} does not take what the recipe asks of it ({reason}); see its arguments")
 
     def compile(self, batch: _Batch) -> None:
         is_wanted = self._config.compile if self._config.compile is not None else self._device.type == "cuda"
         if self.decoder is not None and self._device.type == "cuda" and self._config.decode_batch is None:
-            self._acceleration["decode_seconds"] = self.decoder.tune(lambda: self.sample(batch))
+            self._acceleration["decode_seconds"] = self.decoder.tune(lambda: self._warm_up(batch))
         if not is_wanted:
             return
+        has_hooks = self._config.step_cache is not None or self._config.quantization is not None
         with alone_on_this_machine(f"{type(self.pipeline).__name__}-{digest_of(self.identity())[:16]}-{batch.num_images}"):
-            self._acceleration["compiled"] = compile_denoisers(self.pipeline)
-            if self.decoder is not None:
-                self.decoder.compile()
-                self._acceleration["compiled"]["decode"] = "whole"
-            self.sample(batch)
+            try:
+                self._acceleration["compiled"] = compile_denoisers(self.pipeline, has_hooks)
+                if self.decoder is not None:
+                    self.decoder.compile()
+                    self._acceleration["compiled"]["decode"] = "whole"
+                self._warm_up(batch)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise self._in_words(error) from error
+                # Slower, not wrong: a missing C compiler or a model that can't be compiled should not stop the work.
+                self._acceleration["compiled"] = f"failed: {' '.join(str(error).split())[:300]}"
+                compile_nothing(self.pipeline)
+                if self.decoder is not None:
+                    self.decoder.compile_not()
+
+    def _warm_up(self, batch: _Batch) -> None:
+        """A batch in as few steps as there can be: the shapes are those of a whole one."""
+        strength = batch.arguments.get("strength")
+        self._call(batch.arguments, batch.seeds, steps=2 if strength is None else self._sampling.steps)
+        if self.decoder is not None:
+            self.decoder.taken_finite()
 
     def prepare(self, requests: Sequence[Request]) -> _Batch:
         first = requests[0]
@@ -252,8 +249,9 @@ class PipelineGenerator:
         found: dict[str, Any] = {"prompt": list(prompts)}
         if "guidance_scale" in self._parameters:
             found["guidance_scale"] = guidance
-        if any(negative is not None for negative in negatives):
-            found["negative_prompt"] = [negative or "" for negative in negatives]
+        if negatives[0] is not None:
+            assert None not in negatives, "a batch has one level"
+            found["negative_prompt"] = list(negatives)
         if strength is not None:
             found |= {"image": list(images), "strength": strength}
         return found | self._size_arguments
@@ -263,11 +261,11 @@ class PipelineGenerator:
         takes_size = self._config.capabilities.text and "height" in self._parameters
         return {"height": self._resolution, "width": self._resolution} if takes_size else {}
 
-    def _call(self, arguments: dict[str, Any], seeds: Sequence[int]) -> Any:
+    def _call(self, arguments: dict[str, Any], seeds: Sequence[int], steps: int | None = None) -> Any:
         return self.pipeline(
             **arguments,
             **self._config.arguments,
-            num_inference_steps=self._sampling.steps,
+            num_inference_steps=steps or self._sampling.steps,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="pt",
         )
@@ -277,7 +275,7 @@ class PipelineGenerator:
             output = self._checked(lambda: self._call(batch.arguments, batch.seeds))
         else:
             output = self._call(batch.arguments, batch.seeds)
-        images_NCHW = _as_tensor(output.images)
+        images_NCHW = _as_tensor(output.images, self._device)
         broken_N = ~torch.isfinite(images_NCHW).flatten(1).all(dim=1)
         finite_N = self.decoder.taken_finite() if self.decoder is not None else None
         if finite_N is not None and len(finite_N) == len(broken_N):
@@ -298,6 +296,12 @@ class PipelineGenerator:
                 f"sampling.scheduler: {type(self.pipeline.scheduler).__name__} in {type(self.pipeline).__name__} draws noise that no seed "
                 "decides, so its images could not be made again; use another scheduler, such as DPMSolverMultistepScheduler"
             )
+        height, width = _as_tensor(output.images, self._device).shape[2:]
+        if (height, width) != (self._resolution, self._resolution):
+            raise RequestError(
+                f"sampling.resolution: {type(self.pipeline).__name__} makes {height} x {width} where {self._resolution} is asked for; "
+                f"use sampling.resolution={height}"
+            )
         self._is_checked = True
         return output
 
@@ -312,8 +316,12 @@ def _draws_noise(scheduler: Any) -> bool:
     )
 
 
-def _as_tensor(images: Any) -> torch.Tensor:
-    """Images as float (N, C, H, W): older pipelines give arrays (N, H, W, C) whatever they are asked for."""
+def _as_tensor(images: Any, device: torch.device) -> torch.Tensor:
+    """Images as float (N, C, H, W) on a device: older pipelines give arrays (N, H, W, C) whatever they are asked for."""
     if isinstance(images, torch.Tensor):
         return images
-    return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).to(device)
+
+
+def _record_of(files: ModelFiles) -> dict[str, Any]:
+    return {"model": files.public_name, "file": files.folder.name, "revision": files.revision, "sha256": files.sha256}

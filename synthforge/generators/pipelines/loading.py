@@ -34,7 +34,7 @@ def load(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig
     if isinstance(config, TextToImageConfig) and not config.safety_checker and "safety_checker" in index:
         components |= {"safety_checker": None, "requires_safety_checker": False}
     if isinstance(config, (TextToImageConfig, DitConfig)) and config.vae is not None:
-        components["vae"] = _load_vae(files.others[config.vae], dtype)
+        components["vae"] = _load_vae(files.others["generator.vae"], dtype)
     if config.quantization is not None and config.quantization.backend != "layerwise_float8":
         components["quantization_config"] = _quantization(config)
     pipeline_class = getattr(diffusers, index["_class_name"])
@@ -48,7 +48,8 @@ def load(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig
     if isinstance(config, TextToImageConfig):
         _add_words(pipeline, config, files)
         _add_loras(pipeline, config, files)
-    pipeline.to(device)
+    with _in_words(f"generator.model: {model.name} can't be put onto {device}", "use another device, a smaller model or dtype: bfloat16"):
+        pipeline.to(device)
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False)
@@ -65,7 +66,10 @@ def image_to_image(pipeline: Any) -> Any:
     """The image-to-image form of a text-to-image pipeline, with the same components."""
     name = image_to_image_class(type(pipeline).__name__)
     assert name is not None
-    form = getattr(diffusers, name).from_pipe(pipeline)
+    form_class = getattr(diffusers, name)
+    # Not by from_pipe, which casts every component to float32.
+    known = {**pipeline.config, **pipeline.components}
+    form = form_class(**{part: known[part] for part in inspect.signature(form_class.__init__).parameters if part in known})
     form.set_progress_bar_config(disable=True)
     return form
 
@@ -146,7 +150,7 @@ def _add_words(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) 
         where = f"generator.textual_inversions.{number}"
         if not hasattr(pipeline, "load_textual_inversion"):
             raise RequestError(f"{where}: {type(pipeline).__name__} takes no learned words; remove it")
-        path = files.others[item.model].folder
+        path = files.others[f"{where}.model"].folder
         with _in_words(f"{where}: {item.model} does not fit this model", "name one that was learned for it"):
             pipeline.load_textual_inversion(str(path), token=item.token, use_safetensors=True, local_files_only=True)
 
@@ -159,10 +163,14 @@ def _add_loras(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) 
         raise RequestError(f"generator.loras: {type(pipeline).__name__} takes no LoRAs; remove them")
     names = [f"lora_{number}" for number in range(len(config.loras))]
     for number, (name, lora) in enumerate(zip(names, config.loras, strict=True)):
-        _load_lora(pipeline, f"generator.loras.{number}.model", name, lora, files.others[lora.model])
+        where = f"generator.loras.{number}.model"
+        _load_lora(pipeline, where, name, lora, files.others[where])
     pipeline.set_adapters(names, [lora.scale for lora in config.loras])
-    pipeline.fuse_lora(adapter_names=names)
-    pipeline.unload_lora_weights()
+    # All components that have one: what is fused by default leaves out the text encoder of some families.
+    adapted = [part for part in pipeline._lora_loadable_modules if any(_num_layers(getattr(pipeline, part, None), name) for name in names)]
+    pipeline.fuse_lora(components=adapted, adapter_names=names)
+    if not getattr(getattr(pipeline, "transformer", None), "_transformer_norm_layers", None):  # unloading would take these back
+        pipeline.unload_lora_weights()
 
 
 def _load_lora(pipeline: Any, where: str, name: str, lora: LoraConfig, files: ModelFiles) -> None:
@@ -170,12 +178,14 @@ def _load_lora(pipeline: Any, where: str, name: str, lora: LoraConfig, files: Mo
     remedy = f"name one that was made for a {type(pipeline).__name__}"
     with _in_words(f"{where}: {lora.model} does not fit this model", remedy):
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, use_safetensors=True, local_files_only=True)
-        fitted = sum(_num_layers(component, name) for component in pipeline.components.values() if isinstance(component, torch.nn.Module))
+        fitted = sum(_num_layers(component, name) for component in pipeline.components.values())
         with safe_open(path, "pt") as file:
             asked = sum(key.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for key in file.keys())  # noqa: SIM118
     if fitted == 0 or fitted < asked:
         raise ModelError(f"{where}: {lora.model} does not fit this model ({fitted} of its {asked} layers are there); {remedy}")
 
 
-def _num_layers(module: torch.nn.Module, adapter: str) -> int:
+def _num_layers(module: Any, adapter: str) -> int:
+    if not isinstance(module, torch.nn.Module):
+        return 0
     return sum(key.endswith(f".lora_A.{adapter}.weight") for key, _ in module.named_parameters())
