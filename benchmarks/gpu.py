@@ -13,10 +13,13 @@ import torch
 from benchmarks.diffusion import engine_run, write_recipe
 from benchmarks.harness import keep, paired, seconds, spread
 from benchmarks.models import save_full
+from synthforge.generators.pipelines.acceleration import Decoder
+from synthforge.generators.pipelines.embeddings import PromptEncodings
 from synthforge.plan import Plan
 from synthforge.recipe_file import load_recipe
 from synthforge.sampler import Sampler, load_generator
 
+DEVICE = "cuda"
 PAIRS, NUM, BATCH, STEPS, GUIDANCE = 3, 256, 32, 25, 7.5
 CLAIM = "engine over bare denoise-and-decode loop (same compile, same batch) at least 0.97; over the everyday script at least 5"
 
@@ -66,7 +69,7 @@ def _synchronised(run: Callable[[], None]) -> Callable[[], None]:
 
 
 def _everyday(plan: Plan, place: Path, num: int) -> Callable[[], float]:
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(plan.files.model.folder, dtype=torch.float16).to("cuda")
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(plan.files.model.folder, dtype=torch.float16).to(DEVICE)
     pipeline.set_progress_bar_config(disable=True)
 
     def run() -> None:
@@ -77,7 +80,7 @@ def _everyday(plan: Plan, place: Path, num: int) -> Callable[[], float]:
 
 
 def _ablation(plan: Plan) -> dict[str, Any]:
-    """Each line adds one measure to those above it."""
+    """Each line adds one measure to those above it; what encoding and copying beside the device is worth shows in engine over bare loop."""
     found: dict[str, Any] = {}
 
     def measure(name: str, pipeline: Any, batch: int) -> None:
@@ -92,8 +95,8 @@ def _ablation(plan: Plan) -> dict[str, Any]:
         found[name] = spread([batch / seconds(_synchronised(run)) for _ in range(PAIRS)])
 
     folder = plan.files.model.folder
-    measure("float32, one at a time", diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32).to("cuda"), 1)
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.bfloat16).to("cuda")
+    measure("float32, one at a time", diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32).to(DEVICE), 1)
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.bfloat16).to(DEVICE)
     measure("+ bfloat16", pipeline, 1)
     measure(f"+ batch {BATCH}", pipeline, BATCH)
     for module in (pipeline.unet, pipeline.vae):
@@ -103,4 +106,11 @@ def _ablation(plan: Plan) -> dict[str, Any]:
     measure("+ compiled blocks", pipeline, BATCH)
     pipeline.vae.decode = torch.compile(pipeline.vae.decode, dynamic=False)
     measure("+ compiled decoder", pipeline, BATCH)
+    encodings = PromptEncodings([pipeline])
+    measure("+ prompts encoded once", pipeline, BATCH)
+    assert encodings.is_whole
+    decoder = Decoder(pipeline.vae)
+    for part in (16, 8, 4):
+        decoder.batch = part
+        measure(f"the same, decoding {part} at once", pipeline, BATCH)
     return found
