@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from synthforge.shards.layout import SIDE_FILES, Manifest, Segment, key_of
 from synthforge.shards.sidefiles import CARD, CROISSANT, OPEN_CLIP, TIMM, feature_of, write_side_files
 from synthforge.shards.tars import EncodedSample, write_tar
 from synthforge.storage import Folder
-from tests.conftest import DIGITS, ROOT, small
+from tests.conftest import DIGITS, ROOT, files_of, small
 
 leaves_files_open = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 """webdataset, what is built on it, and mlcroissant leave closing files to the garbage collector."""
@@ -422,7 +423,9 @@ def test_open_clip_counts_and_reads(pool: Pool, tmp_path: Path, monkeypatch: pyt
     data = training_data.get_data(args, (preprocess, preprocess), tokenizer=lambda text: [text])["train"]
     assert data.dataloader.num_samples == len(pool.rows)
     found = [(text, image.numpy().tobytes()) for images, texts in data.dataloader for image, text in zip(images, texts, strict=True)]
-    assert sorted(found) == sorted((text, np.broadcast_to(pixels, (8, 8, 3)).tobytes()) for _, _, text, pixels in pool.rows.values())
+    assert sorted(found) == sorted(
+        (text, np.broadcast_to(pixels, (*pixels.shape[:2], 3)).tobytes()) for _, _, text, pixels in pool.rows.values()
+    )
 
 
 # Croissant
@@ -541,3 +544,39 @@ def test_the_guides_examples_run(pool: Pool, tmp_path: Path, title: str, code: s
 
 def test_the_guide_has_an_example_for_each_library() -> None:
     assert [title for title, _ in EXAMPLES] == list(PRINTED)
+
+
+# All of them
+
+
+@pytest.mark.slow
+@behind_the_times
+@leaves_files_open
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_every_loader_reads_what_three_workers_made_of_which_one_was_killed(
+    tmp_path: Path, load: Callable[..., Any], croissant: Callable[[Pool], Any], monkeypatch: pytest.MonkeyPatch, collected: None
+) -> None:
+    """A tiny Stable Diffusion: the folder that an undisturbed process leaves, and everybody's reader on it."""
+    import webdataset as wds
+
+    from tests import tiny_models
+    from tests.test_workers import kill_one_worker_after_a_shard, write_recipe
+
+    recipe = write_recipe(tmp_path, tiny_models.save("sd", tmp_path))
+    killed = list[int]()
+    killer = threading.Thread(target=kill_one_worker_after_a_shard, args=(tmp_path / "run" / "pool", killed))
+    killer.start()
+    generate(load_recipe(recipe, [f"output.path={tmp_path / 'run'}", "execution.workers=3"]))
+    killer.join()
+    generate(load_recipe(recipe, [f"output.path={tmp_path / 'alone'}"]))
+    assert killed
+    assert files_of(tmp_path / "run" / "pool") == files_of(tmp_path / "alone" / "pool")
+    pool = pool_of(DatasetFolder.open(str(tmp_path / "run" / "pool")))
+    assert len(pool.rows) == 48
+    dataset = wds.WebDataset(pool.tars, shardshuffle=False).decode("pil")
+    found_in(pool, {s["__key__"]: (s["cls"], s["json"]["class"], s["txt"], s["png"]) for s in dataset})
+    test_timm_reads_the_folder(pool, tmp_path, "png", collected)
+    test_datasets_loads_the_folder(pool, load, streaming=False)
+    test_datasets_loads_the_folder(pool, load, streaming=True)
+    test_open_clip_counts_and_reads(pool, tmp_path, monkeypatch, is_whole=True, collected=collected)
+    test_croissant_validates_and_reads(pool, tmp_path, croissant, "png")
