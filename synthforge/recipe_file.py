@@ -163,6 +163,8 @@ class _Source:
             close = difflib.get_close_matches(str(error["ctx"]["tag"]), KINDS, n=1, cutoff=0.4)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(KINDS)}"
             return self._at((*path, "kind"), f"is {error['ctx']['tag']!r}; {hint}")
+        if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
+            return self._at(path, f"is {given!r}, but must be text, a number, true or false")  # once, not for each of these
         if kind == "literal_error":
             message = f"is {given!r}, but must be {error['ctx']['expected']}"
         elif not isinstance(given, (dict, list)) and kind != "value_error":

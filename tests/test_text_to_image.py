@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.errors import WorkError
+from synthforge.errors import RequestError
 from synthforge.generation import generate
 from synthforge.images import decode
 from synthforge.inspection import remake, show, verify
@@ -400,8 +400,18 @@ def test_a_lora_of_another_model_is_one_line(models: Path, tmp_path: Path, cli: 
 def test_noise_that_no_seed_decides_stops_the_run(models: Path, tmp_path: Path) -> None:
     scheduler = "{name: FlowMatchEulerDiscreteScheduler, arguments: {stochastic_sampling: true}}"
     sets = tiny(models, tmp_path, "sd3", sampling__scheduler=scheduler, generator__arguments="{max_sequence_length: 32}")
-    with pytest.raises(WorkError, match=r"draws noise that no seed decides"):
+    with pytest.raises(RequestError, match=r"draws noise that no seed decides"):
         generate(load_recipe(SD, sets))
+    assert not (tmp_path / "pool" / "dataset.json").exists()
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    ["{name: FlowMatchEulerDiscreteScheduler}", "{name: EDMEulerScheduler}", "{name: DDIMScheduler, arguments: {beta_schedule: x}}"],
+)
+def test_a_scheduler_that_does_not_fit_the_pipeline_starts_nothing(scheduler: str, models: Path, tmp_path: Path, cli: Cli) -> None:
+    mistake(cli("generate", SD, *options(tiny(models, tmp_path, sampling__scheduler=scheduler))), "Scheduler")
+    assert not (tmp_path / "pool" / "dataset.json").exists()
 
 
 def test_a_dataset_keeps_the_precision_that_it_was_begun_in(models: Path, tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ class Generator(Protocol):
         """Be told every prompt and negative prompt that will come, so that what reads texts can be unloaded afterwards."""
 
     def compile(self, batch: Any) -> None:
-        """Called once before sampling with a prepared batch of the shape that all later ones have: compile, tune, warm up."""
+        """Called once before sampling with a prepared batch of the shape that all later ones have: try out, tune, compile, warm up.
+
+        Raises RequestError if the model can't do what the recipe asks.
+        """
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """Make a batch ready on the CPU; may run in another thread while the device works on the batch before."""

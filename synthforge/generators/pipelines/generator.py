@@ -7,6 +7,7 @@ gives with the same arguments. Only what surrounds it is ours: prompts encoded o
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from synthforge.images import decode, resize
 from synthforge.shards.layout import digest_of
 
 _LEARNED_AT_ONCE = 32
+_TRIAL_STEPS = 4
 _CALL_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError)
 
 
@@ -180,9 +182,12 @@ class PipelineGenerator:
         if is_out_of_memory(error):
             return RequestError(f"generator.model: out of memory on {self._device} ({reason}); use a smaller model or another device")
         name = type(self.pipeline).__name__
-        return RequestError(f"generator: {name} does not take what the recipe asks of it ({reason}); see its arguments")
+        return RequestError(
+            f"generator: {name} does not take what the recipe asks of it ({reason}); see generator.arguments and sampling.scheduler"
+        )
 
     def compile(self, batch: _Batch) -> None:
+        self._try_out(batch)
         is_wanted = self._config.compile if self._config.compile is not None else self._device.type == "cuda"
         if self.decoder is not None and self._device.type == "cuda" and self._config.decode_batch is None:
             self._acceleration["decode_seconds"] = self.decoder.tune(lambda: self._warm_up(batch))
@@ -204,6 +209,19 @@ class PipelineGenerator:
                 compile_nothing(self.pipeline)
                 if self.decoder is not None:
                     self.decoder.compile_not()
+
+    def _try_out(self, batch: _Batch) -> None:
+        """One image in a few steps: what the pipeline can't do with this recipe is said before anything is begun."""
+        one: dict[str, Any] = {name: value[:1] if isinstance(value, list) else value for name, value in batch.arguments.items()}
+        if "batch_size" in one:
+            one["batch_size"] = 1
+        steps = min(self._sampling.steps, math.ceil(_TRIAL_STEPS / one.get("strength", 1.0)))
+        try:
+            self._checked(lambda: self._call(one, batch.seeds[:1], steps))
+        except _CALL_ERRORS as error:
+            raise self._in_words(error) from error
+        if self.decoder is not None:
+            self.decoder.taken_finite()
 
     def _warm_up(self, batch: _Batch) -> None:
         """A batch in as few steps as there can be: the shapes are those of a whole one."""

@@ -115,7 +115,9 @@ def _load_vae(files: ModelFiles, dtype: torch.dtype) -> Any:
 
 def _quantization(config: PipelineConfig) -> Any:
     assert config.quantization is not None
-    with _in_words(f"generator.quantization: {config.quantization.backend} can't be used", "see diffusers' list of backends", RequestError):
+    with _in_words(
+        f"generator.quantization: {config.quantization.backend} can't be used", "give the arguments it needs, see diffusers", RequestError
+    ):
         return diffusers.PipelineQuantizationConfig(
             quant_backend=config.quantization.backend,
             quant_kwargs=dict(config.quantization.arguments),
