@@ -46,12 +46,12 @@ class ShardWork:
     def open(self, place: Place) -> ShardStream:
         """Unroll the recipe and load its model onto this worker's device."""
         recipe = self.recipe
-        _take_one_gpu(place, recipe.execution.device)
+        device = _take_one_gpu(place, recipe.execution.device)
         if recipe.execution.threads is None and place.workers > 1:
             # Workers that each take all cores fight over them.
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
         plan = Plan.of(recipe, self.known)
-        generator = load_generator(recipe, plan, dtype=self.dtype)
+        generator = load_generator(recipe, plan, device=device, dtype=self.dtype)
         texts = plan.texts(self.num_samples)
         if texts is not None:
             generator.learn_texts(texts)
@@ -66,15 +66,19 @@ def default_workers(device: str) -> int:
     return max(1, torch.cuda.device_count()) if device == "auto" else 1
 
 
-def _take_one_gpu(place: Place, device: str) -> None:
-    """Of several workers, each in a process of its own, let each see one GPU only, in turns.
+def _take_one_gpu(place: Place, device: str) -> str:
+    """The device of one of several workers, each in a process of its own: they take the GPUs in turns.
 
-    As the first device of every worker it has the same name in all of them, so that what one has compiled fits the others.
+    Each sees its own GPU only, so that it is the first device of every worker, and what one has compiled fits the others. Where CUDA
+    has looked at the environment already (that is how devices are counted without NVML), the GPU is named by its number instead.
     """
     num_gpus = torch.cuda.device_count()
-    if place.workers > 1 and device == "auto" and num_gpus > 0:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_gpus)))).split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[place.worker % num_gpus]
+    if place.workers == 1 or device != "auto" or num_gpus == 0:
+        return device
+    number = place.worker % num_gpus
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_gpus)))).split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[number]
+    return "auto" if torch.cuda.device_count() == 1 else f"cuda:{number}"
 
 
 class ShardStream:

@@ -208,3 +208,32 @@ def test_a_part_does_not_fail_for_what_another_part_gave_up(tmp_path: Path, cli:
     options = [part for text in brief(tmp_path) for part in ("--set", text)]
     assert cli("generate", DIGITS, *options, "--part", "3/3").status == 0
     assert cli("generate", DIGITS, *options, "--part", "2/3").status == 1
+
+
+@pytest.mark.parametrize("has_nvml", [True, False])
+@pytest.mark.parametrize("visible", [None, "4,5,7"])
+def test_workers_take_the_gpus_in_turns(has_nvml: bool, visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With three GPUs as torch counts them: from the environment by NVML, or once and for all by CUDA itself."""
+    import os
+
+    import torch
+
+    from synthforge.executors.protocol import Place
+
+    def count() -> int:
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return len(listed.split(",")) if has_nvml and listed else 3
+
+    monkeypatch.setattr(torch.cuda, "device_count", count)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is put back afterwards
+    found = []
+    for worker in range(4):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        device = shardwork._take_one_gpu(Place(worker, 4), "auto")
+        found.append(os.environ["CUDA_VISIBLE_DEVICES"] if device == "auto" else device)
+    listed = (visible or "0,1,2").split(",")
+    assert found == ([*listed, listed[0]] if has_nvml else ["cuda:0", "cuda:1", "cuda:2", "cuda:0"])
+    assert shardwork._take_one_gpu(Place(1, 4), "cuda:2") == "cuda:2"
+    assert shardwork._take_one_gpu(Place(0, 1), "auto") == "auto"

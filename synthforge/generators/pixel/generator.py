@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import PixelConfig, SamplingConfig
-from synthforge.generators.devices import pick_device
+from synthforge.generators.devices import alone_on_this_machine, pick_device
 from synthforge.generators.pixel.checks import label_number
 from synthforge.generators.pixel.pipeline import FAMILIES, PixelPipeline
 from synthforge.generators.protocol import Request
@@ -113,7 +113,8 @@ class PixelGenerator:
         for module in filter(None, (self.pipeline.denoiser, self.pipeline.guide)):
             module.compile(fullgraph=True, dynamic=False)
         self._is_compiled = True
-        self.sample(batch)
+        with alone_on_this_machine(f"PixelPipeline-{self._files.sha256[:16]}-{batch.num_images}"):
+            self.sample(batch)
 
     def prepare(self, requests: Sequence[Request]) -> _Batch:
         sources = [request.source for request in requests if request.source is not None]
