@@ -60,25 +60,27 @@ def engine_run(plan: Plan, generator: Any, batch: int, place: Path) -> float:
         return len(plan) / seconds(lambda: list(engine.run(dataset.shards())))
 
 
+def bare_loop(plan: Plan, pipeline: Any, batch: int) -> None:
+    """Denoise and decode every sample of the plan, and throw the pixels away once they are on the host."""
+    for first in range(0, len(plan), batch):
+        chunk = [plan[index] for index in range(first, first + batch)]
+        images = pipeline(
+            prompt=[sample.prompt for sample in chunk],
+            guidance_scale=chunk[0].guidance,
+            num_inference_steps=plan.recipe.sampling.steps,
+            generator=[torch.Generator().manual_seed(sample.seed) for sample in chunk],
+            output_type="pt",
+        ).images
+        (images.float() * 255).round().to(torch.uint8).cpu()
+
+
 def _engine_over_bare(plan: Plan, place: Path) -> dict[str, Any]:
     """The same pipeline object, batch, cached prompt encodings; the bare loop throws its pixels away."""
     generator: Any = load_generator(plan.recipe, plan)
     generator.learn_texts(plan.texts(len(plan)) or [])
-    samples = [plan[index] for index in range(len(plan))]
-
-    def bare() -> None:
-        for first in range(0, len(samples), BATCH):
-            chunk = samples[first : first + BATCH]
-            images = generator.pipeline(
-                prompt=[sample.prompt for sample in chunk],
-                guidance_scale=GUIDANCE,
-                num_inference_steps=STEPS,
-                generator=[torch.Generator().manual_seed(sample.seed) for sample in chunk],
-                output_type="pt",
-            ).images
-            (images * 255).round().to(torch.uint8).cpu()
-
-    return paired(lambda: engine_run(plan, generator, BATCH, place), lambda: NUM / seconds(bare), PAIRS)
+    return paired(
+        lambda: engine_run(plan, generator, BATCH, place), lambda: NUM / seconds(lambda: bare_loop(plan, generator.pipeline, BATCH)), PAIRS
+    )
 
 
 def _engine_over_everyday(plan: Plan, place: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 import torch
 
-from benchmarks.diffusion import engine_run, write_recipe
+from benchmarks.diffusion import bare_loop, engine_run, write_recipe
 from benchmarks.harness import keep, paired, seconds, spread
 from benchmarks.models import save_full
 from synthforge.generators.pipelines.acceleration import Decoder
@@ -36,18 +36,9 @@ def main() -> None:
         generator: Any = load_generator(plan.recipe, plan)
         generator.learn_texts(plan.texts(len(plan)) or [])
         generator.compile(Sampler(generator, plan, BATCH).batch_of([plan[index] for index in range(BATCH)]))
-        chunks = [[plan[index] for index in range(first, first + BATCH)] for first in range(0, NUM, BATCH)]
 
         def bare() -> None:
-            for chunk in chunks:
-                images = generator.pipeline(
-                    prompt=[sample.prompt for sample in chunk],
-                    guidance_scale=GUIDANCE,
-                    num_inference_steps=STEPS,
-                    generator=[torch.Generator().manual_seed(sample.seed) for sample in chunk],
-                    output_type="pt",
-                ).images
-                (images.float() * 255).round().to(torch.uint8).cpu()
+            bare_loop(plan, generator.pipeline, BATCH)
 
         found["engine over bare loop"] = paired(
             lambda: engine_run(plan, generator, BATCH, place), lambda: NUM / seconds(_synchronised(bare)), PAIRS
