@@ -255,6 +255,9 @@ class _Run:
                 self._failed.append(outcome)
             if self._has_success:
                 self._quarantine_failed()
+        # Only now, since before a tar without a seal may be one that this run is just sealing. Now it is another writer's, which is
+        # sealing it, or died: sealing it too does no harm.
+        self.adopted += _adopt(self.dataset, self.plan, self.reporter)
         self.reporter.end()
         if self._failed:
             raise self._nothing_works(self._failed[-1].reason)
@@ -307,8 +310,6 @@ class _Run:
             if not is_there:
                 self.heartbeat.claim(shard.index)
                 yield shard
-        # A tar without a seal now is of a writer that is just sealing it, or died: sealing it too does no harm.
-        self.adopted += _adopt(self.dataset, self.plan, self.reporter)
 
     def _is_there(self, shard: Shard) -> bool:
         """Whether another process has made it meanwhile."""

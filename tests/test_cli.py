@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from synthforge.images import decode
-from synthforge.shards.layout import SCHEMA
+from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.layout import SCHEMA, Seal
 from tests.conftest import DIGITS, ROOT, Ran, files_of, small
 
 Cli = Callable[..., Ran]
@@ -185,8 +187,16 @@ def test_a_folder_in_the_place_of_a_shard_stops_the_run(cli: Cli, tmp_path: Path
     mistake(cli("generate", DIGITS, *options(tmp_path)), "is in its place; remove it", status=1)
 
 
-def test_a_first_run_notes_nothing_strange(cli: Cli, tmp_path: Path) -> None:
-    assert cli("generate", DIGITS, *options(tmp_path)).err.splitlines() == ["loading builtin:digits/generator"]
+def test_a_first_run_notes_nothing_strange(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where sealing is slow, so that the first tar has no seal yet when the last shard was handed out."""
+    seal = DatasetFolder._seal
+
+    def slowly(*args: Any) -> Seal:
+        time.sleep(1)
+        return seal(*args)
+
+    monkeypatch.setattr(DatasetFolder, "_seal", slowly)
+    assert cli("generate", DIGITS, *options(tmp_path, total=20)).err.splitlines() == ["loading builtin:digits/generator"]
 
 
 def test_a_folder_of_a_newer_schema(cli: Cli, tmp_path: Path) -> None:
