@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from synthforge.console import ConsoleReporter, draw_image, duration, print_json, print_rows, relative, say, size, stdout
+from synthforge.console import ConsoleReporter, draw_image, duration, in_interval, print_json, print_rows, relative, say, size, stdout
 from synthforge.errors import RecipeError, SynthforgeError
 
 app = typer.Typer(
@@ -106,6 +106,58 @@ def generate(
         "next": f"synthforge verify {relative(result.folder)}",
     }
     _finish(result, title, rows, as_json, quiet, failed=bool(result.quarantined))
+
+
+@app.command(
+    epilog="Example: synthforge curate recipes/digits.yaml; or: synthforge curate runs/a/pool runs/b/pool --real photos/ --out curated/"
+)
+def curate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE | POOL...",
+            help="A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, `datasets` on disk.",
+            show_default=False,
+        ),
+    ],
+    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images; with a recipe its `reference`.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="The curated set; with a recipe `curated` in the run's folder.")] = None,
+    sets: Sets = None,
+    reselect: Annotated[bool, typer.Option(help="Replace the curated set that is there; features are not computed again.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Keep the images that make the pool's distribution that of the real images, say why, and measure the gap that is left."""
+    from synthforge.curating import request_of
+    from synthforge.curation.curate import curate as run
+
+    request = request_of(sources, real, out, sets or ())
+    result = run(**request, reporter=ConsoleReporter(quiet), reselect=reselect)
+    metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
+    rows = {
+        "kept": f"{result.kept:,} of {result.pool:,} images, by {result.method}"
+        + (f" ({', '.join(f'{rule} {score.probability:.3f}' for rule, score in result.trials.items())})" if result.trials else ""),
+        "not usable": ", ".join(f"{number:,} {reason}" for reason, number in result.unusable.items()),
+        **{
+            f"gate {report.gate}": ", ".join(f"{number:,} {reason}" for reason, number in report.dropped.items()) + f"; {report.rule}"
+            for report in result.gates
+        },
+        **{
+            f"gap, {name}": f"{in_interval(found.after)}, random {in_interval(found.random)}, pool {in_interval(found.before)}, "
+            f"real against real {in_interval(found.floor)}"
+            for name, found in metrics.items()
+        },
+        **{
+            f"lacking {number}": f"class {lack['class_name']}: some {lack['num_wanted']:,} images like {', '.join(lack['real_keys'][:3])}"
+            for number, lack in enumerate([region for region in result.regions if region["is_significant"]][:5], 1)
+        },
+        **{f"note {number}": note for number, note in enumerate(result.notes[:12], 1)},
+        "so": result.sentence,
+        "folder": result.folder,
+        "contact sheet": result.contact_sheet or "",
+        "next": f"synthforge verify {relative(result.folder)}",
+    }
+    _finish(result, "curated", rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")

@@ -6,7 +6,7 @@ A `location` is an identity field that holds a path: digests see what the path h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,11 +67,15 @@ def _walk_value(value: Any, role: Role | None, path: tuple[str, ...]) -> Iterato
         yield path, role, value
 
 
-def identity_of(config: Config, content_of: Callable[[tuple[str, ...], str], str]) -> dict[str, Any]:
-    """The identity fields as nested mappings; `content_of(path, value)` says what a location holds (a digest)."""
+def identity_of(config: Config, content_of: Callable[[tuple[str, ...], str], str], without: Collection[str] = ()) -> dict[str, Any]:
+    """The identity fields as nested mappings; `content_of(path, value)` says what a location holds (a digest).
+
+    Args:
+        without: fields at the top that are left out, such as the sections of later stages.
+    """
     tree: dict[str, Any] = {}
     for path, role, value in walk(config):
-        if role == "execution" or value is None:
+        if role == "execution" or value is None or path[0] in without:
             continue
         node = tree
         for step in path[:-1]:

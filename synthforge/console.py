@@ -78,6 +78,14 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def in_interval(measured: Any) -> str:
+    """A figure with its 95 % interval, as far as it is known."""
+    if measured.value is None:
+        return "unknown"
+    interval = f" [{measured.low:.3g}, {measured.high:.3g}]" if measured.low is not None else ""
+    return f"{measured.value:.3g}{interval}"
+
+
 def relative(address: str) -> str:
     path = Path(address)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else address

@@ -27,7 +27,7 @@ from synthforge.config import identity_of
 from synthforge.errors import DatasetError, RequestError
 from synthforge.generators.protocol import Request
 from synthforge.generators.weights import GeneratorFiles
-from synthforge.recipe import PromptsConfig, Recipe, captions_in, file_digest
+from synthforge.recipe import LATER_STAGES, PromptsConfig, Recipe, captions_in, file_digest
 from synthforge.shards.layout import Manifest, Segment, Shard, digest_of, key_of
 from synthforge.shards.reading import Example, Sources
 
@@ -98,7 +98,7 @@ class Plan:
         """SHA-256 of what the recipe names by place, by its fields, for other processes that unroll the same recipe."""
         if sources is not None:
             self.digests[_REFERENCE] = sources.sha256
-        self.identity = identity_of(recipe, lambda path, value: self.digests.get(".".join(path)) or file_digest(value))
+        self.identity = identity_of(recipe, lambda path, value: self.digests.get(".".join(path)) or file_digest(value), LATER_STAGES)
         if files.model.revision is not None:
             self.identity["generator"]["revision"] = files.model.revision
         for number, name in enumerate(recipe.classes):

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from synthforge.config import Config, execution, identity, location, walk
+from synthforge.curation.config import CurationConfig
 from synthforge.generators.config import KINDS, GeneratorConfig, SamplingConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.images import ImageFormat
@@ -25,6 +26,8 @@ MAX_SAMPLES = 10**9
 """Keys have nine digits."""
 MAX_SHARDS = 10**6
 """Shard names have six."""
+LATER_STAGES = ("reference", "curation")
+"""Fields that generation does not depend on: not in the digest of a plan."""
 
 
 class Template(Config):
@@ -151,6 +154,10 @@ class Recipe(Config):
     """How images are drawn."""
     count: CountConfig
     """How many."""
+    reference: str | None = location(None)
+    """Real images by class, for everything but the final measurement: dataset folder, WebDataset tars, folder of images, `datasets`."""
+    curation: CurationConfig = Field(default_factory=CurationConfig)
+    """How the pool is matched to the reference."""
     output: OutputConfig = Field(default_factory=OutputConfig)
     """Where to."""
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
@@ -190,6 +197,11 @@ class Recipe(Config):
     def pool_path(self) -> str:
         """The pool inside the run's folder."""
         return f"{self.run_path}/pool"
+
+    @property
+    def curated_path(self) -> str:
+        """The curated set inside the run's folder."""
+        return f"{self.run_path}/curated"
 
     def prompts_of(self, class_name: str) -> PromptsConfig:
         """A class's prompts with the recipe's filled in; a class's own captions or templates replace both."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -106,7 +106,7 @@ class _Source:
             found = self.config.model_validate_json(data, strict=True)
         except ValidationError as error:
             problems += [self._in_words(dict(item)) for item in error.errors()]
-        if self.config is Recipe and (found is not None or self._config_at(("generator",)) is not self.config):
+        if self.config is Recipe and (found is not None or str(_get(_get(self.tree, "generator"), "kind")) in KINDS):
             recipe = found or self._what_is_valid(json.loads(data))
             if isinstance(recipe, Recipe):
                 found = self._with_absolute_locations(recipe)
@@ -124,7 +124,7 @@ class _Source:
                 return Recipe.model_validate_json(json.dumps(filled), strict=True)
             except ValidationError as error:
                 for item in error.errors():
-                    path = list(_without_tags(item["loc"]))
+                    path = list(_descend(Recipe, item["loc"])[0])
                     _remove(kept, path[:-1] if item["type"] == "missing" else path)
         return None
 
@@ -138,7 +138,8 @@ class _Source:
                 continue
             given_here = any(path[: len(steps)] == steps for steps in self.overridden)
             absolute = resolve(value, None if given_here else base)
-            if path[0] == "generator" and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
+            names_model = path[0] == "generator" or path[:2] in {("curation", "encoder"), ("curation", "judge")}
+            if names_model and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
                 continue  # a hub id, or a mistake that loading the model will name
             node: Any = tree
             for step in path[:-1]:
@@ -147,21 +148,21 @@ class _Source:
         return Recipe.model_validate_json(json.dumps(tree), strict=True)
 
     def _in_words(self, error: dict[str, Any]) -> str:
-        path = _without_tags(error["loc"])
+        path, configs = _descend(self.config, error["loc"])
         kind, given = error["type"], error.get("input")
         message = str(error["msg"]).removeprefix("Value error, ")
         if kind == "extra_forbidden":
-            names = _field_names(self._config_at(path), path[:-1] if self._config_at(path) is self.config else path[1:-1])
+            names = list(configs[0].model_fields)
             close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.6)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
             return self._at(path, f"unknown field{hint}")
         if kind == "missing":
             return self._at(path, "is missing")
         if kind == "union_tag_not_found":
-            return self._at((*path, "kind"), f"is missing; one of {', '.join(KINDS)}")
+            return self._at((*path, "kind"), f"is missing; one of {', '.join(_kinds(configs))}")
         if kind == "union_tag_invalid":
-            close = difflib.get_close_matches(str(error["ctx"]["tag"]), KINDS, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(KINDS)}"
+            close = difflib.get_close_matches(str(error["ctx"]["tag"]), _kinds(configs), n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_kinds(configs))}"
             return self._at((*path, "kind"), f"is {error['ctx']['tag']!r}; {hint}")
         if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
             return self._at(path, f"is {given!r}, but must be text, a number, true or false")  # once, not for each of these
@@ -170,11 +171,6 @@ class _Source:
         elif not isinstance(given, (dict, list)) and kind != "value_error":
             message = f"is {given!r}: {message[0].lower()}{message[1:]}"
         return self._at(path, message)
-
-    def _config_at(self, path: tuple[str, ...]) -> type[Config]:
-        """The Config to look names up from: that of the generator's kind inside `generator`, else the whole."""
-        kind = _get(_get(self.tree, "generator"), "kind") if path[:1] == ("generator",) and self.config is Recipe else None
-        return KINDS.get(str(kind), self.config)
 
     def _at(self, path: tuple[str, ...], text: str) -> str:
         for steps, override in self.overridden.items():
@@ -185,29 +181,32 @@ class _Source:
         return f"{where}{'.'.join(path)}: {text}" if path else f"{where}{text}"
 
 
-def _field_names(config: type[Config], path: Sequence[str]) -> list[str]:
-    """Names that are valid under a dotted path."""
-    for step in path:
-        if step in config.model_fields:
-            config = _config_in(config.model_fields[step].annotation) or config
-    return list(config.model_fields)
+def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, ...], list[type[Config]]]:
+    """A location as pydantic names it, as a dotted path of the YAML, and the Configs that its last name may stand in.
+
+    In a union of kinds, pydantic puts the kind into the path behind the field.
+    """
+    path: list[str] = []
+    configs = [config]
+    for step in steps:
+        if chosen := [member for member in configs if len(configs) > 1 and step in _kinds([member])]:
+            configs = chosen
+        elif not _is_pydantic_tag(step):
+            path.append(str(step))
+            fields = [member.model_fields[str(step)] for member in configs if str(step) in member.model_fields]
+            configs = [inner for field in fields for inner in _configs_in(field.annotation)] or configs
+    return tuple(path), configs
 
 
-def _config_in(annotation: Any) -> type[Config] | None:
+def _kinds(configs: Sequence[type[Config]]) -> list[str]:
+    """The kinds of a union's Configs."""
+    return [kind for member in configs if "kind" in member.model_fields for kind in get_args(member.model_fields["kind"].annotation)]
+
+
+def _configs_in(annotation: Any) -> list[type[Config]]:
     if isinstance(annotation, type) and issubclass(annotation, Config):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if found := _config_in(argument):
-            return found
-    return None
-
-
-def _without_tags(steps: Sequence[object]) -> tuple[str, ...]:
-    """A dotted path as it stands in the YAML."""
-    kept = [step for step in steps if not _is_pydantic_tag(step)]
-    if kept[:1] == ["generator"] and len(kept) > 1 and kept[1] in KINDS:
-        del kept[1]
-    return tuple(str(step) for step in kept)
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _configs_in(argument)]
 
 
 def _is_pydantic_tag(step: object) -> bool:

@@ -30,8 +30,20 @@ def options(out: Path, **changes: object) -> list[str]:
 
 def test_help_of_every_command_has_an_example(cli: Cli) -> None:
     commands = re.findall(r"^│ (\w+) ", cli("--help").out, re.MULTILINE)
-    assert commands == ["generate", "plan", "preview", "verify", "show", "status", "fit", "recipe"]
-    for command in ["generate", "plan", "preview", "verify", "show", "status", "fit", "recipe check", "recipe schema", "recipe new"]:
+    assert commands == ["generate", "curate", "plan", "preview", "verify", "show", "status", "fit", "recipe"]
+    for command in [
+        "generate",
+        "curate",
+        "plan",
+        "preview",
+        "verify",
+        "show",
+        "status",
+        "fit",
+        "recipe check",
+        "recipe schema",
+        "recipe new",
+    ]:
         help_text = cli(*command.split(), "--help")
         assert help_text.status == 0
         assert "Example" in help_text.out, command

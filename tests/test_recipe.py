@@ -113,7 +113,18 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
 def test_schema_accepts_what_loads_and_names_every_section() -> None:
     schema = json_schema()
     json.dumps(schema)
-    assert set(schema["properties"]) == {"name", "generator", "classes", "prompts", "sampling", "count", "output", "execution"}
+    assert set(schema["properties"]) == {
+        "name",
+        "generator",
+        "classes",
+        "prompts",
+        "sampling",
+        "count",
+        "reference",
+        "curation",
+        "output",
+        "execution",
+    }
     assert schema["additionalProperties"] is False
     assert all("description" in field for field in schema["$defs"]["SamplingConfig"]["properties"].values())
 

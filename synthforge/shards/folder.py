@@ -196,7 +196,7 @@ class DatasetFolder:
             bytes=tar.stat().st_size,
             first_key=keys[0],
             last_key=keys[-1],
-            missing=sorted(set(map(key_of, shard.samples)) - set(keys)),
+            missing=sorted(set(map(key_of, shard.samples)) - set(keys)) if self._has_numbers else [],
             tar_sha256=sha256_of(tar),
             table_sha256=hashlib.sha256(content).hexdigest(),
         )
@@ -293,8 +293,19 @@ class DatasetFolder:
             raise DatasetError(f"{self.folder.where(shard.failures)}: gone or damaged, so why samples are missing is not known") from error
         return table.filter(pc.is_in(table["key"], pa.array(missing, pa.string())))
 
+    @property
+    def _has_numbers(self) -> bool:
+        """Whether keys are sample numbers; those of a curated set are the keys of its pools."""
+        return self.manifest.kind != "curated"
+
     def shard_of(self, key: str) -> Shard:
         """The shard that holds a key; raises RequestError for a key that this dataset never has."""
+        if not self._has_numbers:
+            wanted = {key, key.zfill(9)}
+            for shard in self.state().sealed:
+                if wanted & set(self.table(shard).column("key").to_pylist()):
+                    return shard
+            raise RequestError(f"{self.folder.address}: has no sample {key!r}; decisions.parquet says what became of each one of the pool")
         if re.fullmatch(r"\d{1,18}", key):
             for segment in self.segments():
                 if segment.first_sample <= int(key) < segment.end_sample:
@@ -304,7 +315,7 @@ class DatasetFolder:
     def sample(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         """One sample by ranged reads: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
         shard = self.shard_of(key)
-        key = key_of(int(key))
+        key = key.zfill(9) if key.isdigit() else key
         try:
             table = self.table(shard)
         except FileNotFoundError as error:

@@ -9,14 +9,8 @@ Not covered: remote tars of others (download them), tars inside tars.
 from __future__ import annotations
 
 import functools
-import glob
 import hashlib
-import json
-import lzma
 import os
-import re
-import tarfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,16 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.errors import DatasetError
-from synthforge.images import READABLE, Uint8, decode, resize
+from synthforge.images import Uint8, decode, resize
 from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.foreign import (
+    Part,
+    TornError,
+    bytes_of,
+    image_files,
+    label_of,
+    last_of_each,
+    natural_order,
+    part_folders,
+    record_of,
+    tar_samples,
+    tars_at,
+)
 from synthforge.shards.layout import MANIFEST
 from synthforge.storage import Folder, resolve
-
-Part = Literal["fit", "validation"]
-
-_PART_FOLDERS: dict[Part, tuple[str, ...]] = {"fit": ("fit", "train", "training"), "validation": ("validation", "val", "valid", "test")}
-VALIDATION_SHARE = 0.2
-MAX_TARS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Example:
     @property
     def data(self) -> bytes:
         """The image file; raises DatasetError if it can't be read."""
-        return self.content if isinstance(self.content, bytes) else _bytes_of(self.content)
+        return self.content if isinstance(self.content, bytes) else bytes_of(self.content)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -153,7 +154,7 @@ def read_labelled(address: str) -> dict[Part, Labelled]:
     place = resolve(address)
     if "://" in place or Folder(place).exists(MANIFEST):
         return _from_dataset_folder(place)
-    if tars := _tars_at(place):
+    if tars := tars_at(place):
         examples = [example for tar in tars for example in _in_tar(tar)]
         return _split(examples, place)
     if Path(place).is_dir():
@@ -186,73 +187,26 @@ def _from_dataset_folder(place: str) -> dict[Part, Labelled]:
     }
 
 
-def _tars_at(place: str) -> list[Path]:
-    """A tar, a folder of tars, or a pattern with *, ? or braces such as train-{000000..000009}.tar."""
-    if Path(place).is_dir():
-        return sorted(Path(place).glob("*.tar"))
-    patterns = [place]
-    while match := re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", patterns[0]):
-        options = _brace_options(match)
-        if len(patterns) * len(options) > MAX_TARS:
-            raise DatasetError(f"{place}: stands for more than {MAX_TARS:,} files")
-        patterns = [pattern.replace(match[0], option) for pattern in patterns for option in options]
-    found = [path for pattern in patterns for path in sorted(glob.glob(pattern))]
-    return [Path(path) for path in found if path.endswith(".tar")]
-
-
-def _brace_options(match: re.Match[str]) -> list[str]:
-    if match[3] is not None:
-        return match[3].split(",")
-    first, last = int(match[1]), int(match[2])
-    return [str(number).zfill(len(match[1])) for number in range(first, min(last, first + MAX_TARS) + 1)]
-
-
 def _in_tar(path: Path) -> Iterator[Example]:
-    """Samples of a plain WebDataset tar: members that share a key, an image and a label in .cls or .json."""
-    parts: dict[str, bytes] = {}
-    current = ""
+    """Samples of a plain WebDataset tar that hold an image; each needs a label."""
     try:
-        with tarfile.open(path, "r:*") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                directory, _, base = member.name.rpartition("/")
-                key, _, extension = base.partition(".")
-                if f"{directory}/{key}" != current:
-                    yield from _as_example(path, current, parts)
-                    current, parts = f"{directory}/{key}", {}
-                file = tar.extractfile(member)
-                parts[extension.lower()] = file.read() if file is not None else b""
-            yield from _as_example(path, current, parts)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        for sample in tar_samples(path):
+            if sample.image is None:
+                continue
+            name, key = f"{path}:{sample.name.lstrip('/')}", f"{path.name}:{sample.name.lstrip('/')}"
+            label = label_of(sample.contents, record_of(sample.contents))
+            if label is None:
+                raise DatasetError(f"{name}: has no label; a .cls, or a .json with `class` or `label`, is needed")
+            yield Example(name, key, label, sample.contents[sample.image])
+    except TornError as error:
         raise DatasetError(f"{path}: torn or not a tar ({error}); fetch or make it again") from error
 
 
-def _as_example(path: Path, key: str, parts: dict[str, bytes]) -> Iterator[Example]:
-    image = next((parts[extension] for extension in READABLE if extension in parts), None)
-    if image is None:
-        return
-    name = f"{path}:{key.lstrip('/')}"
-    try:
-        if "cls" in parts:
-            label = parts["cls"].decode("ascii").strip()
-        else:
-            record = json.loads(parts["json"])
-            label = record["class"] if "class" in record else record["label"]
-        if not isinstance(label, (str, int)) or str(label).strip() == "":
-            raise ValueError(label)
-    except (KeyError, ValueError, TypeError) as error:
-        raise DatasetError(f"{name}: has no label; a .cls, or a .json with `class` or `label`, is needed") from error
-    yield Example(name, f"{path.name}:{key.lstrip('/')}", str(label), image)
-
-
 def _from_image_folder(place: Path) -> dict[Part, Labelled]:
-    folders = {part: next((place / name for name in names if (place / name).is_dir()), None) for part, names in _PART_FOLDERS.items()}
-    fit, validation = folders["fit"], folders["validation"]
-    if fit is None and validation is not None and validation.name != "test":
-        raise DatasetError(f"{place}: has {validation.name} but no fit or train folder beside it; add one")
-    if fit is None:
+    parts = part_folders(place)
+    if not parts:
         return _split(_images_by_class(place), str(place))
+    fit, validation = parts["fit"], parts.get("validation")
     fit_part = _labelled(_images_by_class(fit), str(fit))
     if validation is None:
         return _split(fit_part.examples, str(fit))
@@ -263,37 +217,20 @@ def _from_image_folder(place: Path) -> dict[Part, Labelled]:
 
 
 def _images_by_class(place: Path) -> list[Example]:
-    examples = []
-    for directory in sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = sorted(path for path in directory.rglob("*") if path.suffix.lower().lstrip(".") in READABLE and path.is_file())
-        examples += [Example(str(path), path.relative_to(place).as_posix(), directory.name, path) for path in files]
-    return examples
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
+    return [Example(str(place / path), path, path.partition("/")[0], place / path) for path in image_files(place)]
 
 
 def _labelled(examples: list[Example], place: str, classes: list[str] | None = None) -> Labelled:
     if not examples:
         raise DatasetError(f"{place}: no images by class there; it needs a sub-folder with images for each class")
-    return Labelled(classes or _in_natural_order({example.class_name for example in examples}), examples)
+    return Labelled(classes or natural_order({example.class_name for example in examples}), examples)
 
 
 def _split(examples: list[Example], place: str, classes: list[str] | None = None) -> dict[Part, Labelled]:
     whole = _labelled(examples, place, classes)
-    by_class: dict[str, list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        by_class[example.class_name].append(index)
-    held = {index for indices in by_class.values() for index in indices[len(indices) - int(len(indices) * VALIDATION_SHARE) :]}
+    number = {name: index for index, name in enumerate(whole.classes)}
+    held_N = last_of_each(np.array([number[example.class_name] for example in examples], dtype=np.int64))
     return {
-        "fit": Labelled(whole.classes, [example for index, example in enumerate(examples) if index not in held]),
-        "validation": Labelled(whole.classes, [examples[index] for index in sorted(held)]),
+        "fit": Labelled(whole.classes, [example for example, held in zip(examples, held_N, strict=True) if not held]),
+        "validation": Labelled(whole.classes, [example for example, held in zip(examples, held_N, strict=True) if held]),
     }
-
-
-def _in_natural_order(names: set[str]) -> list[str]:
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))

@@ -1,0 +1,145 @@
+"""What was chosen, and why each image was or was not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.curation.selection import View, select
+from synthforge.curation.sides import Sides
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+NOT_SELECTED = "not selected"
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What one gate did."""
+
+    gate: str
+    rule: str
+    """Its threshold in words."""
+    dropped: dict[str, int]
+    """Reason to number of images, of those that passed the gates before."""
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """One class, from pool to curated set."""
+
+    pool: int
+    passed: int
+    """The gates."""
+    asked: int
+    kept: int
+    at_floor: int
+    """Picks made at random because the set was as near to the real one as real images are."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision for each of the N images of the pools."""
+
+    method: str
+    trials: dict[str, Any]
+    """What `auto` tried, and how each did; empty if the method was given."""
+    ranked: list[Ints]
+    """For each class its kept rows, in the order of picking."""
+    kept: Ints
+    """All kept rows in the order of the curated set: the first picks of all classes, then the second ones, and so on."""
+    alive: Bools
+    """Images that passed the gates."""
+    reason_N: NDArray[np.object_]
+    """Why an image was not kept; None if it was."""
+    rank_N: Ints
+    """Place in its class's selection; -1 if not kept."""
+    weight_N: NDArray[np.float64]
+    """Importance weight; 1 for kept images and 0 for others where no weights were asked for."""
+    scores: dict[str, NDArray[Any]]
+    gates: list[GateReport]
+    per_class: dict[str, ClassReport]
+    notes: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        sides: Sides,
+        alive: Bools,
+        reason_N: NDArray[np.object_],
+        scores: dict[str, NDArray[Any]],
+        gates: list[GateReport],
+        method: str,
+        trials: dict[str, Any],
+        ranked: list[Ints],
+        asked: Mapping[str, int],
+        at_floor: Sequence[int],
+        weight_N: NDArray[np.float64] | None,
+    ) -> Choice:
+        """Put together what gates and selection said."""
+        rank_N = np.full(len(alive), -1, np.int64)
+        for rows in ranked:
+            rank_N[rows] = np.arange(len(rows))
+        is_kept = rank_N >= 0
+        reason_N = reason_N.copy()
+        reason_N[alive & ~is_kept] = NOT_SELECTED
+        kept = np.flatnonzero(is_kept)
+        kept = kept[np.lexsort((sides.pool_class[kept], rank_N[kept]))]
+        per_class, notes = {}, []
+        for number, name in enumerate(sides.classes):
+            here = sides.pool_class == number
+            report = ClassReport(int(here.sum()), int((alive & here).sum()), asked[name], len(ranked[number]), at_floor[number])
+            per_class[name] = report
+            if report.kept < report.asked and weight_N is None:
+                notes.append(
+                    f"class {name}: {report.asked:,} asked, {report.passed:,} of {report.pool:,} passed the gates; all of them are kept"
+                )
+        weights = weight_N if weight_N is not None else is_kept.astype(np.float64)
+        return cls(method, trials, ranked, kept, alive, reason_N, rank_N, weights, scores, gates, per_class, notes)
+
+
+def class_views(sides: Sides, rows: Ints, number: int) -> list[View]:
+    """Candidates of one class beside its real images of the fit part, in each view."""
+    wanted = sides.fit & (sides.real_class == number)
+    real = [np.flatnonzero(wanted & view.unseen_M) for view in sides.views]
+    return [View(view.pool.take(rows), view.real.take(found)) for view, found in zip(sides.views, real, strict=True) if len(found)]
+
+
+def pick(sides: Sides, alive: Bools, asked: Mapping[str, int], method: str) -> tuple[list[Ints], list[int]]:
+    """For each class its picks in order, and how many of them were random at the floor."""
+    selection = sides.config.selection
+    ranked, at_floor = [], []
+    for number, name in enumerate(sides.classes):
+        rows = np.flatnonzero(alive & (sides.pool_class == number))
+        wanted = min(asked[name], len(rows))
+        views = class_views(sides, rows, number)
+        if not wanted or not views:
+            ranked.append(rows[:0])
+            at_floor.append(0)
+            continue
+        picked = select(
+            method, views, wanted, seed=selection.seed, dim=selection.dim, stop_at_floor=selection.stop_at_floor, device=sides.device
+        )
+        ranked.append(rows[picked.indices])
+        at_floor.append(picked.num_at_floor)
+    return ranked, at_floor
+
+
+def weighed(sides: Sides, alive: Bools) -> tuple[list[Ints], NDArray[np.float64], list[int]]:
+    """All images that passed the gates, those of each class by falling importance weight, and the weights."""
+    from synthforge.curation.weights import importance_weights
+
+    weight_N = np.zeros(len(alive), np.float64)
+    ranked = []
+    for number in range(len(sides.classes)):
+        rows = np.flatnonzero(alive & (sides.pool_class == number))
+        views = class_views(sides, rows, number)
+        if len(rows) and views:
+            weight_N[rows] = importance_weights(views)
+        ranked.append(rows[np.argsort(-weight_N[rows], kind="stable")])
+    return ranked, weight_N, [0] * len(ranked)

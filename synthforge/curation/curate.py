@@ -1,0 +1,202 @@
+"""`curate`: choose from pools the subset whose distribution is that of the real images, and say what is left of the gap.
+
+The steps, top to bottom: read and embed both sides, gates, selection, gap, under-covered regions, then the curated folder with a decision
+for every image. Everything before the folder is a pure function of pools, reference and settings, and features are kept, so a run that
+was killed, or one with other settings, costs little more than what is new.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.curation.choice import Choice, ClassReport, GateReport, pick, weighed
+from synthforge.curation.config import CurationConfig
+from synthforge.curation.gap import Gap, measure_gap, sentence
+from synthforge.curation.output import require_free, write
+from synthforge.curation.regions import under_covered
+from synthforge.curation.sides import Sides
+from synthforge.curation.trials import Trial, choose_method, compare_training, random_rows
+from synthforge.errors import RequestError
+from synthforge.progress import Reporter
+from synthforge.shards.layout import digest_of
+from synthforge.storage import Folder, resolve
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+RANDOM_DRAWS = 10
+"""Random selections that a selection is compared with."""
+
+
+@dataclass(frozen=True)
+class CurateResult:
+    """What `curate` leaves behind."""
+
+    folder: str
+    digest: str
+    regime: str
+    method: str
+    pool: int
+    """Images looked at."""
+    unusable: dict[str, int]
+    """Why images can't be used at all, to their number."""
+    gates: list[GateReport]
+    kept: int
+    per_class: dict[str, ClassReport]
+    gap: Gap
+    training: Trial | None
+    """What a small classifier learns from the kept images, against random ones; None if it was not asked for."""
+    sentence: str
+    """Whether curation helped."""
+    trials: dict[str, Any]
+    """What `auto` tried, and how each rule's picks trained."""
+    regions: list[dict[str, Any]]
+    """Where the curated set lacks images, the worst first (see `regions.Region`), with the pool images that come nearest."""
+    notes: list[str]
+    encoder: list[dict[str, Any]] = field(default_factory=list)
+    judge: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    contact_sheet: str | None = None
+
+
+def curate(
+    pools: Sequence[str],
+    reference: str,
+    out: str,
+    config: CurationConfig | None = None,
+    reporter: Reporter | None = None,
+    *,
+    name: str = "curated",
+    reselect: bool = False,
+    licence: str | None = None,
+    tags: Sequence[str] = (),
+) -> CurateResult:
+    """Choose from pools the subset whose distribution is that of the real images, and write it as a dataset folder.
+
+    Args:
+        pools: dataset folders, WebDataset tars (also img2dataset's), folders of images by class, or `datasets` on disk.
+        reference: real images in any of these forms. Its validation part sets thresholds; its fit part is what is matched.
+        out: the curated folder.
+        reselect: replace what is there, chosen with other settings.
+        name, licence, tags: for the dataset card.
+    Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
+    """
+    config, reporter, started = config or CurationConfig(), reporter or Reporter(), time.perf_counter()
+    folder = Folder(resolve(out))
+    folder.require_writable()
+    sides = Sides.read(pools, reference, config, reporter)
+    digest = digest_of(sides.settings)
+    require_free(folder, digest, reselect)
+
+    choice = _choose(sides, reporter)
+    reporter.note("measuring the gap")
+    draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
+    gap = measure_gap(
+        sides.judge_views,
+        classes=sides.classes,
+        before=np.flatnonzero(sides.usable),
+        after=choice.kept,
+        random=draws,
+        seed=config.selection.seed,
+    )
+    training = compare_training(sides, choice.kept, draws, reporter) if config.trials.check else None
+    result = CurateResult(
+        folder=folder.address,
+        digest=digest,
+        regime=config.regime,
+        method=choice.method,
+        pool=len(sides.pool),
+        unusable=_counts(sides.problem[~sides.usable]),
+        gates=choice.gates,
+        kept=len(choice.kept),
+        per_class=choice.per_class,
+        gap=gap,
+        training=training,
+        trials=choice.trials,
+        sentence=sentence(gap) + (f" {_agreement(gap, training)}" if training is not None else ""),
+        regions=_regions(sides, choice),
+        notes=[*sides.notes, *choice.notes],
+        encoder=sides.encoder_identities,
+        judge=sides.judge_identities,
+    )
+    reporter.note("writing the curated set")
+    sheet = write(folder, sides, choice, asdict(result), name=name, licence=licence, tags=tags, reporter=reporter)
+    return CurateResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
+
+
+def _choose(sides: Sides, reporter: Reporter) -> Choice:
+    """Gates, then a subset of what passes, class by class."""
+    config = sides.config
+    reason = sides.problem.copy()
+    alive = sides.usable.copy()
+    if not alive.any():
+        raise RequestError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
+    scores: dict[str, NDArray[Any]] = {}
+    gates = []
+    for gate in config.gates.in_order():
+        reporter.note(f"gate: {gate.title}")
+        verdict = gate.judge(sides.evidence, alive)
+        dropped = {}
+        for text, marks in verdict.reasons.items():
+            hit = marks & alive
+            reason[hit], dropped[text] = text, int(hit.sum())
+        alive &= ~verdict.fails_N
+        scores |= verdict.scores
+        gates.append(GateReport(gate.title, verdict.rule, dropped))
+    if not alive.any():
+        raise RequestError(f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; see --help")
+    asked = {
+        name: config.selection.size.of(name, int((sides.fit & (sides.real_class == number)).sum()))
+        for number, name in enumerate(sides.classes)
+    }
+    if unknown := set(config.selection.size.quota or {}) - set(sides.classes):
+        raise RequestError(
+            f"curation.selection.size.quota: class {min(unknown)!r} is not in pool and reference; they have {', '.join(sides.classes)}"
+        )
+    method, trials = choose_method(sides, alive, asked, reporter)
+    if config.selection.weights:
+        ranked, weight, at_floor = weighed(sides, alive)
+        method = "weights"
+    else:
+        reporter.note(f"selecting by {method}")
+        ranked, at_floor = pick(sides, alive, asked, method)
+        weight = None
+    return Choice.of(sides, alive, reason, scores, gates, method, trials, ranked, asked, at_floor, weight)
+
+
+def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
+    keys = sides.pool.keys()
+    found = []
+    for region in under_covered(sides.judge_views, classes=sides.classes, rows=choice.kept, seed=sides.config.selection.seed):
+        fields = asdict(region)
+        found.append({**fields, "pool_keys": keys[fields.pop("pool_rows")].tolist()})
+    return found
+
+
+def _agreement(gap: Gap, training: Trial) -> str:
+    """Whether training tells the same story as the gap."""
+    found, difference = training.direction, training.difference
+    figures = (
+        f"a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
+        f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {difference.probability:+.3f} "
+        f"[{difference.probability_interval[0]:+.3f}, {difference.probability_interval[1]:+.3f}], {training.kept.seeds} seeds)"
+    )
+    measured = gap.metrics[gap.primary].after_minus_random
+    expected = {"smaller": "better", "larger": "worse"}.get(str(measured.verdict) if measured is not None else "", "no different")
+    story = "Training tells the same story" if found == expected else "Training does not tell the same story"
+    return f"{story}: {figures}."
+
+
+def _counts(reasons: NDArray[np.object_]) -> dict[str, int]:
+    names, numbers = np.unique(reasons.astype(str), return_counts=True)
+    return dict(zip(names.tolist(), numbers.tolist(), strict=True))
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in sorted(counts.items(), key=lambda item: -item[1])[:6])

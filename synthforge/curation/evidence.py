@@ -1,0 +1,286 @@
+"""What gates look at: a pool beside the reference in the encoder's views, each quantity computed once, when a gate first asks.
+
+Two kinds of comparison: *joined* features, those of all views side by side, for "are these two the same image?", where every
+real image counts; and single views with only the real images that the view's model has not seen, for "what is this like?".
+Shapes: N pool images, M real images, V validation images, D features. Distances are Euclidean in joined features, over sqrt(views).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.curation.embedding import Features
+from synthforge.curation.index import Neighbours
+from synthforge.curation.index_config import IndexConfig
+from synthforge.errors import RequestError
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Labels = NDArray[np.int32]
+
+_BLOCK = 8192
+"""Pool images compared at a time."""
+_BALLS = 64
+"""Nearest real images whose balls are looked at; a farther one with a larger ball is rare."""
+_RADIUS_OF = 5
+"""A real image's ball reaches to this neighbour."""
+
+
+@dataclass(frozen=True)
+class EncodedView:
+    """Features of both sides by one model."""
+
+    pool: Features
+    real: Features
+    unseen_M: Bools
+    """Real images that the model was not fitted on."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Features of texts in one view, and the scale of their products."""
+
+    features_TD: Floats
+    scale: float
+
+
+class Evidence:
+    """A pool beside the reference.
+
+    Args:
+        class_N: index of each pool image's class; -1 if it has none of the reference's.
+        usable_N: can be read and has a class.
+        real_class_M, fit_M: classes of the real images, and which of them are of the fit part; the others are the validation part.
+        source_N: row of the real image that each started from, -1 if none.
+        pixels_N: digest of the decoded pixels.
+        embed_texts: texts to their features in each view; None if the encoder has none.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[EncodedView],
+        classes: list[str],
+        *,
+        class_N: Ints,
+        usable_N: Bools,
+        pixels_N: NDArray[np.uint64],
+        strength_N: Floats,
+        source_N: Ints,
+        real_class_M: Ints,
+        real_key_M: Sequence[str],
+        fit_M: Bools,
+        index: IndexConfig,
+        embed_texts: Callable[[list[str]], list[Texts]] | None = None,
+    ) -> None:
+        self.views, self.classes = list(views), classes
+        self.class_N, self.usable_N, self.strength_N, self.source_N = class_N, usable_N, strength_N, source_N
+        self.real_class_M, self.fit_M = real_class_M, fit_M
+        self._pixels_N, self._real_key_M, self._index, self._embed_texts = pixels_N, np.asarray(real_key_M, object), index, embed_texts
+        self.validation = np.flatnonzero(~fit_M)
+
+    def real_keys(self, rows_N: Ints) -> NDArray[np.object_]:
+        """Keys of real images; None for row -1."""
+        keys: NDArray[np.object_] = self._real_key_M[np.maximum(rows_N, 0)]
+        keys[rows_N < 0] = None
+        return keys
+
+    # Joined features: is it the same image?
+
+    def joined(self, rows_N: Ints) -> Floats:
+        """Joined features of pool images, (n, D of all views)."""
+        return self._join([view.pool.take(rows_N) for view in self.views])
+
+    def _join(self, parts: list[Floats]) -> Floats:
+        return np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts)))
+
+    @functools.cached_property
+    def _real_joined_MD(self) -> Floats:
+        return self._join([view.real.take(np.arange(len(self.fit_M))) for view in self.views])
+
+    @functools.cached_property
+    def _real_index(self) -> Neighbours:
+        return Neighbours(self._real_joined_MD, self._index)
+
+    @functools.cached_property
+    def validation_nearest_V(self) -> Floats:
+        """Distance from each validation image to the nearest other real image (of all images, where there is no validation part)."""
+        rows = self.validation if len(self.validation) else np.arange(len(self.fit_M))
+        squared, found = self._real_index.search(self._real_joined_MD[rows], min(8, len(self.fit_M)))
+        return _first_other(squared, found, rows)[0]
+
+    @functools.cached_property
+    def _nearest(self) -> tuple[Floats, Ints, Floats]:
+        nearest = np.full(len(self.class_N), np.inf, np.float32)
+        real = np.full(len(self.class_N), -1, np.int64)
+        source_distance = np.full(len(self.class_N), np.nan, np.float32)
+        for rows in self._usable_blocks():
+            features = self.joined(rows)
+            squared, found = self._real_index.search(features, min(8, len(self.fit_M)))
+            nearest[rows], real[rows] = _first_other(squared, found, self.source_N[rows])
+            with_source = self.source_N[rows] >= 0
+            own = self._real_joined_MD[self.source_N[rows[with_source]]]
+            source_distance[rows[with_source]] = np.linalg.norm(features[with_source] - own, axis=1)
+        return nearest, real, source_distance
+
+    @property
+    def nearest_N(self) -> Floats:
+        """Distance to the nearest real image other than the one that it started from."""
+        return self._nearest[0]
+
+    @property
+    def nearest_real_N(self) -> Ints:
+        """Row of that image."""
+        return self._nearest[1]
+
+    @property
+    def source_distance_N(self) -> Floats:
+        """Distance to the real image that it started from; nan if none."""
+        return self._nearest[2]
+
+    def _usable_blocks(self) -> list[Ints]:
+        rows = np.flatnonzero(self.usable_N)
+        return [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+
+    # Single views: what is it like?
+
+    @functools.cached_property
+    def _likeness(self) -> tuple[list[Labels], list[Labels], Floats, Floats]:
+        """Per view the classes of the nearest unseen real images, of pool and validation images; and distances in radii."""
+        wanted = _BALLS
+        neighbour_classes, validation_classes = [], []
+        radii_N = np.zeros(len(self.class_N), np.float32)
+        radii_V = np.zeros(len(self.validation), np.float32)
+        for view in self.views:
+            rows = np.flatnonzero(view.unseen_M & self.fit_M)
+            if len(rows) < 2:
+                raise RequestError(
+                    "curation.encoder: it was fitted on all but one of these real images, so none can judge; use another encoder"
+                )
+            features_RD = view.real.take(rows)
+            index = Neighbours(features_RD, self._index)
+            k = min(wanted, len(rows))
+            among, _ = index.search(features_RD, min(_RADIUS_OF + 1, len(rows)))  # the first is itself
+            radius_R = np.maximum(np.sqrt(among[:, -1]), np.finfo(np.float32).tiny)
+            classes_Nk = np.full((len(self.class_N), k), -1, np.int32)
+            for block in self._usable_blocks():
+                squared, found = index.search(view.pool.take(block), k)
+                classes_Nk[block] = self.real_class_M[rows[found]]
+                radii_N[block] += (np.sqrt(squared) / radius_R[found]).min(axis=1) / len(self.views)
+            squared, found = index.search(view.real.take(self.validation), k)
+            neighbour_classes.append(classes_Nk)
+            validation_classes.append(self.real_class_M[rows[found]].astype(np.int32))
+            radii_V += (np.sqrt(squared) / radius_R[found]).min(axis=1, initial=np.inf) / len(self.views)
+        return neighbour_classes, validation_classes, radii_N, radii_V
+
+    def own_share(self, neighbours: int) -> tuple[Floats, Floats]:
+        """Share of the nearest real images that have an image's own label, for pool (0 where it has no class) and validation images."""
+        of_pool, of_validation, _, _ = self._likeness
+        return (
+            _share(of_pool, self.class_N, neighbours),
+            _share(of_validation, self.real_class_M[self.validation], neighbours),
+        )
+
+    def manifold(self) -> tuple[Floats, Floats]:
+        """Distance to the nearest real image in units of the radius of its ball, for pool and validation images."""
+        _, _, radii_N, radii_V = self._likeness
+        return radii_N, radii_V
+
+    # Texts
+
+    def text_probability(self, template: str) -> Floats:
+        """Probability of each image's own class among the texts of all classes."""
+        probability_NC = self._against_texts([_in_template(template, name) for name in self.classes])[0]
+        return np.where(self.class_N >= 0, probability_NC[np.arange(len(self.class_N)), np.maximum(self.class_N, 0)], 0).astype(np.float32)
+
+    def flagged(self, template: str, words: list[str]) -> tuple[Floats, Floats]:
+        """Probability of any of the words among them and the classes, for pool and validation images."""
+        of_pool, of_validation = self._against_texts([*(_in_template(template, name) for name in self.classes), *words])
+        return of_pool[:, len(self.classes) :].sum(axis=1), of_validation[:, len(self.classes) :].sum(axis=1)
+
+    def _against_texts(self, texts: list[str]) -> tuple[Floats, Floats]:
+        found = self._embed_texts(texts) if self._embed_texts is not None else []
+        if not found:
+            raise RequestError(
+                "curation.gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off"
+            )
+        of_pool = np.zeros((len(self.class_N), len(texts)), np.float32)
+        of_validation = np.zeros((len(self.validation), len(texts)), np.float32)
+        for view, text in zip(self.views, found, strict=True):
+            for rows in self._usable_blocks():
+                of_pool[rows] += _softmax(view.pool.take(rows) @ text.features_TD.T * text.scale) / len(found)
+            of_validation += _softmax(view.real.take(self.validation) @ text.features_TD.T * text.scale) / len(found)
+        return of_pool, of_validation
+
+    # Within the pool
+
+    def twins(self, limit: float, alive_N: Bools) -> tuple[Bools, Bools, Ints]:
+        """Duplicates among the images that are alive: exact ones, near ones, and for each the row of the one that stays (else -1).
+
+        Of equal pixels (whatever the class says) and of images of a class within `limit` the one nearest to the real data stays, then
+        the earlier one.
+        """
+        rows = np.flatnonzero(alive_N)
+        rows = rows[np.lexsort((rows, self.nearest_N[rows]))]  # best first
+        kept = np.full(len(self.class_N), -1, np.int64)
+        _, first, which = np.unique(self._pixels_N[rows], return_index=True, return_inverse=True)
+        order = np.arange(len(rows))
+        is_exact = first[which] != order
+        exact = np.zeros(len(self.class_N), bool)
+        exact[rows[is_exact]] = True
+        kept[rows[is_exact]] = rows[first[which[is_exact]]]
+        near = np.zeros(len(self.class_N), bool)
+        rest = rows[~is_exact]
+        for number in range(len(self.classes)):
+            for dropped, keeper in self._near_twins(rest[self.class_N[rest] == number], limit):
+                near[dropped], kept[dropped] = True, keeper
+        return exact, near, kept
+
+    def _near_twins(self, rows: Ints, limit: float) -> list[tuple[int, int]]:
+        """Pairs (dropped, keeper) among images of one class, which come best first.
+
+        Repeated among those that are left until nothing is dropped, since an image can have more twins than neighbours are looked at.
+        """
+        dropped: list[tuple[int, int]] = []
+        while len(rows) > 1:
+            features = self.joined(rows)
+            squared, found = Neighbours(features, self._index).search(features, min(16, len(rows)))
+            keeper = np.full(len(rows), -1)
+            for row in range(len(rows)):
+                near = found[row][(squared[row] <= limit * limit) & (found[row] < row) & (found[row] >= 0)]
+                near = near[keeper[near] < 0]
+                if len(near):
+                    keeper[row] = near.min()
+            gone = np.flatnonzero(keeper >= 0)
+            if not len(gone):
+                break
+            dropped += [(int(rows[row]), int(rows[keeper[row]])) for row in gone]
+            rows = rows[keeper < 0]
+        return dropped
+
+
+def _first_other(squared_Qk: Floats, found_Qk: Ints, own_Q: Ints) -> tuple[Floats, Ints]:
+    """Distance to, and row of, the nearest one found that is not the query's own."""
+    others = np.where((found_Qk == own_Q[:, None]) | (found_Qk < 0), np.inf, squared_Qk)
+    place = np.argmin(others, axis=1)
+    chosen = np.arange(len(own_Q)), place
+    return np.sqrt(np.maximum(others[chosen], 0)).astype(np.float32), found_Qk[chosen].astype(np.int64)
+
+
+def _share(classes: list[Labels], own_Q: Ints, neighbours: int) -> Floats:
+    shares = [(found[:, :neighbours] == own_Q[:, None]).mean(axis=1) if found.shape[1] else np.zeros(len(own_Q)) for found in classes]
+    return np.where(own_Q >= 0, np.mean(shares, axis=0), 0).astype(np.float32)
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+def _in_template(template: str, name: str) -> str:
+    return template.replace("{class}", name)

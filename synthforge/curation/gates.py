@@ -1,0 +1,239 @@
+"""Gates: yes/no tests of single images, each with a reason, a score for the record, and a threshold set on the reference.
+
+A gate's Config is the gate: its fields are its settings, `judge` its test. Thresholds come from the reference's *validation* part by
+the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too. Gates are light: which images
+make a good *set* is the selection's business, and filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118).
+All are applied to every image, for the record; the reason that counts is that of the first that fails.
+Not covered: anything about the set as a whole.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from synthforge.config import Config, identity
+
+if TYPE_CHECKING:
+    from synthforge.curation.evidence import Evidence
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one gate says of the N images of a pool."""
+
+    fails_N: Bools
+    reasons: dict[str, Bools]
+    """Reason to the images that fail for it; their union is `fails_N`."""
+    rule: str
+    """The threshold in words, with its value."""
+    scores: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Columns for the record."""
+
+    @classmethod
+    def of(cls, reasons: dict[str, Bools], rule: str, scores: dict[str, NDArray[np.generic]] | None = None) -> Verdict:
+        """From reasons that may overlap; the first one counts."""
+        fails, apart = np.zeros_like(next(iter(reasons.values()))), {}
+        for reason, marks in reasons.items():
+            apart[reason] = marks & ~fails
+            fails = fails | marks
+        return cls(fails, apart, rule, scores or {})
+
+
+class Gate(Config):
+    """A test of single images."""
+
+    title: ClassVar[str]
+    """What the summary calls it."""
+
+    @abstractmethod
+    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+        """Test every image; `alive_N` are those that passed the gates before, for gates that compare images with each other."""
+
+
+class CopiesGate(Gate):
+    """Copies of real images: nearer to one than `factor` times the distance at which a share `loss` of the validation images has its
+    nearest other real image. An image made by real guidance is judged apart against the real image that it started from."""
+
+    title: ClassVar[str] = "copy"
+
+    on: bool = identity(True)
+    """Whether copies are dropped."""
+    loss: float = identity(0.01, gt=0, lt=1)
+    """Share of the validation images that lie nearer to another real image than the distance that `factor` multiplies."""
+    factor: float = identity(0.5, gt=0, le=10)
+    """Part of that distance within which an image counts as a copy."""
+    source: bool = identity(True)
+    """Also drop images that hardly changed the real image that they started from."""
+
+    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002 - real images stay the same
+        limit = self.factor * float(np.quantile(evidence.validation_nearest_V, self.loss))
+        copies = evidence.nearest_N <= limit
+        unchanged = evidence.source_distance_N <= limit if self.source else np.zeros_like(copies)
+        words = f"distance to the nearest real image at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones"
+        return Verdict.of(
+            {"copy of a real image": copies, "copy of its source": unchanged},
+            words + _by_strength(evidence, unchanged),
+            {
+                "nearest_real_distance": evidence.nearest_N,
+                "nearest_real": evidence.real_keys(evidence.nearest_real_N),
+                "source_distance": evidence.source_distance_N,
+            },
+        )
+
+
+def _by_strength(evidence: Evidence, unchanged_N: Bools) -> str:
+    """How many images of each strength of real guidance hardly changed their source."""
+    levels = np.unique(evidence.strength_N[~np.isnan(evidence.strength_N)])
+    shares = [f"{level:g}: {unchanged_N[evidence.strength_N == level].mean():.1%}" for level in levels]
+    return f"; unchanged sources by strength: {', '.join(shares)}" if shares else ""
+
+
+class LabelGate(Gate):
+    """Images that don't look like their class. `vote`: the share of the `neighbours` nearest real images that have the label is below
+    the `loss` quantile of that share among validation images, and below `most`. `zero-shot`: the encoder's text probability of the class
+    among all classes is below chance, 1 / classes (He et al. 2022, arXiv 2210.07574)."""
+
+    title: ClassVar[str] = "label"
+
+    on: bool = identity(True)
+    """Whether such images are dropped."""
+    rule: Literal["vote", "zero-shot"] = identity("vote")
+    """Nearest real images, or texts."""
+    neighbours: int = identity(10, ge=1, le=1000)
+    """Real images that vote."""
+    loss: float = identity(0.02, ge=0, lt=1)
+    """Share of the validation images that may fail."""
+    most: float = identity(0.5, gt=0, le=1)
+    """An image with at least this share of the votes always passes."""
+    template: str = identity("a photo of a {class}", min_length=1)
+    """Of `zero-shot`: the text of a class."""
+
+    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
+        if self.rule == "zero-shot":
+            probability = evidence.text_probability(self.template)
+            chance = 1 / len(evidence.classes)
+            return Verdict.of(
+                {"label disagrees": probability < chance},
+                f"text probability of the class at least {chance:.3g}, which is chance",
+                {"label_probability": probability},
+            )
+        share, validation = evidence.own_share(self.neighbours)
+        limit = min(self.most, float(np.quantile(validation, self.loss))) if len(validation) else self.most
+        limit = max(limit, 0.5 / self.neighbours)  # no vote at all always disagrees
+        failing = f"{np.mean(validation < limit):.1%} of validation images fail" if len(validation) else "no validation images"
+        words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
+        return Verdict.of({"label disagrees": share < limit}, words, {"label_share": share})
+
+
+class ManifoldGate(Gate):
+    """Images unlike any real one: outside the balls around the real images that reach to their k-th neighbours (the manifold of
+    Kynkaanniemi et al. 2019, arXiv 1904.06991), scaled so that a share `loss` of the validation images lies outside."""
+
+    title: ClassVar[str] = "off-manifold"
+
+    on: bool = identity(True)
+    """Whether such images are dropped."""
+    loss: float = identity(0.01, gt=0, lt=1)
+    """Share of the validation images outside."""
+    most: float = identity(0.6, gt=0, le=1)
+    """Largest share of a class that may be dropped, the farthest first: a pool far away is to be reported, not emptied."""
+
+    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+        score, validation = evidence.manifold()
+        limit = float(np.quantile(validation, 1 - self.loss)) if len(validation) else np.inf
+        outside = score > limit
+        for number in range(len(evidence.classes)):
+            rows = np.flatnonzero(alive_N & (evidence.class_N == number))
+            bound = int(self.most * len(rows))
+            farthest = rows[np.argsort(-score[rows], kind="stable")]
+            outside[farthest[bound:]] = False
+        return Verdict.of(
+            {"off-manifold": outside},
+            f"at most {limit:.3g} radii from the nearest real image, where {self.loss:.0%} of validation images lie beyond; "
+            f"at most {self.most:.0%} of a class",
+            {"manifold_radii": score},
+        )
+
+
+class DuplicatesGate(Gate):
+    """Near duplicates within the pool: of images of a class nearer to each other than `factor` times the distance at which a share
+    `loss` of the validation images has its nearest other real image, and of images with equal pixels, the one nearest to the real data
+    stays (as in SemDeDup, Abbas et al. 2023, arXiv 2303.09540, without its clusters)."""
+
+    title: ClassVar[str] = "duplicate"
+
+    on: bool = identity(True)
+    """Whether duplicates are dropped."""
+    loss: float = identity(0.01, gt=0, lt=1)
+    """Share of the validation images that lie nearer to another real image than the distance that `factor` multiplies."""
+    factor: float = identity(0.5, gt=0, le=10)
+    """Part of that distance within which two images count as the same."""
+
+    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+        limit = self.factor * float(np.quantile(evidence.validation_nearest_V, self.loss))
+        exact, near, kept = evidence.twins(limit, alive_N)
+        return Verdict.of(
+            {"exact duplicate": exact, "near duplicate": near},
+            f"distance to another of the class at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones",
+            {"duplicate_of": kept},
+        )
+
+
+class ContentGate(Gate):
+    """Images whose text probability of any of `words`, among those and the classes, is above `least` and above what all but a share
+    `loss` of the validation images reach. Needs an encoder with texts, and is only as good as that one."""
+
+    title: ClassVar[str] = "content"
+
+    on: bool = identity(False)
+    """Whether images are looked at for this."""
+    action: Literal["drop", "record"] = identity("drop")
+    """`record` only writes the probability into the decisions."""
+    words: list[str] = identity(lambda: ["pornography", "a naked person", "gore, blood and violence"], min_length=1, max_length=100)
+    """What is not wanted, in words."""
+    template: str = identity("a photo of a {class}", min_length=1)
+    """The text of a class."""
+    least: float = identity(0.5, gt=0, lt=1)
+    """No image below this probability is dropped."""
+    loss: float = identity(0.01, ge=0, lt=1)
+    """Share of the validation images that may fail."""
+
+    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
+        probability, validation = evidence.flagged(self.template, self.words)
+        limit = max(self.least, float(np.quantile(validation, 1 - self.loss))) if len(validation) else self.least
+        flagged = probability > limit if self.action == "drop" else np.zeros(len(probability), bool)
+        return Verdict.of(
+            {"unwanted content": flagged}, f"text probability of unwanted words at most {limit:.3g}", {"content_probability": probability}
+        )
+
+
+class GatesConfig(Config):
+    """The gates, in the order in which they are applied."""
+
+    copies: CopiesGate = Field(default_factory=CopiesGate)
+    """Copies of real images."""
+    labels: LabelGate = Field(default_factory=LabelGate)
+    """Images that don't look like their class."""
+    manifold: ManifoldGate = Field(default_factory=ManifoldGate)
+    """Images unlike any real one."""
+    content: ContentGate = Field(default_factory=ContentGate)
+    """Images that show what is not wanted."""
+    duplicates: DuplicatesGate = Field(default_factory=DuplicatesGate)
+    """Images that are as good as the same."""
+
+    def in_order(self) -> Iterator[Gate]:
+        """Those that are on."""
+        for name in type(self).model_fields:
+            gate = getattr(self, name)
+            if gate.on:
+                yield gate

@@ -1,0 +1,337 @@
+"""How far one set of images is from another: pure functions of their features, and a row for each that says how to read it.
+
+Sources: unbiased MMD² (Gretton et al. 2012, JMLR 13) with a Gaussian kernel (CMMD: Jayasumana et al. 2024, arXiv 2401.09603) and a
+polynomial one (KID: Bińkowski et al. 2018, arXiv 1801.01401); Fréchet distance (Heusel et al. 2017, arXiv 1706.08500); precision and
+recall (Kynkäänniemi et al. 2019, arXiv 1904.06991); density and coverage (Naeem et al. 2020, arXiv 2002.09797); Vendi score (Friedman
+and Dieng 2022, arXiv 2210.02410). The features are the caller's: the same function is FID on one network's and FD-DINOv2 on another's.
+At the end stands MMD² of weighted images, of which gap.py makes its intervals.
+Not covered: equal sizes, which are the caller's care; blocks, so sets of some thousand images at most.
+Shapes: M real images, N others, D features; float32 or float64 in, computed in float64.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+Features = NDArray[np.floating[Any]]
+
+BALL_NEIGHBOURS = 5
+"""A ball around an image reaches to this neighbour."""
+CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
+"""Of the CMMD paper; they are meant for CLIP features of length 1."""
+FEWEST_FOR_MMD = 4
+"""With fewer images on either side MMD² says nothing."""
+_MEDIAN_OF = 2000
+"""Real images among which the median distance is taken."""
+
+
+Better = Literal["lower", "higher", "near floor"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How to read a figure."""
+
+    name: str
+    unit: str
+    better: Better
+    equal_sizes: bool
+    """Whether it depends on the number of images, so that only sets of one size can be compared."""
+    sentence: str
+
+
+_ROWS: dict[str, tuple[str, str, Better, bool, str]] = {
+    "mmd": ("MMD²", "squared distance", "lower", False, "Distance between the two distributions under a Gaussian kernel; 0 if equal."),
+    "kid": ("KID", "squared distance", "lower", False, "The same under a cubic kernel, which weighs outliers more."),
+    "frechet": ("Fréchet distance", "squared distance", "lower", True, "Distance between mean and covariance of the two sets."),
+    "precision": ("precision", "share", "higher", True, "Share of images that lie where real images are."),
+    "recall": ("recall", "share", "higher", True, "Share of real images that lie where the set has images."),
+    "density": (
+        "density",
+        "ratio",
+        "near floor",
+        True,
+        "How many real images' neighbourhoods an image lies in, against what is usual.",
+    ),
+    "coverage": ("coverage", "share", "higher", True, "Share of real images that have one of the set in their neighbourhood."),
+    "vendi": ("Vendi score", "images", "near floor", True, "How many wholly different images the set is worth: its variety."),
+    "nearest": (
+        "nearest real",
+        "ratio",
+        "near floor",
+        True,
+        "Median distance to the nearest real image, against that among real ones.",
+    ),
+    "copies1": ("nearer than 1 %", "share", "near floor", True, "Share nearer to a real image than 1 % of real ones are to another."),
+    "copies5": ("nearer than 5 %", "share", "near floor", True, "Share nearer to a real image than 5 % of real ones are to another."),
+}
+METRICS: dict[str, Metric] = {key: Metric(*row) for key, row in _ROWS.items()}
+"""Every metric of the gap, in the order in which they are shown."""
+
+
+# Kernels
+
+
+def squared_distances(one_ND: Features, other_MD: Features) -> Doubles:
+    """Squared Euclidean distances (N, M)."""
+    one_ND, other_MD = np.asarray(one_ND, np.float64), np.asarray(other_MD, np.float64)
+    # From a common centre less is lost to rounding.
+    centre_D = other_MD.sum(axis=0) / max(len(other_MD), 1)
+    one_ND, other_MD = one_ND - centre_D, other_MD - centre_D
+    squared_NM = one_ND @ other_MD.T
+    squared_NM *= -2
+    squared_NM += np.einsum("nd,nd->n", one_ND, one_ND)[:, None]
+    squared_NM += np.einsum("md,md->m", other_MD, other_MD)
+    return np.maximum(squared_NM, 0, out=squared_NM)
+
+
+def gaussian_kernel(one_ND: Features, other_MD: Features, sigma: float) -> Doubles:
+    """exp(-|x - y|² / 2σ²), (N, M)."""
+    kernel_NM = squared_distances(one_ND, other_MD)
+    kernel_NM /= -2 * sigma**2
+    return np.exp(kernel_NM, out=kernel_NM)
+
+
+def cubic_kernel(one_ND: Features, other_MD: Features) -> Doubles:
+    """(x·y / D + 1)³, (N, M)."""
+    kernel_NM: Doubles = (np.asarray(one_ND, np.float64) @ np.asarray(other_MD, np.float64).T / one_ND.shape[1] + 1) ** 3
+    return kernel_NM
+
+
+def median_sigma(real_MD: Features) -> float:
+    """The median distance between two real images (of at most 2,000, evenly spaced in their order); 1 if there is none."""
+    if len(real_MD) < 2:
+        return 1.0
+    rows = np.unique(np.linspace(0, len(real_MD) - 1, min(len(real_MD), _MEDIAN_OF)).astype(np.int64))
+    squared_MM = squared_distances(real_MD[rows], real_MD[rows])
+    median = float(np.median(squared_MM[np.triu_indices(len(rows), 1)]))
+    return median**0.5 if median > 0 else 1.0
+
+
+def unbiased_mmd2(kernel_MM: Doubles, kernel_NN: Doubles, kernel_NM: Doubles) -> float:
+    """MMD² without the pairs of an image with itself; it can come out below 0. At least two images on each side."""
+    within = sum((kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1)) for kernel in (kernel_MM, kernel_NN))
+    return float(within - 2 * kernel_NM.mean())
+
+
+def mmd2(real_MD: Features, other_ND: Features, sigma: float | None = None) -> float:
+    """Unbiased MMD² under a Gaussian kernel; its width is the median distance between real images unless given."""
+    sigma = sigma or median_sigma(real_MD)
+    return unbiased_mmd2(
+        gaussian_kernel(real_MD, real_MD, sigma), gaussian_kernel(other_ND, other_ND, sigma), gaussian_kernel(other_ND, real_MD, sigma)
+    )
+
+
+def cmmd(real_MD: Features, other_ND: Features) -> float:
+    """CMMD with the paper's constants, on features brought to length 1, without bias (the paper's code keeps it)."""
+    return CMMD_SCALE * mmd2(normalised(real_MD), normalised(other_ND), CMMD_SIGMA)
+
+
+def kid(real_MD: Features, other_ND: Features) -> float:
+    """Unbiased MMD² under the cubic kernel, of all images at once."""
+    return unbiased_mmd2(cubic_kernel(real_MD, real_MD), cubic_kernel(other_ND, other_ND), cubic_kernel(other_ND, real_MD))
+
+
+def normalised(features_ND: Features) -> Doubles:
+    """Rows of length 1; a row of zeros stays."""
+    features_ND = np.asarray(features_ND, np.float64)
+    length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
+    unit_ND: Doubles = features_ND / np.where(length_N1 > 0, length_N1, 1)
+    return unit_ND
+
+
+# Metrics that depend on the number of images
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, and a factor F of the covariance FᵀF (over n - 1) with at most D rows. At least two images."""
+
+    mean_D: Doubles
+    factor: Doubles
+
+    @classmethod
+    def of(cls, features_ND: Features) -> Moments:
+        rows = np.asarray(features_ND, np.float64)
+        mean_D = rows.mean(axis=0)
+        factor = (rows - mean_D) / np.sqrt(len(rows) - 1)
+        return cls(mean_D, factor if len(factor) <= factor.shape[1] else np.asarray(np.linalg.qr(factor, mode="r")))
+
+    def frechet(self, other: Moments) -> float:
+        """|μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½).
+
+        The trace of the root is the sum of singular values of F₁ F₂ᵀ: no root of a product that is only nearly symmetric, and cheap
+        where images are fewer than features.
+        """
+        root = np.linalg.svd(self.factor @ other.factor.T, compute_uv=False).sum()
+        distance = ((self.mean_D - other.mean_D) ** 2).sum() + (self.factor**2).sum() + (other.factor**2).sum() - 2 * root
+        return float(max(distance, 0.0))
+
+
+def frechet(real_MD: Features, other_ND: Features) -> float:
+    """Fréchet distance between the normal distributions with the sets' means and covariances. At least two images on each side."""
+    return Moments.of(real_MD).frechet(Moments.of(other_ND))
+
+
+def vendi(features_ND: Features) -> float:
+    """exp of the entropy of the eigenvalues of the cosine similarities over n: from 1 (all the same) to n (all different)."""
+    unit_ND = normalised(features_ND)
+    gram = unit_ND @ unit_ND.T if len(unit_ND) <= unit_ND.shape[1] else unit_ND.T @ unit_ND
+    eigenvalues = np.linalg.eigvalsh(gram / len(unit_ND))
+    eigenvalues = eigenvalues[eigenvalues > 1e-15]
+    return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
+
+
+def prdc(real_MD: Features, other_ND: Features, k: int = BALL_NEIGHBOURS) -> dict[str, float]:
+    """Precision, recall, density, coverage, with balls to the k-th neighbour. More than k images on each side."""
+    return RealSide(real_MD, k).neighbourhoods(other_ND)
+
+
+def nearness(real_MD: Features, other_ND: Features) -> dict[str, float]:
+    """Is it a copy? Distances to the nearest real image against those among real images. At least two real images."""
+    return RealSide(real_MD, 1).nearness(squared_distances(real_MD, other_ND))
+
+
+class RealSide:
+    """Real images with what does not depend on the set that they are compared with. More than k of them."""
+
+    def __init__(self, real_MD: Features, k: int = BALL_NEIGHBOURS) -> None:
+        self._real_MD, self._k = real_MD, k
+        squared_MM = squared_distances(real_MD, real_MD)
+        self._radius_M, self._among_M = _kth_other(squared_MM, k), np.sqrt(_kth_other(squared_MM, 1))
+
+    @functools.cached_property
+    def _moments(self) -> Moments:
+        return Moments.of(self._real_MD)
+
+    def neighbourhoods(self, other_ND: Features, between_MN: Doubles | None = None) -> dict[str, float]:
+        """Precision, recall, density, coverage."""
+        if between_MN is None:
+            between_MN = squared_distances(self._real_MD, other_ND)
+        in_real_ball = between_MN < self._radius_M[:, None]
+        in_other_ball = between_MN < _kth_other(squared_distances(other_ND, other_ND), self._k)
+        return {
+            "precision": float(in_real_ball.any(axis=0).mean()),
+            "recall": float(in_other_ball.any(axis=1).mean()),
+            "density": float(in_real_ball.sum(axis=0).mean() / self._k),
+            "coverage": float(in_real_ball.any(axis=1).mean()),
+        }
+
+    def nearness(self, between_MN: Doubles) -> dict[str, float]:
+        """Nearest real distances against those among real images."""
+        nearest_N = np.sqrt(between_MN.min(axis=0))
+        usual = float(np.median(self._among_M))
+        shares = {f"copies{percent}": float((nearest_N < np.quantile(self._among_M, percent / 100)).mean()) for percent in (1, 5)}
+        return {"nearest": float(np.median(nearest_N)) / usual if usual > 0 else 1.0, **shares}
+
+    def local(self, other_ND: Features) -> dict[str, float]:
+        """Neighbourhoods and nearness."""
+        between_MN = squared_distances(self._real_MD, other_ND)
+        return {**self.neighbourhoods(other_ND, between_MN), **self.nearness(between_MN)}
+
+    def compare(self, other_ND: Features) -> dict[str, float]:
+        """Every metric whose row says `equal_sizes`."""
+        return {"frechet": self._moments.frechet(Moments.of(other_ND)), "vendi": vendi(other_ND), **self.local(other_ND)}
+
+
+def _kth_other(squared_NN: Doubles, k: int) -> Doubles:
+    """Squared distance of each to its k-th nearest other; changes the diagonal."""
+    np.fill_diagonal(squared_NN, np.inf)
+    kth_N: Doubles = np.partition(squared_NN, k - 1, axis=1)[:, k - 1]
+    return kth_N
+
+
+# MMD² of weighted images, class by class: B replicates at once, C classes
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Images of one side, sorted by class, with a weight for each in each replicate; those of a class sum to its number of images."""
+
+    blocks: list[tuple[int, slice]]
+    """Each class that occurs (-1 included) and its rows."""
+    weights_BN: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, class_N: NDArray[np.int64], weights_BN: NDArray[np.float32]) -> Weighted:
+        found, starts = np.unique(class_N, return_index=True)
+        ends = np.append(starts, len(class_N))[1:].tolist()
+        blocks = [(int(index), slice(start, end)) for index, start, end in zip(found, starts.tolist(), ends, strict=True)]
+        weights_BN = weights_BN.copy()
+        for _, rows in blocks:
+            weights_BN[:, rows] *= (rows.stop - rows.start) / weights_BN[:, rows].sum(axis=1, keepdims=True)
+        return cls(blocks, weights_BN)
+
+    def __len__(self) -> int:
+        return int(self.weights_BN.shape[1])
+
+
+def within(kernel_NN: Doubles, images: Weighted, num_classes: int) -> Doubles:
+    """Mean of the kernel over pairs of different images, (1 + B, C + 1); zeroes its diagonal.
+
+    Pairs inside a class and pairs across classes keep the shares that they have among the images as they are, whatever the weights.
+    """
+    np.fill_diagonal(kernel_NN, 0)
+    found = np.full((1 + len(images.weights_BN), num_classes + 1), np.nan)
+    for part, weights, kernel in _both(images.weights_BN, kernel_NN):
+        total = _dot(weights @ kernel, weights)
+        for index, rows in images.blocks:
+            num = rows.stop - rows.start
+            if num < 2:
+                continue
+            inside = _dot(weights[:, rows] @ kernel[rows, rows], weights[:, rows])
+            mean = inside / (weights[:, rows].sum(axis=1, dtype=np.float64) ** 2 - _dot(weights[:, rows], weights[:, rows]))
+            total += num * (num - 1) * mean - inside
+            if index >= 0 and num >= FEWEST_FOR_MMD:
+                found[part, index] = mean
+        if len(images) >= FEWEST_FOR_MMD:
+            found[part, -1] = total / (len(images) * (len(images) - 1))
+    return found
+
+
+def between(kernel_NM: Doubles, one: Weighted, other: Weighted, num_classes: int) -> Doubles:
+    """Mean of the kernel over pairs of one and the other, (1 + B, C + 1)."""
+    found = np.full((1 + len(one.weights_BN), num_classes + 1), np.nan)
+    blocks = dict(other.blocks)
+    for (part, weights, kernel), (_, other_weights, _) in zip(
+        _both(one.weights_BN, kernel_NM), _both(other.weights_BN, kernel_NM), strict=True
+    ):
+        found[part, -1] = _dot(weights @ kernel, other_weights) / (len(one) * len(other))
+        for index, rows in one.blocks:
+            if index >= 0 and index in blocks:
+                columns = blocks[index]
+                pairs = (rows.stop - rows.start) * (columns.stop - columns.start)
+                found[part, index] = _dot(weights[:, rows] @ kernel[rows, columns], other_weights[:, columns]) / pairs
+    return found
+
+
+def _both(weights_BN: NDArray[np.float32], kernel: Doubles) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+    """Rows of the result, weights and kernel: for the images as they are in float64, for the replicates in float32."""
+    yield slice(0, 1), np.ones((1, weights_BN.shape[1])), kernel
+    yield slice(1, None), weights_BN, kernel.astype(np.float32)
+
+
+def _dot(one_BN: NDArray[Any], other_BN: NDArray[Any]) -> Doubles:
+    """Row by row, summed in float64."""
+    products: Doubles = np.einsum("bn,bn->b", one_BN, other_BN, dtype=np.float64)
+    return products
+
+
+def null_draws(kernel_MM: Doubles, num_other: int, num: int, rng: np.random.Generator) -> Doubles:
+    """MMD² between M and `num_other` draws from the distribution of the M: quadratic forms of normal variables in the centred kernel."""
+    num_real = len(kernel_MM)
+    centred = kernel_MM - kernel_MM.mean(axis=0) - kernel_MM.mean(axis=1)[:, None] + kernel_MM.mean()
+    centred = (centred / num_real).astype(np.float32)
+    one, other = (rng.standard_normal((num, num_real), np.float32) for _ in range(2))
+    image = one @ centred
+    trace = float(np.trace(centred))
+    draws: Doubles = (_dot(image, one) - trace) / num_real + (_dot(other @ centred, other) - trace) / num_other
+    draws -= 2 * _dot(image, other) / (num_real * num_other) ** 0.5
+    return draws

@@ -1,0 +1,219 @@
+"""The curated dataset folder: the pool's bytes, a decision for every image, and the gap."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from synthforge.curation.choice import Choice
+from synthforge.curation.sides import Sides
+from synthforge.errors import DatasetError, RequestError
+from synthforge.images import contact_sheet, decode, encode
+from synthforge.progress import Reporter
+from synthforge.shards.folder import DatasetFolder, remove_dataset
+from synthforge.shards.foreign import Members
+from synthforge.shards.layout import MANIFEST, Completion, Manifest, Segment, Shard, canonical_json
+from synthforge.shards.sidefiles import write_side_files
+from synthforge.shards.tars import EncodedSample, write_tar
+from synthforge.storage import Folder
+
+Ints = NDArray[np.int64]
+
+DECISIONS, GAP = "decisions.parquet", "gap.json"
+SHEET = "curated-sheet.png"
+_AT_ONCE = 64
+"""Samples in memory while shards are written."""
+_SHOWN = 12
+"""Images in a row of the contact sheet."""
+
+
+def require_free(folder: Folder, digest: str, reselect: bool) -> None:
+    """Fail if something else is in the folder's place."""
+    if not folder.exists(MANIFEST):
+        if strangers := [name for name in folder.list() if name.startswith("train-")]:
+            raise RequestError(f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; use another folder")
+        return
+    manifest = DatasetFolder.open(folder.address).manifest
+    if manifest.kind != "curated":
+        raise RequestError(f"{folder.address}: is a dataset of kind {manifest.kind}, which is not overwritten; use another folder")
+    if manifest.plan_digest != digest and not reselect:
+        raise RequestError(
+            f"{folder.address}: was curated from other pools or with other settings; replace it with --reselect, or use another folder"
+        )
+
+
+def write(
+    folder: Folder,
+    sides: Sides,
+    choice: Choice,
+    result: dict[str, Any],
+    *,
+    name: str,
+    licence: str | None,
+    tags: Sequence[str],
+    reporter: Reporter,
+) -> str | None:
+    """Write the curated set; what an equal run has written already stays. The contact sheet's path, if there is one."""
+    digest = result["digest"]
+    if folder.exists(MANIFEST) and DatasetFolder.open(folder.address).manifest.plan_digest != digest:
+        remove_dataset(folder)
+        folder.remove(DECISIONS)
+        folder.remove(GAP)
+    keys = sides.pool.keys()
+    dataset = DatasetFolder.create(folder, _manifest(sides, choice, digest))
+    reporter.begin("writing", len(choice.kept))
+    for shard in dataset.shards():
+        rows = choice.kept[shard.first_sample : shard.first_sample + shard.num_samples]
+        if not folder.exists(shard.seal):
+            with folder.scratch(shard.tar) as path:
+                write_tar(path, _encoded(sides, rows, keys))
+                dataset.commit(shard, path, _check_of(keys[rows].tolist()))
+        reporter.advance(len(rows))
+    reporter.end()
+
+    def side_files(completion: Completion, is_new: bool) -> None:
+        folder.replace(DECISIONS, _parquet(decisions(sides, choice, keys)))
+        folder.replace(
+            GAP, canonical_json({key: value for key, value in result.items() if key not in {"folder", "seconds", "contact_sheet"}})
+        )
+        write_side_files(dataset, completion, name=name, licence=licence, tags=tags, only_missing=not is_new)
+
+    kept = {class_name: report.kept for class_name, report in choice.per_class.items()}
+    dataset.complete(lambda num, gone: kept, side_files)
+    return _draw(folder, sides, choice)
+
+
+def _manifest(sides: Sides, choice: Choice, digest: str) -> Manifest:
+    if not len(choice.kept):
+        raise RequestError("nothing is selected: ask for at least one image with selection.size")
+    extensions = sorted(set(sides.pool.strings("extension")[choice.kept]))
+    if len(extensions) > 1:
+        raise RequestError(
+            f"the pools' images are {' and '.join(extensions)}; a set has one format: convert one pool, or curate them apart"
+        )
+    if extensions[0] not in ("png", "jpg", "webp"):
+        raise RequestError(f"the pools' images are {extensions[0]}; shards hold png, jpg or webp, so convert them first")
+    manifests = [DatasetFolder.open(one.address).manifest for one in sides.pool.collections if one.kind == "dataset folder"]
+    generators = [manifest.generator for manifest in manifests if manifest.generator is not None]
+    marked = len(manifests) == len(sides.pool.collections) and all(one.recipe.get("output", {}).get("marking") for one in manifests)
+    return Manifest(
+        kind="curated",
+        classes=sides.classes,
+        image_format=extensions[0],
+        plan_digest=digest,
+        recipe={**sides.settings, "output": {"marking": marked}},
+        generator=generators[0]
+        if len(generators) == 1 == len(sides.pool.collections)
+        else {"class": "several or unknown", "pools": generators},
+        segment=Segment(first_sample=0, num_samples=len(choice.kept), first_shard=0, samples_per_shard=sides.config.samples_per_shard),
+        parents=[*sides.settings["pools"], sides.settings["reference"]],
+    )
+
+
+def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_]) -> Iterator[EncodedSample]:
+    """Samples in the order of the curated set; some are in memory at a time."""
+    names = sides.pool.strings("class")
+    for start in range(0, len(rows), _AT_ONCE):
+        chunk = rows[start : start + _AT_ONCE]
+        found = dict(sides.pool.samples(chunk))
+        for row in chunk.tolist():
+            members = found[row]
+            yield EncodedSample(
+                key=keys[row],
+                image=members.image,
+                extension=members.extension,
+                class_index=int(sides.pool_class[row]),
+                text=members.txt.decode("utf-8", "replace") if members.txt is not None else names[row],
+                record=_record(members, names[row]),
+            )
+
+
+def _record(members: Members, class_name: str) -> dict[str, Any]:
+    """The sample's record; one of ours comes out byte for byte as it was."""
+    try:
+        record = json.loads(members.json) if members.json is not None else {}
+    except ValueError:
+        record = {}
+    return {**(record if isinstance(record, dict) else {"record": record}), "class": class_name}
+
+
+def _check_of(expected: list[str]) -> Any:
+    def check(shard: Shard, table: pa.Table) -> None:
+        if table.column("key").to_pylist() != expected:
+            raise DatasetError(f"{shard.tar}: was written from another selection; remove it and run again")
+
+    return check
+
+
+def decisions(sides: Sides, choice: Choice, keys: NDArray[np.object_]) -> pa.Table:
+    """One row for each image of the pools, kept or not, with the reason and every score."""
+    rows = sides.pool.rows
+    collection, block = rows.column("collection").to_numpy(), rows.column("block").to_numpy()
+    shards = [sides.pool.collections[number].blocks[index].name for number, index in zip(collection, block, strict=True)]
+    columns: dict[str, Any] = {
+        "pool": [sides.pool.names[number] for number in collection],
+        "key": sides.pool.strings("key"),
+        "curated_key": _masked(keys, choice.rank_N >= 0),
+        "shard": shards,
+        "class": sides.pool.strings("class"),
+        "kept": choice.rank_N >= 0,
+        "reason": choice.reason_N,
+        "rank": pa.array(choice.rank_N, mask=choice.rank_N < 0),
+        "weight": choice.weight_N,
+    }
+    for name, values in choice.scores.items():
+        if name == "duplicate_of":
+            columns[name] = _masked(keys[np.maximum(values, 0)], values >= 0)
+        elif values.dtype.kind == "f":
+            columns[name] = pa.array(values, mask=~np.isfinite(values) | ~sides.usable)
+        else:
+            columns[name] = values
+    return pa.table({name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()})
+
+
+def _masked(values: NDArray[np.object_], there: NDArray[np.bool_]) -> pa.Array:
+    return pa.array(values, pa.string(), mask=~there)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _draw(folder: Folder, sides: Sides, choice: Choice) -> str | None:
+    """Real, kept and dropped images side by side, beside the curated set on a local disk; None elsewhere."""
+    if folder.path is None:
+        return None
+    real_images = _pictures(sides.real, _spread(np.flatnonzero(sides.fit), sides.real_class))
+    rows = {"real": real_images, "kept": _pictures(sides.pool, _spread(choice.kept, sides.pool_class))}
+    for report in choice.gates:
+        for reason, number in report.dropped.items():
+            if number:
+                rows[reason] = _pictures(sides.pool, np.flatnonzero(choice.reason_N == reason)[:_SHOWN])
+    path = Path(folder.path).parent / SHEET
+    try:
+        path.write_bytes(encode(contact_sheet(rows, title="real, kept, and dropped by each gate"), "png", 100, marking=False))
+    except OSError:
+        return None  # the set is whole; a picture beside it is a courtesy
+    return str(path)
+
+
+def _spread(rows: Ints, class_N: Ints) -> Ints:
+    """Some rows of as many classes as there is room for, the first of each first."""
+    order = np.argsort(class_N[rows], kind="stable")
+    starts = [group[0] for group in np.split(order, np.flatnonzero(np.diff(class_N[rows][order])) + 1) if len(group)]
+    chosen = list(dict.fromkeys([*starts, *range(len(rows))]))[:_SHOWN]
+    return rows[sorted(chosen, key=lambda place: class_N[rows[place]])]
+
+
+def _pictures(table: Any, rows: Ints) -> list[Any]:
+    return [decode(members.image) for _, members in table.samples(rows)]

@@ -1,0 +1,274 @@
+"""Both sides of a curation, read, aligned and embedded: pools, reference, and the views of encoder and judge."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.config import identity_of
+from synthforge.curation.config import CurationConfig
+from synthforge.curation.embedding import EmbedWork, embed, facts_of, features_of, loaded
+from synthforge.curation.encoders.config import EncoderConfig, FittedConfig, OpenClipConfig, TimmConfig
+from synthforge.curation.encoders.protocol import SEEN_DIGITS, Encoder
+from synthforge.curation.evidence import EncodedView, Evidence, Texts
+from synthforge.curation.gap import JudgeView
+from synthforge.curation.pools import Table
+from synthforge.errors import DatasetError, RequestError
+from synthforge.images import decode
+from synthforge.progress import Reporter
+from synthforge.shards.collection import Collection, open_collection
+from synthforge.shards.layout import digest_of
+from synthforge.storage import resolve
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+VERSION = 1
+"""Of the whole procedure: raised when equal inputs and settings choose otherwise."""
+SMALL = 64
+"""Up to so many pixels, models of natural images say little, and small networks fitted on the reference say more."""
+_DIGITS = "builtin:digits/reference"
+
+
+def cache_folder(config: CurationConfig) -> Path:
+    """Where features and indices are kept."""
+    if config.cache is not None:
+        return Path(resolve(config.cache))
+    base = os.environ.get("SYNTHFORGE_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "synthforge")
+    return Path(base)
+
+
+@dataclass
+class Sides:
+    """Pools and reference in one frame: equal class indices, features of every image on disk."""
+
+    config: CurationConfig
+    cache: Path
+    reference_address: str
+    pool: Table
+    real: Table
+    classes: list[str]
+    encoder: EncoderConfig
+    judge: EncoderConfig
+    encoders: list[Encoder]
+    judges: list[Encoder]
+    notes: list[str]
+
+    @classmethod
+    def read(cls, pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Sides:
+        """Open both sides, load encoder and judge, and embed what is not in the cache."""
+        cache = cache_folder(config)
+        reporter.note("reading pool and reference")
+        opened = [open_collection(address, cache, classes=config.classes, reporter=reporter) for address in pools]
+        real = open_collection(reference, cache, classes=config.classes, reporter=reporter)
+        notes = [f"{collection.address}: {problem}" for collection in [*opened, real] for problem in collection.problems]
+        encoder, judge = _models(config, reference, real)
+        sides = cls(config, cache, reference, Table.of(opened), Table.of([real]), [], encoder, judge, [], [], notes)
+        sides._align()
+        reporter.note(f"loading encoder {_name(encoder)} and judge {_name(judge)}")
+        sides.encoders = loaded((encoder,), config.device, reference, cache, reporter)
+        sides.judges = loaded((judge,), config.device, reference, cache, reporter)
+        if set(sides.encoder_digests) & set(sides.judge_digests):
+            raise RequestError("curation.judge: is the encoder itself, which would measure what it chose; name another model")
+        for collection in [*opened, real]:
+            work = EmbedWork(
+                collection.address, config.classes, (encoder, judge), cache, config.device, config.batch, config.decoders, reference
+            )
+            embed(collection, [*sides.encoder_digests, *sides.judge_digests], work, config.workers, reporter)
+        sides._require_readable()
+        return sides
+
+    def _align(self) -> None:
+        """One list of classes: the pools' order, so that labels keep their numbers, then what only the reference has."""
+        of_real = {name for name in self.real.strings("class") if name is not None}
+        in_pools = [name for collection in self.pool.collections for name in collection.classes]
+        self.classes = [name for name in dict.fromkeys([*in_pools, *self.real.collections[0].classes]) if name in of_real]
+        if unknown := sorted(set(in_pools) - of_real):
+            self.notes.append(f"{_list(unknown)}: in the pool, unknown to the reference; such images are not kept")
+        if not set(in_pools) & of_real:
+            raise RequestError(
+                f"pool and reference have no class in common: the pool has {_list(sorted(set(in_pools)))}, "
+                f"the reference {_list(sorted(of_real))}; give names to numbered labels with --set classes=[...]"
+            )
+        of_pool = {name for name in self.pool.strings("class") if name is not None}
+        if without := [name for name in self.classes if name not in of_pool]:
+            self.notes.append(f"{_list(without)}: no images in the pool")
+
+    def _require_readable(self) -> None:
+        problems = [
+            f"{key}: {problem}"
+            for key, problem, name in zip(
+                self.real.strings("key"), self._facts(self.real).column("problem").to_pylist(), self.real.strings("class"), strict=True
+            )
+            if problem not in (None, "blank") or name is None
+            for problem in [problem or "has no label"]
+        ]
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise DatasetError(f"{self.reference_address}: {problems[0]}{more}; remove or replace it")
+
+    # What is known of each image
+
+    def _facts(self, table: Table) -> Any:
+        import pyarrow as pa
+
+        return pa.concat_tables([facts_of(collection, self.cache) for collection in table.collections])
+
+    @functools.cached_property
+    def pool_class(self) -> Ints:
+        return self.pool.class_indices(self.classes)
+
+    @functools.cached_property
+    def real_class(self) -> Ints:
+        return self.real.class_indices(self.classes)
+
+    @functools.cached_property
+    def problem(self) -> NDArray[np.object_]:
+        """Why each pool image can't be used at all; None if it can."""
+        names = self.pool.strings("class")
+        problems = np.array(self._facts(self.pool).column("problem").to_pylist(), object)
+        problems[(self.pool_class < 0) & (problems == None)] = "class unknown to the reference"  # noqa: E711 - elementwise
+        problems[names == None] = "no label"  # noqa: E711
+        return problems
+
+    @functools.cached_property
+    def usable(self) -> Bools:
+        return np.asarray(self.problem == None)  # noqa: E711
+
+    @functools.cached_property
+    def fit(self) -> Bools:
+        """Real images of the fit part; the others are the validation part."""
+        (collection,) = self.real.collections
+        parts = collection.part()
+        return np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
+
+    # Features
+
+    @functools.cached_property
+    def device(self) -> str:
+        """Where selection and trials are computed."""
+        import torch
+
+        wanted = self.config.device
+        return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def encoder_identities(self) -> list[dict[str, Any]]:
+        return [encoder.identity() for encoder in self.encoders]
+
+    @property
+    def judge_identities(self) -> list[dict[str, Any]]:
+        return [judge.identity() for judge in self.judges]
+
+    @property
+    def encoder_digests(self) -> list[str]:
+        return [digest_of(identity) for identity in self.encoder_identities]
+
+    @property
+    def judge_digests(self) -> list[str]:
+        return [digest_of(identity) for identity in self.judge_identities]
+
+    def _view(self, encoder: Encoder) -> EncodedView:
+        digest = digest_of(encoder.identity())
+        return EncodedView(
+            pool=features_of(self.pool.collections, digest, self.cache),
+            real=features_of(self.real.collections, digest, self.cache),
+            unseen_M=np.array([sha256[:SEEN_DIGITS] not in encoder.seen for sha256 in self.real.strings("image_sha256")]),
+        )
+
+    @functools.cached_property
+    def views(self) -> list[EncodedView]:
+        """The encoder's."""
+        return [self._view(encoder) for encoder in self.encoders]
+
+    @functools.cached_property
+    def evidence(self) -> Evidence:
+        """What gates look at."""
+        row_of = {sha256: row for row, sha256 in enumerate(self.real.strings("image_sha256"))}
+        return Evidence(
+            self.views,
+            self.classes,
+            class_N=self.pool_class,
+            usable_N=self.usable,
+            pixels_N=self._facts(self.pool).column("pixels").to_numpy(),
+            strength_N=self.pool.numbers("strength"),
+            source_N=np.array([row_of.get(sha256, -1) for sha256 in self.pool.strings("source_sha256")], np.int64),
+            real_class_M=self.real_class,
+            real_key_M=self.real.strings("key").tolist(),
+            fit_M=self.fit,
+            index=self.config.index,
+            embed_texts=self._embed_texts,
+        )
+
+    def _embed_texts(self, texts: list[str]) -> list[Texts]:
+        found = [(encoder.embed_texts(texts), encoder.logit_scale) for encoder in self.encoders]
+        return [Texts(features, scale) for features, scale in found if features is not None and scale is not None]
+
+    @functools.cached_property
+    def judge_views(self) -> list[JudgeView]:
+        """The judge's: all pool images, and the real ones that each judge has not seen, of both parts."""
+        keys = self.real.strings("key")
+        views = []
+        for judge in self.judges:
+            view = self._view(judge)
+            rows = np.flatnonzero(view.unseen_M)
+            views.append(
+                JudgeView(
+                    pool_ND=view.pool.take(np.arange(len(self.pool))),
+                    pool_class_N=self.pool_class,
+                    real_MD=view.real.take(rows),
+                    real_class_M=self.real_class[rows],
+                    real_key_M=keys[rows].tolist(),
+                )
+            )
+        return views
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the curated set depends on."""
+        chosen = identity_of(self.config, lambda path, value: "")
+        chosen.pop("encoder", None), chosen.pop("judge", None)
+        return {
+            "curation_version": VERSION,
+            **chosen,
+            "encoder": self.encoder_identities,
+            "judge": self.judge_identities,
+            "pools": [collection.digest for collection in self.pool.collections],
+            "reference": self.real.collections[0].digest,
+        }
+
+
+def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[EncoderConfig, EncoderConfig]:
+    """Encoder and judge, where the Config leaves them open."""
+    encoder, judge = config.encoder, config.judge
+    if encoder is not None and judge is not None:
+        return encoder, judge
+    if resolve(reference) == resolve(_DIGITS):
+        encoder = encoder or OpenClipConfig(model="builtin:digits/encoder")
+        return encoder, judge or FittedConfig(model="builtin:digits/judge")
+    first = next((data for block in real.blocks for data in real.images(block)), None)
+    if first is None:
+        raise DatasetError(f"{reference}: holds no images")
+    if max(decode(first).shape[:2]) <= SMALL:
+        fitted = FittedConfig()
+        other = FittedConfig(width=48, loop=fitted.loop.model_copy(update={"seed": 1}))
+        return encoder or fitted, judge or other
+    encoder = encoder or OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
+    return encoder, judge or TimmConfig(model="vit_small_patch14_dinov2.lvd142m", resolution=224)
+
+
+def _name(config: EncoderConfig) -> str:
+    model = getattr(config, "model", None)
+    return f"{config.kind} {model}" if model else config.kind
+
+
+def _list(names: Iterable[str], most: int = 8) -> str:
+    names = list(names)
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

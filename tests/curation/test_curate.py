@@ -1,0 +1,191 @@
+"""`curate` from end to end: bytes, decisions, several pools, kills, other settings, other people's pools, and mistakes in words."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset as wds
+
+from synthforge.curation.config import CurationConfig
+from synthforge.curation.curate import curate
+from synthforge.errors import RequestError
+from synthforge.generation import generate
+from synthforge.recipe_file import config_from_sets, load_recipe
+from synthforge.shards.audit import verify
+from synthforge.shards.folder import DatasetFolder
+from tests.conftest import DIGITS, Ran, files_of, in_child
+from tests.curation.planted import REFERENCE, curated, decisions, images_of, real, write_tar
+
+SMALL = ["selection.size.per_class=10"]
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 images in two shards."""
+    out = tmp_path_factory.mktemp("pool")
+    sets = [f"output.path={out}", "count={total: 300}", "output.samples_per_shard=200", "execution.threads=1"]
+    return Path(generate(load_recipe(DIGITS, sets)).folder)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNTHFORGE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def test_bytes_are_the_pools_and_every_image_has_a_decision(pool: Path, tmp_path: Path) -> None:
+    result = curated(tmp_path, pool, sets=SMALL)
+    assert result.kept == 100 and {report.kept for report in result.per_class.values()} == {10}
+    ours, theirs = DatasetFolder.open(result.folder), DatasetFolder.open(str(pool))
+    rows = decisions(result)
+    assert Counter(row["key"] for row in rows) == Counter(f"{index:09d}" for index in range(300))
+    for row in rows:
+        assert row["kept"] == (row["reason"] is None) == (row["rank"] is not None)
+        if row["kept"]:
+            assert ours.sample(str(row["curated_key"]))[1] == theirs.sample(str(row["key"]))[1]
+    assert verify(ours).problems == [] and ours.completion() is not None
+    assert ours.manifest.parents and ours.manifest.kind == "curated"
+    gap = json.loads((Path(result.folder) / "gap.json").read_text())
+    assert gap["gap"]["metrics"]["mmd"]["after"]["value"] is not None and gap["sentence"] == result.sentence
+
+
+def test_a_prefix_of_the_set_is_a_smaller_selection(pool: Path, tmp_path: Path) -> None:
+    curated(tmp_path, pool, sets=["selection.size.per_class=4"], out="few")
+    curated(tmp_path, pool, sets=SMALL, out="more")
+
+    def keys(folder: str) -> list[str]:
+        dataset = DatasetFolder.open(str(tmp_path / folder))
+        return [key for shard in dataset.shards() for key in dataset.table(shard).column("key").to_pylist()]
+
+    assert keys("more")[:40] == keys("few")
+
+
+def test_two_pools_with_equal_keys(pool: Path, tmp_path: Path) -> None:
+    """The second one is noise, and hardly any of it is kept."""
+    made = images_of(pool)
+    made.images = np.random.default_rng(0).integers(0, 256, made.images.shape, np.uint8)
+    other = write_tar(tmp_path / "noise.tar", made)
+    copied = shutil.copytree(pool, tmp_path / "run" / "pool")
+    result = curated(tmp_path, copied, other, sets=SMALL)
+    rows = decisions(result)
+    assert len(rows) == 600 and len({(row["pool"], row["key"]) for row in rows}) == 600
+    kept = [row for row in rows if row["kept"]]
+    assert len({row["curated_key"] for row in kept}) == len(kept) == 100
+    assert sum(row["pool"] == "run" for row in kept) >= 90
+    ours = DatasetFolder.open(result.folder)
+    assert all(ours.sample(str(row["curated_key"]))[0]["class"] == row["class"] for row in kept)
+
+
+def test_killed_and_run_again_is_the_same(pool: Path, tmp_path: Path) -> None:
+    undisturbed = curated(tmp_path, pool, sets=[*SMALL, "samples_per_shard=20"])
+    for kill_after in (0.5, 4.0, 8.0, 9.0):
+        in_child(_curate, tmp_path, pool, kill_after=kill_after)
+    _curate(tmp_path, pool)
+    assert files_of(Path(undisturbed.folder)) == files_of(tmp_path / "again")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "again").glob("train-*")}
+    _curate(tmp_path, pool)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "again").glob("train-*")}
+
+
+def _curate(tmp_path: Path, pool: Path) -> None:
+    curated(tmp_path, pool, sets=[*SMALL, "samples_per_shard=20"], out="again")
+
+
+def test_other_settings_need_reselect(pool: Path, tmp_path: Path) -> None:
+    curated(tmp_path, pool, sets=SMALL)
+    other = config_from_sets(CurationConfig, ["selection.method=random", "trials.check=false", *SMALL])
+    with pytest.raises(RequestError, match="--reselect"):
+        curate([str(pool)], REFERENCE, str(tmp_path / "curated"), other)
+    result = curate([str(pool)], REFERENCE, str(tmp_path / "curated"), other, reselect=True)
+    assert result.method == "random" and verify(DatasetFolder.open(result.folder)).problems == []
+    with pytest.raises(RequestError, match="kind pool"):
+        curate([str(pool)], REFERENCE, str(pool), other, reselect=True)
+
+
+def test_weights_instead_of_a_subset(pool: Path, tmp_path: Path) -> None:
+    result = curated(tmp_path, pool, sets=["selection.weights=true"])
+    rows = [row for row in decisions(result) if row["kept"]]
+    weights = np.array([row["weight"] for row in rows])
+    assert len(rows) > 250 and 0.9 < weights.mean() < 1.1 and weights.std() > 0
+
+
+def test_a_pool_by_webdataset_with_faults(pool: Path, tmp_path: Path) -> None:
+    """A torn tar, a missing label, an unknown class, a broken image: nothing stops, and each is told."""
+    made = images_of(pool)
+    with wds.ShardWriter(str(tmp_path / "wds-%06d.tar"), maxcount=150, verbose=0) as writer:
+        for row, (image, label) in enumerate(zip(made.images, made.labels, strict=True)):
+            sample = {"__key__": f"s{row:04d}", "png": image[:, :, 0], "cls": int(label)}
+            if row == 3:
+                del sample["cls"]
+            if row == 4:
+                sample["cls"] = 17
+            writer.write(sample)
+    with tarfile.open(tmp_path / "wds-000000.tar", "a") as tar:
+        for name, data in (("broken.png", b"no image"), ("broken.cls", b"3")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    torn = tmp_path / "wds-000001.tar"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    names = [str(number) for number in range(18)]
+    result = curated(tmp_path, tmp_path / "wds-{000000..000001}.tar", sets=["selection.size.per_class=5", f"classes={json.dumps(names)}"])
+    assert result.kept == 50
+    reasons = Counter(row["reason"] for row in decisions(result))
+    assert reasons["no label"] == 1 and reasons["class unknown to the reference"] == 1
+    assert any("torn" in note or "wds-000001" in note for note in result.notes), result.notes
+    assert sum(count for reason, count in reasons.items() if reason and "not a readable image" in str(reason)) == 1
+
+
+def test_a_class_with_too_few_says_so(pool: Path, tmp_path: Path) -> None:
+    result = curated(tmp_path, pool, sets=["selection.size.per_class=100"])
+    assert any("class 3: 100 asked" in note for note in result.notes)
+    assert result.per_class["3"].kept == result.per_class["3"].passed
+
+
+def test_a_pool_of_real_images_is_at_the_floor(tmp_path: Path) -> None:
+    result = curated(tmp_path, write_tar(tmp_path / "real.tar", real("validation")), sets=["gates.copies.on=false"])
+    found = result.gap.metrics["mmd"]
+    assert found.before.value is not None and found.floor.high is not None and found.before.value <= found.floor.high
+
+
+def test_the_judge_is_not_the_encoder(pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="the encoder itself"):
+        curated(tmp_path, pool, sets=["judge={kind: open_clip}", "encoder={kind: open_clip}"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{pool}",), "--real REAL and --out FOLDER"),
+        (("{pool}", "recipe.yaml"), "one recipe, or pools"),
+        (("{pool}", "--real", "nowhere", "--out", "{out}"), "nowhere"),
+        (("nowhere", "--real", REFERENCE, "--out", "{out}"), "nowhere"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "selection.methd=mmd"), "did you mean 'method'"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "encoder={kind: open_clip, model: ViT-B-33}"), "ViT-B-32"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "selection.size={quota: {x: 3}}"), "class 'x'"),
+    ],
+)
+def test_mistakes_are_one_line(cli: Cli, pool: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    ran = cli("curate", *(argument.replace("{pool}", str(pool)).replace("{out}", str(tmp_path / "out")) for argument in arguments), "-q")
+    assert ran.status == 2 and words in ran.err and "Traceback" not in ran.err, ran.err
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+def test_the_command_with_a_recipe(cli: Cli, pool: Path) -> None:
+    run = pool.parent
+    sets = [f"output.path={run}", "curation.trials.images=640", "curation.trials.seeds=1", "curation.selection.size.per_class=8"]
+    options = [part for text in sets for part in ("--set", text)]
+    ran = cli("curate", DIGITS, *options, "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["kept"] == 80 and ran.json["training"]["kept"]["seeds"] == 1 and set(ran.json["trials"]) >= {"mmd", "random"}
+    assert (run / "curated" / "decisions.parquet").exists() and (run / "curated-sheet.png").exists()
+    shown = cli("curate", DIGITS, *options)
+    assert "real against real" in shown.out and "Training" in shown.out
