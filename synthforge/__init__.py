@@ -17,6 +17,8 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "CurateResult": "curation.curate",
+    "CurationConfig": "curation.config",
     "DatasetFolder": "shards.folder",
     "GenerateResult": "generation",
     "PixelFitConfig": "generators.config",
@@ -25,6 +27,7 @@ _HOMES = {
     "Recipe": "recipe",
     "Reporter": "progress",
     "SynthforgeError": "errors",
+    "curate": "curation.curate",
     "fit": "generators.pixel.fit",
     "generate": "generation",
     "load_recipe": "recipe_file",
@@ -37,6 +40,9 @@ _HOMES = {
 __all__ = [*sorted(_HOMES)]
 
 if TYPE_CHECKING:
+    from synthforge.curation.config import CurationConfig as CurationConfig
+    from synthforge.curation.curate import CurateResult as CurateResult
+    from synthforge.curation.curate import curate as curate
     from synthforge.errors import SynthforgeError as SynthforgeError
     from synthforge.generation import GenerateResult as GenerateResult
     from synthforge.generation import generate as generate

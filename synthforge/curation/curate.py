@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice, ClassReport, GateReport, pick, weighed
 from synthforge.curation.config import CurationConfig
-from synthforge.curation.gap import Gap, measure_gap, sentence
+from synthforge.curation.gap import Gap, JudgeView, measure_gap, sentence
 from synthforge.curation.output import require_free, write
 from synthforge.curation.regions import under_covered
 from synthforge.curation.sides import Sides
@@ -50,6 +50,9 @@ class CurateResult:
     kept: int
     per_class: dict[str, ClassReport]
     gap: Gap
+    """Against all real images that the judge has not seen."""
+    gap_held_out: Gap
+    """Against those of the validation part alone, which nothing was matched to: what part of the gain is not the reference's own noise."""
     training: Trial | None
     """What a small classifier learns from the kept images, against random ones; None if it was not asked for."""
     sentence: str
@@ -97,14 +100,12 @@ def curate(
     choice = _choose(sides, reporter)
     reporter.note("measuring the gap")
     draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
-    gap = measure_gap(
-        sides.judge_views,
-        classes=sides.classes,
-        before=np.flatnonzero(sides.usable),
-        after=choice.kept,
-        random=draws,
-        seed=config.selection.seed,
-    )
+
+    def gap_to(views: Sequence[JudgeView]) -> Gap:
+        before = np.flatnonzero(sides.usable)
+        return measure_gap(views, classes=sides.classes, before=before, after=choice.kept, random=draws, seed=config.selection.seed)
+
+    gap, held_out = gap_to(sides.judge_views), gap_to(sides.held_out_views)
     training = compare_training(sides, choice.kept, draws, reporter) if config.trials.check else None
     result = CurateResult(
         folder=folder.address,
@@ -117,9 +118,10 @@ def curate(
         kept=len(choice.kept),
         per_class=choice.per_class,
         gap=gap,
+        gap_held_out=held_out,
         training=training,
         trials=choice.trials,
-        sentence=sentence(gap) + (f" {_agreement(gap, training)}" if training is not None else ""),
+        sentence=sentence(gap) + _held_out_in_words(held_out) + (f" {_agreement(gap, training)}" if training is not None else ""),
         regions=_regions(sides, choice),
         notes=[*sides.notes, *choice.notes],
         encoder=sides.encoder_identities,
@@ -177,6 +179,18 @@ def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
         fields = asdict(region)
         found.append({**fields, "pool_keys": keys[fields.pop("pool_rows")].tolist()})
     return found
+
+
+def _held_out_in_words(gap: Gap) -> str:
+    """What is left of the difference where the real images are others than those that were matched."""
+    found = gap.metrics[gap.primary].after_minus_random
+    if found is None or found.value is None:
+        return ""
+    words = {"smaller": "so it is there too", "larger": "so it turned round"}.get(str(found.verdict), "which may be chance")
+    return (
+        f" Against the validation images alone the difference from random sets is {found.value:+.4f} "
+        f"[{found.low:+.4f}, {found.high:+.4f}], {words}."
+    )
 
 
 def _agreement(gap: Gap, training: Trial) -> str:

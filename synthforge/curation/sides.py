@@ -212,6 +212,17 @@ class Sides:
         return [Texts(features, scale) for features, scale in found if features is not None and scale is not None]
 
     @functools.cached_property
+    def held_out_views(self) -> list[JudgeView]:
+        """The judge's with the validation part alone, which no selection was matched to."""
+        held_out = set(self.real.strings("key")[~self.fit])
+        views = []
+        for view in self.judge_views:
+            rows = np.array([row for row, key in enumerate(view.real_key_M) if key in held_out], np.int64)
+            keys = [view.real_key_M[row] for row in rows]
+            views.append(JudgeView(view.pool_ND, view.pool_class_N, view.real_MD[rows], view.real_class_M[rows], keys))
+        return views
+
+    @functools.cached_property
     def judge_views(self) -> list[JudgeView]:
         """The judge's: all pool images, and the real ones that each judge has not seen, of both parts."""
         keys = self.real.strings("key")

@@ -170,7 +170,7 @@ def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter
 
     Of the rules that are within one standard error of the best, paired, the first in `PREFERENCE` is taken.
     """
-    method = sides.config.selection.method
+    method = sides.config.selection.method or {"s2r": "mmd", "da": "random"}[sides.config.regime]
     if method != "auto" or sides.config.selection.weights:
         return method, {}
     rules = PREFERENCE[sides.config.regime]

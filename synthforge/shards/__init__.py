@@ -7,4 +7,5 @@ sidefiles  what other people's loaders need, written at completion: dataset card
 writers    who is writing now
 audit      verify shards against their seals; status
 reading    labelled images from dataset folders, plain WebDataset tars and image folders
+collection pools and references of any kind in blocks; foreign for those that others wrote
 """

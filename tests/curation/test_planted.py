@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from synthforge.curation.curate import CurateResult
 from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe
 from tests.conftest import DIGITS
-from tests.curation.planted import Made, curated, found, images_of, noisy, precision_and_recall, real, write_tar
+from tests.curation.planted import Made, curated, decisions, found, images_of, noisy, precision_and_recall, real, write_tar
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -64,3 +65,36 @@ def test_copies_of_real_images(made: Made, tmp_path: Path) -> None:
     result = curated(tmp_path, write_tar(tmp_path / "pool.tar", pool))
     precision, recall = precision_and_recall(found(result, "copy of a real image"), set(range(1500, 1575)))
     assert precision >= 0.9 and recall >= 0.9, (precision, recall)
+
+
+def test_a_class_collapsed_to_one_mode(made: Made, tmp_path: Path) -> None:
+    """Its distance grows and its coverage falls, no other class's, and the regions that it misses are named."""
+    collapsed = made.copy()
+    rows = np.flatnonzero(collapsed.labels == 3)
+    collapsed.images[rows] = noisy(np.repeat(collapsed.images[rows[:1]], len(rows), axis=0), 30)
+    sets = ["selection.method=random", "gates.duplicates.on=false", "gates.manifold.on=false"]
+    whole = curated(tmp_path, write_tar(tmp_path / "whole.tar", made), sets=sets, out="whole")
+    poor = curated(tmp_path, write_tar(tmp_path / "poor.tar", collapsed), sets=sets, out="poor")
+
+    def figure(result: CurateResult, name: str, metric: str) -> float:
+        value = result.gap.per_class[name][metric].before.value
+        assert value is not None
+        return value
+
+    assert figure(poor, "3", "mmd") > 5 * abs(figure(whole, "3", "mmd")) and figure(poor, "3", "coverage") < 0.5
+    assert abs(figure(poor, "7", "mmd") - figure(whole, "7", "mmd")) < 0.2 * figure(poor, "3", "mmd")
+    missed = [region for region in poor.regions if region["is_significant"]]
+    assert missed and {region["class_name"] for region in missed} == {"3"} and all(region["num_wanted"] > 0 for region in missed)
+
+
+def test_of_two_generators_the_bad_one_is_left_out(made: Made, tmp_path: Path) -> None:
+    """A quarter of each side would be kept at random; the bad one smears its images."""
+    good, bad = Made(made.images[:750], made.labels[:750]), Made(made.images[750:].copy(), made.labels[750:])
+    for axis in (1, 2):
+        bad.images = (bad.images // 2 + np.roll(bad.images, 1, axis) // 2).astype(np.uint8)
+    pools = [write_tar(tmp_path / "good.tar", good), write_tar(tmp_path / "bad.tar", bad)]
+    result = curated(tmp_path, *pools, sets=["selection.size.per_class=35"])
+    kept = [row for row in decisions(result) if row["kept"]]
+    assert np.mean([row["pool"] == "good" for row in kept]) >= 0.9
+    difference = result.gap.metrics["mmd"].after_minus_before
+    assert difference is not None and difference.verdict == "smaller"
