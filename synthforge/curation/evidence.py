@@ -239,6 +239,8 @@ class Evidence:
         for number in range(len(self.classes)):
             for dropped, keeper in self._near_twins(rest[self.class_N[rest] == number], limit):
                 near[dropped], kept[dropped] = True, keeper
+        while (chained := (kept >= 0) & (kept[kept] >= 0)).any():  # its keeper went in a later round: name the one that stays
+            kept[chained] = kept[kept[chained]]
         return exact, near, kept
 
     def _near_twins(self, rows: Ints, limit: float) -> list[tuple[int, int]]:

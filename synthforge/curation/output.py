@@ -216,4 +216,5 @@ def _spread(rows: Ints, class_N: Ints) -> Ints:
 
 
 def _pictures(table: Any, rows: Ints) -> list[Any]:
-    return [decode(members.image) for _, members in table.samples(rows)]
+    found = {row: decode(members.image) for row, members in table.samples(rows)}
+    return [found[row] for row in rows.tolist()]

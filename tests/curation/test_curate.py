@@ -181,7 +181,13 @@ def test_mistakes_are_one_line(cli: Cli, pool: Path, tmp_path: Path, arguments: 
 
 def test_the_command_with_a_recipe(cli: Cli, pool: Path) -> None:
     run = pool.parent
-    sets = [f"output.path={run}", "curation.trials.images=640", "curation.trials.seeds=1", "curation.selection.size.per_class=8"]
+    sets = [
+        f"output.path={run}",
+        "curation.trials.images=640",
+        "curation.trials.seeds=1",
+        "curation.selection.size.per_class=8",
+        "curation.selection.method=auto",
+    ]
     options = [part for text in sets for part in ("--set", text)]
     ran = cli("curate", DIGITS, *options, "--json")
     assert ran.status == 0, ran.err

@@ -1,0 +1,146 @@
+"""Gates and evidence on features that are made up, where what is right is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synthforge.curation.embedding import Features
+from synthforge.curation.evidence import EncodedView, Evidence, Texts
+from synthforge.curation.gates import ContentGate, CopiesGate, DuplicatesGate, LabelGate, ManifoldGate
+from synthforge.curation.index_config import IndexConfig
+from synthforge.errors import RequestError
+
+CENTRES = np.array([[0, 0, 0, 0], [8, 0, 0, 0]], np.float32)
+
+
+class Scene:
+    """Two classes of real images, 100 each to fit and 40 to validate, and a pool that a test plants."""
+
+    def __init__(self, pool: np.ndarray, labels: np.ndarray, num_views: int = 1, unseen: np.ndarray | None = None) -> None:
+        rng = np.random.default_rng(0)
+        self.real_class = np.repeat([0, 1], 140)
+        self.real = (CENTRES[self.real_class] + rng.normal(size=(280, 4))).astype(np.float32)
+        self.fit = np.tile(np.arange(140) < 100, 2)
+        self.pool, self.labels = pool.astype(np.float32), labels
+        self.source = np.full(len(pool), -1)
+        self.strength = np.full(len(pool), np.nan, np.float32)
+        self.pixels = np.arange(len(pool)).astype(np.uint64)
+        self.usable = np.ones(len(pool), bool)
+        self.unseen = np.ones(280, bool) if unseen is None else unseen
+        self.num_views = num_views
+        self.texts: list[Texts] = []
+
+    def evidence(self) -> Evidence:
+        half = len(self.pool) // 2
+        view = EncodedView(Features([self.pool[:half], self.pool[half:]]), Features([self.real]), self.unseen)
+        return Evidence(
+            [view] * self.num_views,
+            ["a", "b"],
+            class_N=self.labels,
+            usable_N=self.usable,
+            pixels_N=self.pixels,
+            strength_N=self.strength,
+            source_N=self.source,
+            real_class_M=self.real_class,
+            real_key_M=[f"r{row}" for row in range(280)],
+            fit_M=self.fit,
+            index=IndexConfig(),
+            embed_texts=lambda texts: self.texts,
+        )
+
+
+def drawn(num: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(num) % 2
+    return CENTRES[labels] + np.random.default_rng(seed).normal(size=(num, 4)), labels
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_labels_copies_and_strangers_are_found(num_views: int) -> None:
+    pool, labels = drawn(200)
+    labels = labels.copy()
+    labels[:20] = 1 - labels[:20]
+    pool[20:30] += 40
+    scene = Scene(pool, labels, num_views)
+    scene.pool[30:40] = scene.real[5:15] + 0.001
+    evidence, alive = scene.evidence(), np.ones(200, bool)
+    wrong = LabelGate().judge(evidence, alive)
+    assert wrong.fails_N[:20].all() and wrong.fails_N[40:].sum() <= 4
+    copies = CopiesGate().judge(evidence, alive)
+    assert np.flatnonzero(copies.fails_N).tolist() == list(range(30, 40))
+    assert copies.scores["nearest_real"][30:40].tolist() == [f"r{row}" for row in range(5, 15)]
+    strange = ManifoldGate().judge(evidence, alive)
+    assert strange.fails_N[20:30].all() and strange.fails_N[40:].sum() <= 10
+
+
+def test_the_share_off_the_manifold_is_bounded() -> None:
+    pool, labels = drawn(100)
+    scene = Scene(pool + 50 + np.arange(100)[:, None], labels)
+    fails = ManifoldGate(most=0.3).judge(scene.evidence(), np.ones(100, bool)).fails_N
+    assert [fails[labels == number].sum() for number in (0, 1)] == [15, 15] and fails[-30:].all()
+
+
+def test_an_images_own_source_is_judged_apart() -> None:
+    pool, labels = drawn(60)
+    scene = Scene(pool, labels)
+    scene.source[:20], scene.strength[:20] = np.arange(20), np.repeat([0.2, 0.8], 10)
+    scene.pool[:10] = scene.real[:10] + 0.001
+    verdict = CopiesGate().judge(scene.evidence(), np.ones(60, bool))
+    assert np.flatnonzero(verdict.reasons["copy of its source"]).tolist() == list(range(10))
+    assert not verdict.reasons["copy of a real image"][:10].any()
+    assert "0.2: 100.0%, 0.8: 0.0%" in verdict.rule
+    assert not CopiesGate(source=False).judge(scene.evidence(), np.ones(60, bool)).fails_N[:10].any()
+
+
+def test_of_many_twins_the_one_nearest_to_the_real_data_stays() -> None:
+    """More twins than neighbours are looked at, and equal pixels under another label."""
+    pool, labels = drawn(100)
+    pool[10:60] = pool[10] + np.random.default_rng(3).normal(size=(50, 4)) * 1e-4
+    labels = np.where(np.arange(100) < 60, 0, labels)
+    scene = Scene(pool, labels)
+    scene.pixels[99] = scene.pixels[98]
+    evidence = scene.evidence()
+    verdict = DuplicatesGate().judge(evidence, np.ones(100, bool))
+    kept = set(range(10, 60)) - set(np.flatnonzero(verdict.fails_N))
+    assert kept == {10 + int(np.argmin(evidence.nearest_N[10:60]))}
+    assert all(verdict.scores["duplicate_of"][row] in kept for row in set(range(10, 60)) - kept)
+    assert verdict.reasons["exact duplicate"][[98, 99]].sum() == 1
+    dead = np.ones(100, bool)
+    dead[list(kept)] = False
+    assert not DuplicatesGate().judge(evidence, dead).fails_N[list(kept)].any()
+
+
+def test_real_images_that_the_model_has_seen_do_not_vote() -> None:
+    pool, labels = drawn(40)
+    unseen = np.zeros(280, bool)
+    unseen[140:] = True  # only the second class is unseen: nothing else can be a neighbour
+    share, _ = Scene(pool, labels, unseen=unseen).evidence().own_share(5)
+    assert (share[labels == 0] == 0).all() and (share[labels == 1] == 1).all()
+
+
+def test_images_that_cannot_be_used_are_not_looked_at() -> None:
+    pool, labels = drawn(20)
+    scene = Scene(pool, labels)
+    scene.pool[3], scene.usable[3], scene.labels = np.nan, False, np.where(np.arange(20) == 3, -1, labels)
+    evidence = scene.evidence()
+    for gate in (CopiesGate(), LabelGate(), ManifoldGate(), DuplicatesGate()):
+        verdict = gate.judge(evidence, scene.usable)
+        assert not (verdict.fails_N & scene.usable)[3]
+    assert np.isfinite(evidence.nearest_N[scene.usable]).all()
+
+
+def test_texts_flag_content_and_label() -> None:
+    pool, labels = drawn(40)
+    scene = Scene(pool, labels)
+    scene.pool[0] = [0, 9, 0, 0]
+    directions = np.eye(4, dtype=np.float32)
+    scene.texts = [Texts(np.stack([-directions[0], directions[0], directions[1]]), 3.0)]
+    verdict = ContentGate(words=["unwanted"]).judge(scene.evidence(), np.ones(40, bool))
+    assert verdict.fails_N[0] and verdict.fails_N.sum() <= 6
+    assert not ContentGate(words=["unwanted"], action="record").judge(scene.evidence(), np.ones(40, bool)).fails_N.any()
+    scene.texts = [Texts(np.stack([-directions[0], directions[0]]), 3.0)]
+    zero_shot = LabelGate(rule="zero-shot").judge(scene.evidence(), np.ones(40, bool))
+    assert zero_shot.fails_N[labels == 1].sum() == 0
+    scene.texts = []
+    with pytest.raises(RequestError, match="need an encoder with texts"):
+        LabelGate(rule="zero-shot").judge(scene.evidence(), np.ones(40, bool))
