@@ -39,10 +39,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         (encoder,) = load_encoders(_model(place / "model"), device="auto", cache=place)
-        for image_format in FORMATS:
-            tar = _tar(place / f"{image_format}.tar", image_format)
-            found[f"{NUM} {image_format} files of {SIZE} px, images per second"] = _measure(place, tar, encoder)
-    keep("embed", "embedding a tar of image files takes at most a tenth longer than its model on arrays that are ready", found)
+        found[f"{NUM} files of {SIZE} px, half PNG, half JPEG, images per second"] = _measure(place, _tar(place / "images.tar"), encoder)
+    keep("embed", "images per second of the whole embedding stage over its model alone; the target is 0.9", found)
 
 
 def _model(folder: Path) -> OpenClipConfig:
@@ -57,13 +55,14 @@ def _model(folder: Path) -> OpenClipConfig:
     return OpenClipConfig(model=str(folder))
 
 
-def _tar(path: Path, image_format: ImageFormat) -> Path:
+def _tar(path: Path) -> Path:
     """Smooth images with a little noise, which compress about as photographs do."""
     rng = np.random.default_rng(0)
     with tarfile.open(path, "w") as tar:
         for number in range(NUM):
             smooth = resize(rng.integers(0, 248, (8, 8, 3), dtype=np.uint8), SIZE)
             image = np.minimum(smooth, 247) + rng.integers(0, 8, smooth.shape, dtype=np.uint8)
+            image_format = FORMATS[number % len(FORMATS)]
             for extension, data in ((image_format, encode(image, image_format, 90, marking=False)), ("cls", b"0")):
                 member = tarfile.TarInfo(f"{number:06d}.{extension}")
                 member.size = len(data)

@@ -95,10 +95,14 @@ class Choice:
             here = sides.pool_class == number
             report = ClassReport(int(here.sum()), int((alive & here).sum()), asked[name], len(ranked[number]), at_floor[number])
             per_class[name] = report
-            if report.kept < report.asked and weight_N is None:
+            if report.passed and not report.kept and report.asked:
+                notes.append(f"class {name}: the encoder has seen all its real images, so there is nothing to match; none is kept")
+            elif report.kept < report.asked and weight_N is None:
                 notes.append(
                     f"class {name}: {report.asked:,} asked, {report.passed:,} of {report.pool:,} passed the gates; all of them are kept"
                 )
+        if weight_N is not None:
+            notes.append("the gap is that of all images that passed the gates, without their weights")
         weights = weight_N if weight_N is not None else is_kept.astype(np.float64)
         return cls(method, trials, ranked, kept, alive, reason_N, rank_N, weights, scores, gates, per_class, notes)
 

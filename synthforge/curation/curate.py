@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class CurateResult:
     per_class: dict[str, ClassReport]
     gap: Gap
     """Against all real images that the judge has not seen."""
-    gap_held_out: Gap
+    gap_held_out: Gap | None
     """Against those of the validation part alone, which nothing was matched to: what part of the gain is not the reference's own noise."""
     training: Trial | None
     """What a small classifier learns from the kept images, against random ones; None if it was not asked for."""
@@ -92,6 +93,7 @@ def curate(
     """
     config, reporter, started = config or CurationConfig(), reporter or Reporter(), time.perf_counter()
     folder = Folder(resolve(out))
+    _require_apart(folder.address, [*pools, reference])
     folder.require_writable()
     sides = Sides.read(pools, reference, config, reporter)
     digest = digest_of(sides.settings)
@@ -105,8 +107,9 @@ def curate(
         before = np.flatnonzero(sides.usable)
         return measure_gap(views, classes=sides.classes, before=before, after=choice.kept, random=draws, seed=config.selection.seed)
 
-    gap, held_out = gap_to(sides.judge_views), gap_to(sides.held_out_views)
-    training = compare_training(sides, choice.kept, draws, reporter) if config.trials.check else None
+    gap, held_out = gap_to(sides.judge_views), None if sides.fit.all() else gap_to(sides.held_out_views)
+    can_train = config.trials.check and not sides.fit.all() and not config.selection.weights
+    training = compare_training(sides, choice.kept, draws, reporter) if can_train else None
     result = CurateResult(
         folder=folder.address,
         digest=digest,
@@ -153,14 +156,7 @@ def _choose(sides: Sides, reporter: Reporter) -> Choice:
         gates.append(GateReport(gate.title, verdict.rule, dropped))
     if not alive.any():
         raise RequestError(f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; see --help")
-    asked = {
-        name: config.selection.size.of(name, int((sides.fit & (sides.real_class == number)).sum()))
-        for number, name in enumerate(sides.classes)
-    }
-    if unknown := set(config.selection.size.quota or {}) - set(sides.classes):
-        raise RequestError(
-            f"curation.selection.size.quota: class {min(unknown)!r} is not in pool and reference; they have {', '.join(sides.classes)}"
-        )
+    asked = sides.asked
     method, trials = choose_method(sides, alive, asked, reporter)
     if config.selection.weights:
         ranked, weight, at_floor = weighed(sides, alive)
@@ -172,6 +168,21 @@ def _choose(sides: Sides, reporter: Reporter) -> Choice:
     return Choice.of(sides, alive, reason, scores, gates, method, trials, ranked, asked, at_floor, weight)
 
 
+def _require_apart(out: str, inputs: Sequence[str]) -> None:
+    """Pools and reference are never written to."""
+    place = _parts(out)
+    for address in inputs:
+        other = _parts(address)
+        shared = min(len(place), len(other))
+        if place[:shared] == other[:shared]:
+            raise RequestError(f"{out}: is, holds or lies inside {address}, which is only read; choose another folder for the curated set")
+
+
+def _parts(address: str) -> tuple[str, ...]:
+    place = resolve(address)
+    return tuple(place.split("/")) if "://" in place else Path(place).resolve().parts
+
+
 def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
     keys = sides.pool.keys()
     found = []
@@ -181,9 +192,9 @@ def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
     return found
 
 
-def _held_out_in_words(gap: Gap) -> str:
+def _held_out_in_words(gap: Gap | None) -> str:
     """What is left of the difference where the real images are others than those that were matched."""
-    found = gap.metrics[gap.primary].after_minus_random
+    found = gap.metrics[gap.primary].after_minus_random if gap is not None else None
     if found is None or found.value is None:
         return ""
     words = {"smaller": "so it is there too", "larger": "so it turned round"}.get(str(found.verdict), "which may be chance")

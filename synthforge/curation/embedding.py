@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,12 +56,17 @@ BATCHES_AHEAD = 3
 
 
 class Features:
-    """One encoder's features of a collection: (N, D) float32 on disk, in blocks."""
+    """One encoder's features of a collection: (N, D) float32 on disk, in blocks.
 
-    def __init__(self, blocks: Sequence[Floats]) -> None:
-        self._blocks = list(blocks)
-        self._starts = np.concatenate([[0], np.cumsum([len(block) for block in blocks])]).astype(np.int64)
-        self.dim = blocks[0].shape[1] if blocks else 0
+    Args:
+        files: what `np.save` wrote; each is mapped only while it is read, since a process may open some thousand files at most.
+        sizes: rows of each.
+    """
+
+    def __init__(self, files: Sequence[Path], sizes: Sequence[int]) -> None:
+        self._files = list(files)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.dim = int(np.load(files[0], mmap_mode="r").shape[1]) if files else 0
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -71,7 +77,7 @@ class Features:
         place = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(place):
             here = place == number
-            found[here] = self._blocks[number][rows[here] - self._starts[number]]
+            found[here] = np.load(self._files[number], mmap_mode="r")[rows[here] - self._starts[number]]
         return found
 
 
@@ -98,16 +104,13 @@ def published(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise WorkError(
-            f"{path}: can't be written ({error.strerror or error}); choose another place with --set curation.cache=FOLDER"
-        ) from error
+        raise WorkError(f"{path}: can't be written ({error.strerror or error}); choose another place with the setting `cache`") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@functools.lru_cache(maxsize=2)
 def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
-    """The encoders of some Configs in order; loaded once in a process."""
+    """The encoders of some Configs in order, one for each view."""
     real = read_labelled(reference)["fit"] if any(config.kind == "fitted" for config in configs) else None
     return [
         encoder for config in configs for encoder in load_encoders(config, device=device, reference=real, cache=cache, reporter=reporter)
@@ -127,6 +130,11 @@ class EmbedWork:
     decoders: int | None
     reference: str
     """Address of the real images, for encoders that are fitted on them."""
+    ready: Sequence[Encoder] | None = None
+    """The encoders, where they are loaded already; they don't travel to other processes."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "ready": None}
 
     def open(self, place: Place) -> EmbedStream:
         """Load the encoders onto this worker's device."""
@@ -134,7 +142,7 @@ class EmbedWork:
 
         if place.workers > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
-        return EmbedStream(self, loaded(self.encoders, self.device, self.reference, self.cache))
+        return EmbedStream(self, self.ready or loaded(self.encoders, self.device, self.reference, self.cache))
 
 
 class EmbedStream:
@@ -216,7 +224,9 @@ def _decode(data: bytes, sizes: Sequence[int]) -> _Decoded:
     except DatasetError as error:
         return _Decoded((str(error), 0, 0, 0), {})
     height, width, _ = image.shape
-    pixels = hashlib.blake2b(image.tobytes() + f"{height}x{width}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8)
+    digest.update(f"{height}x{width}".encode())
+    pixels = digest.digest()
     problem = "blank" if is_blank(image[None])[0] else None
     return _Decoded((problem, int.from_bytes(pixels, "little"), width, height), {size: resize(image, size) for size in sizes})
 
@@ -262,8 +272,8 @@ def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, work
 
 def features_of(collections: Sequence[Collection], encoder: str, cache: Path) -> Features:
     """The features of whole collections, memory-mapped."""
-    files = [Cache(cache).features(block, encoder) for collection in collections for block in collection.blocks]
-    return Features([np.load(file, mmap_mode="r") for file in files])
+    blocks = [block for collection in collections for block in collection.blocks]
+    return Features([Cache(cache).features(block, encoder) for block in blocks], [block.num_samples for block in blocks])
 
 
 def facts_of(collection: Collection, cache: Path) -> pa.Table:

@@ -28,6 +28,8 @@ _BLOCK = 8192
 """Pool images compared at a time."""
 _BALLS = 64
 """Nearest real images whose balls are looked at; a farther one with a larger ball is rare."""
+FEWEST = 20
+"""With fewer real images to compare, only exact copies and duplicates are told."""
 _RADIUS_OF = 5
 """A real image's ball reaches to this neighbour."""
 
@@ -114,6 +116,11 @@ class Evidence:
         squared, found = self._real_index.search(self._real_joined_MD[rows], min(8, len(self.fit_M)))
         return _first_other(squared, found, rows)[0]
 
+    def natural_distance(self, share: float) -> float:
+        """The distance within which a share of the validation images has another real one; 0 where there are too few to tell."""
+        distances_V = self.validation_nearest_V
+        return float(np.quantile(distances_V, share)) if len(distances_V) >= FEWEST else 0.0
+
     @functools.cached_property
     def _nearest(self) -> tuple[Floats, Ints, Floats]:
         nearest = np.full(len(self.class_N), np.inf, np.float32)
@@ -177,6 +184,11 @@ class Evidence:
             validation_classes.append(self.real_class_M[rows[found]].astype(np.int32))
             radii_V += (np.sqrt(squared) / radius_R[found]).min(axis=1, initial=np.inf) / len(self.views)
         return neighbour_classes, validation_classes, radii_N, radii_V
+
+    def reachable_share(self, neighbours: int) -> Floats:
+        """For each class the largest share of the votes that it can have, by its number of real images."""
+        counts = [np.bincount(self.real_class_M[view.unseen_M & self.fit_M], minlength=len(self.classes)) for view in self.views]
+        return np.asarray(np.mean([np.minimum(count, neighbours) / neighbours for count in counts], axis=0), np.float32)
 
     def own_share(self, neighbours: int) -> tuple[Floats, Floats]:
         """Share of the nearest real images that have an image's own label, for pool (0 where it has no class) and validation images."""

@@ -76,7 +76,7 @@ class CopiesGate(Gate):
     """Also drop images that hardly changed the real image that they started from."""
 
     def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002 - real images stay the same
-        limit = self.factor * float(np.quantile(evidence.validation_nearest_V, self.loss))
+        limit = self.factor * evidence.natural_distance(self.loss)
         copies = evidence.nearest_N <= limit
         unchanged = evidence.source_distance_N <= limit if self.source else np.zeros_like(copies)
         words = f"distance to the nearest real image at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones"
@@ -109,7 +109,7 @@ class LabelGate(Gate):
     """Whether such images are dropped."""
     rule: Literal["vote", "zero-shot"] = identity("vote")
     """Nearest real images, or texts."""
-    neighbours: int = identity(10, ge=1, le=1000)
+    neighbours: int = identity(10, ge=1, le=64)
     """Real images that vote."""
     loss: float = identity(0.02, ge=0, lt=1)
     """Share of the validation images that may fail."""
@@ -130,9 +130,11 @@ class LabelGate(Gate):
         share, validation = evidence.own_share(self.neighbours)
         limit = min(self.most, float(np.quantile(validation, self.loss))) if len(validation) else self.most
         limit = max(limit, 0.5 / self.neighbours)  # no vote at all always disagrees
+        # A class with few real images can't get more votes than it has.
+        limit_N = np.minimum(limit, self.most * evidence.reachable_share(self.neighbours)[evidence.class_N])
         failing = f"{np.mean(validation < limit):.1%} of validation images fail" if len(validation) else "no validation images"
         words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
-        return Verdict.of({"label disagrees": share < limit}, words, {"label_share": share})
+        return Verdict.of({"label disagrees": share < limit_N}, words, {"label_share": share})
 
 
 class ManifoldGate(Gate):
@@ -180,7 +182,7 @@ class DuplicatesGate(Gate):
     """Part of that distance within which two images count as the same."""
 
     def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
-        limit = self.factor * float(np.quantile(evidence.validation_nearest_V, self.loss))
+        limit = self.factor * evidence.natural_distance(self.loss)
         exact, near, kept = evidence.twins(limit, alive_N)
         return Verdict.of(
             {"exact duplicate": exact, "near duplicate": near},

@@ -28,7 +28,6 @@ from synthforge.storage import Folder
 Ints = NDArray[np.int64]
 
 DECISIONS, GAP = "decisions.parquet", "gap.json"
-SHEET = "curated-sheet.png"
 _AT_ONCE = 64
 """Samples in memory while shards are written."""
 _SHOWN = 12
@@ -38,7 +37,7 @@ _SHOWN = 12
 def require_free(folder: Folder, digest: str, reselect: bool) -> None:
     """Fail if something else is in the folder's place."""
     if not folder.exists(MANIFEST):
-        if strangers := [name for name in folder.list() if name.startswith("train-")]:
+        if strangers := sorted(folder.list()):
             raise RequestError(f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; use another folder")
         return
     manifest = DatasetFolder.open(folder.address).manifest
@@ -62,19 +61,20 @@ def write(
     reporter: Reporter,
 ) -> str | None:
     """Write the curated set; what an equal run has written already stays. The contact sheet's path, if there is one."""
-    digest = result["digest"]
+    digest, manifest = result["digest"], _manifest(sides, choice, result["digest"])
     if folder.exists(MANIFEST) and DatasetFolder.open(folder.address).manifest.plan_digest != digest:
         remove_dataset(folder)
         folder.remove(DECISIONS)
         folder.remove(GAP)
     keys = sides.pool.keys()
-    dataset = DatasetFolder.create(folder, _manifest(sides, choice, digest))
+    names = sides.pool.strings("class")
+    dataset = DatasetFolder.create(folder, manifest)
     reporter.begin("writing", len(choice.kept))
     for shard in dataset.shards():
         rows = choice.kept[shard.first_sample : shard.first_sample + shard.num_samples]
         if not folder.exists(shard.seal):
             with folder.scratch(shard.tar) as path:
-                write_tar(path, _encoded(sides, rows, keys))
+                write_tar(path, _encoded(sides, rows, keys, names))
                 dataset.commit(shard, path, _check_of(keys[rows].tolist()))
         reporter.advance(len(rows))
     reporter.end()
@@ -94,20 +94,14 @@ def write(
 def _manifest(sides: Sides, choice: Choice, digest: str) -> Manifest:
     if not len(choice.kept):
         raise RequestError("nothing is selected: ask for at least one image with selection.size")
-    extensions = sorted(set(sides.pool.strings("extension")[choice.kept]))
-    if len(extensions) > 1:
-        raise RequestError(
-            f"the pools' images are {' and '.join(extensions)}; a set has one format: convert one pool, or curate them apart"
-        )
-    if extensions[0] not in ("png", "jpg", "webp"):
-        raise RequestError(f"the pools' images are {extensions[0]}; shards hold png, jpg or webp, so convert them first")
+    (extension,) = set(sides.pool.strings("extension")[choice.kept])  # Sides has seen to it
     manifests = [DatasetFolder.open(one.address).manifest for one in sides.pool.collections if one.kind == "dataset folder"]
     generators = [manifest.generator for manifest in manifests if manifest.generator is not None]
     marked = len(manifests) == len(sides.pool.collections) and all(one.recipe.get("output", {}).get("marking") for one in manifests)
     return Manifest(
         kind="curated",
         classes=sides.classes,
-        image_format=extensions[0],
+        image_format=extension,
         plan_digest=digest,
         recipe={**sides.settings, "output": {"marking": marked}},
         generator=generators[0]
@@ -118,18 +112,18 @@ def _manifest(sides: Sides, choice: Choice, digest: str) -> Manifest:
     )
 
 
-def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_]) -> Iterator[EncodedSample]:
+def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_], names: NDArray[np.object_]) -> Iterator[EncodedSample]:
     """Samples in the order of the curated set; some are in memory at a time."""
-    names = sides.pool.strings("class")
     for start in range(0, len(rows), _AT_ONCE):
         chunk = rows[start : start + _AT_ONCE]
         found = dict(sides.pool.samples(chunk))
         for row in chunk.tolist():
             members = found[row]
+            extension = "jpg" if members.extension == "jpeg" else members.extension
             yield EncodedSample(
                 key=keys[row],
                 image=members.image,
-                extension=members.extension,
+                extension=extension,
                 class_index=int(sides.pool_class[row]),
                 text=members.txt.decode("utf-8", "replace") if members.txt is not None else names[row],
                 record=_record(members, names[row]),
@@ -199,7 +193,7 @@ def _draw(folder: Folder, sides: Sides, choice: Choice) -> str | None:
         for reason, number in report.dropped.items():
             if number:
                 rows[reason] = _pictures(sides.pool, np.flatnonzero(choice.reason_N == reason)[:_SHOWN])
-    path = Path(folder.path).parent / SHEET
+    path = Path(folder.path).with_name(f"{Path(folder.path).name}-sheet.png")
     try:
         path.write_bytes(encode(contact_sheet(rows, title="real, kept, and dropped by each gate"), "png", 100, marking=False))
     except OSError:

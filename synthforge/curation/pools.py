@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -39,6 +41,8 @@ class Table:
         for number, collection in enumerate(collections):
             for index, block in enumerate(collection.blocks):
                 rows = collection.rows(block)
+                extensions = pa.array(["jpg" if name == "jpeg" else name for name in rows.column("extension").to_pylist()], pa.string())
+                rows = rows.set_column(rows.column_names.index("extension"), "extension", extensions)
                 for name, values in (
                     ("collection", np.full(len(rows), number, np.int32)),
                     ("block", np.full(len(rows), index, np.int32)),
@@ -57,6 +61,12 @@ class Table:
         """A column of texts; None where there is none."""
         return np.array(self.rows.column(column).to_pylist(), dtype=object)
 
+    @functools.cached_property
+    def places(self) -> tuple[Ints, Ints, Ints]:
+        """Of each image the collection, the block in it and the row in that."""
+        collection, block, place = (self.rows.column(name).to_numpy().astype(np.int64) for name in ("collection", "block", "place"))
+        return collection, block, place
+
     def numbers(self, column: str) -> NDArray[np.float32]:
         """A column of numbers; nan where there is none."""
         return np.array([np.nan if value is None else value for value in self.rows.column(column).to_pylist()], np.float32)
@@ -70,13 +80,14 @@ class Table:
         """Unique keys: with several collections each begins with its collection's name."""
         keys = self.strings("key")
         if len(self.collections) > 1:
-            collection = self.rows.column("collection").to_numpy()
-            keys = np.array([f"{self.names[number]}-{key}"[-MAX_KEY:] for number, key in zip(collection, keys, strict=True)], object)
+            named = [_shortened(f"{self.names[number]}-{key}") for number, key in zip(self.places[0], keys, strict=True)]
+            keys = np.array(named, object)
+            assert len(set(named)) == len(named), "two images have one key"
         return keys
 
     def samples(self, rows: Ints) -> Iterator[tuple[int, Members]]:
         """Whole samples of rows, block by block, each with its row."""
-        collection, block, place = (self.rows.column(name).to_numpy()[rows] for name in ("collection", "block", "place"))
+        collection, block, place = (column[rows] for column in self.places)
         for number, index in sorted(set(zip(collection.tolist(), block.tolist(), strict=True))):
             here = np.flatnonzero((collection == number) & (block == index))
             source = self.collections[number]
@@ -96,9 +107,16 @@ def _names(addresses: Sequence[str]) -> list[str]:
     for address in addresses:
         parts = [part for part in PurePosixPath(address.partition("://")[2] or address).parts if part not in {"/", "pool", "curated"}]
         names.append(re.sub(r"[^A-Za-z0-9_]+", "_", parts[-1].removesuffix(".tar") if parts else "pool")[:30] or "pool")
-    count: Counter[str] = Counter()
-    unique = []
+    unique: list[str] = []
     for name in names:
-        count[name] += 1
-        unique.append(name if count[name] == 1 else f"{name}_{count[name]}")
+        free = (f"{name}_{number}" if number > 1 else name for number in itertools.count(1))
+        unique.append(next(candidate for candidate in free if candidate not in unique))
     return unique
+
+
+def _shortened(key: str) -> str:
+    """At most `MAX_KEY` characters, and different where keys are."""
+    if len(key) <= MAX_KEY:
+        return key
+    mark = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+    return f"{key[: MAX_KEY - len(mark) - 1]}-{mark}"

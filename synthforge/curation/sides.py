@@ -21,7 +21,7 @@ from synthforge.curation.evidence import EncodedView, Evidence, Texts
 from synthforge.curation.gap import JudgeView
 from synthforge.curation.pools import Table
 from synthforge.errors import DatasetError, RequestError
-from synthforge.images import decode
+from synthforge.images import EXTENSIONS, decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import Collection, open_collection
 from synthforge.shards.layout import digest_of
@@ -72,6 +72,7 @@ class Sides:
         encoder, judge = _models(config, reference, real)
         sides = cls(config, cache, reference, Table.of(opened), Table.of([real]), [], encoder, judge, [], [], notes)
         sides._align()
+        sides._require_possible()
         reporter.note(f"loading encoder {_name(encoder)} and judge {_name(judge)}")
         sides.encoders = loaded((encoder,), config.device, reference, cache, reporter)
         sides.judges = loaded((judge,), config.device, reference, cache, reporter)
@@ -79,7 +80,15 @@ class Sides:
             raise RequestError("curation.judge: is the encoder itself, which would measure what it chose; name another model")
         for collection in [*opened, real]:
             work = EmbedWork(
-                collection.address, config.classes, (encoder, judge), cache, config.device, config.batch, config.decoders, reference
+                collection.address,
+                config.classes,
+                (encoder, judge),
+                cache,
+                config.device,
+                config.batch,
+                config.decoders,
+                reference,
+                ready=[*sides.encoders, *sides.judges],
             )
             embed(collection, [*sides.encoder_digests, *sides.judge_digests], work, config.workers, reporter)
         sides._require_readable()
@@ -101,13 +110,42 @@ class Sides:
         if without := [name for name in self.classes if name not in of_pool]:
             self.notes.append(f"{_list(without)}: no images in the pool")
 
+    def _require_possible(self) -> None:
+        """Refuse now what would be refused after hours."""
+        usable = self.pool_class >= 0
+        formats = sorted(set(self.pool.strings("extension")[usable]))
+        if len(formats) > 1:
+            raise RequestError(f"the pools' images are {' and '.join(formats)}; a set has one format: convert one, or curate them apart")
+        if unfit := [name for name in formats if name not in EXTENSIONS]:
+            raise RequestError(f"the pools' images are {unfit[0]}; shards hold {', '.join(EXTENSIONS)}, so convert them first")
+        size = self.config.selection.size
+        if unknown := set(size.quota or {}) - set(self.classes):
+            names = ", ".join(self.classes)
+            raise RequestError(f"selection.size.quota: class {min(unknown)!r} is not in pool and reference; they have {names}")
+        if not any(self.asked.values()):
+            raise RequestError("selection.size: asks for no image at all; raise it")
+        if self.fit.all():
+            if self.config.selection.method == "auto":
+                raise RequestError(
+                    f"{self.reference_address}: has no validation part, which auto is scored on; name a selection.method, or add images"
+                )
+            self.notes.append(
+                "the reference has no validation part: thresholds are set on the fit part, and no classifier is trained as a check"
+            )
+
+    @functools.cached_property
+    def asked(self) -> dict[str, int]:
+        """How many images of each class are wanted."""
+        size = self.config.selection.size
+        return {name: size.of(name, int((self.fit & (self.real_class == number)).sum())) for number, name in enumerate(self.classes)}
+
     def _require_readable(self) -> None:
         problems = [
             f"{key}: {problem}"
             for key, problem, name in zip(
                 self.real.strings("key"), self._facts(self.real).column("problem").to_pylist(), self.real.strings("class"), strict=True
             )
-            if problem not in (None, "blank") or name is None
+            if problem is not None or name is None
             for problem in [problem or "has no label"]
         ]
         if problems:

@@ -18,11 +18,12 @@ from synthforge.curation.config import CurationConfig
 from synthforge.curation.curate import curate
 from synthforge.errors import RequestError
 from synthforge.generation import generate
+from synthforge.images import encode
 from synthforge.recipe_file import config_from_sets, load_recipe
 from synthforge.shards.audit import verify
 from synthforge.shards.folder import DatasetFolder
 from tests.conftest import DIGITS, Ran, files_of, in_child
-from tests.curation.planted import REFERENCE, curated, decisions, images_of, real, write_tar
+from tests.curation.planted import REFERENCE, curated, decisions, images_of, noisy, real, write_tar
 
 SMALL = ["selection.size.per_class=10"]
 Cli = Callable[..., Ran]
@@ -106,8 +107,73 @@ def test_other_settings_need_reselect(pool: Path, tmp_path: Path) -> None:
         curate([str(pool)], REFERENCE, str(tmp_path / "curated"), other)
     result = curate([str(pool)], REFERENCE, str(tmp_path / "curated"), other, reselect=True)
     assert result.method == "random" and verify(DatasetFolder.open(result.folder)).problems == []
+    shutil.copytree(pool, tmp_path / "other-pool")
     with pytest.raises(RequestError, match="kind pool"):
-        curate([str(pool)], REFERENCE, str(pool), other, reselect=True)
+        curate([str(pool)], REFERENCE, str(tmp_path / "other-pool"), other, reselect=True)
+
+
+def test_inputs_are_never_written_to(pool: Path, tmp_path: Path) -> None:
+    before = files_of(pool)
+    for out in (pool, pool / "curated", pool.parent):
+        with pytest.raises(RequestError, match="which is only read"):
+            curate([str(pool)], REFERENCE, str(out), config_from_sets(CurationConfig, SMALL), reselect=True)
+    assert files_of(pool) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "gap.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"holds gap\.json but no dataset\.json"):
+        curate([str(pool)], REFERENCE, str(tmp_path / "mine"), config_from_sets(CurationConfig, SMALL))
+
+
+def test_what_is_refused_leaves_the_old_set(pool: Path, tmp_path: Path) -> None:
+    result = curated(tmp_path, pool, sets=SMALL)
+    before = files_of(Path(result.folder))
+    made = images_of(pool)
+    folder = tmp_path / "jpegs" / "3"
+    folder.mkdir(parents=True)
+    for row in np.flatnonzero(made.labels == 3):
+        (folder / f"{row}.jpeg").write_bytes(encode(made.images[row], "jpg", 95, marking=False))
+    config = config_from_sets(CurationConfig, SMALL)
+    with pytest.raises(RequestError, match="jpg and png"):
+        curate([str(pool), str(tmp_path / "jpegs")], REFERENCE, result.folder, config, reselect=True)
+    for quota, words in (("{a: 1}", "class 'a' is not in"), ("{3: 0}", "asks for no image at all")):
+        config = config_from_sets(CurationConfig, [f"selection.size={{quota: {quota}}}"])
+        with pytest.raises(RequestError, match=words):
+            curate([str(pool)], REFERENCE, result.folder, config, reselect=True)
+    assert files_of(Path(result.folder)) == before
+    alone = curated(tmp_path, tmp_path / "jpegs", sets=["selection.size.per_class=5"], out="alone")
+    assert alone.kept == 5 and DatasetFolder.open(alone.folder).manifest.image_format == "jpg"
+
+
+def test_names_of_pools_stay_apart(pool: Path, tmp_path: Path) -> None:
+    """Two of one name, and one that has the name that a second one would get; keys too long for a tar."""
+    made = images_of(pool)
+    pools = [write_tar(tmp_path / place / "a.tar", made) for place in ("x", "y")] + [write_tar(tmp_path / "z" / "a_2.tar", made)]
+    folder = tmp_path / "long" / "3"
+    folder.mkdir(parents=True)
+    for row in np.flatnonzero(made.labels == 3):
+        (folder / f"{'n' * 84}{row}.png").write_bytes(encode(noisy(made.images[row], 40), "png", 100, marking=False))
+    result = curated(tmp_path, pools[0], pools[2], pools[1], tmp_path / "long", sets=["selection.size.quota={3: 40}"])
+    rows = decisions(result)
+    kept = [str(row["curated_key"]) for row in rows if row["kept"]]
+    assert len(kept) == len(set(kept)) == 40 and max(map(len, kept)) <= 90 and len({row["pool"] for row in rows}) == 4
+    assert verify(DatasetFolder.open(result.folder)).problems == []
+
+
+def test_a_small_reference_does_not_empty_the_pool(pool: Path, tmp_path: Path) -> None:
+    """Three images of each class: no validation part, and no class can have most of ten votes."""
+    source = real()
+    for number in range(10):
+        folder = tmp_path / "few" / str(number)
+        folder.mkdir(parents=True)
+        for row in np.flatnonzero(source.labels == number)[:3]:
+            (folder / f"{row}.png").write_bytes(encode(source.images[row], "png", 100, marking=False))
+    models = ["encoder={kind: open_clip}", "judge={kind: fitted, model: 'builtin:digits/judge'}"]
+    result = curated(tmp_path, pool, sets=[*SMALL, *models, "trials.check=true"], reference=str(tmp_path / "few"))
+    assert result.kept == 100 and result.training is None and any("no validation part" in note for note in result.notes)
+    blank = np.zeros((8, 8, 1), np.uint8)
+    (tmp_path / "few" / "0" / "blank.png").write_bytes(encode(blank, "png", 100, marking=False))
+    with pytest.raises(RequestError, match="blank"):
+        curated(tmp_path, pool, sets=[*SMALL, *models], reference=str(tmp_path / "few"), out="blank")
 
 
 def test_weights_instead_of_a_subset(pool: Path, tmp_path: Path) -> None:

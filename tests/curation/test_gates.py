@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -32,8 +35,12 @@ class Scene:
         self.texts: list[Texts] = []
 
     def evidence(self) -> Evidence:
-        half = len(self.pool) // 2
-        view = EncodedView(Features([self.pool[:half], self.pool[half:]]), Features([self.real]), self.unseen)
+        half, place = len(self.pool) // 2, Path(tempfile.mkdtemp())
+        blocks = [self.pool[:half], self.pool[half:], self.real]
+        for number, block in enumerate(blocks):
+            np.save(place / f"{number}.npy", block)
+        pool = Features([place / "0.npy", place / "1.npy"], [half, len(self.pool) - half])
+        view = EncodedView(pool, Features([place / "2.npy"], [len(self.real)]), self.unseen)
         return Evidence(
             [view] * self.num_views,
             ["a", "b"],

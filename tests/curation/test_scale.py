@@ -122,14 +122,14 @@ def write_cache(folder: Path) -> None:
 
 
 class Steps(Reporter):
-    """Prints how long each step took and the peak of memory up to then."""
+    """Prints how long each step kept a core busy and the peak of memory up to then."""
 
     def __init__(self) -> None:
-        self._began = time.perf_counter()
+        self._began = time.process_time()
         self._step = "starting"
 
     def note(self, text: str) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         # Not ru_maxrss, which a child takes over from the process that started it.
         peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         print(f"{self._step}: {now - self._began:.1f} s, peak {int(peak.split()[1]) / 1024:.0f} MiB", flush=True)
@@ -168,7 +168,9 @@ def child(folder: str) -> None:
 
     reasons = choice.reason_N.astype(str)
     assert (reasons[:COPIES] == "copy of a real image").all()
-    assert (reasons[COPIES : COPIES + TWINS] == "near duplicate").sum() + (reasons[-TWINS:] == "near duplicate").sum() >= 0.95 * TWINS
+    pairs = np.stack([reasons[COPIES : COPIES + TWINS], reasons[-TWINS:]])
+    is_gone = np.isin(pairs, ["label disagrees", "off-manifold"]).all(axis=0)  # by an earlier gate
+    assert ((pairs == "near duplicate").sum(axis=0) == ~is_gone).all() and is_gone.mean() < 0.5
     assert np.isin(reasons[COPIES + TWINS :][:NOISE], ["label disagrees", "off-manifold"]).mean() > 0.95
     assert choice.alive.mean() > 0.5
     assert len(choice.kept) == int(sides.fit.sum())
@@ -179,6 +181,7 @@ def child(folder: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # two minutes on a core of its own
 def test_a_pool_of_a_hundred_thousand_fits_in_two_gigabytes(tmp_path: Path) -> None:
     write_cache(tmp_path)
     done = subprocess.run(
