@@ -178,6 +178,8 @@ def test_every_field_of_a_recipe_has_a_declared_role() -> None:
         "sampling.scheduler",
         "sampling.real_guidance",
         "prompts.templates",
+        "curation.encoder",
+        "curation.judge",
         *(f"classes.{digit}.templates" for digit in range(10)),
     }
 
