@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from synthforge.devices import alone_on_this_machine, is_out_of_memory
 from synthforge.errors import ShardFailed, SynthforgeError, WorkError
-from synthforge.generators.devices import alone_on_this_machine, is_out_of_memory
 from synthforge.generators.protocol import Generator, Prepared, Request
 from synthforge.images import Uint8
 from synthforge.plan import Plan, Sample

@@ -479,7 +479,7 @@ def test_damaged_and_wrong_files_give_one_line(clip_folder: Path, vit_file: Path
 
 
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(RequestError, match="encoder: device cuda:99 is not on this machine"):
+    with pytest.raises(RequestError, match="encoder: cuda:99 is not on this machine"):
         DeviceNetwork(torch.nn.Identity(), lambda images: images, "cuda:99", "auto", [0.5], [0.5], "encoder")
 
 

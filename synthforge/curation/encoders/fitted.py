@@ -35,9 +35,10 @@ from torch.nn import functional
 
 from synthforge.config import identity_of
 from synthforge.curation.encoders.config import FittedConfig
-from synthforge.curation.encoders.network import DeviceNetwork, pick_device
+from synthforge.curation.encoders.network import DeviceNetwork
 from synthforge.curation.encoders.protocol import SEEN_DIGITS
 from synthforge.curation.encoders.weights import REPORT, as_path, digest, folds_in, in_one_line, public_name, read_report, weights_in
+from synthforge.devices import pick_device
 from synthforge.errors import ModelError, PlaceError, RequestError
 from synthforge.images import decode
 from synthforge.progress import Reporter

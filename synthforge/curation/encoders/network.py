@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synthforge.errors import ModelError, RequestError
+from synthforge.devices import pick_device, pick_dtype
+from synthforge.errors import ModelError
 
 
 class DeviceNetwork:
@@ -38,7 +39,7 @@ class DeviceNetwork:
         where: str,
     ) -> None:
         self.device = pick_device(device, where)
-        self.dtype = _pick_dtype(precision, self.device)
+        self.dtype = pick_dtype(precision, self.device)
         network = network.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cuda":
             network.to(memory_format=torch.channels_last)
@@ -78,21 +79,3 @@ class DeviceNetwork:
     def dtype_name(self) -> str:
         """The precision, as the recipe spells it."""
         return str(self.dtype).removeprefix("torch.")
-
-
-def pick_device(name: str, where: str) -> torch.device:
-    """The torch device of a name (`auto` takes a GPU if there is one); raises RequestError if it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    wanted = torch.device(name)
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(wanted.type) or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
-        raise RequestError(f"{where}: device {name} is not on this machine; use auto")
-    return wanted
-
-
-def _pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    found: torch.dtype = getattr(torch, name)
-    return found

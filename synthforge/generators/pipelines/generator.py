@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from synthforge.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
 from synthforge.errors import RequestError
 from synthforge.generators.config import SamplingConfig
-from synthforge.generators.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
 from synthforge.generators.pipelines.acceleration import (
     Decoder,
     compile_denoisers,

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from synthforge.config import identity_of
+from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError
 from synthforge.generators.config import PixelFitConfig
-from synthforge.generators.devices import pick_device
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.images import decode

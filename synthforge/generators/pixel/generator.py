@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from synthforge.devices import alone_on_this_machine, pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import PixelConfig, SamplingConfig
-from synthforge.generators.devices import alone_on_this_machine, pick_device
 from synthforge.generators.pixel.checks import label_number
 from synthforge.generators.pixel.pipeline import FAMILIES, PixelPipeline
 from synthforge.generators.protocol import Request

@@ -14,19 +14,19 @@ from filelock import FileLock
 from synthforge.errors import RequestError
 
 
-def pick_device(name: str) -> torch.device:
-    """The torch device that a recipe's `execution.device` means; raises RequestError if it is not there."""
+def pick_device(name: str, where: str = "execution.device") -> torch.device:
+    """The torch device that a recipe's field means (`auto` takes a GPU if there is one); raises RequestError if it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = torch.device(name)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[wanted.type] or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
-        raise RequestError(f"execution.device: {name} is not on this machine; use --set execution.device=auto")
+        raise RequestError(f"{where}: {name} is not on this machine; use auto")
     return wanted
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision that a recipe's `generator.dtype` means on a device."""
+    """The precision that a recipe means on a device; `auto` is bfloat16 where a GPU has it."""
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     found: torch.dtype = getattr(torch, name)
