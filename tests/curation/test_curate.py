@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
@@ -22,7 +23,7 @@ from synthforge.images import encode
 from synthforge.recipe_file import config_from_sets, load_recipe
 from synthforge.shards.audit import verify
 from synthforge.shards.folder import DatasetFolder
-from tests.conftest import DIGITS, Ran, files_of, in_child
+from tests.conftest import DIGITS, Ran, files_of, in_child, s3_files
 from tests.curation.planted import REFERENCE, curated, decisions, images_of, noisy, real, write_tar
 
 SMALL = ["selection.size.per_class=10"]
@@ -110,6 +111,26 @@ def test_other_settings_need_reselect(pool: Path, tmp_path: Path) -> None:
     shutil.copytree(pool, tmp_path / "other-pool")
     with pytest.raises(RequestError, match="kind pool"):
         curate([str(pool)], REFERENCE, str(tmp_path / "other-pool"), other, reselect=True)
+
+
+def test_on_s3_it_is_the_same_set(pool: Path, tmp_path: Path, s3: str) -> None:
+    import fsspec
+
+    fsspec.filesystem("s3").put(str(pool), f"{s3.removeprefix('s3://')}/pool", recursive=True)
+    config = config_from_sets(CurationConfig, ["selection.method=mmd", "trials.check=false", *SMALL])
+    remote = curate([f"{s3}/pool"], REFERENCE, f"{s3}/curated", config)
+    local = curate([str(pool)], REFERENCE, str(tmp_path / "curated"), config)
+    assert remote.digest == local.digest and remote.contact_sheet is None
+    there, here = s3_files(remote.folder), files_of(Path(local.folder))
+    del there["decisions.parquet"], here["decisions.parquet"]  # names the pool after its address
+    assert there == here
+    with fsspec.open(f"{remote.folder}/decisions.parquet") as file:
+        assert pq.read_table(file).drop(["pool"]).to_pylist() == [
+            {name: value for name, value in row.items() if name != "pool"} for row in decisions(local)
+        ]
+    assert curate([f"{s3}/pool"], REFERENCE, f"{s3}/curated", config).kept == 100
+    with pytest.raises(RequestError, match="which is only read"):
+        curate([f"{s3}/pool"], REFERENCE, f"{s3}/pool/curated", config)
 
 
 def test_inputs_are_never_written_to(pool: Path, tmp_path: Path) -> None:
