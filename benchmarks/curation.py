@@ -4,13 +4,12 @@ Digits: the built-in generator and reference. Fashion-MNIST (Debian's package): 
 of the reference's fit part, given as the environment variable FASHION_POOL with its pool, and FASHION_REFERENCE with the folder that
 `benchmarks.fashion.write_reference` wrote. Its test images are the holdout of this measurement; nothing was chosen on them.
 Each seed draws other random sets, other trainings and another order of selection's ties; pool and fit of the generator are one.
-Training takes most of the time: with TRAIN=0 only the gap is measured.
+Training takes most of the time: with TRAIN=0 only the gap is measured, and with DIGITS=0 only Fashion-MNIST.
 """
 
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 
 from benchmarks import fashion
 from benchmarks.harness import keep, spread
@@ -25,18 +25,20 @@ from synthforge.curation.choice import pick
 from synthforge.curation.config import CurationConfig
 from synthforge.curation.gap import Comparison, measure_gap
 from synthforge.curation.sides import Sides
-from synthforge.curation.trials import Trainer, random_rows
+from synthforge.curation.trials import Arm, Trainer, random_rows
 from synthforge.generation import generate
 from synthforge.progress import Reporter
 from synthforge.recipe_file import config_from_sets, load_recipe
 from synthforge.training.data import to_float
 
-SEEDS = 3
+SEEDS = int(os.environ.get("SEEDS", "5"))
 WITH_TRAINING = os.environ.get("TRAIN", "1") != "0"
+RANDOM = "random of what passes the gates"
 ARMS = {
     "random of the whole pool": None,
-    "random of what passes the gates": "random",
+    RANDOM: "random",
     "mmd": "mmd",
+    "mmd, without gates": "mmd",
     "mmd, stopped at the floor": "mmd",
     "mean+covariance": "mean+covariance",
     "covariance": "covariance",
@@ -46,18 +48,19 @@ ARMS = {
 
 
 def main() -> None:
-    found = {}
-    with tempfile.TemporaryDirectory() as place:
-        pool = generate(load_recipe("recipes/digits.yaml", [f"output.path={place}"])).folder
-        found["digits, 80 of 500 per class"] = measure(pool, "builtin:digits/reference", 80, images=48_000)
+    claim = "gap to real images, and what a classifier learns, for selections of equal size"
+    if os.environ.get("DIGITS", "1") != "0":
+        with tempfile.TemporaryDirectory() as place:
+            pool = generate(load_recipe("recipes/digits.yaml", [f"output.path={place}"])).folder
+            found = measure(pool, "builtin:digits/reference", 80, images=48_000)
+            keep("curation", claim, {"digits, 80 of 500 per class": found}, part="digits")
     if "FASHION_POOL" in os.environ:
         reference = os.environ["FASHION_REFERENCE"]
         test, labels = fashion.read("t10k")
         names = sorted(fashion.CLASSES)
         truth = np.array([names.index(fashion.CLASSES[label]) for label in labels])
-        name = "Fashion-MNIST, 100 per class, generator fitted on the same 1,000 real images"
-        found[name] = measure(os.environ["FASHION_POOL"], reference, 100, images=64_000, holdout=(test, truth, names))
-    keep("curation", "gap to real images, and what a classifier learns, for selections of equal size", found)
+        found = measure(os.environ["FASHION_POOL"], reference, 100, images=64_000, holdout=(test, truth, names))
+        keep("curation", claim, {"Fashion-MNIST, 100 per class, generator fitted on the same 1,000 real images": found}, part="fashion")
 
 
 def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[Any, Any, list[str]] | None = None) -> dict[str, Any]:
@@ -65,6 +68,8 @@ def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[An
     base = [f"selection.size.per_class={size}", f"trials.images={images}", f"trials.seeds={SEEDS}"]
     config = config_from_sets(CurationConfig, base)
     sides = Sides.read([pool], reference, config, Reporter())
+    sides.load(Reporter())
+    sides.embed(Reporter())
     alive = sides.usable.copy()
     dropped = {}
     for gate in config.gates.in_order():
@@ -79,16 +84,15 @@ def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[An
             sides.config = config_from_sets(
                 CurationConfig, [*base, f"selection.seed={seed}", f"selection.stop_at_floor={'true' if 'stopped' in arm else 'false'}"]
             )
-            among = sides.usable if method is None else alive
+            among = sides.usable if method is None or "without gates" in arm else alive
             rows = (
                 random_rows(sides, among, asked, 1)[0]
                 if method in (None, "random")
-                else np.concatenate(pick(sides, alive, asked, method)[0])
+                else np.concatenate(pick(sides, among, asked, method)[0])
             )
             arms[arm].append(rows)
     if not WITH_TRAINING:
-        random = arms["random of what passes the gates"]
-        gaps = {arm: _gaps(sides, by_seed, random) for arm, by_seed in arms.items()}
+        gaps = {arm: _gaps(sides, by_seed, arms[RANDOM]) for arm, by_seed in arms.items()}
         return {"pool": len(sides.pool), "dropped": dropped, "seeds": SEEDS, "training": "not run", "arms": gaps}
     trainer = Trainer(sides, np.unique(np.concatenate([rows for by_seed in arms.values() for rows in by_seed])))
     if holdout is not None:
@@ -96,24 +100,41 @@ def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[An
         order = np.array([sides.classes.index(name) for name in names])
         trainer.validation_V = to_float(torch.from_numpy(np.repeat(test[:, None], 3, axis=1).copy()))
         trainer.truth_V = torch.from_numpy(order[truth])
+    trained = {arm: _said(arm, trainer.arm(by_seed)) for arm, by_seed in arms.items()}
+    real, labels = trainer.real, torch.from_numpy(trainer.real_class)
+    trained["the real images"] = _said("the real images", Arm.of([trainer.learn(real, labels, seed) for seed in range(SEEDS)]))
     return {
         "pool": len(sides.pool),
         "dropped": dropped,
-        "scored_on": f"{len(trainer.truth_V)} {'test' if holdout else 'validation'} images",
-        "arms": {arm: _figures(sides, trainer, by_seed, arms["random of what passes the gates"]) for arm, by_seed in arms.items()},
+        "real images per class": round(len(real) / len(sides.classes), 1),
+        "scored on": f"{len(trainer.truth_V)} {'test' if holdout else 'validation'} images",
+        "arms": {
+            arm: _learned(trainer, one, trained) | (_gaps(sides, arms[arm], arms[RANDOM]) if arm in arms else {})
+            for arm, one in trained.items()
+        },
     }
 
 
-def _figures(sides: Sides, trainer: Trainer, by_seed: list[NDArray[np.int64]], random: list[NDArray[np.int64]]) -> dict[str, Any]:
-    trained = [trainer.train(rows, seed)[0] for seed, rows in enumerate(by_seed)]
-    truth = trainer.truth_V.numpy()
+def _said(name: str, arm: Arm) -> Arm:
+    print(f"{name}: {arm.correct_SV.mean(axis=1).round(4).tolist()}", flush=True)
+    return arm
+
+
+def _learned(trainer: Trainer, arm: Arm, trained: dict[str, Arm]) -> dict[str, Any]:
+    """Accuracy over seeds, each beside that of random images by the same seed, and by class."""
+    against = trained[RANDOM]
+    by_seed_S = arm.correct_SV.mean(axis=1) - against.correct_SV.mean(axis=1)
+    half = float(stats.t.ppf(0.975, SEEDS - 1) * by_seed_S.std(ddof=1) / SEEDS**0.5)
+    over_images = trainer.difference(arm, against)
+    real_gain = float((trained["the real images"].correct_SV - against.correct_SV).mean())
     return {
-        "accuracy": spread([float(correct.mean()) for correct in trained]),
-        "accuracy_by_class": {
-            name: round(statistics.mean(float(correct[truth == number].mean()) for correct in trained), 3)
-            for number, name in enumerate(sides.classes)
-        },
-        **_gaps(sides, by_seed, random),
+        "accuracy": spread(arm.correct_SV.mean(axis=1).tolist()),
+        "accuracy, mean": round(float(arm.correct_SV.mean()), 4),
+        "less random, 95 % over seeds": f"{by_seed_S.mean():+.4f} [{by_seed_S.mean() - half:+.4f}, {by_seed_S.mean() + half:+.4f}]",
+        "less random, 95 % over images": f"{over_images.accuracy:+.4f} [{over_images.accuracy_interval[0]:+.4f}, "
+        f"{over_images.accuracy_interval[1]:+.4f}]",
+        "share of what real images would gain": round(float(by_seed_S.mean()) / real_gain, 3) if real_gain > 0 else None,
+        "accuracy by class": trainer.score(arm, 0).accuracy_by_class,
     }
 
 

@@ -52,8 +52,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def keep(name: str, claim: str, found: dict[str, Any]) -> None:
-    """Print what was found and write it to results/NAME.json."""
+def keep(name: str, claim: str, found: dict[str, Any], part: str = "") -> None:
+    """Print what was found and write it to results/NAME.json, or one part of it to results/NAME-PART.json."""
     document = {
         "claim": claim,
         "command": f"python -m benchmarks {name}",
@@ -62,6 +62,6 @@ def keep(name: str, claim: str, found: dict[str, Any]) -> None:
         "found": found,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    (RESULTS / f"{'-'.join(filter(None, (name, part)))}.json").write_text(json.dumps(document, indent=2) + "\n")
     print(f"{name}: {claim}")
     print(json.dumps(found, indent=2))

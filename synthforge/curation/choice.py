@@ -111,7 +111,7 @@ def class_views(sides: Sides, rows: Ints, number: int) -> list[View]:
     """Candidates of one class beside its real images of the fit part, in each view."""
     wanted = sides.fit & (sides.real_class == number)
     real = [np.flatnonzero(wanted & view.unseen_M) for view in sides.views]
-    return [View(view.pool.take(rows), view.real.take(found)) for view, found in zip(sides.views, real, strict=True) if len(found)]
+    return [View(view.pool[rows], view.real[found]) for view, found in zip(sides.views, real, strict=True) if len(found)]
 
 
 def pick(sides: Sides, alive: Bools, asked: Mapping[str, int], method: str) -> tuple[list[Ints], list[int]]:

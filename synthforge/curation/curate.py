@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from synthforge.curation.choice import Choice, ClassReport, GateReport, pick, weighed
 from synthforge.curation.config import CurationConfig
 from synthforge.curation.gap import Gap, JudgeView, measure_gap, sentence
-from synthforge.curation.output import require_free, write
+from synthforge.curation.output import require_free, require_same, write
 from synthforge.curation.regions import under_covered
 from synthforge.curation.sides import Sides
 from synthforge.curation.trials import Trial, choose_method, compare_training, random_rows
@@ -94,10 +94,14 @@ def curate(
     config, reporter, started = config or CurationConfig(), reporter or Reporter(), time.perf_counter()
     folder = Folder(resolve(out))
     _require_apart(folder.address, [*pools, reference])
-    folder.require_writable()
+    require_free(folder)
     sides = Sides.read(pools, reference, config, reporter)
+    sides.load(reporter)
     digest = digest_of(sides.settings)
-    require_free(folder, digest, reselect)
+    if not reselect:
+        require_same(folder, digest)
+    folder.require_writable()
+    sides.embed(reporter)
 
     choice = _choose(sides, reporter)
     reporter.note("measuring the gap")

@@ -71,7 +71,7 @@ class Features:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, rows: NDArray[np.int64]) -> Floats:
+    def __getitem__(self, rows: NDArray[np.int64]) -> Floats:
         """Rows in the order asked for, as an array in memory."""
         found = np.empty((len(rows), self.dim), np.float32)
         place = np.searchsorted(self._starts, rows, side="right") - 1

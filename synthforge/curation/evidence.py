@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.curation.embedding import Features
-from synthforge.curation.index import Neighbours
+from synthforge.curation.index import PROBED, Neighbours
 from synthforge.curation.index_config import IndexConfig
 from synthforge.errors import RequestError
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Labels = NDArray[np.int32]
 
 _BLOCK = 8192
 """Pool images compared at a time."""
@@ -45,6 +44,43 @@ class EncodedView:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """What some images are like."""
+
+    own_share: Floats
+    """Share of the nearest real images that have the image's own label; 0 where it has none."""
+    radii: Floats
+    """Distance to the nearest real image in units of the radius of its ball."""
+
+    @classmethod
+    def nothing(cls, num: int) -> Likeness:
+        """To be added to."""
+        return cls(np.zeros(num, np.float32), np.zeros(num, np.float32))
+
+    def add(self, rows: Ints, in_view: Likeness, num_views: int) -> None:
+        """Count one view's figures of some images into the mean."""
+        self.own_share[rows] += in_view.own_share / num_views
+        self.radii[rows] += in_view.radii / num_views
+
+
+class _Unseen:
+    """The real images of the fit part that one view's model has not seen, with the balls that reach to their neighbours."""
+
+    def __init__(self, index: Neighbours, features_RD: Floats, class_R: Ints, neighbours: int) -> None:
+        self._index, self._class_R, self._neighbours = index, class_R, neighbours
+        among, _ = index.search(features_RD, min(_RADIUS_OF + 1, len(class_R)))  # the first is itself
+        self._radius_R = np.maximum(np.sqrt(among[:, -1]), np.finfo(np.float32).tiny)
+
+    def likeness(self, features_QD: Floats, class_Q: Ints) -> Likeness:
+        squared, found = self._index.search(features_QD, min(_BALLS, len(self._class_R)))
+        is_own = self._class_R[found[:, : self._neighbours]] == class_Q[:, None]
+        return Likeness(
+            np.where(class_Q >= 0, is_own.mean(axis=1), 0).astype(np.float32),
+            (np.sqrt(squared) / self._radius_R[found]).min(axis=1, initial=np.inf),
+        )
+
+
+@dataclass(frozen=True)
 class Texts:
     """Features of texts in one view, and the scale of their products."""
 
@@ -61,6 +97,7 @@ class Evidence:
         real_class_M, fit_M: classes of the real images, and which of them are of the fit part; the others are the validation part.
         source_N: row of the real image that each started from, -1 if none.
         pixels_N: digest of the decoded pixels.
+        neighbours: nearest real images that vote on a label.
         embed_texts: texts to their features in each view; None if the encoder has none.
     """
 
@@ -77,13 +114,15 @@ class Evidence:
         real_class_M: Ints,
         real_key_M: Sequence[str],
         fit_M: Bools,
+        neighbours: int,
         index: IndexConfig,
         embed_texts: Callable[[list[str]], list[Texts]] | None = None,
     ) -> None:
         self.views, self.classes = list(views), classes
         self.class_N, self.usable_N, self.strength_N, self.source_N = class_N, usable_N, strength_N, source_N
         self.real_class_M, self.fit_M = real_class_M, fit_M
-        self._pixels_N, self._real_key_M, self._index, self._embed_texts = pixels_N, np.asarray(real_key_M, object), index, embed_texts
+        self._pixels_N, self._real_key_M, self._embed_texts = pixels_N, np.asarray(real_key_M, object), embed_texts
+        self._neighbours, self._index = neighbours, index
         self.validation = np.flatnonzero(~fit_M)
 
     def real_keys(self, rows_N: Ints) -> NDArray[np.object_]:
@@ -96,18 +135,18 @@ class Evidence:
 
     def joined(self, rows_N: Ints) -> Floats:
         """Joined features of pool images, (n, D of all views)."""
-        return self._join([view.pool.take(rows_N) for view in self.views])
+        return self._join([view.pool[rows_N] for view in self.views])
 
     def _join(self, parts: list[Floats]) -> Floats:
         return np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts)))
 
     @functools.cached_property
     def _real_joined_MD(self) -> Floats:
-        return self._join([view.real.take(np.arange(len(self.fit_M))) for view in self.views])
+        return self._join([view.real[np.arange(len(self.fit_M))] for view in self.views])
 
     @functools.cached_property
     def _real_index(self) -> Neighbours:
-        return Neighbours(self._real_joined_MD, self._index)
+        return Neighbours(self._real_joined_MD, self._index, self.joined(self._some_usable))
 
     @functools.cached_property
     def validation_nearest_V(self) -> Floats:
@@ -150,6 +189,12 @@ class Evidence:
         """Distance to the real image that it started from; nan if none."""
         return self._nearest[2]
 
+    @functools.cached_property
+    def _some_usable(self) -> Ints:
+        """Pool images on which an index measures its recall: they are what it will be asked about."""
+        rows = np.flatnonzero(self.usable_N)
+        return rows[np.linspace(0, len(rows) - 1, PROBED).astype(np.int64)]
+
     def _usable_blocks(self) -> list[Ints]:
         rows = np.flatnonzero(self.usable_N)
         return [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
@@ -157,51 +202,39 @@ class Evidence:
     # Single views: what is it like?
 
     @functools.cached_property
-    def _likeness(self) -> tuple[list[Labels], list[Labels], Floats, Floats]:
-        """Per view the classes of the nearest unseen real images, of pool and validation images; and distances in radii."""
-        wanted = _BALLS
-        neighbour_classes, validation_classes = [], []
-        radii_N = np.zeros(len(self.class_N), np.float32)
-        radii_V = np.zeros(len(self.validation), np.float32)
+    def _likeness(self) -> tuple[Likeness, Likeness]:
+        """What pool and validation images are like, mean over views: each beside real images that the view's model has not seen."""
+        of_pool, of_validation = Likeness.nothing(len(self.class_N)), Likeness.nothing(len(self.validation))
         for view in self.views:
             rows = np.flatnonzero(view.unseen_M & self.fit_M)
             if len(rows) < 2:
                 raise RequestError(
                     "curation.encoder: it was fitted on all but one of these real images, so none can judge; use another encoder"
                 )
-            features_RD = view.real.take(rows)
-            index = Neighbours(features_RD, self._index)
-            k = min(wanted, len(rows))
-            among, _ = index.search(features_RD, min(_RADIUS_OF + 1, len(rows)))  # the first is itself
-            radius_R = np.maximum(np.sqrt(among[:, -1]), np.finfo(np.float32).tiny)
-            classes_Nk = np.full((len(self.class_N), k), -1, np.int32)
+            index = Neighbours(view.real[rows], self._index, view.pool[self._some_usable])
+            unseen = _Unseen(index, view.real[rows], self.real_class_M[rows], self._neighbours)
             for block in self._usable_blocks():
-                squared, found = index.search(view.pool.take(block), k)
-                classes_Nk[block] = self.real_class_M[rows[found]]
-                radii_N[block] += (np.sqrt(squared) / radius_R[found]).min(axis=1) / len(self.views)
-            squared, found = index.search(view.real.take(self.validation), k)
-            neighbour_classes.append(classes_Nk)
-            validation_classes.append(self.real_class_M[rows[found]].astype(np.int32))
-            radii_V += (np.sqrt(squared) / radius_R[found]).min(axis=1, initial=np.inf) / len(self.views)
-        return neighbour_classes, validation_classes, radii_N, radii_V
+                of_pool.add(block, unseen.likeness(view.pool[block], self.class_N[block]), len(self.views))
+            found = unseen.likeness(view.real[self.validation], self.real_class_M[self.validation])
+            of_validation.add(np.arange(len(self.validation)), found, len(self.views))
+        return of_pool, of_validation
 
-    def reachable_share(self, neighbours: int) -> Floats:
+    @functools.cached_property
+    def reachable_share(self) -> Floats:
         """For each class the largest share of the votes that it can have, by its number of real images."""
+        k = self._neighbours
         counts = [np.bincount(self.real_class_M[view.unseen_M & self.fit_M], minlength=len(self.classes)) for view in self.views]
-        return np.asarray(np.mean([np.minimum(count, neighbours) / neighbours for count in counts], axis=0), np.float32)
+        return np.asarray(np.mean([np.minimum(count, k) / k for count in counts], axis=0), np.float32)
 
-    def own_share(self, neighbours: int) -> tuple[Floats, Floats]:
+    def own_share(self) -> tuple[Floats, Floats]:
         """Share of the nearest real images that have an image's own label, for pool (0 where it has no class) and validation images."""
-        of_pool, of_validation, _, _ = self._likeness
-        return (
-            _share(of_pool, self.class_N, neighbours),
-            _share(of_validation, self.real_class_M[self.validation], neighbours),
-        )
+        of_pool, of_validation = self._likeness
+        return of_pool.own_share, of_validation.own_share
 
     def manifold(self) -> tuple[Floats, Floats]:
         """Distance to the nearest real image in units of the radius of its ball, for pool and validation images."""
-        _, _, radii_N, radii_V = self._likeness
-        return radii_N, radii_V
+        of_pool, of_validation = self._likeness
+        return of_pool.radii, of_validation.radii
 
     # Texts
 
@@ -225,8 +258,8 @@ class Evidence:
         of_validation = np.zeros((len(self.validation), len(texts)), np.float32)
         for view, text in zip(self.views, found, strict=True):
             for rows in self._usable_blocks():
-                of_pool[rows] += _softmax(view.pool.take(rows) @ text.features_TD.T * text.scale) / len(found)
-            of_validation += _softmax(view.real.take(self.validation) @ text.features_TD.T * text.scale) / len(found)
+                of_pool[rows] += _softmax(view.pool[rows] @ text.features_TD.T * text.scale) / len(found)
+            of_validation += _softmax(view.real[self.validation] @ text.features_TD.T * text.scale) / len(found)
         return of_pool, of_validation
 
     # Within the pool
@@ -284,11 +317,6 @@ def _first_other(squared_Qk: Floats, found_Qk: Ints, own_Q: Ints) -> tuple[Float
     place = np.argmin(others, axis=1)
     chosen = np.arange(len(own_Q)), place
     return np.sqrt(np.maximum(others[chosen], 0)).astype(np.float32), found_Qk[chosen].astype(np.int64)
-
-
-def _share(classes: list[Labels], own_Q: Ints, neighbours: int) -> Floats:
-    shares = [(found[:, :neighbours] == own_Q[:, None]).mean(axis=1) if found.shape[1] else np.zeros(len(own_Q)) for found in classes]
-    return np.where(own_Q >= 0, np.mean(shares, axis=0), 0).astype(np.float32)
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -18,7 +18,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,15 @@ from synthforge.curation.metrics import (
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """Features that are read by row numbers: an array, or what lies on disk."""
+
+    def __getitem__(self, rows: Ints, /) -> Floats:
+        """(n, D)."""
+
+
 Verdict = Literal["smaller", "no different", "larger"]
 
 PRIMARY = "mmd"
@@ -62,7 +71,7 @@ class JudgeView:
     Of a judge that was fitted on real images only those stand here that it has not seen; the pool is the same in all views.
     """
 
-    pool_ND: Floats
+    pool_ND: Rows
     pool_class_N: Ints
     """-1 for none of the reference's."""
     real_MD: Floats
@@ -213,11 +222,16 @@ def _beside_floor(found: Comparison) -> str:
 
 @dataclass(frozen=True)
 class _Sides:
-    """Rows of every set and of each view's real images, bounded in number, sorted by class."""
+    """Rows of every set and of each view's real images, bounded in number, sorted by class.
+
+    Of the pool only images that are in a set are here, read once; rows count among them.
+    """
 
     views: list[JudgeView]
+    pools: list[Floats]
+    """In each view the features of the pool images."""
     class_N: Ints
-    """Class of each pool image."""
+    """Class of each of them."""
     before: Ints
     after: Ints
     random: list[Ints]
@@ -235,12 +249,15 @@ class _Sides:
             np.asarray(part, np.int64)[_spread(class_N[part], limit, _rng(seed, 0, number))]
             for number, part in enumerate([before, after, *random])
         ]
+        used = np.unique(np.concatenate(rows))
+        before, after, *others = (np.searchsorted(used, part) for part in rows)
         return cls(
             views=list(views),
-            class_N=class_N,
-            before=rows[0],
-            after=rows[1],
-            random=rows[2:],
+            pools=[view.pool_ND[used] for view in views],
+            class_N=class_N[used],
+            before=before,
+            after=after,
+            random=others,
             reals=[_spread(view.real_class_M, limit, _rng(seed, 1, number)) for number, view in enumerate(views)],
             sigmas=[median_sigma(view.real_MD) for view in views],
             num_classes=num_classes,
@@ -314,8 +331,7 @@ def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparis
     """Figures of the unbiased metrics, of each class and last of all."""
     keys = {key: number for number, key in enumerate(sorted({key for view in sides.views for key in view.real_key_M}))}
     real_BK = _rng(seed, 2).standard_exponential((num, len(keys)), np.float32)
-    used = np.unique(np.concatenate([sides.before, sides.after, *sides.random]))
-    pool_BU = _rng(seed, 3).standard_exponential((num, len(used)), np.float32)
+    pool_BU = _rng(seed, 3).standard_exponential((num, len(sides.class_N)), np.float32)
     reals = [
         (view.real_MD[rows], Weighted.of(view.real_class_M[rows], real_BK[:, [keys[view.real_key_M[row]] for row in rows]]))
         for view, rows in zip(sides.views, sides.reals, strict=True)
@@ -327,10 +343,7 @@ def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparis
     tables = {}
     for metric, of_view in kernels.items():
         references = [_Reference(*real, kernel, sides.num_classes) for real, kernel in zip(reals, of_view, strict=True)]
-        distances = [
-            _to_references(sides, references, rows, pool_BU[:, np.searchsorted(used, rows)])
-            for rows in (sides.before, sides.after, *sides.random)
-        ]
+        distances = [_to_references(sides, references, rows, pool_BU[:, rows]) for rows in (sides.before, sides.after, *sides.random)]
         random = np.mean(distances[2:], axis=0) if sides.random else np.full_like(distances[0], np.nan)
         counts = sides.counts(sides.after)
         null = np.mean([one.null(counts, num, _rng(seed, 4, number)) for number, one in enumerate(references)], axis=0)
@@ -348,8 +361,8 @@ def _to_references(sides: _Sides, references: Sequence[_Reference], rows: Ints, 
     """
     images = Weighted.of(sides.class_N[rows], weights_BN)
     kernel_NN, real_terms = np.zeros((len(rows), len(rows))), np.zeros((1 + len(weights_BN), sides.num_classes + 1))
-    for view, reference in zip(sides.views, references, strict=True):
-        features_ND = view.pool_ND[rows]
+    for pool_ND, reference in zip(sides.pools, references, strict=True):
+        features_ND = pool_ND[rows]
         kernel_NN += reference.kernel(features_ND) / len(references)
         real_terms += reference.real_terms(features_ND, images) / len(references)
     return within(kernel_NN, images, sides.num_classes) + real_terms
@@ -402,7 +415,7 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]
         view, rows, rng = sides.views[number], sides.reals[number], _rng(seed, 5, number, split)
         order = rows[_spread(view.real_class_M[rows], len(rows), rng)]
         random = sides.random[split % len(sides.random)] if sides.random else sides.after[:0]
-        sets = [(view.pool_ND, sides.class_N, rows) for rows in (sides.before, sides.after, random)]
+        sets = [(sides.pools[number], sides.class_N, rows) for rows in (sides.before, sides.after, random)]
         sets.append((view.real_MD, view.real_class_M, order[1::2]))
         for column in range(sides.num_classes + 1):
             is_whole = column == sides.num_classes

@@ -127,11 +127,11 @@ class LabelGate(Gate):
                 f"text probability of the class at least {chance:.3g}, which is chance",
                 {"label_probability": probability},
             )
-        share, validation = evidence.own_share(self.neighbours)
+        share, validation = evidence.own_share()
         limit = min(self.most, float(np.quantile(validation, self.loss))) if len(validation) else self.most
         limit = max(limit, 0.5 / self.neighbours)  # no vote at all always disagrees
         # A class with few real images can't get more votes than it has.
-        limit_N = np.minimum(limit, self.most * evidence.reachable_share(self.neighbours)[evidence.class_N])
+        limit_N = np.minimum(limit, self.most * evidence.reachable_share[evidence.class_N])
         failing = f"{np.mean(validation < limit):.1%} of validation images fail" if len(validation) else "no validation images"
         words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
         return Verdict.of({"label disagrees": share < limit_N}, words, {"label_share": share})

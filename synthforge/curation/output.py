@@ -34,8 +34,8 @@ _SHOWN = 12
 """Images in a row of the contact sheet."""
 
 
-def require_free(folder: Folder, digest: str, reselect: bool) -> None:
-    """Fail if something else is in the folder's place."""
+def require_free(folder: Folder) -> None:
+    """Fail if something other than a curated set is in the folder's place."""
     if not folder.exists(MANIFEST):
         if strangers := sorted(folder.list()):
             raise RequestError(f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; use another folder")
@@ -43,7 +43,11 @@ def require_free(folder: Folder, digest: str, reselect: bool) -> None:
     manifest = DatasetFolder.open(folder.address).manifest
     if manifest.kind != "curated":
         raise RequestError(f"{folder.address}: is a dataset of kind {manifest.kind}, which is not overwritten; use another folder")
-    if manifest.plan_digest != digest and not reselect:
+
+
+def require_same(folder: Folder, digest: str) -> None:
+    """Fail if the curated set that is there came of other inputs or settings."""
+    if folder.exists(MANIFEST) and DatasetFolder.open(folder.address).manifest.plan_digest != digest:
         raise RequestError(
             f"{folder.address}: was curated from other pools or with other settings; replace it with --reselect, or use another folder"
         )

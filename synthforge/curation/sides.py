@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from synthforge.curation.encoders.protocol import SEEN_DIGITS, Encoder
 from synthforge.curation.evidence import EncodedView, Evidence, Texts
 from synthforge.curation.gap import JudgeView
 from synthforge.curation.pools import Table
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import DatasetError, PlaceError, RequestError
 from synthforge.images import EXTENSIONS, decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import Collection, open_collection
@@ -63,8 +64,9 @@ class Sides:
 
     @classmethod
     def read(cls, pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Sides:
-        """Open both sides, load encoder and judge, and embed what is not in the cache."""
+        """Open both sides; raises RequestError for whatever of the request can't be met."""
         cache = cache_folder(config)
+        _require_writable(cache)
         reporter.note("reading pool and reference")
         opened = [open_collection(address, cache, classes=config.classes, reporter=reporter) for address in pools]
         real = open_collection(reference, cache, classes=config.classes, reporter=reporter)
@@ -73,26 +75,33 @@ class Sides:
         sides = cls(config, cache, reference, Table.of(opened), Table.of([real]), [], encoder, judge, [], [], notes)
         sides._align()
         sides._require_possible()
-        reporter.note(f"loading encoder {_name(encoder)} and judge {_name(judge)}")
-        sides.encoders = loaded((encoder,), config.device, reference, cache, reporter)
-        sides.judges = loaded((judge,), config.device, reference, cache, reporter)
-        if set(sides.encoder_digests) & set(sides.judge_digests):
+        return sides
+
+    def load(self, reporter: Reporter) -> None:
+        """Load encoder and judge; those of kind `fitted` are fitted now."""
+        reporter.note(f"loading encoder {_name(self.encoder)} and judge {_name(self.judge)}")
+        self.encoders = loaded((self.encoder,), self.config.device, self.reference_address, self.cache, reporter)
+        self.judges = loaded((self.judge,), self.config.device, self.reference_address, self.cache, reporter)
+        if set(self.encoder_digests) & set(self.judge_digests):
             raise RequestError("curation.judge: is the encoder itself, which would measure what it chose; name another model")
-        for collection in [*opened, real]:
+
+    def embed(self, reporter: Reporter) -> None:
+        """Embed what is not in the cache yet."""
+        config = self.config
+        for collection in [*self.pool.collections, *self.real.collections]:
             work = EmbedWork(
                 collection.address,
                 config.classes,
-                (encoder, judge),
-                cache,
+                (self.encoder, self.judge),
+                self.cache,
                 config.device,
                 config.batch,
                 config.decoders,
-                reference,
-                ready=[*sides.encoders, *sides.judges],
+                self.reference_address,
+                ready=[*self.encoders, *self.judges],
             )
-            embed(collection, [*sides.encoder_digests, *sides.judge_digests], work, config.workers, reporter)
-        sides._require_readable()
-        return sides
+            embed(collection, [*self.encoder_digests, *self.judge_digests], work, config.workers, reporter)
+        self._require_readable()
 
     def _align(self) -> None:
         """One list of classes: the pools' order, so that labels keep their numbers, then what only the reference has."""
@@ -241,6 +250,7 @@ class Sides:
             real_class_M=self.real_class,
             real_key_M=self.real.strings("key").tolist(),
             fit_M=self.fit,
+            neighbours=self.config.gates.labels.neighbours,
             index=self.config.index,
             embed_texts=self._embed_texts,
         )
@@ -270,9 +280,9 @@ class Sides:
             rows = np.flatnonzero(view.unseen_M)
             views.append(
                 JudgeView(
-                    pool_ND=view.pool.take(np.arange(len(self.pool))),
+                    pool_ND=view.pool,
                     pool_class_N=self.pool_class,
-                    real_MD=view.real.take(rows),
+                    real_MD=view.real[rows],
                     real_class_M=self.real_class[rows],
                     real_key_M=keys[rows].tolist(),
                 )
@@ -292,6 +302,17 @@ class Sides:
             "pools": [collection.digest for collection in self.pool.collections],
             "reference": self.real.collections[0].digest,
         }
+
+
+def _require_writable(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        raise PlaceError(
+            f"{cache}: features can't be kept there ({error.strerror}); choose another place with the setting `cache`"
+        ) from error
 
 
 def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[EncoderConfig, EncoderConfig]:

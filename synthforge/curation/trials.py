@@ -85,9 +85,17 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class _Arm:
+class Arm:
+    """What trainings of one kind gave, a row for each seed."""
+
     correct_SV: Floats
     probability_SV: Floats
+    """Of the true class."""
+
+    @classmethod
+    def of(cls, trainings: Sequence[tuple[Floats, Floats]]) -> Arm:
+        """From what `Trainer.learn` returns."""
+        return cls(np.stack([correct for correct, _ in trainings]), np.stack([probability for _, probability in trainings]))
 
 
 class Trainer:
@@ -119,6 +127,10 @@ class Trainer:
         images, labels = self._pool[self._place[rows]], torch.from_numpy(self.sides.pool_class[rows])
         if self.sides.config.regime == "da":
             images, labels = torch.cat([self.real, images]), torch.cat([torch.from_numpy(self.real_class), labels])
+        return self.learn(images, labels, seed)
+
+    def learn(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Floats, Floats]:
+        """The same after training on uint8 images (n, 3, H, W) and int64 labels (n,)."""
         data = DeviceImages(images, labels, self.device)
         config = LoopConfig(images=self.config.images, batch=64, learning_rate=2e-3, weight_decay=0.05, checks=1, seed=seed, compile=False)
         torch.manual_seed(seed)
@@ -138,12 +150,11 @@ class Trainer:
         correct_V = (probability_VC.argmax(dim=1) == self.truth_V).double().numpy()
         return correct_V, probability_VC.gather(1, self.truth_V[:, None])[:, 0].double().numpy()
 
-    def arm(self, by_seed: Sequence[Ints]) -> _Arm:
+    def arm(self, by_seed: Sequence[Ints]) -> Arm:
         """Train once for each seed, on that seed's rows."""
-        found = [self.train(rows, seed) for seed, rows in enumerate(by_seed)]
-        return _Arm(np.stack([correct for correct, _ in found]), np.stack([probability for _, probability in found]))
+        return Arm.of([self.train(rows, seed) for seed, rows in enumerate(by_seed)])
 
-    def score(self, arm: _Arm, images: int) -> Score:
+    def score(self, arm: Arm, images: int) -> Score:
         """Means of an arm."""
         correct_V, truth_V = arm.correct_SV.mean(axis=0), self.truth_V.numpy()
         by_class = {
@@ -153,7 +164,7 @@ class Trainer:
         }
         return Score(images, round(float(correct_V.mean()), 4), round(float(arm.probability_SV.mean()), 4), by_class, len(arm.correct_SV))
 
-    def difference(self, one: _Arm, other: _Arm) -> Difference:
+    def difference(self, one: Arm, other: Arm) -> Difference:
         """One arm less another, with intervals."""
         chooser = np.random.Generator(np.random.Philox(key=[self.sides.config.selection.seed, 2]))
         picks_BV = chooser.integers(0, len(self.truth_V), (_BOOTSTRAPS, len(self.truth_V)))
@@ -192,7 +203,7 @@ def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter
     return chosen, {rule: trainer.score(arm, len(picks[rule][0])) for rule, arm in arms.items()}
 
 
-def _is_as_good(one: _Arm, best: _Arm) -> bool:
+def _is_as_good(one: Arm, best: Arm) -> bool:
     lost_V = (best.probability_SV - one.probability_SV).mean(axis=0)
     return bool(lost_V.mean() <= lost_V.std() / np.sqrt(len(lost_V)))
 

@@ -258,12 +258,24 @@ def test_the_judge_is_not_the_encoder(pool: Path, tmp_path: Path) -> None:
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "selection.methd=mmd"), "did you mean 'method'"),
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "encoder={kind: open_clip, model: ViT-B-33}"), "ViT-B-32"),
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "selection.size={quota: {x: 3}}"), "class 'x'"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "cache=/dev/null/features"), "the setting `cache`"),
+        (("{pool}", "--real", REFERENCE, "--out", "/dev/null/curated"), "/dev/null/curated"),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, pool: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     ran = cli("curate", *(argument.replace("{pool}", str(pool)).replace("{out}", str(tmp_path / "out")) for argument in arguments), "-q")
     assert ran.status == 2 and words in ran.err and "Traceback" not in ran.err, ran.err
     assert len(ran.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_processes_embed_the_same(pool: Path, tmp_path: Path) -> None:
+    """Each with a cache of its own, so that all is embedded anew."""
+    one, two = (
+        curated(tmp_path, pool, sets=[*SMALL, f"workers={workers}", f"cache={tmp_path}/cache-{workers}"], out=f"by-{workers}")
+        for workers in (1, 2)
+    )
+    assert files_of(Path(one.folder)) == files_of(Path(two.folder))
 
 
 def test_the_command_with_a_recipe(cli: Cli, pool: Path) -> None:

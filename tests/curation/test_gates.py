@@ -34,7 +34,7 @@ class Scene:
         self.num_views = num_views
         self.texts: list[Texts] = []
 
-    def evidence(self) -> Evidence:
+    def evidence(self, neighbours: int = 10) -> Evidence:
         half, place = len(self.pool) // 2, Path(tempfile.mkdtemp())
         blocks = [self.pool[:half], self.pool[half:], self.real]
         for number, block in enumerate(blocks):
@@ -52,6 +52,7 @@ class Scene:
             real_class_M=self.real_class,
             real_key_M=[f"r{row}" for row in range(280)],
             fit_M=self.fit,
+            neighbours=neighbours,
             index=IndexConfig(),
             embed_texts=lambda texts: self.texts,
         )
@@ -121,7 +122,7 @@ def test_real_images_that_the_model_has_seen_do_not_vote() -> None:
     pool, labels = drawn(40)
     unseen = np.zeros(280, bool)
     unseen[140:] = True  # only the second class is unseen: nothing else can be a neighbour
-    share, _ = Scene(pool, labels, unseen=unseen).evidence().own_share(5)
+    share, _ = Scene(pool, labels, unseen=unseen).evidence(neighbours=5).own_share()
     assert (share[labels == 0] == 0).all() and (share[labels == 1] == 1).all()
 
 
