@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.harness import keep, seconds, spread
 from synthforge.curation import selection
 from synthforge.curation.metrics import gaussian_kernel, median_sigma
-from synthforge.curation.selection import Gaussian, Problem, View, first_twins, greedily, matching, project, select
+from synthforge.curation.selection import Problem, greedily, matching, select
+from synthforge.curation.spaces import Gaussian, View, first_twins, project
 
 POOL, KEEP, DIM, REAL, RUNS = 50_000, 5_000, 64, 1_000, 3
 SIZES, FEW = (50_000, 200_000, 1_000_000), 50

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.curation.selection import View, select
+from synthforge.curation.selection import select
 from synthforge.curation.sides import Sides
+from synthforge.curation.spaces import View
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.curation.selection import BLOCK, Gaussian, Rows, Space, View, project, variance_of
+from synthforge.curation.spaces import BLOCK, Gaussian, Rows, Space, View, project, variance_of
 
 LANDMARKS = 256
 """Images of each side, evenly spaced in their order, on which the kernel is evaluated; exact for sets that have no more."""

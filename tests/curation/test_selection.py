@@ -11,23 +11,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from synthforge.curation import selection
+from synthforge.curation import selection, spaces
 from synthforge.curation.config import MethodName
-from synthforge.curation.selection import (
-    DRIFT,
-    DRIFT_COST,
-    METHODS,
-    SMOOTHING,
-    Covariance,
-    Gaussian,
-    Moments,
-    View,
-    matching,
-    means_over,
-    project,
-    select,
-    variance_of,
-)
+from synthforge.curation.selection import DRIFT, DRIFT_COST, METHODS, SMOOTHING, Covariance, matching, select
+from synthforge.curation.spaces import Gaussian, Moments, View, means_over, project, variance_of
 
 Array = NDArray[Any]
 GREEDY = ("covariance", "mean+covariance", "mmd", "smoothed")
@@ -285,6 +272,7 @@ def test_blocks_and_storage_change_nothing(method: str, tmp_path: Path, monkeypa
     plain = select(method, [View(pool.astype(np.float32), real.astype(np.float32))], 60, seed=0, dim=5)
     stored = np.memmap(tmp_path / "pool", np.float16, "w+", shape=pool.shape)
     stored[:] = pool
+    monkeypatch.setattr(spaces, "BLOCK", 333)
     monkeypatch.setattr(selection, "BLOCK", 333)
     other = select(method, [View(stored, real)], 60, seed=0, dim=5)
     np.testing.assert_array_equal(plain.indices, other.indices)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from synthforge.curation import weights as weights_module
-from synthforge.curation.selection import View
+from synthforge.curation.spaces import View
 from synthforge.curation.weights import importance_weights
 
 Array = NDArray[Any]
