@@ -74,9 +74,10 @@ class Features:
     def __getitem__(self, rows: NDArray[np.int64]) -> Floats:
         """Rows in the order asked for, as an array in memory."""
         found = np.empty((len(rows), self.dim), np.float32)
-        place = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(place):
-            here = place == number
+        order = np.argsort(rows, kind="stable")
+        ends = np.searchsorted(rows[order], self._starts)
+        for number in np.flatnonzero(np.diff(ends)):
+            here = order[ends[number] : ends[number + 1]]
             found[here] = np.load(self._files[number], mmap_mode="r")[rows[here] - self._starts[number]]
         return found
 

@@ -152,7 +152,10 @@ class Sides:
         problems = [
             f"{key}: {problem}"
             for key, problem, name in zip(
-                self.real.strings("key"), self._facts(self.real).column("problem").to_pylist(), self.real.strings("class"), strict=True
+                self.real.strings("key"),
+                facts_of(self.real.collections[0], self.cache).column("problem").to_pylist(),
+                self.real.strings("class"),
+                strict=True,
             )
             if problem is not None or name is None
             for problem in [problem or "has no label"]
@@ -163,10 +166,11 @@ class Sides:
 
     # What is known of each image
 
-    def _facts(self, table: Table) -> Any:
+    @functools.cached_property
+    def _pool_facts(self) -> Any:
         import pyarrow as pa
 
-        return pa.concat_tables([facts_of(collection, self.cache) for collection in table.collections])
+        return pa.concat_tables([facts_of(collection, self.cache) for collection in self.pool.collections])
 
     @functools.cached_property
     def pool_class(self) -> Ints:
@@ -180,7 +184,7 @@ class Sides:
     def problem(self) -> NDArray[np.object_]:
         """Why each pool image can't be used at all; None if it can."""
         names = self.pool.strings("class")
-        problems = np.array(self._facts(self.pool).column("problem").to_pylist(), object)
+        problems = np.array(self._pool_facts.column("problem").to_pylist(), object)
         problems[(self.pool_class < 0) & (problems == None)] = "class unknown to the reference"  # noqa: E711 - elementwise
         problems[names == None] = "no label"  # noqa: E711
         return problems
@@ -244,7 +248,7 @@ class Sides:
             self.classes,
             class_N=self.pool_class,
             usable_N=self.usable,
-            pixels_N=self._facts(self.pool).column("pixels").to_numpy(),
+            pixels_N=self._pool_facts.column("pixels").to_numpy(),
             strength_N=self.pool.numbers("strength"),
             source_N=np.array([row_of.get(sha256, -1) for sha256 in self.pool.strings("source_sha256")], np.int64),
             real_class_M=self.real_class,
