@@ -34,7 +34,7 @@ from synthforge.training.data import to_float
 
 SEEDS = int(os.environ.get("SEEDS", "5"))
 WITH_TRAINING = os.environ.get("TRAIN", "1") != "0"
-RANDOM = "random of what passes the gates"
+RANDOM, REAL = "random of what passes the gates", "as many real images"
 ARMS = {
     "random of the whole pool": None,
     RANDOM: "random",
@@ -104,18 +104,24 @@ def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[An
         trainer.validation_V = to_float(torch.from_numpy(np.repeat(test[:, None], 3, axis=1).copy()))
         trainer.truth_V = torch.from_numpy(order[truth])
     trained = {arm: _said(arm, trainer.arm(by_seed)) for arm, by_seed in arms.items()}
-    real, labels = trainer.real, torch.from_numpy(trainer.real_class)
-    trained["the real images"] = _said("the real images", Arm.of([trainer.learn(real, labels, seed) for seed in range(SEEDS)]))
+    trained[REAL] = _said(REAL, Arm.of([_on_real(trainer, size, seed) for seed in range(SEEDS)]))
     return {
         "pool": len(sides.pool),
         "dropped": dropped,
-        "real images per class": round(len(real) / len(sides.classes), 1),
+        "seeds": SEEDS,
         "scored on": f"{len(trainer.truth_V)} {'test' if holdout else 'validation'} images",
         "arms": {
             arm: _learned(trainer, one, trained) | (_gaps(sides, arms[arm], arms[RANDOM]) if arm in arms else {})
             for arm, one in trained.items()
         },
     }
+
+
+def _on_real(trainer: Trainer, size: int, seed: int) -> tuple[Any, Any]:
+    """Train on as many real images as are selected, at most all."""
+    rows = np.random.default_rng(seed).permutation(len(trainer.real))
+    rows = np.concatenate([rows[trainer.real_class[rows] == number][:size] for number in np.unique(trainer.real_class)])
+    return trainer.learn(trainer.real[rows], torch.from_numpy(trainer.real_class[rows]), seed)
 
 
 def _said(name: str, arm: Arm) -> Arm:
@@ -129,7 +135,7 @@ def _learned(trainer: Trainer, arm: Arm, trained: dict[str, Arm]) -> dict[str, A
     by_seed_S = arm.correct_SV.mean(axis=1) - against.correct_SV.mean(axis=1)
     half = float(stats.t.ppf(0.975, SEEDS - 1) * by_seed_S.std(ddof=1) / SEEDS**0.5)
     over_images = trainer.difference(arm, against)
-    real_gain = float((trained["the real images"].correct_SV - against.correct_SV).mean())
+    real_gain = float((trained[REAL].correct_SV - against.correct_SV).mean())
     return {
         "accuracy": spread(arm.correct_SV.mean(axis=1).tolist()),
         "accuracy, mean": round(float(arm.correct_SV.mean()), 4),
