@@ -106,7 +106,8 @@ def measure(place: Path, reference: Path, regime: str, plant: Plant, sets: list[
         config = config_from_sets(CurationConfig, [*base, "trials.images=20000", f"trials.resolution={PIXELS}", *sets])
         sides = Sides.read([str(pool)], str(reference), config, Reporter())
         sides.load(Reporter())
-        sides.embed(Reporter())
+        sides.embed_reference(Reporter())
+        sides.embed_pool(Reporter())
         alive = sides.usable.copy()
         for gate in config.gates.in_order():
             alive &= ~gate.judge(sides.evidence, alive).fails_N

@@ -72,7 +72,8 @@ def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[An
     config = config_from_sets(CurationConfig, base)
     sides = Sides.read([pool], reference, config, Reporter())
     sides.load(Reporter())
-    sides.embed(Reporter())
+    sides.embed_reference(Reporter())
+    sides.embed_pool(Reporter())
     alive = sides.usable.copy()
     dropped = {}
     for gate in config.gates.in_order():

@@ -15,6 +15,8 @@ RECIPES = (".yaml", ".yml")
 
 def request_of(sources: Sequence[str], real: str | None, out: str | None, sets: Sequence[str] = ()) -> dict[str, Any]:
     """The arguments of `curation.curate.curate`; raises RequestError or RecipeError."""
+    if not all([*sources, real != "", out != ""]):
+        raise RequestError("curate: an address is empty; give a pool, --real and --out as paths or addresses")
     recipes = [source for source in sources if source.endswith(RECIPES)]
     if not recipes:
         if missing := [option for option, given in (("--real REAL", real), ("--out FOLDER", out)) if given is None]:

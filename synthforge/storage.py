@@ -122,7 +122,7 @@ def in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
     if error.errno in _FULL:
         return StorageFailed(f"{place}: disk full ({reason}); free space and run again, finished shards are kept")
     if isinstance(error, PermissionError) or error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return PlaceError(f"{place}: not permitted ({reason}); choose another place with --set output.path=FOLDER")
+        return PlaceError(f"{place}: not permitted ({reason}); choose another place")
     if isinstance(error, (NotADirectoryError, IsADirectoryError)):
         return PlaceError(f"{place}: {reason}; a folder is needed there")
     return StorageFailed(f"{place}: {reason}; run again to go on")
@@ -184,9 +184,7 @@ class Folder:
                 found = in_words(error, self.address)
                 if error.errno in _FULL:
                     raise found from error
-                raise PlaceError(
-                    f"{self.address}: can't be written ({error.strerror}); choose another place with --set output.path=FOLDER"
-                ) from error
+                raise PlaceError(f"{self.address}: can't be written ({error.strerror}); choose another place") from error
         else:
             self._probe()
 

@@ -144,7 +144,9 @@ def weighed(sides: Sides, alive: Bools) -> tuple[list[Ints], NDArray[np.float64]
     for number in range(len(sides.classes)):
         rows = np.flatnonzero(alive & (sides.pool_class == number))
         views = class_views(sides, rows, number)
-        if len(rows) and views:
-            weight_N[rows] = importance_weights(views)
+        if not views:
+            rows = rows[:0]
+        if len(rows):
+            weight_N[rows] = importance_weights(views, dim=sides.config.selection.dim, device=sides.device)
         ranked.append(rows[np.argsort(-weight_N[rows], kind="stable")])
     return ranked, weight_N, [0] * len(ranked)

@@ -59,7 +59,13 @@ class SelectionConfig(Config):
     seed: int = identity(0, ge=0, lt=2**63)
     """Of everything random in curation."""
     weights: bool = identity(False)
-    """Keep all images that pass the gates, and give each an importance weight instead (kernel mean matching)."""
+    """Keep all images that pass the gates, whatever `size` says, and give each an importance weight instead (kernel mean matching)."""
+
+    @model_validator(mode="after")
+    def _weights_or_size(self) -> SelectionConfig:
+        if self.weights and self.size != SizeConfig():
+            raise ValueError("weights keeps every image that passes the gates, so size would do nothing; give one of the two")
+        return self
 
 
 class TrialsConfig(Config):
@@ -67,7 +73,7 @@ class TrialsConfig(Config):
 
     check: bool = identity(True)
     """At the end, train on the kept images and on random ones, and say whether that agrees with the gap."""
-    seeds: int = identity(3, ge=1, le=100)
+    seeds: int = identity(5, ge=1, le=100)
     """Trainings of each arm; the same seeds for all."""
     images: int = identity(32_000, ge=64, le=10**9)
     """Images that each training sees; the same for all arms."""

@@ -93,15 +93,18 @@ def curate(
     """
     config, reporter, started = config or CurationConfig(), reporter or Reporter(), time.perf_counter()
     folder = Folder(resolve(out))
-    _require_apart(folder.address, [*pools, reference])
+    if config.cache is not None:
+        _require_apart(config.cache, [*pools, reference], "features are kept")
+    _require_apart(folder.address, [*pools, reference], "the curated set is written")
     require_free(folder)
     sides = Sides.read(pools, reference, config, reporter)
     sides.load(reporter)
+    sides.embed_reference(reporter)
     digest = digest_of(sides.settings)
     if not reselect:
         require_same(folder, digest)
     folder.require_writable()
-    sides.embed(reporter)
+    sides.embed_pool(reporter)
 
     choice = _choose(sides, reporter)
     reporter.note("measuring the gap")
@@ -112,7 +115,8 @@ def curate(
         return measure_gap(views, classes=sides.classes, before=before, after=choice.kept, random=draws, seed=config.selection.seed)
 
     gap, held_out = gap_to(sides.judge_views), None if sides.fit.all() else gap_to(sides.held_out_views)
-    can_train = config.trials.check and not sides.fit.all() and not config.selection.weights
+    is_choice = any(set(rows.tolist()) != set(choice.kept.tolist()) for rows in draws)  # else training would compare a set with itself
+    can_train = config.trials.check and not sides.fit.all() and not config.selection.weights and is_choice
     training = compare_training(sides, choice.kept, draws, reporter) if can_train else None
     result = CurateResult(
         folder=folder.address,
@@ -128,7 +132,7 @@ def curate(
         gap_held_out=held_out,
         training=training,
         trials=choice.trials,
-        sentence=sentence(gap) + _held_out_in_words(held_out) + (f" {_agreement(gap, training)}" if training is not None else ""),
+        sentence=_in_sentences(gap, held_out if is_choice else None, training, bool(choice.trials)),
         regions=_regions(sides, choice),
         notes=[*sides.notes, *choice.notes],
         encoder=sides.encoder_identities,
@@ -159,7 +163,10 @@ def _choose(sides: Sides, reporter: Reporter) -> Choice:
         scores |= verdict.scores
         gates.append(GateReport(gate.title, verdict.rule, dropped))
     if not alive.any():
-        raise RequestError(f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; see --help")
+        raise RequestError(
+            f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
+            "--set gates.copies.on=false (with a recipe: curation.gates.copies.on), or make its `loss` smaller"
+        )
     asked = sides.asked
     method, trials = choose_method(sides, alive, asked, reporter)
     if config.selection.weights:
@@ -172,14 +179,14 @@ def _choose(sides: Sides, reporter: Reporter) -> Choice:
     return Choice.of(sides, alive, reason, scores, gates, method, trials, ranked, asked, at_floor, weight)
 
 
-def _require_apart(out: str, inputs: Sequence[str]) -> None:
+def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:
     """Pools and reference are never written to."""
-    place = _parts(out)
+    own = _parts(place)
     for address in inputs:
         other = _parts(address)
-        shared = min(len(place), len(other))
-        if place[:shared] == other[:shared]:
-            raise RequestError(f"{out}: is, holds or lies inside {address}, which is only read; choose another folder for the curated set")
+        shared = min(len(own), len(other))
+        if own[:shared] == other[:shared]:
+            raise RequestError(f"{place}: is, holds or lies inside {address}, which is only read; {what} somewhere else")
 
 
 def _parts(address: str) -> tuple[str, ...]:
@@ -196,30 +203,45 @@ def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
     return found
 
 
-def _held_out_in_words(gap: Gap | None) -> str:
-    """What is left of the difference where the real images are others than those that were matched."""
-    found = gap.metrics[gap.primary].after_minus_random if gap is not None else None
-    if found is None or found.value is None:
-        return ""
-    words = {"smaller": "so it is there too", "larger": "so it turned round"}.get(str(found.verdict), "which may be chance")
-    return (
-        f" Against the validation images alone the difference from random sets is {found.value:+.4f} "
-        f"[{found.low:+.4f}, {found.high:+.4f}], {words}."
-    )
+def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bool) -> str:
+    """Whether curation helped: by the gap, by the gap to images that nothing was matched to, and by training."""
+    parts = [sentence(gap)]
+    measured = _against_random(gap)
+    if held_out is not None and (found := _against_random(held_out)) is not None and measured is not None:
+        if found.verdict == measured.verdict:
+            words = "so it is the same there"
+        elif found.verdict == "no different":
+            words = "which may be chance"
+        else:
+            words = "which is another answer"
+        parts.append(
+            f"Against the validation images alone{', on which auto chose the rule,' if is_auto else ''} the difference from random sets is "
+            f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {words}."
+        )
+    if training is not None:
+        difference = training.difference
+        expected = {"smaller": "better", "larger": "worse", "no different": "no different"}[measured.verdict] if measured else None
+        if expected is None:
+            story = "By training"
+        elif training.direction == expected:
+            story = "Training tells the same story"
+        elif training.direction == "no different":
+            story = "Training does not confirm it"
+        else:
+            story = "Training tells another story"
+        parts.append(
+            f"{story}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
+            f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {difference.probability:+.3f} "
+            f"[{difference.probability_interval[0]:+.3f}, {difference.probability_interval[1]:+.3f}], {training.kept.seeds} seeds)"
+            f"{', flattered, since auto chose the rule on the same images' if is_auto else ''}."
+        )
+    return " ".join(parts)
 
 
-def _agreement(gap: Gap, training: Trial) -> str:
-    """Whether training tells the same story as the gap."""
-    found, difference = training.direction, training.difference
-    figures = (
-        f"a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
-        f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {difference.probability:+.3f} "
-        f"[{difference.probability_interval[0]:+.3f}, {difference.probability_interval[1]:+.3f}], {training.kept.seeds} seeds)"
-    )
-    measured = gap.metrics[gap.primary].after_minus_random
-    expected = {"smaller": "better", "larger": "worse"}.get(str(measured.verdict) if measured is not None else "", "no different")
-    story = "Training tells the same story" if found == expected else "Training does not tell the same story"
-    return f"{story}: {figures}."
+def _against_random(gap: Gap) -> Any:
+    """The difference from random sets; None if it was not measured."""
+    found = gap.metrics[gap.primary].after_minus_random
+    return found if found is not None and found.value is not None and found.verdict is not None else None
 
 
 def _counts(reasons: NDArray[np.object_]) -> dict[str, int]:

@@ -208,9 +208,7 @@ class Evidence:
         for view in self.views:
             rows = np.flatnonzero(view.unseen_M & self.fit_M)
             if len(rows) < 2:
-                raise RequestError(
-                    "curation.encoder: it was fitted on all but one of these real images, so none can judge; use another encoder"
-                )
+                raise RequestError("encoder: it was fitted on all but one of these real images, so none can judge; use another encoder")
             index = Neighbours(view.real[rows], self._index, view.pool[self._some_usable])
             unseen = _Unseen(index, view.real[rows], self.real_class_M[rows], self._neighbours)
             for block in self._usable_blocks():
@@ -251,9 +249,7 @@ class Evidence:
     def _against_texts(self, texts: list[str]) -> tuple[Floats, Floats]:
         found = self._embed_texts(texts) if self._embed_texts is not None else []
         if not found:
-            raise RequestError(
-                "curation.gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off"
-            )
+            raise RequestError("gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off")
         of_pool = np.zeros((len(self.class_N), len(texts)), np.float32)
         of_validation = np.zeros((len(self.validation), len(texts)), np.float32)
         for view, text in zip(self.views, found, strict=True):

@@ -1,7 +1,8 @@
 """Gates: yes/no tests of single images, each with a reason, a score for the record, and a threshold set on the reference.
 
 A gate's Config is the gate: its fields are its settings, `judge` its test. Thresholds come from the reference's *validation* part by
-the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too. Gates are light: which images
+the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too: with fewer than 1 / loss
+validation images none of them fails, and of others some 1 in as many. Gates are light: which images
 make a good *set* is the selection's business, and filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118).
 All are applied to every image, for the record; the reason that counts is that of the first that fails.
 Not covered: anything about the set as a whole.
@@ -128,11 +129,13 @@ class LabelGate(Gate):
                 {"label_probability": probability},
             )
         share, validation = evidence.own_share()
-        limit = min(self.most, float(np.quantile(validation, self.loss))) if len(validation) else self.most
+        limit = min(self.most, float(np.quantile(validation, self.loss, method="lower"))) if len(validation) else self.most
         limit = max(limit, 0.5 / self.neighbours)  # no vote at all always disagrees
         # A class with few real images can't get more votes than it has.
         limit_N = np.minimum(limit, self.most * evidence.reachable_share[evidence.class_N])
-        failing = f"{np.mean(validation < limit):.1%} of validation images fail" if len(validation) else "no validation images"
+        failing = (
+            f"{np.mean(validation < limit):.1%} of {len(validation)} validation images fail" if len(validation) else "no validation images"
+        )
         words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
         return Verdict.of({"label disagrees": share < limit_N}, words, {"label_share": share})
 
@@ -152,7 +155,9 @@ class ManifoldGate(Gate):
 
     def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
         score, validation = evidence.manifold()
-        limit = float(np.quantile(validation, 1 - self.loss)) if len(validation) else np.inf
+        if not len(validation):
+            return Verdict.of({"off-manifold": np.zeros_like(alive_N)}, "not judged: there are no validation images to set it by")
+        limit = float(np.quantile(validation, 1 - self.loss, method="higher"))
         outside = score > limit
         for number in range(len(evidence.classes)):
             rows = np.flatnonzero(alive_N & (evidence.class_N == number))
@@ -161,8 +166,8 @@ class ManifoldGate(Gate):
             outside[farthest[bound:]] = False
         return Verdict.of(
             {"off-manifold": outside},
-            f"at most {limit:.3g} radii from the nearest real image, where {self.loss:.0%} of validation images lie beyond; "
-            f"at most {self.most:.0%} of a class",
+            f"at most {limit:.3g} radii from the nearest real image; {np.mean(validation > limit):.1%} of {len(validation)} validation "
+            f"images lie beyond; at most {self.most:.0%} of a class",
             {"manifold_radii": score},
         )
 
@@ -232,6 +237,11 @@ class GatesConfig(Config):
     """Images that show what is not wanted."""
     duplicates: DuplicatesGate = Field(default_factory=DuplicatesGate)
     """Images that are as good as the same."""
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether a gate that is on compares images with texts."""
+        return self.content.on or (self.labels.on and self.labels.rule == "zero-shot")
 
     def in_order(self) -> Iterator[Gate]:
         """Those that are on."""

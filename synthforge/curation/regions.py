@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from synthforge.curation.gap import JudgeView
 from synthforge.curation.metrics import Doubles, squared_distances
@@ -177,22 +178,9 @@ def _to_centres(view: JudgeView, pool_rows: Ints, centres_RD: Doubles) -> Double
 
 def too_few_by_chance(num_pool: int, num_real: int, all_pool: int, all_real: int) -> float:
     """Fisher's exact test: how likely at most `num_pool` of `all_pool` are where `num_real` of `all_real` lie, at equal rates."""
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, all_pool + all_real + 1)))])
-
-    def log_choose(total: int, chosen: Ints) -> Doubles:
-        ways: Doubles = log_factorial[total] - log_factorial[chosen] - log_factorial[total - chosen]
-        return ways
-
-    here = num_pool + num_real
-    count = np.arange(max(0, here - all_real), num_pool + 1)
-    logs = log_choose(all_pool, count) + log_choose(all_real, here - count) - log_choose(all_pool + all_real, np.array([here]))
-    return float(min(1.0, np.exp(logs).sum()))
+    return float(stats.hypergeom.cdf(num_pool, all_pool + all_real, all_pool, num_pool + num_real))
 
 
 def adjusted_p_values(p_R: Doubles) -> Doubles:
     """Benjamini and Hochberg's: compare with the rate of false discoveries that is to be held."""
-    order = np.argsort(p_R, kind="stable")[::-1]
-    ranks = np.arange(len(p_R), 0, -1)
-    adjusted = np.empty_like(p_R)
-    adjusted[order] = np.minimum.accumulate(np.minimum(p_R[order] * len(p_R) / ranks, 1.0))
-    return adjusted
+    return np.asarray(stats.false_discovery_control(p_R)) if len(p_R) else p_R

@@ -21,6 +21,7 @@ from synthforge.curation.encoders.protocol import SEEN_DIGITS, Encoder
 from synthforge.curation.evidence import EncodedView, Evidence, Texts
 from synthforge.curation.gap import JudgeView
 from synthforge.curation.pools import Table
+from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError, RequestError
 from synthforge.images import EXTENSIONS, decode
 from synthforge.progress import Reporter
@@ -83,12 +84,22 @@ class Sides:
         self.encoders = loaded((self.encoder,), self.config.device, self.reference_address, self.cache, reporter)
         self.judges = loaded((self.judge,), self.config.device, self.reference_address, self.cache, reporter)
         if set(self.encoder_digests) & set(self.judge_digests):
-            raise RequestError("curation.judge: is the encoder itself, which would measure what it chose; name another model")
+            raise RequestError("judge: is the encoder itself, which would measure what it chose; name another model")
+        if self.config.gates.needs_texts and any(encoder.logit_scale is None for encoder in self.encoders):
+            raise RequestError("gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off")
 
-    def embed(self, reporter: Reporter) -> None:
-        """Embed what is not in the cache yet."""
+    def embed_reference(self, reporter: Reporter) -> None:
+        """Embed real images that are not in the cache yet; raises DatasetError if one can't be read."""
+        self._embed(self.real, reporter)
+        self._require_readable()
+
+    def embed_pool(self, reporter: Reporter) -> None:
+        """Embed pool images that are not in the cache yet."""
+        self._embed(self.pool, reporter)
+
+    def _embed(self, side: Table, reporter: Reporter) -> None:
         config = self.config
-        for collection in [*self.pool.collections, *self.real.collections]:
+        for collection in side.collections:
             work = EmbedWork(
                 collection.address,
                 config.classes,
@@ -101,10 +112,9 @@ class Sides:
                 ready=[*self.encoders, *self.judges],
             )
             embed(collection, [*self.encoder_digests, *self.judge_digests], work, config.workers, reporter)
-        self._require_readable()
 
     def _align(self) -> None:
-        """One list of classes: the pools' order, so that labels keep their numbers, then what only the reference has."""
+        """One list of classes that both sides have, in the pools' order."""
         of_real = {name for name in self.real.strings("class") if name is not None}
         in_pools = [name for collection in self.pool.collections for name in collection.classes]
         self.classes = [name for name in dict.fromkeys([*in_pools, *self.real.collections[0].classes]) if name in of_real]
@@ -121,6 +131,9 @@ class Sides:
 
     def _require_possible(self) -> None:
         """Refuse now what would be refused after hours."""
+        pick_device(self.config.device, "device")
+        if num := sum(name is None for name in self.real.strings("class")):
+            raise DatasetError(f"{self.reference_address}: {num} of {len(self.real)} images have no label; give them one, or remove them")
         usable = self.pool_class >= 0
         formats = sorted(set(self.pool.strings("extension")[usable]))
         if len(formats) > 1:
@@ -139,7 +152,8 @@ class Sides:
                     f"{self.reference_address}: has no validation part, which auto is scored on; name a selection.method, or add images"
                 )
             self.notes.append(
-                "the reference has no validation part: thresholds are set on the fit part, and no classifier is trained as a check"
+                "the reference has no validation part: copies and duplicates are told by distances within the fit part, labels by a plain "
+                "majority, nothing counts as off-manifold, and no classifier is trained as a check"
             )
 
     @functools.cached_property
@@ -149,17 +163,8 @@ class Sides:
         return {name: size.of(name, int((self.fit & (self.real_class == number)).sum())) for number, name in enumerate(self.classes)}
 
     def _require_readable(self) -> None:
-        problems = [
-            f"{key}: {problem}"
-            for key, problem, name in zip(
-                self.real.strings("key"),
-                facts_of(self.real.collections[0], self.cache).column("problem").to_pylist(),
-                self.real.strings("class"),
-                strict=True,
-            )
-            if problem is not None or name is None
-            for problem in [problem or "has no label"]
-        ]
+        found = facts_of(self.real.collections[0], self.cache).column("problem").to_pylist()
+        problems = [f"{key}: {problem}" for key, problem in zip(self.real.strings("key"), found, strict=True) if problem is not None]
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise DatasetError(f"{self.reference_address}: {problems[0]}{more}; remove or replace it")
@@ -179,6 +184,16 @@ class Sides:
     @functools.cached_property
     def real_class(self) -> Ints:
         return self.real.class_indices(self.classes)
+
+    @functools.cached_property
+    def output_classes(self) -> list[str]:
+        """Class names by label number: the first pool's, so that its labels stay what they are, then those of the others."""
+        return list(dict.fromkeys([*(name for collection in self.pool.collections for name in collection.classes), *self.classes]))
+
+    @functools.cached_property
+    def output_class_N(self) -> Ints:
+        """Label number of each pool image in the curated set; -1 for none."""
+        return self.pool.class_indices(self.output_classes)
 
     @functools.cached_property
     def problem(self) -> NDArray[np.object_]:
@@ -205,10 +220,7 @@ class Sides:
     @functools.cached_property
     def device(self) -> str:
         """Where selection and trials are computed."""
-        import torch
-
-        wanted = self.config.device
-        return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return str(pick_device(self.config.device, "device"))
 
     @property
     def encoder_identities(self) -> list[dict[str, Any]]:
@@ -322,6 +334,8 @@ def _require_writable(cache: Path) -> None:
 def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[EncoderConfig, EncoderConfig]:
     """Encoder and judge, where the Config leaves them open."""
     encoder, judge = config.encoder, config.judge
+    if isinstance(judge, FittedConfig):
+        judge = judge.model_copy(update={"pixels": None})  # a judge is what was fitted; pixels may drive the selection
     if encoder is not None and judge is not None:
         return encoder, judge
     if resolve(reference) == resolve(_DIGITS):
@@ -332,7 +346,7 @@ def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[E
         raise DatasetError(f"{reference}: holds no images")
     if max(decode(first).shape[:2]) <= SMALL:
         fitted = FittedConfig()
-        other = FittedConfig(width=48, loop=fitted.loop.model_copy(update={"seed": 1}))
+        other = FittedConfig(width=48, pixels=None, loop=fitted.loop.model_copy(update={"seed": 1}))
         return encoder or fitted, judge or other
     encoder = encoder or OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
     return encoder, judge or TimmConfig(model="vit_small_patch14_dinov2.lvd142m", resolution=224)

@@ -2,9 +2,10 @@
 
 Every arm is trained from scratch with the same network, steps, augmentation and seeds, and scored on the reference's validation part, which
 nothing was fitted on; the holdout stays closed. Arms are compared by the mean probability of the true class, which is less noisy than
-accuracy on few images, paired by image and seed; intervals are of a bootstrap over validation images. Where `auto` chose the rule, it
-chose on these same images, so the closing comparison flatters it a little. For `da` every arm trains on
-the real fit part as well.
+accuracy on few images, paired by image and seed. Intervals add the variance over validation images to that over trainings (of which each
+has its own random set), with as many degrees of freedom as both have together (Satterthwaite 1946); they are about this very set, not
+about what the same rule would pick of another pool. Where `auto` chose the rule, it chose on these same images, so the closing comparison
+flatters it a little, and the summary says so. For `da` every arm trains on the real fit part as well.
 Not covered: what the curated set is worth to a user's own network (see `evaluate`).
 
 Shapes: V validation images, S seeds, C classes.
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,7 +45,6 @@ PREFERENCE = {
     "da": ("random", "smoothed", "mmd", "novel", "clusters"),
 }
 """The rules that `auto` tries. Of equals the first is taken: matching where that is known to help, nothing where it is not."""
-_BOOTSTRAPS = 2000
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two arms in the mean probability of the true class and in accuracy, with 95 % intervals over validation images."""
+    """Of two arms in the mean probability of the true class and in accuracy, with 95 % intervals over validation images and seeds."""
 
     probability: float
     probability_interval: tuple[float, float]
@@ -166,15 +167,25 @@ class Trainer:
 
     def difference(self, one: Arm, other: Arm) -> Difference:
         """One arm less another, with intervals."""
-        chooser = np.random.Generator(np.random.Philox(key=[self.sides.config.selection.seed, 2]))
-        picks_BV = chooser.integers(0, len(self.truth_V), (_BOOTSTRAPS, len(self.truth_V)))
+        return Difference(*_with_interval(one.probability_SV - other.probability_SV), *_with_interval(one.correct_SV - other.correct_SV))
 
-        def with_interval(differences_SV: Floats) -> tuple[float, tuple[float, float]]:
-            by_image_V = differences_SV.mean(axis=0)
-            low, high = np.quantile(by_image_V[picks_BV].mean(axis=1), (0.025, 0.975))
-            return round(float(by_image_V.mean()), 4), (round(float(low), 4), round(float(high), 4))
 
-        return Difference(*with_interval(one.probability_SV - other.probability_SV), *with_interval(one.correct_SV - other.correct_SV))
+def _with_interval(differences_SV: Floats) -> tuple[float, tuple[float, float]]:
+    mean, error, freedom = _mean_and_error(differences_SV)
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    return round(mean, 4), (round(mean - half, 4), round(mean + half, 4))
+
+
+def _mean_and_error(differences_SV: Floats) -> tuple[float, float, float]:
+    """Mean, its standard error over images and seeds, and the degrees of freedom; one seed alone says nothing of its own noise."""
+    variances = [
+        (means.var(ddof=1) / len(means), len(means) - 1)
+        for means in (differences_SV.mean(axis=0), differences_SV.mean(axis=1))
+        if len(means) > 1
+    ]
+    total = sum(variance for variance, _ in variances)
+    freedom = total**2 / sum(variance**2 / number for variance, number in variances) if total > 0 else 1.0
+    return float(differences_SV.mean()), float(np.sqrt(total)), float(freedom)
 
 
 def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter: Reporter) -> tuple[str, dict[str, Any]]:
@@ -204,8 +215,8 @@ def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter
 
 
 def _is_as_good(one: Arm, best: Arm) -> bool:
-    lost_V = (best.probability_SV - one.probability_SV).mean(axis=0)
-    return bool(lost_V.mean() <= lost_V.std() / np.sqrt(len(lost_V)))
+    lost, error, _ = _mean_and_error(best.probability_SV - one.probability_SV)
+    return lost <= error
 
 
 def random_rows(sides: Sides, alive: Bools, asked: Mapping[str, int], draws: int) -> list[Ints]:

@@ -17,7 +17,7 @@ import webdataset as wds
 
 from synthforge.curation.config import CurationConfig
 from synthforge.curation.curate import curate
-from synthforge.errors import RequestError
+from synthforge.errors import DatasetError, RequestError
 from synthforge.generation import generate
 from synthforge.images import encode
 from synthforge.recipe_file import config_from_sets, load_recipe
@@ -260,6 +260,14 @@ def test_the_judge_is_not_the_encoder(pool: Path, tmp_path: Path) -> None:
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "selection.size={quota: {x: 3}}"), "class 'x'"),
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "cache=/dev/null/features"), "the setting `cache`"),
         (("{pool}", "--real", REFERENCE, "--out", "/dev/null/curated"), "/dev/null/curated"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "device=cuda"), "device: cuda is not on this machine"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "cache={pool}/cache"), "features are kept somewhere else"),
+        (("", "--real", REFERENCE, "--out", "{out}"), "an address is empty"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "selection={weights: true, size: {ratio: 2}}"), "give one of the two"),
+        (
+            ("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "encoder={kind: pixels}", "--set", "gates.content.on=true"),
+            "an encoder with texts",
+        ),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, pool: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -267,6 +275,41 @@ def test_mistakes_are_one_line(cli: Cli, pool: Path, tmp_path: Path, arguments: 
     assert ran.status == 2 and words in ran.err and "Traceback" not in ran.err, ran.err
     assert len(ran.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_keep_their_numbers_where_the_reference_lacks_a_class(pool: Path, tmp_path: Path) -> None:
+    made = real("fit")
+    reference = tmp_path / "real"
+    for row, (image, label) in enumerate(zip(made.images, made.labels.tolist(), strict=True)):
+        if label > 0:
+            (reference / str(label)).mkdir(parents=True, exist_ok=True)
+            (reference / str(label) / f"{row}.png").write_bytes(encode(image, "png", 100, marking=False))
+    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}"]
+    result = curated(tmp_path, pool, sets=sets, reference=str(reference))
+    ours, theirs = DatasetFolder.open(result.folder), DatasetFolder.open(str(pool))
+    assert ours.manifest.classes == theirs.manifest.classes and result.kept == 90
+    for row in decisions(result):
+        assert (row["reason"] == "class unknown to the reference") == (row["class"] == "0")
+        if row["kept"]:
+            assert ours.sample(str(row["curated_key"]))[0]["class_index"] == theirs.sample(str(row["key"]))[0]["class_index"]
+
+
+def test_a_broken_real_image_is_told_before_the_pool_is_embedded(pool: Path, tmp_path: Path) -> None:
+    reference = tmp_path / "real"
+    for row, label in enumerate("0011223344"):
+        (reference / label).mkdir(parents=True, exist_ok=True)
+        (reference / label / f"{row}.png").write_bytes(encode(real().images[row], "png", 100, marking=False) if row else b"")
+    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}", f"cache={tmp_path / 'cache'}"]
+    with pytest.raises(DatasetError, match="remove or replace it"):
+        curated(tmp_path, pool, sets=sets, reference=str(reference))
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2 and not (tmp_path / "curated").exists()
+
+
+def test_where_everything_is_kept_nothing_was_chosen(cli: Cli, pool: Path, tmp_path: Path) -> None:
+    options = [part for text in ("selection.size.per_class=1000", "trials.images=64") for part in ("--set", text)]
+    ran = cli("curate", str(pool), "--real", REFERENCE, "--out", str(tmp_path / "all"), *options, "--json")
+    assert ran.status == 0 and ran.json["training"] is None, ran.err
+    assert "nothing was chosen" in ran.json["sentence"].lower() and "Training" not in ran.json["sentence"]
 
 
 def test_several_processes_embed_the_same(pool: Path, tmp_path: Path) -> None:

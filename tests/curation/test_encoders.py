@@ -40,7 +40,7 @@ TINY_CLIP: dict[str, Any] = {
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
 NORMALISED = {"mean": [0.3, 0.4, 0.5], "std": [0.2, 0.3, 0.4]}
-QUICK = FittedConfig(width=8, loop=LoopConfig(images=640, batch=32, learning_rate=3e-3, checks=4, compile=False))
+QUICK = FittedConfig(width=8, pixels=None, loop=LoopConfig(images=640, batch=32, learning_rate=3e-3, checks=4, compile=False))
 
 
 def pictures(num: int, resolution: int, seed: int = 0) -> np.ndarray:

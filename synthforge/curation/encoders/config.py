@@ -79,7 +79,7 @@ class PixelsConfig(Config):
 
 
 class FittedConfig(Config):
-    """A small classifier of ours, cross-fitted on the reference: for images to which models of natural images say little."""
+    """Small classifiers of ours, cross-fitted on the reference, beside raw pixels: where models of natural images say little."""
 
     kind: Literal["fitted"] = identity("fitted")
     """The kind of encoder."""
@@ -87,6 +87,8 @@ class FittedConfig(Config):
     """Folder of classifiers that were fitted before, `builtin:digits/judge` for one; nothing fits them on the reference."""
     folds: int = identity(2, ge=2, le=20)
     """So many classifiers are fitted, each without one fold of the real images."""
+    pixels: int | None = identity(16, ge=1, le=256)
+    """Resolution of one view more, raw pixels, which can't be fitted too closely; null leaves it out, and so does `model`."""
     resolution: int | None = identity(None, ge=8, le=64, multiple_of=4)
     """Height and width in pixels; nothing means the images' own, rounded down to a multiple of 4, at most 64."""
     width: int = identity(32, ge=8, le=512, multiple_of=8)
@@ -100,7 +102,10 @@ class FittedConfig(Config):
         """Load them, fitting first if need be; raises ModelError, or RequestError without a reference to fit on."""
         from synthforge.curation.encoders.fitted import load
 
-        return [*load(self, device, reference, cache, where, reporter)]
+        encoders: list[Encoder] = [*load(self, device, reference, cache, where, reporter)]
+        if self.model is None and self.pixels is not None:
+            encoders += PixelsConfig(resolution=self.pixels).build(device, reference, cache, where, reporter)
+        return encoders
 
 
 EncoderConfig = Annotated[OpenClipConfig | TimmConfig | PixelsConfig | FittedConfig, Field(discriminator="kind")]

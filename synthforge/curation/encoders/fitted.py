@@ -337,5 +337,10 @@ def _resolution_of(reference: Labelled) -> int:
 def _digest_of(config: FittedConfig, reference: Labelled) -> str:
     images = sorted((example.class_name, example.sha256) for example in reference.examples)
     return digest_of(
-        {"config": identity_of(config, lambda path, value: value), "classes": reference.classes, "images": images, "version": 1}
+        {
+            "config": identity_of(config.model_copy(update={"pixels": None}), lambda path, value: value),
+            "classes": reference.classes,
+            "images": images,
+            "version": 1,
+        }
     )
