@@ -115,8 +115,7 @@ def curate(
         return measure_gap(views, classes=sides.classes, before=before, after=choice.kept, random=draws, seed=config.selection.seed)
 
     gap, held_out = gap_to(sides.judge_views), None if sides.fit.all() else gap_to(sides.held_out_views)
-    is_choice = any(set(rows.tolist()) != set(choice.kept.tolist()) for rows in draws)  # else training would compare a set with itself
-    can_train = config.trials.check and not sides.fit.all() and not config.selection.weights and is_choice
+    can_train = config.trials.check and not sides.fit.all() and not config.selection.weights and not gap.nothing_chosen
     training = compare_training(sides, choice.kept, draws, reporter) if can_train else None
     result = CurateResult(
         folder=folder.address,
@@ -132,14 +131,14 @@ def curate(
         gap_held_out=held_out,
         training=training,
         trials=choice.trials,
-        sentence=_in_sentences(gap, held_out if is_choice else None, training, bool(choice.trials)),
+        sentence=_in_sentences(gap, held_out, training, bool(choice.trials)),
         regions=_regions(sides, choice),
         notes=[*sides.notes, *choice.notes],
         encoder=sides.encoder_identities,
         judge=sides.judge_identities,
     )
     reporter.note("writing the curated set")
-    sheet = write(folder, sides, choice, asdict(result), name=name, licence=licence, tags=tags, reporter=reporter)
+    sheet = write(folder, sides, choice, asdict(result), name=name, licence=licence, tags=tags, reporter=reporter, reselect=reselect)
     return CurateResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
 
 
@@ -207,7 +206,7 @@ def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_aut
     """Whether curation helped: by the gap, by the gap to images that nothing was matched to, and by training."""
     parts = [sentence(gap)]
     measured = _against_random(gap)
-    if held_out is not None and (found := _against_random(held_out)) is not None and measured is not None:
+    if held_out is not None and not gap.nothing_chosen and (found := _against_random(held_out)) is not None and measured is not None:
         if found.verdict == measured.verdict:
             words = "so it is the same there"
         elif found.verdict == "no different":

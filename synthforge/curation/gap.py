@@ -1,10 +1,16 @@
 """What is left between synthetic and real images by the judge: of the whole pool, the curated set, random sets of its size, and the floor.
 
-Two kinds of figures. *MMD² and KID* have no bias by size and use all images. Their intervals come from a weighted bootstrap (Rubin 1981):
-each image, real or synthetic, gets a weight from the exponential distribution, the same in every set that it is in, so differences
-between sets are paired; pairs of an image with itself never count, and the share of each class is held as it is. Near distance 0 such
-intervals are wider than they need to be (the statistic is degenerate there). Their floor is what another draw of
-real images of the same size would give: 0 on average, with the spread of the null distribution (Gretton et al. 2009, NIPS 22).
+Two kinds of figures. *MMD² and KID* have no bias by size and use all images. They are stratified U-statistics (`metrics.within`): pairs of
+an image with itself never count, and pairs inside classes have the share that two independent draws would give them, since sets have fixed
+numbers of each class. Their intervals come from a weighted bootstrap (Rubin 1981): each image, real or synthetic, gets a weight from the
+exponential distribution, the same in every set that it is in, so differences between sets are paired; weights are scaled class by class, so
+the share of each class is held as it is. Near distance 0 such intervals are wider than they need to be (the statistic is degenerate there);
+a set's n images of a class vary by (n - 1) / (n + 1) of what they should, which intervals of all classes are widened for. Where more than a
+tenth of a side's images are alone in their class nothing can be said of chance, and there is no figure of all classes.
+Their floor is what another draw of real images of the same size, with real images' share of each class, would give: 0 on average, with the
+spread of the null distribution (Gretton et al. 2009, NIPS 22), in which only deviations from the mean of the own class count. Real images
+that stand in several views deviate alike in all; how the other draw lies in views without common images can't be known, so its own part of
+the distance is taken to agree in all of them, which makes the floor rather too wide than too narrow.
 *The others* depend on the number of images. The real images are split in two halves by class; the second half (the floor) and equally
 large random parts of each set, in the set's own class shares, are compared with the first, again and again: intervals are over splits.
 Figures are averaged over views. Intervals hold one at a time; nothing corrects for their number.
@@ -36,6 +42,7 @@ from synthforge.curation.metrics import (
     gaussian_kernel,
     median_sigma,
     null_draws,
+    spread_within,
     within,
 )
 
@@ -136,6 +143,8 @@ class Gap:
     num_after: int
     num_random: int
     """Random sets."""
+    nothing_chosen: bool
+    """Whether every random set is the curated one: all that passed the gates was kept."""
     num_bootstrap: int
     num_splits: int
     sigma: list[float]
@@ -178,6 +187,7 @@ def measure_gap(
         num_before=len(before),
         num_after=len(after),
         num_random=len(random),
+        nothing_chosen=bool(random) and all(np.array_equal(np.sort(rows), np.sort(after)) for rows in random),
         num_bootstrap=num_bootstrap,
         num_splits=num_splits,
         sigma=sides.sigmas,
@@ -192,6 +202,8 @@ def sentence(gap: Gap) -> str:
         return "Nothing was kept, so there is nothing to compare."
     if found.after.value is None:
         return f"Whether curation helped can't be said: {found.after.reason}."
+    if gap.nothing_chosen:
+        return f"All that passed the gates was kept, so nothing was chosen; {_beside_floor(found)}."
     words: dict[Verdict, str] = {"smaller": "nearer than", "larger": "farther than", "no different": "no nearer than"}
     parts = []
     for difference, other, name in (
@@ -318,12 +330,13 @@ class _Reference:
         kernel_NM = self._kernel(features_ND, self._real_MD) - self._level
         return self._within - 2 * between(kernel_NM, images, self._images, self._num_classes)
 
-    def null(self, counts: Ints, num: int, rng: np.random.Generator) -> Doubles:
-        """Draws of MMD² between as many real images as here and `counts` further ones, (B, C + 1)."""
-        draws = np.full((num, self._num_classes + 1), np.nan)
+    def null(self, counts: Ints, normal_BM: Floats, rng: np.random.Generator) -> Doubles:
+        """Draws of MMD² between as many real images as here, which deviate as `normal_BM` says, and `counts` further ones, (B, C + 1)."""
+        draws = np.full((len(normal_BM), self._num_classes + 1), np.nan)
+        spread_MM = spread_within(self._kernel_MM, self._images)
         for index, rows in [*self._images.blocks, (self._num_classes, slice(0, len(self._images)))]:
             if index >= 0 and min(rows.stop - rows.start, counts[index]) >= FEWEST_FOR_MMD:
-                draws[:, index] = null_draws(self._kernel_MM[rows, rows], int(counts[index]), num, rng)
+                draws[:, index] = null_draws(spread_MM[rows, rows], normal_BM[:, rows], int(counts[index]), rng)
         return draws
 
 
@@ -332,10 +345,12 @@ def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparis
     keys = {key: number for number, key in enumerate(sorted({key for view in sides.views for key in view.real_key_M}))}
     real_BK = _rng(seed, 2).standard_exponential((num, len(keys)), np.float32)
     pool_BU = _rng(seed, 3).standard_exponential((num, len(sides.class_N)), np.float32)
+    columns_of = [[keys[view.real_key_M[row]] for row in rows] for view, rows in zip(sides.views, sides.reals, strict=True)]
     reals = [
-        (view.real_MD[rows], Weighted.of(view.real_class_M[rows], real_BK[:, [keys[view.real_key_M[row]] for row in rows]]))
-        for view, rows in zip(sides.views, sides.reals, strict=True)
+        (view.real_MD[rows], Weighted.of(view.real_class_M[rows], real_BK[:, columns]))
+        for view, rows, columns in zip(sides.views, sides.reals, columns_of, strict=True)
     ]
+    normal_BK = _rng(seed, 6).standard_normal((num, len(keys)), np.float32)
     kernels: dict[str, list[Kernel]] = {
         "mmd": [functools.partial(gaussian_kernel, sigma=sigma) for sigma in sides.sigmas],
         "kid": [cubic_kernel for _ in sides.views],
@@ -343,10 +358,17 @@ def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparis
     tables = {}
     for metric, of_view in kernels.items():
         references = [_Reference(*real, kernel, sides.num_classes) for real, kernel in zip(reals, of_view, strict=True)]
-        distances = [_to_references(sides, references, rows, pool_BU[:, rows]) for rows in (sides.before, sides.after, *sides.random)]
+        distances = [
+            _widened(_to_references(sides, references, rows, pool_BU[:, rows]), sides, rows)
+            for rows in (sides.before, sides.after, *sides.random)
+        ]
         random = np.mean(distances[2:], axis=0) if sides.random else np.full_like(distances[0], np.nan)
         counts = sides.counts(sides.after)
-        null = np.mean([one.null(counts, num, _rng(seed, 4, number)) for number, one in enumerate(references)], axis=0)
+        nulls = [
+            one.null(counts, normal_BK[:, columns], _rng(seed, 4, number))
+            for number, (one, columns) in enumerate(zip(references, columns_of, strict=True))
+        ]
+        null = np.mean(nulls, axis=0)
         tables[metric] = [
             _of_column(sides, column, (distances[0], distances[1], random), null, metric == PRIMARY)
             for column in range(sides.num_classes + 1)
@@ -366,6 +388,14 @@ def _to_references(sides: _Sides, references: Sequence[_Reference], rows: Ints, 
         kernel_NN += reference.kernel(features_ND) / len(references)
         real_terms += reference.real_terms(features_ND, images) / len(references)
     return within(kernel_NN, images, sides.num_classes) + real_terms
+
+
+def _widened(distances: Doubles, sides: _Sides, rows: Ints) -> Doubles:
+    """Replicates of all classes spread by what weights within a class of n images lack, with the n of the smaller side's mean class."""
+    fewest = min(len(rows) / max(len(np.unique(sides.class_N[rows])), 1), sides.num_real()[-1] / sides.num_classes)
+    if fewest > 1:
+        distances[1:, -1] += (distances[1:, -1] - distances[0, -1]) * (((fewest + 1) / (fewest - 1)) ** 0.5 - 1)
+    return distances
 
 
 def _of_column(sides: _Sides, column: int, distances: tuple[Doubles, Doubles, Doubles], null: Doubles, is_primary: bool) -> Comparison:
@@ -401,7 +431,9 @@ def _measured(value: float, replicates: Doubles, num: int, over: str, reason: st
 
 
 def _too_few(num: int, num_real: int, fewest: int) -> str:
-    return f"{num} images beside {num_real} real ones in a view; each side needs {fewest}"
+    if min(num, num_real) < fewest:
+        return f"{num} images beside {num_real} real ones in a view; each side needs {fewest}"
+    return "too many images are the only ones of their class, so nothing can be said of chance"
 
 
 # Metrics that depend on size, by splits

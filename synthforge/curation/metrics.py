@@ -4,7 +4,10 @@ Sources: unbiased MMD² (Gretton et al. 2012, JMLR 13) with a Gaussian kernel (C
 polynomial one (KID: Bińkowski et al. 2018, arXiv 1801.01401); Fréchet distance (Heusel et al. 2017, arXiv 1706.08500); precision and
 recall (Kynkäänniemi et al. 2019, arXiv 1904.06991); density and coverage (Naeem et al. 2020, arXiv 2002.09797); Vendi score (Friedman
 and Dieng 2022, arXiv 2210.02410). The features are the caller's: the same function is FID on one network's and FD-DINOv2 on another's.
-At the end stands MMD² of weighted images, of which gap.py makes its intervals.
+At the end stands MMD² of weighted images, of which gap.py makes its intervals: a stratified U-statistic. Leaving out the pair of an image
+with itself makes a mean over pairs unbiased for independent draws from all classes only. Where the number of images of each class is
+fixed, as in a set that is balanced by class, the images left out are all pairs inside a class, so that pairs across classes would get
+too much of the sum, a set would look nearer than it is by about 1/n, and small sets nearest of all.
 Not covered: equal sizes, which are the caller's care; blocks, so sets of some thousand images at most.
 Shapes: M real images, N others, D features; float32 or float64 in, computed in float64.
 """
@@ -28,6 +31,8 @@ CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 """Of the CMMD paper; they are meant for CLIP features of length 1."""
 FEWEST_FOR_MMD = 4
 """With fewer images on either side MMD² says nothing."""
+MOST_ALONE = 0.1
+"""If more of a side's images are the only ones of their class, nothing is said of all classes together."""
 _MEDIAN_OF = 2000
 """Real images among which the median distance is taken."""
 
@@ -274,25 +279,28 @@ class Weighted:
 
 
 def within(kernel_NN: Doubles, images: Weighted, num_classes: int) -> Doubles:
-    """Mean of the kernel over pairs of different images, (1 + B, C + 1); zeroes its diagonal.
+    """Mean of the kernel over two independent draws, of a class and of all classes in their shares, (1 + B, C + 1); zeroes its diagonal.
 
-    Pairs inside a class and pairs across classes keep the shares that they have among the images as they are, whatever the weights.
+    Of all: Σ_c p_c² (mean over pairs of different images of c) + Σ_{c≠d} p_c p_d (mean over pairs of c and d), whatever the weights. For
+    a class with one image, which has no pair, the mean inside the other classes stands in; its image's weight never varies. With more than
+    `MOST_ALONE` of such images there is no figure of all.
     """
     np.fill_diagonal(kernel_NN, 0)
     found = np.full((1 + len(images.weights_BN), num_classes + 1), np.nan)
+    paired = [(index, rows, rows.stop - rows.start) for index, rows in images.blocks if rows.stop - rows.start > 1]
+    num_paired = sum(num for _, _, num in paired)
+    num_alone = len(images) - num_paired
     for part, weights, kernel in _both(images.weights_BN, kernel_NN):
-        total = _dot(weights @ kernel, weights)
-        for index, rows in images.blocks:
-            num = rows.stop - rows.start
-            if num < 2:
-                continue
+        total, own = _dot(weights @ kernel, weights), np.zeros(len(weights))
+        for index, rows, num in paired:
             inside = _dot(weights[:, rows] @ kernel[rows, rows], weights[:, rows])
             mean = inside / (weights[:, rows].sum(axis=1, dtype=np.float64) ** 2 - _dot(weights[:, rows], weights[:, rows]))
-            total += num * (num - 1) * mean - inside
+            total += num**2 * mean - inside
+            own += num * mean
             if index >= 0 and num >= FEWEST_FOR_MMD:
                 found[part, index] = mean
-        if len(images) >= FEWEST_FOR_MMD:
-            found[part, -1] = total / (len(images) * (len(images) - 1))
+        if len(images) >= FEWEST_FOR_MMD and num_alone <= MOST_ALONE * len(images):
+            found[part, -1] = (total + num_alone * own / num_paired) / len(images) ** 2
     return found
 
 
@@ -324,14 +332,35 @@ def _dot(one_BN: NDArray[Any], other_BN: NDArray[Any]) -> Doubles:
     return products
 
 
-def null_draws(kernel_MM: Doubles, num_other: int, num: int, rng: np.random.Generator) -> Doubles:
-    """MMD² between M and `num_other` draws from the distribution of the M: quadratic forms of normal variables in the centred kernel."""
-    num_real = len(kernel_MM)
-    centred = kernel_MM - kernel_MM.mean(axis=0) - kernel_MM.mean(axis=1)[:, None] + kernel_MM.mean()
-    centred = (centred / num_real).astype(np.float32)
-    one, other = (rng.standard_normal((num, num_real), np.float32) for _ in range(2))
-    image = one @ centred
-    trace = float(np.trace(centred))
-    draws: Doubles = (_dot(image, one) - trace) / num_real + (_dot(other @ centred, other) - trace) / num_other
-    draws -= 2 * _dot(image, other) / (num_real * num_other) ** 0.5
+def spread_within(kernel_MM: Doubles, images: Weighted) -> NDArray[np.float32]:
+    """Kernel of the images' deviations from their class's mean, (M, M), without the bias that comes of taking the mean from them.
+
+    The diagonal is 0: the sum of squares over pairs of different images estimates the spread of the null without the square of the trace,
+    which would make it too wide where images are few and their deviations have many dimensions.
+    """
+    spread_MM = kernel_MM.copy()
+    for _, rows in images.blocks:
+        num = rows.stop - rows.start
+        spread_MM[rows] = (spread_MM[rows] - spread_MM[rows].mean(axis=0)) * (num / max(num - 1, 1)) ** 0.5
+    for _, rows in images.blocks:
+        num = rows.stop - rows.start
+        spread_MM[:, rows] = (spread_MM[:, rows] - spread_MM[:, rows].mean(axis=1, keepdims=True)) * (num / max(num - 1, 1)) ** 0.5
+    np.fill_diagonal(spread_MM, 0)
+    return spread_MM.astype(np.float32)
+
+
+def null_draws(spread_MM: NDArray[np.float32], one_BM: NDArray[np.float32], num_other: int, rng: np.random.Generator) -> Doubles:
+    """MMD² between M and `num_other` draws from the distribution of the M, (B,): quadratic forms in standard normal variables.
+
+    Those of the M are given; the others are drawn and brought in the order of their own term, so that draws with equal numbers agree as
+    far as they can across several kernels, as they do when the same images are seen by several judges.
+    """
+    num_real = len(spread_MM)
+    spread_MM = (spread_MM / num_real).astype(np.float32)
+    other_BM = rng.standard_normal(one_BM.shape, np.float32)
+    own_B = _dot(other_BM @ spread_MM, other_BM)
+    order_B = np.argsort(own_B)
+    image_BM = one_BM @ spread_MM
+    draws: Doubles = _dot(image_BM, one_BM) / num_real + own_B[order_B] / num_other
+    draws -= 2 * _dot(image_BM, other_BM[order_B]) / (num_real * num_other) ** 0.5
     return draws

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice
 from synthforge.curation.sides import Sides
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
 from synthforge.images import contact_sheet, decode, encode
 from synthforge.progress import Reporter
-from synthforge.shards.folder import DatasetFolder, remove_dataset
+from synthforge.shards.folder import Check, DatasetFolder, remove_dataset
 from synthforge.shards.foreign import Members
-from synthforge.shards.layout import MANIFEST, Completion, Manifest, Segment, Shard, canonical_json
+from synthforge.shards.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard, canonical_json
 from synthforge.shards.sidefiles import write_side_files
 from synthforge.shards.tars import EncodedSample, write_tar
-from synthforge.storage import Folder
+from synthforge.storage import Folder, in_words
 
 Ints = NDArray[np.int64]
 
@@ -32,6 +35,9 @@ _AT_ONCE = 64
 """Samples in memory while shards are written."""
 _SHOWN = 12
 """Images in a row of the contact sheet."""
+_LOCK = f"{LOG}/curate.lock"
+_PATIENCE = 2.0
+"""Seconds that a run waits for another one which writes into the same folder."""
 
 
 def require_free(folder: Folder) -> None:
@@ -63,36 +69,146 @@ def write(
     licence: str | None,
     tags: Sequence[str],
     reporter: Reporter,
+    reselect: bool = False,
 ) -> str | None:
-    """Write the curated set; what an equal run has written already stays. The contact sheet's path, if there is one."""
-    digest, manifest = result["digest"], _manifest(sides, choice, result["digest"])
-    if folder.exists(MANIFEST) and DatasetFolder.open(folder.address).manifest.plan_digest != digest:
-        remove_dataset(folder)
-        folder.remove(DECISIONS)
-        folder.remove(GAP)
-    keys = sides.pool.keys()
-    names = sides.pool.strings("class")
-    dataset = DatasetFolder.create(folder, manifest)
+    """Write the curated set; what an equal run has written already stays. The contact sheet's path, if there is one.
+
+    On a disk one run writes at a time; on a remote store shards of another selection are noticed, not prevented.
+
+    Args:
+        reselect: replace what is there, also if it claims to be this very set and is not.
+    Raises: RequestError if another run writes there, or another set is there and must not be replaced; WorkError if what is there
+        claims to be this set and is not.
+    """
+    manifest, keys = _manifest(sides, choice, result["digest"]), sides.pool.keys()
+    with _alone(folder):
+        folder.sweep()
+        expected = _Expected(manifest, keys[choice.kept].tolist(), sides.output_class_N[choice.kept].tolist())
+        _make_room(folder, expected, reselect, reporter)
+        dataset = DatasetFolder.create(folder, manifest)
+        _write_shards(dataset, sides, choice, expected, keys, reporter)
+
+        def side_files(completion: Completion, is_new: bool) -> None:
+            folder.replace(DECISIONS, _parquet(decisions(sides, choice, keys)))
+            folder.replace(
+                GAP, canonical_json({key: value for key, value in result.items() if key not in {"folder", "seconds", "contact_sheet"}})
+            )
+            write_side_files(dataset, completion, name=name, licence=licence, tags=tags, only_missing=not is_new and not reselect)
+
+        kept = {**dict.fromkeys(sides.output_classes, 0), **{name: report.kept for name, report in choice.per_class.items()}}
+        dataset.complete(lambda num, gone: kept, side_files)
+        return _draw(folder, sides, choice)
+
+
+@contextmanager
+def _alone(folder: Folder) -> Iterator[None]:
+    """Keep other runs from writing into the folder, on a disk; the lock of a run that was killed is free."""
+    if folder.path is None:
+        yield
+        return
+    path = folder.path / _LOCK  # in the folder of telemetry, which is no part of the set
+    lock = FileLock(path, timeout=_PATIENCE)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise RequestError(f"{folder.address}: another curate is writing there; wait for it, or use another folder") from error
+    except OSError as error:
+        raise in_words(error, folder.address) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What the shards have to hold, in the order of the curated set."""
+
+    manifest: Manifest
+    keys: list[str]
+    labels: list[int]
+
+    def check(self, error: Callable[[str], SynthforgeError], where: Callable[[str], str]) -> Check:
+        """A check of a shard's rows that raises an error of this kind."""
+
+        def check(shard: Shard, table: pa.Table) -> None:
+            wanted = slice(shard.first_sample, shard.first_sample + shard.num_samples)
+            found = table.column("key").to_pylist(), table.column("class_index").to_pylist()
+            if found != (self.keys[wanted], self.labels[wanted]):
+                raise error(f"{where(shard.tar)}: was written from another selection")
+
+        return check
+
+
+def _make_room(folder: Folder, expected: _Expected, reselect: bool, reporter: Reporter) -> None:
+    """Leave in the folder what belongs to this set, or nothing; it is looked at again, since another run may have been here meanwhile."""
+    require_free(folder)
+    if not folder.exists(MANIFEST):
+        return
+    if not reselect:
+        require_same(folder, expected.manifest.plan_digest)
+    dataset = DatasetFolder.open(folder.address)
+    if dataset.manifest.plan_digest != expected.manifest.plan_digest:
+        _remove(folder)
+        return
+    try:
+        _require_agreement(dataset, expected, reselect)
+    except (DatasetError, FileNotFoundError) as error:
+        if not reselect:
+            raise WorkError(f"{folder.address}: what is there is not this set ({error}); write it again with --reselect") from error
+        reporter.note(f"what is there is not this set, and is written again: {error}")
+        _remove(folder)
+
+
+def _require_agreement(dataset: DatasetFolder, expected: _Expected, reselect: bool) -> None:
+    """Raise DatasetError if shards that are there are not those of this set.
+
+    Cheap: tables are read, tars only if they have no seal yet; `verify` is what reads every byte.
+    """
+    folder, manifest, wanted = dataset.folder, dataset.manifest, expected.manifest
+    if manifest.classes != wanted.classes or dataset.num_samples != len(expected.keys):
+        raise DatasetError(f"{folder.where(MANIFEST)}: tells of other classes or another number of images")
+    if reselect and manifest.to_bytes() != wanted.to_bytes():  # such as another size of shards
+        raise DatasetError(f"{folder.where(MANIFEST)}: was written with other settings")
+    check = expected.check(DatasetError, folder.where)
+    listing, state = folder.list(), dataset.state()
+    owned = {shard.stem for shard in dataset.shards()}
+    if strays := sorted(name for name in listing if name.startswith("train-") and name.partition(".")[0] not in owned):
+        raise DatasetError(f"{folder.where(strays[0])}: is of another set")
+    for shard, seal in zip(state.sealed, dataset.seals(state.sealed), strict=True):
+        if listing.get(shard.tar) != seal.bytes:
+            raise DatasetError(f"{folder.where(shard.tar)}: is gone or not of the size that was sealed")
+        check(shard, dataset.table(shard))
+    for shard in state.orphaned:
+        dataset.adopt(shard, check)
+    if reselect and (alone := [shard.table for shard in state.missing if shard.table in listing]):
+        raise DatasetError(f"{folder.where(alone[0])}: has lost its tar")  # a new one need not match it
+    dataset.completion()  # raises if it can't be read
+
+
+def _remove(folder: Folder) -> None:
+    """Remove a curated set, the manifest last: without it, a folder in which something is left would not be ours to write into."""
+    for name in (COMPLETE, DECISIONS, GAP):
+        folder.remove(name)
+    remove_dataset(folder)
+
+
+def _write_shards(
+    dataset: DatasetFolder, sides: Sides, choice: Choice, expected: _Expected, keys: NDArray[np.object_], reporter: Reporter
+) -> None:
+    """Write the shards that are not there."""
+    folder, names = dataset.folder, sides.pool.strings("class")
+    check = expected.check(lambda problem: WorkError(f"{problem}; write the set again with --reselect"), folder.where)
     reporter.begin("writing", len(choice.kept))
     for shard in dataset.shards():
         rows = choice.kept[shard.first_sample : shard.first_sample + shard.num_samples]
         if not folder.exists(shard.seal):
             with folder.scratch(shard.tar) as path:
                 write_tar(path, _encoded(sides, rows, keys, names))
-                dataset.commit(shard, path, _check_of(keys[rows].tolist()))
+                dataset.commit(shard, path, check)
         reporter.advance(len(rows))
     reporter.end()
-
-    def side_files(completion: Completion, is_new: bool) -> None:
-        folder.replace(DECISIONS, _parquet(decisions(sides, choice, keys)))
-        folder.replace(
-            GAP, canonical_json({key: value for key, value in result.items() if key not in {"folder", "seconds", "contact_sheet"}})
-        )
-        write_side_files(dataset, completion, name=name, licence=licence, tags=tags, only_missing=not is_new)
-
-    kept = {class_name: report.kept for class_name, report in choice.per_class.items()}
-    dataset.complete(lambda num, gone: kept, side_files)
-    return _draw(folder, sides, choice)
 
 
 def _manifest(sides: Sides, choice: Choice, digest: str) -> Manifest:
@@ -104,7 +220,7 @@ def _manifest(sides: Sides, choice: Choice, digest: str) -> Manifest:
     marked = len(manifests) == len(sides.pool.collections) and all(one.recipe.get("output", {}).get("marking") for one in manifests)
     return Manifest(
         kind="curated",
-        classes=sides.classes,
+        classes=sides.output_classes,
         image_format=extension,
         plan_digest=digest,
         recipe={**sides.settings, "output": {"marking": marked}},
@@ -128,7 +244,7 @@ def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_], names: NDArray
                 key=keys[row],
                 image=members.image,
                 extension=extension,
-                class_index=int(sides.pool_class[row]),
+                class_index=int(sides.output_class_N[row]),
                 text=members.txt.decode("utf-8", "replace") if members.txt is not None else names[row],
                 record=_record(members, names[row]),
             )
@@ -141,14 +257,6 @@ def _record(members: Members, class_name: str) -> dict[str, Any]:
     except ValueError:
         record = {}
     return {**(record if isinstance(record, dict) else {"record": record}), "class": class_name}
-
-
-def _check_of(expected: list[str]) -> Any:
-    def check(shard: Shard, table: pa.Table) -> None:
-        if table.column("key").to_pylist() != expected:
-            raise DatasetError(f"{shard.tar}: was written from another selection; remove it and run again")
-
-    return check
 
 
 def decisions(sides: Sides, choice: Choice, keys: NDArray[np.object_]) -> pa.Table:

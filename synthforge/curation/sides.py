@@ -32,7 +32,7 @@ from synthforge.storage import resolve
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-VERSION = 1
+VERSION = 2
 """Of the whole procedure: raised when equal inputs and settings choose otherwise."""
 SMALL = 64
 """Up to so many pixels, models of natural images say little, and small networks fitted on the reference say more."""

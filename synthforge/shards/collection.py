@@ -50,7 +50,8 @@ ROWS_SCHEMA = pa.schema(
 )
 """What is known of each sample; null where it is not."""
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+"""Raised when equal files give another index."""
 _INDEX_SCHEMA = pa.schema(
     [
         *(ROWS_SCHEMA.field(name) for name in ROWS_SCHEMA.names),

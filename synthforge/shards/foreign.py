@@ -54,6 +54,7 @@ _CAPTIONS = ("prompt", "caption", "text")
 _LABELS = ("class", "label", "cls")
 _CLASS_FILES = ("classes.txt", "classnames.txt")
 _MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tif"), (b"MM\0*", "tif"))
+"""First bytes of formats; WebP's stand further on (see `_extension_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,10 @@ class ForeignSet:
 def find_foreign(place: str) -> ForeignSet | None:
     """Look what lies at an absolute path or pattern, without reading any image; None if nothing that we know."""
     folder = Path(place)
-    if tars := tars_at(place):
-        return _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars))
+    tars, problems = _files_at(place, ".tar")
+    if tars:
+        found = _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars))
+        return replace(found, problems=found.problems + problems)
     if tables := _tables_at(place):
         return tables
     if not folder.is_dir():
@@ -186,22 +189,26 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def tars_at(place: str) -> list[Path]:
     """A tar, a folder of tars, or a pattern with *, ? or braces such as train-{000000..000009}.tar."""
-    return _files_at(place, ".tar")
+    return _files_at(place, ".tar")[0]
 
 
-def _files_at(place: str, suffix: str) -> list[Path]:
+def _files_at(place: str, suffix: str) -> tuple[list[Path], list[str]]:
+    """The files, and a line if some that braces spell out are not there."""
     if Path(place).is_dir():
-        return sorted(Path(place).glob(f"*{suffix}"))
+        return sorted(Path(place).glob(f"*{suffix}")), []
     if place.endswith(suffix) and Path(place).is_file():  # whatever its name holds, it is no pattern
-        return [Path(place)]
+        return [Path(place)], []
     patterns = [place]
     while match := re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", patterns[0]):
         options = _brace_options(match)
         if len(patterns) * len(options) > MAX_TARS:
             raise DatasetError(f"{place}: stands for more than {MAX_TARS:,} files")
         patterns = [pattern.replace(match[0], option) for pattern in patterns for option in options]
-    found = dict.fromkeys(path for pattern in patterns for path in sorted(glob.glob(pattern)))
-    return [Path(path) for path in found if path.endswith(suffix)]
+    found = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
+    files = dict.fromkeys(path for paths in found.values() for path in paths if path.endswith(suffix))
+    missing = [pattern for pattern, paths in found.items() if not paths]
+    told = [f"{len(missing):,} of the {len(found):,} files that it spells out are missing, the first is {missing[0]}"] if missing else []
+    return [Path(path) for path in files], told
 
 
 def _brace_options(match: re.Match[str]) -> list[str]:
@@ -302,12 +309,16 @@ def known_of(record: Mapping[str, Any], text: str | None = None) -> dict[str, An
     return known
 
 
-def _extension_of(data: bytes, name: str = "") -> str:
-    """By the first bytes of an image file, else by its name."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+def _extension_of(data: bytes, name: str) -> str:
+    """The format of an image file by its first bytes, whatever its name says, since decoders go by them too.
+
+    Bytes of no format that is known here keep the name's; whoever decodes them says what is wrong.
+    """
+    start = data[:16]
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "webp"
     by_name = name.rpartition(".")[2].lower()
-    return next((extension for magic, extension in _MAGIC if data.startswith(magic)), by_name if by_name in READABLE else "png")
+    return next((extension for magic, extension in _MAGIC if start.startswith(magic)), by_name if by_name in READABLE else "png")
 
 
 # Tars
@@ -437,7 +448,9 @@ class Tar:
         text = sample.contents.get("txt", b"").decode("utf-8", "replace").strip()
         spans = {"image": sample.spans[extension]} | {name: sample.spans[name] for name in MEMBERS[1:] if name in sample.contents}
         place = {f"{member}_{what}": value for member, span in spans.items() for what, value in zip(("offset", "size"), span, strict=True)}
-        return Found(name, sample.contents[extension], extension, label_of(sample.contents, record), known_of(record, text or None), place)
+        image = sample.contents[extension]
+        known = known_of(record, text or None)
+        return Found(name, image, _extension_of(image, f".{extension}"), label_of(sample.contents, record), known, place)
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
         members = MEMBERS if whole else MEMBERS[:1]
@@ -489,9 +502,9 @@ class ImageFiles:
 
     def walk(self, problems: list[str]) -> Iterator[Found]:  # noqa: ARG002
         for path, file in zip(self.paths, self.files, strict=True):
-            stem, _, extension = path.rpartition(".")
+            stem, image = path.rpartition(".")[0], bytes_of(file)
             name = self.prefix + (path if stem in self.doubles else stem)
-            yield Found(name, bytes_of(file), extension.lower(), path.partition("/")[0], known_of({}), {"path": path})
+            yield Found(name, image, _extension_of(image, path), path.partition("/")[0], known_of({}), {"path": path})
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:  # noqa: ARG002
         for row in rows.select(["path", "extension"]).to_pylist():
@@ -633,18 +646,19 @@ def _tables_at(place: str) -> ForeignSet | None:
     """The tables of a folder that `datasets` wrote, of one of parquet files, or of a pattern; None if they hold no images."""
     folder = Path(place)
     splits = _json_object(folder / "dataset_dict.json").get("splits")
+    problems: list[str] = []
     if isinstance(splits, list):
         paths = {path: str(split) for split in splits for path in _arrow_files(folder / Path(str(split)).name)}
     elif (folder / "state.json").is_file():
         paths = dict.fromkeys(_arrow_files(folder), "")
     else:
         # As on the Hub: train-00000-of-00002.parquet, at the top or one folder below, or a folder for each split.
-        found = _files_at(place, ".parquet") or (sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [])
+        found, problems = _files_at(place, ".parquet")
+        found = found or (sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [])
         paths = {path: path.parent.name if path.parent.name in _SPLITS else path.stem.partition("-")[0] for path in found}
     if not paths:
         return None
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    problems: list[str] = []
     tables = _with_parts([table for path in paths if (table := _table(path, root, problems)) is not None], paths)
     names = next((table.names for table in tables if table.names), None)
     return ForeignSet("datasets", list(tables), names, list(dict.fromkeys(problems))) if tables else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict
 from math import comb
@@ -71,14 +72,100 @@ def test_values_are_those_of_the_plain_formulas() -> None:
     pool = view.pool_ND
     mmd = found.metrics["mmd"]
     assert found.sigma == [pytest.approx(sigma)]
-    assert mmd.before.value == pytest.approx(metrics.mmd2(real[0], pool), rel=1e-9)
-    assert mmd.after.value == pytest.approx(metrics.mmd2(real[0], after[0]), rel=1e-9)
-    assert mmd.random.value == pytest.approx(np.mean([metrics.mmd2(real[0], pool[rows]) for rows in (slice(90, 180), slice(120, 210))]))
-    assert found.metrics["kid"].after.value == pytest.approx(metrics.kid(real[0], after[0]), rel=1e-9)
+    gaussian = functools.partial(metrics.gaussian_kernel, sigma=sigma)
+    assert mmd.before.value == pytest.approx(stratified(real, (pool, view.pool_class_N), gaussian), rel=1e-9)
+    assert mmd.after.value == pytest.approx(stratified(real, after, gaussian), rel=1e-9)
+    parts = [(pool[rows], view.pool_class_N[rows]) for rows in (slice(90, 180), slice(120, 210))]
+    assert mmd.random.value == pytest.approx(np.mean([stratified(real, part, gaussian) for part in parts]))
+    assert found.metrics["kid"].after.value == pytest.approx(stratified(real, after, metrics.cubic_kernel), rel=1e-9)
     bee = metrics.mmd2(real[0][real[1] == 1], after[0][after[1] == 1], sigma)
     assert found.per_class["bee"]["mmd"].after.value == pytest.approx(bee, rel=1e-9)
     assert mmd.after_minus_before is not None
     assert mmd.after_minus_before.value == pytest.approx(mmd.after.value - mmd.before.value)  # type: ignore[operator]
+
+
+def stratified(real: tuple[Any, Any], other: tuple[Any, Any], kernel: Any) -> float:
+    """MMD² where each class is a stratum, with its share of the images."""
+
+    def within(side: tuple[Any, Any]) -> float:
+        features, classes = side
+        total = 0.0
+        for one in np.unique(classes):
+            for two in np.unique(classes):
+                block = kernel(features[classes == one], features[classes == two])
+                num = len(block)
+                mean = (block.sum() - np.trace(block)) / (num * (num - 1)) if one == two else block.mean()
+                total += (classes == one).mean() * (classes == two).mean() * mean
+        return total
+
+    return within(real) + within(other) - 2 * float(kernel(real[0], other[0]).mean())
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0, 6.0])
+def test_a_small_balanced_set_of_the_same_distribution_is_neither_nearer_nor_below_the_floor(apart: float) -> None:
+    """With fixed class counts, leaving out pairs of an image with itself is not enough: it made small sets nearer than large ones."""
+    nearer, below, values = 0, 0, []
+    for run in range(40):
+        rng = np.random.default_rng(run)
+
+        def draw_of(per_class: int, rng: np.random.Generator = rng) -> tuple[Any, Any]:
+            classes = np.repeat(np.arange(10), per_class)
+            return (rng.standard_normal((len(classes), 10)) + apart * np.eye(10)[classes]).astype(np.float32), classes
+
+        after = np.concatenate([np.arange(number * 20, number * 20 + 8) for number in range(10)])
+        view = view_of([draw_of(20)], draw_of(15))
+        found = measure_gap(
+            [view],
+            classes=[str(number) for number in range(10)],
+            before=np.arange(200),
+            after=after,
+            random=[],
+            seed=run,
+            num_bootstrap=200,
+            num_splits=1,
+        ).metrics["mmd"]
+        assert found.after_minus_before is not None and found.after.value is not None and found.floor.low is not None
+        nearer += found.after_minus_before.verdict == "smaller"
+        below += found.after.value < found.floor.low
+        values.append(found.after.value)
+    assert nearer <= 5 and below <= 5
+    assert abs(np.mean(values)) < 3 * np.std(values) / 40**0.5
+
+
+def test_nothing_is_said_of_chance_where_classes_have_single_images() -> None:
+    pool, real = draw(90, 0), draw(3, 1)
+    found = measured_of(pool, (np.repeat(real[0], 2, axis=0)[:4], np.array([0, 1, 2, 2])))
+    assert found.metrics["mmd"].after.value is None and "only ones of their class" in str(found.metrics["mmd"].after.reason)
+    assert "can't be said" in sentence(found)
+
+
+def measured_of(pool: tuple[Any, Any], real: tuple[Any, Any]) -> Gap:
+    rows = np.arange(len(pool[0]))
+    return measure_gap(
+        [view_of([pool], real)],
+        classes=CLASSES,
+        before=rows,
+        after=rows[:45],
+        random=[rows[45:]],
+        seed=0,
+        num_bootstrap=50,
+        num_splits=2,
+    )
+
+
+def test_where_all_is_kept_nothing_was_chosen() -> None:
+    pool, rows = draw(90, 0), np.arange(90)
+    found = measure_gap(
+        [view_of([pool], draw(90, 1))],
+        classes=CLASSES,
+        before=rows,
+        after=rows,
+        random=[rows[::-1]],
+        seed=0,
+        num_bootstrap=50,
+        num_splits=2,
+    )
+    assert found.nothing_chosen and "nothing was chosen" in sentence(found) and "random" not in sentence(found)
 
 
 def test_replicates_are_weighted_means_over_pairs_of_different_images() -> None:
@@ -97,7 +184,9 @@ def test_replicates_are_weighted_means_over_pairs_of_different_images() -> None:
                 means.setdefault((class_N[i], class_N[j]), []).append((weights[i] * weights[j], kernel[i, j]))
     mean = {pair: np.average([k for _, k in found], weights=[w for w, _ in found]) for pair, found in means.items()}
     assert found[:2] == pytest.approx([mean[0, 0], mean[1, 1]], rel=1e-5)
-    assert found[2] == pytest.approx(np.average([mean[pair] for pair in mean], weights=[len(means[pair]) for pair in mean]), rel=1e-5)
+    total = 16 * mean[0, 0] + 25 * mean[1, 1] + sum(mean[pair] * len(means[pair]) for pair in mean if pair[0] != pair[1])
+    alone = (4 * mean[0, 0] + 5 * mean[1, 1]) / 9  # stands in for the class of one image, which has no pair
+    assert found[2] == pytest.approx((total + alone) / 100, rel=1e-5)
     real = metrics.Weighted.of(np.ones(4, np.int64), np.ones((1, 4), np.float32))
     between = metrics.between(metrics.gaussian_kernel(rows, others, 1.0), images, real, 2)[1]
     expected = np.average(metrics.gaussian_kernel(rows[5:], others, 1.0).mean(axis=1), weights=weights[5:])
