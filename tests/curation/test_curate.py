@@ -24,7 +24,7 @@ from synthforge.recipe_file import config_from_sets, load_recipe
 from synthforge.shards.audit import verify
 from synthforge.shards.folder import DatasetFolder
 from tests.conftest import DIGITS, Ran, files_of, in_child, s3_files
-from tests.curation.planted import REFERENCE, curated, decisions, images_of, noisy, real, write_tar
+from tests.curation.planted import REFERENCE, Made, curated, decisions, images_of, noisy, real, write_tar
 
 SMALL = ["selection.size.per_class=10"]
 Cli = Callable[..., Ran]
@@ -238,9 +238,17 @@ def test_a_class_with_too_few_says_so(pool: Path, tmp_path: Path) -> None:
 
 
 def test_a_pool_of_real_images_is_at_the_floor(tmp_path: Path) -> None:
-    result = curated(tmp_path, write_tar(tmp_path / "real.tar", real("validation")), sets=["gates.copies.on=false"])
-    found = result.gap.metrics["mmd"]
-    assert found.before.value is not None and found.floor.high is not None and found.before.value <= found.floor.high
+    """Other images of the same writers; fit and validation part are of different ones, which the gap does see."""
+    made = real("fit")
+    order = np.random.default_rng(0).permutation(len(made.images))
+    pool, reference = (
+        write_tar(tmp_path / f"{name}.tar", Made(made.images[rows], made.labels[rows]))
+        for name, rows in (("pool", order[::2]), ("real", order[1::2]))
+    )
+    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}"]
+    found = curated(tmp_path, pool, sets=sets, reference=str(reference)).gap.metrics["mmd"]
+    assert found.before.value is not None and found.floor.low is not None and found.floor.high is not None
+    assert found.floor.low <= found.before.value <= found.floor.high
 
 
 def test_the_judge_is_not_the_encoder(pool: Path, tmp_path: Path) -> None:
