@@ -4,9 +4,9 @@ Two kinds of figures. *MMD² and KID* have no bias by size and use all images. T
 an image with itself never count, and pairs inside classes have the share that two independent draws would give them, since sets have fixed
 numbers of each class. Their intervals come from a weighted bootstrap (Rubin 1981): each image, real or synthetic, gets a weight from the
 exponential distribution, the same in every set that it is in, so differences between sets are paired; weights are scaled class by class, so
-the share of each class is held as it is. Near distance 0 such intervals are wider than they need to be (the statistic is degenerate there);
-a set's n images of a class vary by (n - 1) / (n + 1) of what they should, which intervals of all classes are widened for. Where more than a
-tenth of a side's images are alone in their class nothing can be said of chance, and there is no figure of all classes.
+the share of each class is held as it is. Near distance 0 such intervals are wider than they need to be (the statistic is degenerate there).
+With n images of a class the variance is (n - 1) / (n + 1) of what it should be, for which intervals of all classes are widened.
+Where more than a tenth of a side's images are alone in their class nothing can be said of chance, and there is no figure of all classes.
 Their floor is what another draw of real images of the same size, with real images' share of each class, would give: 0 on average, with the
 spread of the null distribution (Gretton et al. 2009, NIPS 22), in which only deviations from the mean of the own class count. Real images
 that stand in several views deviate alike in all; how the other draw lies in views without common images can't be known, so its own part of
@@ -204,7 +204,11 @@ def sentence(gap: Gap) -> str:
         return f"Whether curation helped can't be said: {found.after.reason}."
     if gap.nothing_chosen:
         return f"All that passed the gates was kept, so nothing was chosen; {_beside_floor(found)}."
-    words: dict[Verdict, str] = {"smaller": "nearer than", "larger": "farther than", "no different": "no nearer than"}
+    words: dict[Verdict, str] = {
+        "smaller": "nearer than",
+        "larger": "farther than",
+        "no different": "not measurably nearer or farther than",
+    }
     parts = []
     for difference, other, name in (
         (found.after_minus_random, found.random, "random sets of its size"),
@@ -224,7 +228,7 @@ def _beside_floor(found: Comparison) -> str:
     if found.after.value < found.floor.low:
         return f"it is nearer than other real images would be (from {found.floor.low:.4f}), so it is fitted to these very images"
     if found.after.value <= found.floor.high:
-        return f"it is as near as other real images would be (up to {found.floor.high:.4f})"
+        return f"it can't be told from other real images (up to {found.floor.high:.4f})"
     times = found.after.value / found.floor.high if found.floor.high > 0 else np.inf
     return f"other real images would come within {found.floor.high:.4f}, it is {times:.1f} times as far"
 
@@ -258,8 +262,8 @@ class _Sides:
         assert views, "no view"
         class_N = views[0].pool_class_N
         rows = [
-            np.asarray(part, np.int64)[_spread(class_N[part], limit, _rng(seed, 0, number))]
-            for number, part in enumerate([before, after, *random])
+            part[_spread(class_N[part], limit, _rng(seed, 0))]  # of equal sets the same images, so that they are no different
+            for part in (np.sort(np.asarray(part, np.int64)) for part in (before, after, *random))
         ]
         used = np.unique(np.concatenate(rows))
         before, after, *others = (np.searchsorted(used, part) for part in rows)
@@ -281,10 +285,12 @@ class _Sides:
 
     def num_real(self) -> Ints:
         """Fewest real images in a view, of each class and last of all."""
-        fewest: Ints = np.min(
-            [_counts(view.real_class_M[rows], self.num_classes) for view, rows in zip(self.views, self.reals, strict=True)], axis=0
-        )
+        fewest: Ints = np.min([_counts(class_N, self.num_classes) for class_N in self.real_classes()], axis=0)
         return fewest
+
+    def real_classes(self) -> list[Ints]:
+        """In each view the classes of its real images."""
+        return [view.real_class_M[rows] for view, rows in zip(self.views, self.reals, strict=True)]
 
 
 def _rng(seed: int, *purpose: int) -> np.random.Generator:
@@ -335,7 +341,7 @@ class _Reference:
         draws = np.full((len(normal_BM), self._num_classes + 1), np.nan)
         spread_MM = spread_within(self._kernel_MM, self._images)
         for index, rows in [*self._images.blocks, (self._num_classes, slice(0, len(self._images)))]:
-            if index >= 0 and min(rows.stop - rows.start, counts[index]) >= FEWEST_FOR_MMD:
+            if index >= 0 and counts[index] >= FEWEST_FOR_MMD and not np.isnan(self._within[0, index]):  # so not where images are alone
                 draws[:, index] = null_draws(spread_MM[rows, rows], normal_BM[:, rows], int(counts[index]), rng)
         return draws
 
@@ -392,7 +398,7 @@ def _to_references(sides: _Sides, references: Sequence[_Reference], rows: Ints, 
 
 def _widened(distances: Doubles, sides: _Sides, rows: Ints) -> Doubles:
     """Replicates of all classes spread by what weights within a class of n images lack, with the n of the smaller side's mean class."""
-    fewest = min(len(rows) / max(len(np.unique(sides.class_N[rows])), 1), sides.num_real()[-1] / sides.num_classes)
+    fewest = min(len(class_N) / max(len(np.unique(class_N)), 1) for class_N in [sides.class_N[rows], *sides.real_classes()])
     if fewest > 1:
         distances[1:, -1] += (distances[1:, -1] - distances[0, -1]) * (((fewest + 1) / (fewest - 1)) ** 0.5 - 1)
     return distances
