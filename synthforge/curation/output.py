@@ -22,10 +22,10 @@ from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkE
 from synthforge.images import contact_sheet, decode, encode
 from synthforge.progress import Reporter
 from synthforge.shards.folder import Check, DatasetFolder, remove_dataset
-from synthforge.shards.foreign import Members
 from synthforge.shards.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard, canonical_json
 from synthforge.shards.sidefiles import write_side_files
 from synthforge.shards.tars import EncodedSample, write_tar
+from synthforge.shards.units import Members
 from synthforge.storage import Folder, in_words
 
 Ints = NDArray[np.int64]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from synthforge.errors import RequestError
 from synthforge.shards.collection import Block, Collection
-from synthforge.shards.foreign import Members
+from synthforge.shards.units import Members
 
 Ints = NDArray[np.int64]
 MAX_KEY = 90

@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from synthforge.errors import DatasetError
 from synthforge.progress import Reporter
 from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.foreign import ForeignSet, Found, Kind, Members, Part, Unit, find_foreign, last_of_each, natural_order
+from synthforge.shards.foreign import find_foreign
 from synthforge.shards.layout import MANIFEST, digest_of
 from synthforge.shards.tars import MEMBERS
+from synthforge.shards.units import ForeignSet, Found, Kind, Members, Part, Unit, last_of_each, natural_order
 from synthforge.storage import TEMPORARY, Folder, in_words, resolve, writer_name
 
 ROWS_SCHEMA = pa.schema(

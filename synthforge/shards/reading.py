@@ -24,20 +24,9 @@ from numpy.typing import NDArray
 from synthforge.errors import DatasetError
 from synthforge.images import Uint8, decode, resize
 from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.foreign import (
-    Part,
-    TornError,
-    bytes_of,
-    image_files,
-    label_of,
-    last_of_each,
-    natural_order,
-    part_folders,
-    record_of,
-    tar_samples,
-    tars_at,
-)
+from synthforge.shards.foreign import TornError, bytes_of, tar_samples
 from synthforge.shards.layout import MANIFEST
+from synthforge.shards.units import Part, image_files, label_of, last_of_each, natural_order, part_folders, record_of, tars_at
 from synthforge.storage import Folder, resolve
 
 

@@ -180,6 +180,7 @@ def test_the_lock_is_no_stranger(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "out"))
     with output._alone(folder):
         output.require_free(folder)
+        assert (tmp_path / "out" / "_log" / "curate.lock").exists() and not folder.list()
     output.require_free(folder)
 
 

@@ -28,8 +28,8 @@ from synthforge.curation.sides import Sides
 from synthforge.progress import Reporter
 from synthforge.recipe_file import config_from_sets
 from synthforge.shards.collection import ROWS_SCHEMA, Block, Collection
-from synthforge.shards.foreign import Members
 from synthforge.shards.layout import digest_of
+from synthforge.shards.units import Members
 from tests.conftest import ROOT
 
 NUM_POOL, NUM_REAL, DIM, CLASSES, PER_BLOCK = 100_000, 5_000, 512, 10, 1000

@@ -27,10 +27,10 @@ from synthforge.shards import collection as module
 from synthforge.shards import foreign
 from synthforge.shards.collection import ROWS_SCHEMA, Collection, open_collection
 from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.foreign import Members
 from synthforge.shards.layout import Manifest, Segment, Shard, key_of
 from synthforge.shards.reading import read_labelled
 from synthforge.shards.tars import EncodedSample, write_tar
+from synthforge.shards.units import Members
 from synthforge.storage import Folder
 
 
