@@ -5,7 +5,7 @@ an image with itself never count, and pairs inside classes have the share that t
 numbers of each class. Their intervals come from a weighted bootstrap (Rubin 1981): each image, real or synthetic, gets a weight from the
 exponential distribution, the same in every set that it is in, so differences between sets are paired; weights are scaled class by class, so
 the share of each class is held as it is. Near distance 0 such intervals are wider than they need to be (the statistic is degenerate there).
-With n images of a class the variance is (n - 1) / (n + 1) of what it should be, for which intervals of all classes are widened.
+With n images of a class the variance is (n - 1) / (n + 1) of what it should be, for which intervals are widened.
 Where more than a tenth of a side's images are alone in their class nothing can be said of chance, and there is no figure of all classes.
 Their floor is what another draw of real images of the same size, with real images' share of each class, would give: 0 on average, with the
 spread of the null distribution (Gretton et al. 2009, NIPS 22), in which only deviations from the mean of the own class count. Real images
@@ -397,10 +397,11 @@ def _to_references(sides: _Sides, references: Sequence[_Reference], rows: Ints, 
 
 
 def _widened(distances: Doubles, sides: _Sides, rows: Ints) -> Doubles:
-    """Replicates of all classes spread by what weights within a class of n images lack, with the n of the smaller side's mean class."""
-    fewest = min(len(class_N) / max(len(np.unique(class_N)), 1) for class_N in [sides.class_N[rows], *sides.real_classes()])
-    if fewest > 1:
-        distances[1:, -1] += (distances[1:, -1] - distances[0, -1]) * (((fewest + 1) / (fewest - 1)) ** 0.5 - 1)
+    """Replicates spread by what weights within a class of n images lack, with the n of the smaller side; for all classes of its mean class."""
+    sizes = np.minimum(sides.counts(rows), sides.num_real()).astype(np.float64)
+    sizes[-1] = min(len(class_N) / max(len(np.unique(class_N)), 1) for class_N in [sides.class_N[rows], *sides.real_classes()])
+    sizes = np.maximum(sizes, 2)  # smaller classes have no figure
+    distances[1:] += (distances[1:] - distances[0]) * (((sizes + 1) / (sizes - 1)) ** 0.5 - 1)
     return distances
 
 

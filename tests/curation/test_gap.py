@@ -298,6 +298,27 @@ def test_intervals_of_differences_cover_about_as_often_as_they_say(monkeypatch: 
     assert 0.90 <= np.mean(at_floor) <= 0.99
 
 
+def test_intervals_of_small_classes_cover_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gap_module, "median_sigma", lambda rows: 3.0)
+    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [None] * 11 for name in BY_SPLITS})
+    truth = mmd2_of_shift(0.8, 3.0) - mmd2_of_shift(1.4, 3.0)
+    hits = []
+    for turn in range(15):
+        rng = np.random.default_rng(turn)
+        one, other, real = (rng.standard_normal((10 * per_class, DIM)) for per_class in (4, 4, 50))
+        one[:, 0] += 0.8
+        other[:, 0] += 1.4
+        of_four, of_fifty = np.repeat(np.arange(10), 4), np.repeat(np.arange(10), 50)
+        view = view_of([(rows.astype(np.float32), of_four) for rows in (one, other)], (real.astype(np.float32), of_fifty))
+        classes: Any = [str(number) for number in range(10)]
+        found = measure_gap(
+            [view], classes=classes, before=np.arange(80), after=np.arange(40), random=[np.arange(40, 80)], seed=turn, num_bootstrap=300
+        )
+        differences = [one.after_minus_random for one in (found.per_class[name]["mmd"] for name in classes)]
+        hits += [one.low <= truth <= one.high for one in differences]  # type: ignore[union-attr, operator]
+    assert 0.92 <= np.mean(hits) <= 0.995
+
+
 def test_views_are_averaged_and_real_images_may_differ_between_them() -> None:
     after, other, real = draw(90, 1, shift=0.3), draw(90, 2), draw(180, 3)
     parts = [(real[0][start::2], real[1][start::2]) for start in (0, 1)]
