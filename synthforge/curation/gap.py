@@ -397,7 +397,7 @@ def _to_references(sides: _Sides, references: Sequence[_Reference], rows: Ints, 
 
 
 def _widened(distances: Doubles, sides: _Sides, rows: Ints) -> Doubles:
-    """Replicates spread by what weights within a class of n images lack, with the n of the smaller side; for all classes of its mean class."""
+    """Replicates spread by what weights within a class of n images lack, with the smaller side's n; for all classes their mean."""
     sizes = np.minimum(sides.counts(rows), sides.num_real()).astype(np.float64)
     sizes[-1] = min(len(class_N) / max(len(np.unique(class_N)), 1) for class_N in [sides.class_N[rows], *sides.real_classes()])
     sizes = np.maximum(sizes, 2)  # smaller classes have no figure

@@ -208,4 +208,4 @@ def parse(model: type[ModelT], data: bytes, where: str) -> ModelT:
         return model.model_validate_json(data)
     except (ValueError, ValidationError) as error:
         first = str(error).splitlines()[0]
-        raise DatasetError(f"{where}: damaged or not a synthforge file ({first}); restore it, or make the set again in another folder") from error
+        raise DatasetError(f"{where}: damaged or not a synthforge file ({first}); restore it, or use another folder") from error

@@ -26,7 +26,7 @@ from synthforge.images import Uint8, decode, resize
 from synthforge.shards.folder import DatasetFolder
 from synthforge.shards.foreign import TornError, bytes_of, tar_samples
 from synthforge.shards.layout import MANIFEST
-from synthforge.shards.units import Part, image_files, label_of, last_of_each, natural_order, part_folders, record_of, tars_at
+from synthforge.shards.units import Part, files_at, image_files, label_of, last_of_each, natural_order, part_folders, record_of
 from synthforge.storage import Folder, resolve
 
 
@@ -143,7 +143,10 @@ def read_labelled(address: str) -> dict[Part, Labelled]:
     place = resolve(address)
     if "://" in place or Folder(place).exists(MANIFEST):
         return _from_dataset_folder(place)
-    if tars := tars_at(place):
+    tars, missing = files_at(place, ".tar")
+    if tars:
+        if missing:
+            raise DatasetError(f"{place}: {missing[0]}; name those that are there")
         examples = [example for tar in tars for example in _in_tar(tar)]
         return _split(examples, place)
     if Path(place).is_dir():

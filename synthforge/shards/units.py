@@ -116,13 +116,11 @@ def json_object(path: Path) -> dict[str, Any]:
 # Which files
 
 
-def tars_at(place: str) -> list[Path]:
-    """A tar, a folder of tars, or a pattern with *, ? or braces such as train-{000000..000009}.tar."""
-    return files_at(place, ".tar")[0]
-
-
 def files_at(place: str, suffix: str) -> tuple[list[Path], list[str]]:
-    """The files, and a line if some that braces spell out are not there."""
+    """A file, a folder's files, or those of a pattern with *, ? or braces such as train-{000000..000009}.tar.
+
+    And a line if some that braces spell out are not there.
+    """
     if Path(place).is_dir():
         return sorted(Path(place).glob(f"*{suffix}")), []
     if place.endswith(suffix) and Path(place).is_file():  # whatever its name holds, it is no pattern

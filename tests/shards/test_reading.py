@@ -83,6 +83,8 @@ def test_plain_webdataset_tars_by_folder_pattern_and_braces(tmp_path: Path) -> N
         assert sum(len(part.examples) for part in parts.values()) == wanted, address
         assert parts["fit"].classes == ["0", "1"]
     assert sum(len(part.examples) for part in read_labelled(str(tmp_path / "x-01.tar")).values()) == 5
+    with pytest.raises(DatasetError, match=r"2 of the 5 files .* missing, the first is .*x-03.tar"):  # less real data than was named
+        read_labelled(str(tmp_path / "x-{00..04}.tar"))
 
 
 def test_labels_from_json_and_none_at_all(tmp_path: Path) -> None:
