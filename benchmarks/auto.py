@@ -91,8 +91,8 @@ def main() -> None:
         for name, (regime, plant, sets) in SUITES.items():
             found[name] = measure(Path(directory), reference, regime, plant, sets, swap=1 / 3 if "labels" in name else 0)
             print(name, found[name], flush=True)
-    worse = [name for name, suite in found.items() if suite["auto is significantly worse than the best"]]
-    keep("auto", "auto beside the best fixed rule, on planted pools", {**found, "significantly worse on": worse})
+            worse = [name for name, suite in found.items() if suite["auto is significantly worse than the best"]]
+            keep("auto", "auto beside the best fixed rule, on planted pools", {**found, "significantly worse on": worse})
 
 
 def measure(place: Path, reference: Path, regime: str, plant: Plant, sets: list[str], swap: float) -> dict[str, Any]:
