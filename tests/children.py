@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe
 from synthforge.shards.layout import Shard
 from synthforge.shardwork import ShardStream, ShardWork
+
+gc.freeze()  # what is imported stays: children look through none of it for garbage, and share its memory
 
 CHANGES = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.truncate"}
 """Audit events of system calls that change a folder, besides opening a file for writing."""

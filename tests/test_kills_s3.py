@@ -30,15 +30,16 @@ def test_s3_gives_the_bytes_of_the_disk_and_survives_kills(s3: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1, 7))
-def test_s3_survives_a_kill_at_every_request(s3: str, tmp_path: Path, undisturbed: dict[str, str], first: int) -> None:
-    """In six tests, each with every sixth request."""
+def test_s3_survives_a_kill_at_every_request(s3: str, tmp_path: Path, first: int) -> None:
+    """In six tests, each with every sixth request of a run of two shards."""
     counted = tmp_path / "count"
-    assert in_child(children.run_and_die_on_s3, RECIPE, brief(f"{s3}/0"), 0, str(counted)) == 0
+    assert in_child(children.run_and_die_on_s3, RECIPE, small(f"{s3}/0", total=16, per_shard=8), 0, str(counted)) == 0
+    undisturbed = s3_files(f"{s3}/0/pool")
     for step in range(first, int(counted.read_text()) + 1, 6):
-        out = f"{s3}/{step}"
-        assert in_child(children.run_and_die_on_s3, RECIPE, brief(out), step) in {-9, 0}, step
-        assert in_child(children.run, RECIPE, brief(out)) == 0, step
-        assert s3_files(f"{out}/pool") == undisturbed, step
+        sets = small(f"{s3}/{step}", total=16, per_shard=8)
+        assert in_child(children.run_and_die_on_s3, RECIPE, sets, step) in {-9, 0}, step
+        assert in_child(children.run, RECIPE, sets) == 0, step
+        assert s3_files(f"{s3}/{step}/pool") == undisturbed, step
 
 
 def test_s3_killed_at_random_moments(s3: str, undisturbed: dict[str, str]) -> None:

@@ -202,8 +202,6 @@ def sentence(gap: Gap) -> str:
         return "Nothing was kept, so there is nothing to compare."
     if found.after.value is None:
         return f"Whether curation helped can't be said: {found.after.reason}."
-    if gap.nothing_chosen:
-        return f"All that passed the gates was kept, so nothing was chosen; {_beside_floor(found)}."
     words: dict[Verdict, str] = {
         "smaller": "nearer than",
         "larger": "farther than",
@@ -211,14 +209,15 @@ def sentence(gap: Gap) -> str:
     }
     parts = []
     for difference, other, name in (
-        (found.after_minus_random, found.random, "random sets of its size"),
+        (None if gap.nothing_chosen else found.after_minus_random, found.random, "random sets of its size"),
         (found.after_minus_before, found.before, "the whole pool"),
     ):
         if difference is not None and difference.verdict is not None:
             interval = f"difference {difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
             parts.append(f"{words[difference.verdict]} {name} ({found.after.value:.4f} against {other.value:.4f}, {interval})")
     compared = " and ".join(parts) or f"at {found.after.value:.4f}"
-    return f"To the real images the curated set is, by the judge's {METRICS[gap.primary].name}, {compared}; {_beside_floor(found)}."
+    nothing = "All that passed the gates was kept, so nothing was chosen. " if gap.nothing_chosen else ""
+    return f"{nothing}To the real images the curated set is, by the judge's {METRICS[gap.primary].name}, {compared}; {_beside_floor(found)}."
 
 
 def _beside_floor(found: Comparison) -> str:

@@ -180,6 +180,7 @@ def test_where_all_is_kept_nothing_was_chosen() -> None:
         num_splits=2,
     )
     assert found.nothing_chosen and "nothing was chosen" in sentence(found) and "random" not in sentence(found)
+    assert "not measurably nearer or farther than the whole pool" in sentence(found)
 
 
 def test_replicates_are_weighted_means_over_pairs_of_different_images() -> None:
