@@ -216,8 +216,8 @@ def sentence(gap: Gap) -> str:
             interval = f"difference {difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
             parts.append(f"{words[difference.verdict]} {name} ({found.after.value:.4f} against {other.value:.4f}, {interval})")
     compared = " and ".join(parts) or f"at {found.after.value:.4f}"
-    nothing = "All that passed the gates was kept, so nothing was chosen. " if gap.nothing_chosen else ""
-    return f"{nothing}To the real images the curated set is, by the judge's {METRICS[gap.primary].name}, {compared}; {_beside_floor(found)}."
+    first = "All that passed the gates was kept, so nothing was chosen. " if gap.nothing_chosen else ""
+    return f"{first}To the real images the curated set is, by the judge's {METRICS[gap.primary].name}, {compared}; {_beside_floor(found)}."
 
 
 def _beside_floor(found: Comparison) -> str:
