@@ -141,7 +141,7 @@ def _learned(trainer: Trainer, arm: Arm, trained: dict[str, Arm]) -> dict[str, A
         "accuracy": spread(arm.correct_SV.mean(axis=1).tolist()),
         "accuracy, mean": round(float(arm.correct_SV.mean()), 4),
         "less random, 95 % over seeds": f"{by_seed_S.mean():+.4f} [{by_seed_S.mean() - half:+.4f}, {by_seed_S.mean() + half:+.4f}]",
-        "less random, 95 % over images": f"{over_images.accuracy:+.4f} [{over_images.accuracy_interval[0]:+.4f}, "
+        "less random, 95 % over images and seeds": f"{over_images.accuracy:+.4f} [{over_images.accuracy_interval[0]:+.4f}, "
         f"{over_images.accuracy_interval[1]:+.4f}]",
         "share of what real images would gain": round(float(by_seed_S.mean()) / real_gain, 3) if real_gain > 0 else None,
         "accuracy by class": trainer.score(arm, 0).accuracy_by_class,
