@@ -9,6 +9,8 @@ from synthforge.curation.config import CurationConfig
 from synthforge.errors import RequestError
 from synthforge.recipe import Recipe
 from synthforge.recipe_file import config_from_sets, load_recipe
+from synthforge.shards.layout import MANIFEST
+from synthforge.storage import Folder
 
 RECIPES = (".yaml", ".yml")
 
@@ -24,7 +26,10 @@ def request_of(sources: Sequence[str], real: str | None, out: str | None, sets: 
         return {"pools": list(sources), "reference": real, "out": out, "config": config_from_sets(CurationConfig, sets)}
     if len(sources) > 1:
         raise RequestError(f"curate: give one recipe, or pools; not {', '.join(sources)} together")
-    return of_recipe(load_recipe(recipes[0], sets), real, out)
+    recipe = load_recipe(recipes[0], sets)
+    if not Folder(recipe.pool_path).exists(MANIFEST):
+        raise RequestError(f"{recipe.pool_path}: no pool there yet; make it first: synthforge generate {recipes[0]}")
+    return of_recipe(recipe, real, out)
 
 
 def of_recipe(recipe: Recipe, real: str | None = None, out: str | None = None) -> dict[str, Any]:

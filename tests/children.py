@@ -10,7 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import diffusers  # noqa: F401 - preloaded for the children
+import aiobotocore.httpsession  # noqa: F401 - what would otherwise be imported in each child
+import diffusers.schedulers.scheduling_edm_dpmsolver_multistep  # noqa: F401
+import pandas as pd  # noqa: F401
+import pyarrow.parquet  # noqa: F401
+import s3fs
 import torch
 
 import synthforge.engine
@@ -77,19 +81,21 @@ def run_and_die(
 
 
 def run_and_die_on_s3(recipe: str, sets: list[str], at: int, count_file: str | None = None) -> None:
-    """Generate on S3, and be killed just before the request number `at` (from 1); 0 only counts them."""
-    import s3fs
+    """Generate on S3, and be killed just before the request number `at` (from 1) that changes the store; 0 only counts them.
 
+    Killed before a request that only reads, it would leave the store as before the next one that does not.
+    """
     seen = 0
     original = s3fs.S3FileSystem._call_s3
 
     async def counted(self: object, method: str, *arguments: object, **named: object) -> object:
         nonlocal seen
-        seen += 1
-        if count_file is not None:
-            Path(count_file).write_text(str(seen))
-        if seen == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not method.startswith(("get_", "head_", "list_")):
+            seen += 1
+            if count_file is not None:
+                Path(count_file).write_text(str(seen))
+            if seen == at:
+                os.kill(os.getpid(), signal.SIGKILL)
         return await original(self, method, *arguments, **named)
 
     s3fs.S3FileSystem._call_s3 = counted
