@@ -255,7 +255,7 @@ def command(*arguments: object) -> list[str]:
 
 @pytest.mark.slow
 def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
-    chosen = options(tmp_path / "cut", total=200, per_shard=10, sampling__steps=100)
+    chosen = options(tmp_path / "cut", total=80, per_shard=10, sampling__steps=100)
     process = subprocess.Popen(
         command("generate", DIGITS, *chosen),
         stderr=subprocess.PIPE,
@@ -273,7 +273,7 @@ def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
     assert "the same command goes on from there" in err
     assert "Traceback" not in err
     assert subprocess.run(command("generate", DIGITS, *chosen, "-q"), env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == 0
-    whole = options(tmp_path / "whole", total=200, per_shard=10, sampling__steps=100)
+    whole = options(tmp_path / "whole", total=80, per_shard=10, sampling__steps=100)
     assert subprocess.run(command("generate", DIGITS, *whole, "-q"), env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == 0
     assert files_of(tmp_path / "cut" / "pool") == files_of(tmp_path / "whole" / "pool")
 

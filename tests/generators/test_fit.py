@@ -105,7 +105,7 @@ def colour_folder(place: Path, size: int, per_class: int = 12) -> Path:
 
 
 def test_colour_images_of_a_folder_go_through_the_unet(tmp_path: Path) -> None:
-    sets = ["loop.images=6000", "loop.batch=24", "loop.checks=3", "width=16", "depth=1", "threads=2", "augment.flip=true"]
+    sets = ["loop.images=3600", "loop.batch=24", "loop.checks=1", "width=16", "depth=1", "threads=1", "augment.flip=true"]
     report = fit(str(colour_folder(tmp_path / "data", 18)), tmp_path / "m", config_from_sets(PixelFitConfig, sets))
     assert (report.resolution, report.channels, report.classes) == (16, 3, ["blue", "red"])
     assert (report.images_fitted, report.images_validation) == (20, 4)
