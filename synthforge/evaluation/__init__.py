@@ -1,0 +1,1 @@
+"""What shards are worth to a classifier: arms, trainer, statistics."""

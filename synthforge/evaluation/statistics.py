@@ -1,0 +1,274 @@
+"""Means, paired differences, verdicts and exchange rates of arms, with intervals over all that varies.
+
+Every training of an arm is scored on every holdout image. Trainings come in *draws*: a draw of the real subset with what was fitted and
+made from it, trained with some seeds; draws and seeds are paired across arms. The mean over all of them varies because other draws, with
+other seeds, and other holdout images would have given something else. Draws and images are crossed, so the variance of a mean, or of
+any contrast of arms, is that of the means of draws, plus that of the means of images, less what both contain (two-way clustering: Cameron,
+Gelbach, Miller 2011, J. Bus. Econ. Stat. 29; the same as the unbiased estimate of a two-way random-effects model). Intervals are Student's
+with as many degrees of freedom as the parts have together (Satterthwaite 1946). A bootstrap of five draws would give intervals that
+are much too narrow: its variance lacks (D - 1) / D, and its tails are not those of t.
+With one draw nothing is known of others: seeds take its place, and the interval is about that draw alone.
+Not covered: dependence among holdout images, such as several of one person.
+
+Shapes: A arms, D draws, S seeds, V holdout images, K sizes of the real learning curve.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+Floats = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+_SIMULATED = 2000
+"""Draws of the means from which an exchange rate's interval is taken."""
+_MOST_DRAWS = 1000
+
+Word = Literal["helped", "hurt", "did not help", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its uncertainty."""
+
+    value: float
+    error: float
+    """Standard error."""
+    freedom: float
+    """Degrees of freedom of Student's distribution."""
+    over: Literal["draws and images", "seeds and images", "images"]
+    """What the interval covers."""
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Low and high."""
+        half = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def p(self) -> float:
+        """Of the hypothesis that the mean is 0, two-sided; 1 if nothing varies and it is."""
+        if self.error == 0:
+            return 0.0 if self.value else 1.0
+        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Variances of a contrast's mean: by draws, by images, and what both contain."""
+
+    of_draws: float
+    of_images: float
+    shared: float
+    num_draws: int
+    num_images: int
+
+    @property
+    def variance(self) -> float:
+        """At least what either alone would give."""
+        return max(self.of_draws + self.of_images - self.shared, self.of_draws, self.of_images)
+
+    @property
+    def freedom(self) -> float:
+        draws, images = max(self.num_draws - 1, 1), max(self.num_images - 1, 1)
+        spread = self.of_draws**2 / draws + self.of_images**2 / images + self.shared**2 / (draws * images)
+        return max(self.variance**2 / spread, 1.0) if spread > 0 else float(images)
+
+    def with_draws(self, num: int) -> _Parts:
+        """What so many draws would be expected to give."""
+        share = self.num_draws / num
+        only_images = max(self.of_images - self.shared, 0.0)
+        return _Parts(self.of_draws * share, only_images + self.shared * share, self.shared * share, num, self.num_images)
+
+
+def _clusters(values_DSV: Floats) -> Floats:
+    """(clusters, V): draws, or the seeds of the only one."""
+    cells_DV: Floats = values_DSV[0] if len(values_DSV) == 1 else values_DSV.mean(axis=1)
+    return cells_DV
+
+
+def _parts(values_DSV: Floats) -> _Parts:
+    cells_DV = _clusters(values_DSV)
+    num_draws, num_images = cells_DV.shape
+    mean_D, mean_V = cells_DV.mean(axis=1), cells_DV.mean(axis=0)
+    of_draws = float(mean_D.var(ddof=1)) / num_draws if num_draws > 1 else 0.0
+    of_images = float(mean_V.var(ddof=1)) / num_images if num_images > 1 else 0.0
+    shared = 0.0
+    if num_draws > 1 and num_images > 1:
+        left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
+        shared = float((left_DV**2).sum()) / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
+    return _Parts(of_draws, of_images, shared, num_draws, num_images)
+
+
+def estimate(values_DSV: Floats) -> Estimate:
+    """The mean of one arm, or of the paired difference of two: values of every draw, seed and holdout image."""
+    parts = _parts(values_DSV)
+    over: Literal["draws and images", "seeds and images", "images"] = (
+        "draws and images" if len(values_DSV) > 1 else "seeds and images" if values_DSV.shape[1] > 1 else "images"
+    )
+    return Estimate(float(values_DSV.mean()), parts.variance**0.5, parts.freedom, over)
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """P values that hold for all comparisons together (Holm 1979)."""
+    order = np.argsort(p_values)
+    found, highest = np.empty(len(p_values)), 0.0
+    for place, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        found[index] = highest
+    return [float(one) for one in found]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one arm is better than another, in words."""
+
+    word: Word
+    difference: Estimate
+    p_adjusted: float
+    """For all comparisons of the evaluation together."""
+    margin: float
+    """A gain below this one is not worth having."""
+    draws_needed: int | None
+    """Of `cannot tell`: how many draws would tell, if the difference is what it was here; None if no number would, with these images."""
+
+
+def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:
+    """One for each paired difference (D, S, V).
+
+    `helped` and `hurt`: the difference is not 0, and of evaluations in which all arms are the same at most one in twenty says so of any.
+    `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
+    """
+    estimates = [estimate(values) for values in differences]
+    nonzero = adjusted([one.p for one in estimates])
+    smaller = adjusted([_p_below(one, margin) for one in estimates])
+    found = []
+    for values, one, p, p_small in zip(differences, estimates, nonzero, smaller, strict=True):
+        word: Word = "cannot tell"
+        if p < 1 - CONFIDENCE:
+            word = "helped" if one.value > 0 else "hurt"
+        elif p_small < (1 - CONFIDENCE) / 2:
+            word = "did not help"
+        needed = _draws_needed(_parts(values), one.value, margin, len(estimates)) if word == "cannot tell" else None
+        found.append(Verdict(word, one, p, margin, needed))
+    return found
+
+
+def _p_below(one: Estimate, margin: float) -> float:
+    """Of the hypothesis that the mean is at least `margin`, one-sided."""
+    if one.error == 0:
+        return 0.0 if one.value < margin else 1.0
+    return float(stats.t.cdf((one.value - margin) / one.error, one.freedom))
+
+
+def _draws_needed(parts: _Parts, value: float, margin: float, comparisons: int) -> int | None:
+    """The fewest draws at which a difference of this size is expected to be told from 0, or from the margin."""
+    wanted = max(abs(value), margin - value)
+    level = 1 - (1 - CONFIDENCE) / 2 / comparisons
+
+    def tells(num: int) -> bool:
+        expected = parts.with_draws(num)
+        return bool(stats.t.ppf(level, expected.freedom) * expected.variance**0.5 <= wanted)
+
+    first = parts.num_draws + 1
+    found = first + bisect.bisect_left(range(first, _MOST_DRAWS + 1), True, key=tells)
+    return found if found <= _MOST_DRAWS else None
+
+
+# Exchange rate
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Of how many real images an accuracy is."""
+
+    equivalent: float
+    """Real images per class that give this accuracy, by the real learning curve; an end of the curve if it lies beyond."""
+    low: float
+    high: float
+    """95 % interval, inside the ends of the curve."""
+    is_at_least: bool
+    """The accuracy reaches the curve's end, so the number is no more than a lower bound."""
+    is_at_most: bool
+    """The accuracy is below the curve's beginning."""
+
+
+def exchange(curve: Sequence[Floats], sizes: Sequence[int], arm: Floats, seed: int = 0) -> Exchange:
+    """How many real images per class give the arm's accuracy.
+
+    The curve is linear in the logarithm of the number between the sizes that were measured, made monotone (isotonic regression), and ends
+    with them. The interval comes of drawing all means together from Student's distribution with their covariance, and inverting each draw.
+
+    Args:
+        curve: correct (D, S, V) at each of K sizes, with the arm's draws, seeds and images.
+        sizes: real images per class, increasing.
+        arm: correct (D, S, V).
+    """
+    mean_A, root_AA, freedom = _joint([*curve, arm])
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((_SIMULATED, len(mean_A))) @ root_AA.T
+    scale = np.sqrt(freedom / rng.chisquare(freedom, (_SIMULATED, 1)))
+    logs_K = np.log(np.asarray(sizes, np.float64))
+    weights_K = 1 / np.maximum((root_AA**2).sum(axis=1)[:-1], 1e-12)
+    places = [_invert(logs_K, means[:-1], float(means[-1]), weights_K) for means in (mean_A, *(mean_A + normal * scale))]
+    low, high = np.quantile(np.exp(places[1:]), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Exchange(
+        equivalent=float(np.exp(places[0])),
+        low=float(low),
+        high=float(high),
+        is_at_least=bool(places[0] >= logs_K[-1]),
+        is_at_most=bool(places[0] <= logs_K[0]),
+    )
+
+
+def _joint(arms: Sequence[Floats]) -> tuple[Floats, Floats, float]:
+    """Means (A,), a root of their covariance (A, A), and the fewest degrees of freedom of an arm's."""
+    cells_ADV = np.stack([_clusters(values) for values in arms])
+    _, num_draws, num_images = cells_ADV.shape
+    mean_A, mean_AD, mean_AV = cells_ADV.mean(axis=(1, 2)), cells_ADV.mean(axis=2), cells_ADV.mean(axis=1)
+    covariance_AA = np.atleast_2d(np.cov(mean_AV)) / num_images
+    if num_draws > 1:
+        left_AN = (cells_ADV - mean_AD[:, :, None] - mean_AV[:, None] + mean_A[:, None, None]).reshape(len(arms), -1)
+        shared_AA = left_AN @ left_AN.T / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
+        covariance_AA = covariance_AA + np.atleast_2d(np.cov(mean_AD)) / num_draws - shared_AA
+    values_A, vectors_AA = np.linalg.eigh(covariance_AA)
+    return mean_A, vectors_AA * np.sqrt(np.maximum(values_A, 0)), min(_parts(values).freedom for values in arms)
+
+
+def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) -> float:
+    """Where a monotone curve has a value, in log n; its ends if it lies beyond. On a flat stretch the middle."""
+    rising_K = optimize.isotonic_regression(curve_K, weights=weights_K).x
+    if value <= rising_K[0]:
+        return float(logs_K[0])
+    if value >= rising_K[-1]:
+        return float(logs_K[-1])
+    above = int(np.searchsorted(rising_K, value, side="right"))
+    below = int(np.searchsorted(rising_K, value, side="left")) - 1
+    if above - below > 1:  # the value itself stands on a flat stretch
+        return float((logs_K[below + 1] + logs_K[above - 1]) / 2)
+    share = (value - rising_K[below]) / (rising_K[above] - rising_K[below])
+    return float(logs_K[below] + share * (logs_K[above] - logs_K[below]))
+
+
+def recovered(arm: Floats, without: Floats, more_real: Floats) -> tuple[float | None, tuple[float, float] | None]:
+    """What share of the gain of as many more real images an arm has, with its 95 % interval (Fieller 1954).
+
+    (arm - without) / (more_real - without); None where the gain of more real images can't be told from 0, for then the share has no bounds.
+    """
+    mean_A, root_AA, freedom = _joint([arm - without, more_real - without])
+    covariance_AA = root_AA @ root_AA.T
+    t2 = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) ** 2
+    a = mean_A[1] ** 2 - t2 * covariance_AA[1, 1]
+    if a <= 0 or mean_A[1] <= 0:
+        return None, None
+    b = mean_A[0] * mean_A[1] - t2 * covariance_AA[0, 1]
+    c = mean_A[0] ** 2 - t2 * covariance_AA[0, 0]
+    half = math.sqrt(max(b * b - a * c, 0.0))
+    return float(mean_A[0] / mean_A[1]), (float((b - half) / a), float((b + half) / a))

@@ -1,0 +1,118 @@
+"""Do intervals cover as often as they say, verdicts err as seldom, and does the exchange rate know real images when it sees them?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthforge.evaluation.statistics import adjusted, estimate, exchange, recovered, verdicts
+
+SIZES = [5, 10, 20, 50, 80]
+CURVE = [0.5, 0.6, 0.67, 0.72, 0.74]
+
+
+def trainings(seed: int, means: list[float], D: int = 5, S: int = 2, V: int = 300, sd: float = 0.02) -> list[Any]:
+    """Right or wrong, (D, S, V) for each arm: draws, seeds and images are better or worse, partly in the same way for all arms."""
+    rng = np.random.default_rng(seed)
+    shared_V, shared_D = rng.uniform(-0.2, 0.2, V), rng.normal(0, sd, D)
+    arms = []
+    for mean in means:
+        of_draw_D = 0.7 * (shared_D + rng.normal(0, sd, D))
+        chance = mean + shared_V + rng.uniform(-0.1, 0.1, V) + of_draw_D[:, None, None] + rng.normal(0, sd / 2, (D, S, 1))
+        chance = chance + rng.uniform(-0.05, 0.05, (D, 1, V))
+        arms.append((rng.random((D, S, V)) < chance).astype(float))
+    return arms
+
+
+@pytest.mark.parametrize(("D", "S", "V", "sd"), [(5, 2, 300, 0.02), (5, 2, 300, 0.0), (10, 1, 100, 0.02), (1, 8, 300, 0.0)])
+def test_intervals_cover_as_often_as_they_say(D: int, S: int, V: int, sd: float) -> None:
+    hits = []
+    for turn in range(400):
+        one, other = trainings(turn, [0.60, 0.62], D, S, V, sd)
+        for values, truth in ((other - one, 0.02), (one, 0.60)):
+            low, high = estimate(values).interval()
+            hits.append(low <= truth <= high)
+    assert 0.92 <= np.mean(hits) <= 0.985
+
+
+def test_of_equal_arms_one_evaluation_in_twenty_errs_at_most() -> None:
+    words: Counter[str] = Counter()
+    for turn in range(300):
+        base, *others = trainings(turn, [0.6] * 4, sd=0.005)
+        found = {verdict.word for verdict in verdicts([other - base for other in others], 0.01)}
+        words["erred"] += bool(found & {"helped", "hurt"})
+    assert words["erred"] <= 0.05 * 300 + 2 * math.sqrt(0.05 * 0.95 * 300)
+
+
+def test_verdicts_say_what_is_planted() -> None:
+    base, better, worse, same = trainings(3, [0.6, 0.75, 0.45, 0.6], V=5000, sd=0.001)
+    words = [verdict.word for verdict in verdicts([better - base, worse - base, same - base, base - base], 0.05)]
+    assert words == ["helped", "hurt", "did not help", "did not help"]
+
+
+def test_an_arm_beside_itself_is_no_different() -> None:
+    (arm,) = trainings(0, [0.6])
+    same = estimate(arm - arm)
+    assert same.interval() == (0.0, 0.0) and same.p == 1.0
+    assert verdicts([arm - arm], 0.0)[0].word == "cannot tell"
+
+
+def test_how_many_draws_would_tell_is_about_right() -> None:
+    """Where so many are drawn, about half of all evaluations and more tell."""
+    needed = [verdicts([other - one], 0.0)[0].draws_needed for one, other in (trainings(t, [0.60, 0.62], V=4000) for t in range(40))]
+    usual = int(np.median([number for number in needed if number is not None]))
+    assert 5 < usual < 100
+    told = [verdicts([other - one], 0.0)[0].word for one, other in (trainings(100 + t, [0.60, 0.62], D=usual, V=4000) for t in range(40))]
+    assert told.count("helped") >= 14
+
+
+def test_images_that_are_too_few_are_not_made_up_for_by_draws() -> None:
+    one, other = trainings(0, [0.600, 0.605], V=40, sd=0.0)
+    (verdict,) = verdicts([other - one], 0.0)
+    assert verdict.word == "cannot tell"
+    assert verdict.draws_needed is None or abs(verdict.difference.value) > 0.05
+
+
+def test_exchange_of_real_images_in_disguise_is_one() -> None:
+    hits = []
+    for turn in range(100):
+        *curve, arm = trainings(turn, [*CURVE, CURVE[2]])
+        found = exchange(curve, SIZES, arm, seed=turn)
+        hits.append(found.low <= 20 <= found.high)
+    assert 0.90 <= np.mean(hits) <= 1.0
+    *curve, arm = trainings(1, [*CURVE, CURVE[2]], V=20_000, sd=0.0)
+    assert exchange(curve, SIZES, arm).equivalent == pytest.approx(20, rel=0.1)
+
+
+def test_exchange_between_sizes_and_beyond_the_ends() -> None:
+    *curve, between, below, above = trainings(2, [*CURVE, 0.635, 0.3, 0.9], V=20_000, sd=0.0)
+    found = exchange(curve, SIZES, between)
+    assert found.equivalent == pytest.approx(10 * 2**0.5, rel=0.08) and not (found.is_at_least or found.is_at_most)
+    assert exchange(curve, SIZES, below).is_at_most and exchange(curve, SIZES, below).equivalent == pytest.approx(5)
+    highest = exchange(curve, SIZES, above)
+    assert highest.is_at_least and highest.equivalent == pytest.approx(80) and highest.low == pytest.approx(80)
+
+
+def test_a_curve_that_falls_by_chance_is_made_monotone() -> None:
+    *curve, arm = trainings(4, [0.5, 0.62, 0.61, 0.72, 0.74, 0.615], V=20_000, sd=0.0)
+    assert 8 < exchange(curve, SIZES, arm).equivalent < 25
+
+
+def test_share_of_what_real_images_gain() -> None:
+    hits = []
+    for turn in range(150):
+        without, more, arm = trainings(turn, [0.5, 0.67, 0.65])
+        _, interval = recovered(arm, without, more)
+        hits.append(interval is not None and interval[0] <= 0.15 / 0.17 <= interval[1])
+    assert 0.90 <= np.mean(hits) <= 1.0
+    without, more, arm = trainings(0, [0.5, 0.5, 0.6])
+    assert recovered(arm, without, more) == (None, None)  # nothing to have a share of
+
+
+def test_adjusted_p_values_are_those_of_holm() -> None:
+    assert adjusted([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert adjusted([0.9, 0.6]) == [1.0, 1.0]
