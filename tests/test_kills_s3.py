@@ -20,7 +20,7 @@ def test_s3_gives_the_bytes_of_the_disk_and_survives_kills(s3: str, tmp_path: Pa
     counted = tmp_path / "count"
     assert in_child(children.run_and_die_on_s3, RECIPE, brief(f"{s3}/0"), 0, str(counted)) == 0
     assert s3_files(f"{s3}/0/pool") == undisturbed
-    for step in range(1, int(counted.read_text()) + 1, 10):
+    for step in range(1, int(counted.read_text()) + 1, 4):
         out = f"{s3}/{step}"
         assert in_child(children.run_and_die_on_s3, RECIPE, brief(out), step) in {-9, 0}, step
         assert in_child(children.run, RECIPE, brief(out)) == 0, step
