@@ -55,7 +55,7 @@ class SelectionConfig(Config):
     """Features of a class are projected to so many principal components of its real images; null keeps all."""
     stop_at_floor: bool = identity(False)
     """Pick at random while the set is as near to the reference as an endless real set would be. Off, since with cross-fitted features
-    going on came nearer to real images that were not matched, too, in all that was measured (benchmarks/results/curation.json)."""
+    going on came nearer to real images that were not matched, too, where it was measured (benchmarks/results/curation-fashion.json)."""
     seed: int = identity(0, ge=0, lt=2**63)
     """Of everything random in curation."""
     weights: bool = identity(False)

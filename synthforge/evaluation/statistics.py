@@ -137,7 +137,8 @@ class Verdict:
     margin: float
     """A gain below this one is not worth having."""
     draws_needed: int | None
-    """Of `cannot tell`: how many draws would tell, if the difference is what it was here; None if no number would, with these images."""
+    """Of `cannot tell`: how many draws, or seeds of a single one, would tell, if the difference is what it was here; None if no number
+    would, with these images."""
 
 
 def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:
