@@ -160,6 +160,58 @@ def curate(
     _finish(result, "curated", rows, as_json, quiet)
 
 
+@app.command(
+    epilog="Example: synthforge evaluate recipes/digits.yaml; or: synthforge evaluate --synthetic a/pool --real photos/ --holdout test/"
+)
+def evaluate(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)] = None,
+    synthetic: Annotated[
+        list[str] | None, typer.Option(metavar="SET", help="Without a recipe: a set of synthetic images, in any form. Repeatable.")
+    ] = None,
+    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images to train on; with a recipe its `reference`.")] = None,
+    holdout: Annotated[
+        str | None, typer.Option(metavar="HOLDOUT", help="Real images that measure the result and are used for nothing else.")
+    ] = None,
+    arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these arms, such as real,random,real+curated.")] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'A > B'", help="Leave with status 1 unless A is proven better than B (>=: not worse). Repeatable."),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise evaluation.json in the run's folder.")] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
+    from synthforge.evaluating import evaluate as run
+    from synthforge.evaluating import request_of
+    from synthforge.evaluation.verdict import percent, points, told, worth_in_words
+
+    request = request_of(
+        recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
+    )
+    result = run(request, ConsoleReporter(quiet))
+    rows: dict[str, str] = {}
+    for table in result.tables:
+        for setting in table.settings:
+            title = f"{setting.real_per_class:g} real per class" + (", generator from elsewhere" if table.origin == "elsewhere" else "")
+            rows[title] = f"{setting.budget:,} real images in all, {setting.synthetic_per_real:g} synthetic for each"
+            for name, score in setting.arms.items():
+                rows[f"{title}: {name}"] = f"{percent(score.accuracy)}, {score.images:,} images"
+            for one in setting.comparisons:
+                rows[f"{title}: {one.arm} less {one.against}"] = f"{points(one.difference)}: {told(one)}"
+            for name, found in setting.worth.items():
+                rows[f"{title}: worth of {name}"] = worth_in_words(found)
+            for name, why in setting.missing.items():
+                rows[f"{title}: {name}"] = f"not there: {why}"
+    rows["real only"] = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
+    rows |= {f"note {number}": note for number, note in enumerate(result.notes[:12], 1)}
+    rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
+    rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
+    rows["file"] = result.file or ""
+    _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
+
+
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")
 def plan(
     recipe: RecipeFile,

@@ -25,6 +25,21 @@ def pick_device(name: str, where: str = "execution.device") -> torch.device:
     return wanted
 
 
+def own_gpu(worker: int, workers: int, device: str) -> str:
+    """The device of one of several workers, each in a process of its own: on `auto` they take the GPUs in turns.
+
+    Each sees its own GPU only, so that it is the first device of every worker, and what one has compiled fits the others. Where CUDA
+    has looked at the environment already (that is how devices are counted without NVML), the GPU is named by its number instead.
+    """
+    num_gpus = torch.cuda.device_count()
+    if workers == 1 or device != "auto" or num_gpus == 0:
+        return device
+    number = worker % num_gpus
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_gpus)))).split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[number]
+    return "auto" if torch.cuda.device_count() == 1 else f"cuda:{number}"
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision that a recipe means on a device; `auto` is bfloat16 where a GPU has it."""
     if name == "auto":

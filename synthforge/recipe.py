@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from synthforge.config import Config, execution, identity, location, walk
 from synthforge.curation.config import CurationConfig
+from synthforge.evaluation.config import EvaluationConfig
 from synthforge.generators.config import KINDS, GeneratorConfig, SamplingConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.images import ImageFormat
@@ -26,7 +27,7 @@ MAX_SAMPLES = 10**9
 """Keys have nine digits."""
 MAX_SHARDS = 10**6
 """Shard names have six."""
-LATER_STAGES = ("reference", "curation")
+LATER_STAGES = ("reference", "curation", "evaluation")
 """Fields that generation does not depend on: not in the digest of a plan."""
 
 
@@ -158,6 +159,8 @@ class Recipe(Config):
     """Real images by class, for everything but the final measurement: dataset folder, WebDataset tars, folder of images, `datasets`."""
     curation: CurationConfig = Field(default_factory=CurationConfig)
     """How the pool is matched to the reference."""
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    """How it is measured what the images are worth."""
     output: OutputConfig = Field(default_factory=OutputConfig)
     """Where to."""
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
@@ -222,8 +225,8 @@ def json_schema() -> dict[str, Any]:
     mapping["additionalProperties"] = {"anyOf": [mapping["additionalProperties"], {"type": "null"}]}
     names = {"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}
     schema["properties"]["classes"] = {"anyOf": [names, mapping], "description": mapping.pop("description", "")}
-    template = schema["$defs"]["Template"]
-    schema["$defs"]["Template"] = {"anyOf": [{"type": "string", "minLength": 1}, template]}
+    for name in ("Template", "ArmConfig"):
+        schema["$defs"][name] = {"anyOf": [{"type": "string", "minLength": 1}, schema["$defs"][name]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

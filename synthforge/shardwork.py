@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from synthforge.devices import own_gpu
 from synthforge.engine import Engine
 from synthforge.errors import ShardFailed
 from synthforge.executors.protocol import Place
@@ -46,7 +47,7 @@ class ShardWork:
     def open(self, place: Place) -> ShardStream:
         """Unroll the recipe and load its model onto this worker's device."""
         recipe = self.recipe
-        device = _take_one_gpu(place, recipe.execution.device)
+        device = own_gpu(place.worker, place.workers, recipe.execution.device)
         if recipe.execution.threads is None and place.workers > 1:
             # Workers that each take all cores fight over them.
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
@@ -64,21 +65,6 @@ class ShardWork:
 def default_workers(device: str) -> int:
     """One for each GPU that the recipe leaves open which to take; else one."""
     return max(1, torch.cuda.device_count()) if device == "auto" else 1
-
-
-def _take_one_gpu(place: Place, device: str) -> str:
-    """The device of one of several workers, each in a process of its own: they take the GPUs in turns.
-
-    Each sees its own GPU only, so that it is the first device of every worker, and what one has compiled fits the others. Where CUDA
-    has looked at the environment already (that is how devices are counted without NVML), the GPU is named by its number instead.
-    """
-    num_gpus = torch.cuda.device_count()
-    if place.workers == 1 or device != "auto" or num_gpus == 0:
-        return device
-    number = place.worker % num_gpus
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_gpus)))).split(",")
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[number]
-    return "auto" if torch.cuda.device_count() == 1 else f"cuda:{number}"
 
 
 class ShardStream:

@@ -30,10 +30,11 @@ def options(out: Path, **changes: object) -> list[str]:
 
 def test_help_of_every_command_has_an_example(cli: Cli) -> None:
     commands = re.findall(r"^│ (\w+) ", cli("--help").out, re.MULTILINE)
-    assert commands == ["generate", "curate", "plan", "preview", "verify", "show", "status", "fit", "recipe"]
+    assert commands == ["generate", "curate", "evaluate", "plan", "preview", "verify", "show", "status", "fit", "recipe"]
     for command in [
         "generate",
         "curate",
+        "evaluate",
         "plan",
         "preview",
         "verify",

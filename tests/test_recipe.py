@@ -122,6 +122,7 @@ def test_schema_accepts_what_loads_and_names_every_section() -> None:
         "count",
         "reference",
         "curation",
+        "evaluation",
         "output",
         "execution",
     }

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from synthforge import shardwork
+from synthforge.devices import own_gpu
 from synthforge.errors import RequestError
 from synthforge.executors.array import Part
 from synthforge.generation import generate
@@ -218,8 +219,6 @@ def test_workers_take_the_gpus_in_turns(has_nvml: bool, visible: str | None, mon
 
     import torch
 
-    from synthforge.executors.protocol import Place
-
     def count() -> int:
         listed = os.environ.get("CUDA_VISIBLE_DEVICES")
         return len(listed.split(",")) if has_nvml and listed else 3
@@ -231,9 +230,9 @@ def test_workers_take_the_gpus_in_turns(has_nvml: bool, visible: str | None, mon
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        device = shardwork._take_one_gpu(Place(worker, 4), "auto")
+        device = own_gpu(worker, 4, "auto")
         found.append(os.environ["CUDA_VISIBLE_DEVICES"] if device == "auto" else device)
     listed = (visible or "0,1,2").split(",")
     assert found == ([*listed, listed[0]] if has_nvml else ["cuda:0", "cuda:1", "cuda:2", "cuda:0"])
-    assert shardwork._take_one_gpu(Place(1, 4), "cuda:2") == "cuda:2"
-    assert shardwork._take_one_gpu(Place(0, 1), "auto") == "auto"
+    assert own_gpu(1, 4, "cuda:2") == "cuda:2"
+    assert own_gpu(0, 1, "auto") == "auto"

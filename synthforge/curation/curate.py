@@ -106,7 +106,7 @@ def curate(
     folder.require_writable()
     sides.embed_pool(reporter)
 
-    choice = _choose(sides, reporter)
+    choice = _choice(sides, reporter)
     reporter.note("measuring the gap")
     draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
 
@@ -142,7 +142,16 @@ def curate(
     return CurateResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
 
 
-def _choose(sides: Sides, reporter: Reporter) -> Choice:
+def choose(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> tuple[Sides, Choice]:
+    """What `curate` would keep, without measuring a gap or writing anything; the same arguments and errors."""
+    sides = Sides.read(pools, reference, config, reporter)
+    sides.load(reporter, with_judge=False)
+    sides.embed_reference(reporter)
+    sides.embed_pool(reporter)
+    return sides, _choice(sides, reporter)
+
+
+def _choice(sides: Sides, reporter: Reporter) -> Choice:
     """Gates, then a subset of what passes, class by class."""
     config = sides.config
     reason = sides.problem.copy()

@@ -78,11 +78,12 @@ class Sides:
         sides._require_possible()
         return sides
 
-    def load(self, reporter: Reporter) -> None:
-        """Load encoder and judge; those of kind `fitted` are fitted now."""
-        reporter.note(f"loading encoder {_name(self.encoder)} and judge {_name(self.judge)}")
+    def load(self, reporter: Reporter, with_judge: bool = True) -> None:
+        """Load encoder and judge; those of kind `fitted` are fitted now. Without a judge no gap can be measured."""
+        reporter.note(f"loading encoder {_name(self.encoder)}" + (f" and judge {_name(self.judge)}" if with_judge else ""))
         self.encoders = loaded((self.encoder,), self.config.device, self.reference_address, self.cache, reporter)
-        self.judges = loaded((self.judge,), self.config.device, self.reference_address, self.cache, reporter)
+        if with_judge:
+            self.judges = loaded((self.judge,), self.config.device, self.reference_address, self.cache, reporter)
         if set(self.encoder_digests) & set(self.judge_digests):
             raise RequestError("judge: is the encoder itself, which would measure what it chose; name another model")
         if self.config.gates.needs_texts and any(encoder.logit_scale is None for encoder in self.encoders):
@@ -103,7 +104,7 @@ class Sides:
             work = EmbedWork(
                 collection.address,
                 config.classes,
-                (self.encoder, self.judge),
+                (self.encoder, self.judge) if self.judges else (self.encoder,),
                 self.cache,
                 config.device,
                 config.batch,

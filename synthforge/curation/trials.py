@@ -1,12 +1,11 @@
 """What a small classifier learns from selections: how `auto` chooses a rule, and whether training agrees with the measured gap.
 
-Every arm is trained from scratch with the same network, steps, augmentation and seeds, and scored on the reference's validation part, which
-nothing was fitted on; the holdout stays closed. Arms are compared by the mean probability of the true class, which is less noisy than
-accuracy on few images, paired by image and seed. Intervals add the variance over validation images to that over trainings (of which each
-has its own random set), with as many degrees of freedom as both have together (Satterthwaite 1946); they are about this very set, not
-about what the same rule would pick of another pool. Where `auto` chose the rule, it chose on these same images, so the closing comparison
-flatters it a little, and the summary says so. For `da` every arm trains on the real fit part as well.
-Not covered: what the curated set is worth to a user's own network (see `evaluate`).
+Every arm is trained from scratch with the same network, steps, augmentation and seeds, and scored on the reference's validation part,
+which nothing was fitted on; the holdout stays closed. Arms are compared by the mean probability of the true class, which is less noisy
+than accuracy on few images, paired by image and seed. Intervals cover validation images and trainings, of which each has its own random
+set (see statistics); they are about this very set, not about what the same rule would pick of another pool. Where `auto` chose the rule,
+it chose on these same images, so the closing comparison flatters it a little, and the summary says so. For `da` every arm trains on the
+real fit part as well. Not covered: what the curated set is worth to a user's own network (see `evaluate`).
 
 Shapes: V validation images, S seeds, C classes.
 """
@@ -21,20 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.curation.choice import pick
-from synthforge.curation.encoders.fitted import Classifier
 from synthforge.curation.sides import Sides
 from synthforge.errors import RequestError
 from synthforge.images import decode, resize
 from synthforge.progress import Reporter
+from synthforge.statistics import estimate
 from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import DeviceImages, to_float
 from synthforge.training.loop import TrainingLoop
+from synthforge.training.networks import Classifier
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -171,21 +170,9 @@ class Trainer:
 
 
 def _with_interval(differences_SV: Floats) -> tuple[float, tuple[float, float]]:
-    mean, error, freedom = _mean_and_error(differences_SV)
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    return round(mean, 4), (round(mean - half, 4), round(mean + half, 4))
-
-
-def _mean_and_error(differences_SV: Floats) -> tuple[float, float, float]:
-    """Mean, its standard error over images and seeds, and the degrees of freedom; one seed alone says nothing of its own noise."""
-    variances = [
-        (means.var(ddof=1) / len(means), len(means) - 1)
-        for means in (differences_SV.mean(axis=0), differences_SV.mean(axis=1))
-        if len(means) > 1
-    ]
-    total = sum(variance for variance, _ in variances)
-    freedom = total**2 / sum(variance**2 / number for variance, number in variances) if total > 0 else 1.0
-    return float(differences_SV.mean()), float(np.sqrt(total)), float(freedom)
+    found = estimate(differences_SV[None])
+    low, high = found.interval()
+    return round(found.value, 4), (round(low, 4), round(high, 4))
 
 
 def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter: Reporter) -> tuple[str, dict[str, Any]]:
@@ -215,8 +202,8 @@ def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter
 
 
 def _is_as_good(one: Arm, best: Arm) -> bool:
-    lost, error, _ = _mean_and_error(best.probability_SV - one.probability_SV)
-    return lost <= error
+    lost = estimate((best.probability_SV - one.probability_SV)[None])
+    return lost.value <= lost.error
 
 
 def random_rows(sides: Sides, alive: Bools, asked: Mapping[str, int], draws: int) -> list[Ints]:

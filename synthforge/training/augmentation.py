@@ -50,3 +50,36 @@ def _deviations(config: AugmentConfig, device: torch.device) -> Tensor:
     """Standard deviation of each entry of the vector, float (A,)."""
     shift = 2 * config.shift  # grid units: the image spans -1 to 1
     return torch.tensor([shift, shift, config.scale, config.scale / 2, math.radians(config.rotate), config.shear, 0.0], device=device)
+
+
+def erase(images_BCHW: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A share of the images, the first rows, each with a rectangle of 2 to 33 % of its area made grey.
+
+    Random erasing (Zhong et al. 2020, arXiv 1708.04896), with the fill of cutout (DeVries, Taylor 2017, arXiv 1708.04552).
+    """
+    num, (height, width), device = round(share * len(images_BCHW)), images_BCHW.shape[2:], images_BCHW.device
+    if num == 0:
+        return images_BCHW
+    area_M, aspect_M, left_M, top_M = torch.rand(num, 4, generator=generator, device=device).unbind(1)
+    side_M, ratio_M = (0.02 + 0.31 * area_M).sqrt(), (math.log(3) * (2 * aspect_M - 1) / 2).exp()
+    wide_M, high_M = (side_M * ratio_M * width).clamp(1, width), (side_M / ratio_M * height).clamp(1, height)
+    columns_M, rows_M = (left_M * (width - wide_M)).round(), (top_M * (height - high_M)).round()
+    x_W, y_H = torch.arange(width, device=device), torch.arange(height, device=device)
+    in_x_MW = (x_W >= columns_M[:, None]) & (x_W < (columns_M + wide_M)[:, None])
+    in_y_MH = (y_H >= rows_M[:, None]) & (y_H < (rows_M + high_M)[:, None])
+    inside_MHW = in_y_MH[:, :, None] & in_x_MW[:, None, :]
+    return torch.cat([images_BCHW[:num].masked_fill(inside_MHW[:, None], 0.0), images_BCHW[num:]])
+
+
+def mixup(images_BCHW: Tensor, targets_BC: Tensor, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Each image blended with another of the batch, and the targets likewise (Zhang et al. 2018, arXiv 1710.09412).
+
+    The share of the first is drawn for each image from Beta(strength, strength).
+    """
+    if strength == 0 or len(images_BCHW) < 2:
+        return images_BCHW, targets_BC
+    concentration_B2 = torch.full((len(images_BCHW), 2), strength, device=images_BCHW.device)
+    share_B = torch._sample_dirichlet(concentration_B2, generator)[:, 0]
+    order_B = torch.randperm(len(images_BCHW), generator=generator, device=images_BCHW.device)
+    images_BCHW = torch.lerp(images_BCHW[order_B], images_BCHW, share_B[:, None, None, None])
+    return images_BCHW, torch.lerp(targets_BC[order_B], targets_BC, share_B[:, None])

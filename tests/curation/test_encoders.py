@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from synthforge.config import identity_of
 from synthforge.curation.encoders.clip import CONFIG_FILE, WEIGHTS_FILES
 from synthforge.curation.encoders.config import EncoderConfig, FittedConfig, OpenClipConfig, PixelsConfig, TimmConfig
-from synthforge.curation.encoders.fitted import Classifier, folds_of, without_fold
+from synthforge.curation.encoders.fitted import folds_of, without_fold
 from synthforge.curation.encoders.network import DeviceNetwork
 from synthforge.curation.encoders.protocol import SEEN_DIGITS, Encoder, load_encoders
 from synthforge.errors import ModelError, RequestError
@@ -31,6 +31,7 @@ from synthforge.images import decode, encode, resize
 from synthforge.progress import Reporter
 from synthforge.shards.reading import Example, Labelled, read_labelled
 from synthforge.training.config import LoopConfig
+from synthforge.training.networks import Classifier
 
 ASSETS = Path(__file__).resolve().parents[2] / "synthforge" / "assets" / "digits"
 BUILTIN = [OpenClipConfig(model="builtin:digits/encoder"), FittedConfig(model="builtin:digits/judge")]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections import Counter
@@ -48,53 +47,12 @@ from synthforge.training.augmentation import augment
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import DeviceImages
 from synthforge.training.loop import Progress, TrainingLoop
+from synthforge.training.networks import Classifier
 
 WEIGHTS_FILE = "classifier.safetensors"
-_LARGEST_MAP, _SMALLEST_MAP = 16, 4
-"""The first layer shrinks images to the one, since larger maps would cost most of the time; blocks halve them down to the other."""
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 """Pixels in -1 to 1, as in fitting."""
 _AT_ONCE = 256
-
-
-class Classifier(nn.Module):
-    """A residual convolutional network; normalised by groups, since averaged weights have no running statistics."""
-
-    def __init__(self, resolution: int, width: int, num_classes: int) -> None:
-        super().__init__()
-        stride = math.ceil(resolution / _LARGEST_MAP)
-        side, widths = math.ceil(resolution / stride), [width]
-        while side > _SMALLEST_MAP:
-            side = math.ceil(side / 2)
-            widths.append(min(2 * widths[-1], 4 * width))
-        self.stem = nn.Conv2d(3, width, 2 * stride + 1, stride=stride, padding=stride)
-        before = [width, *widths]
-        blocks = [_Block(before[number], after, 1 if number == 0 else 2) for number, after in enumerate(widths)]
-        self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.GroupNorm(math.gcd(8, widths[-1]), widths[-1])
-        self.head = nn.Linear(widths[-1], num_classes)
-
-    def features(self, images_NCHW: Tensor) -> Tensor:
-        """Images in -1 to 1 to features (N, D)."""
-        pooled_ND: Tensor = functional.silu(self.norm(self.blocks(self.stem(images_NCHW)))).mean(dim=(2, 3))
-        return pooled_ND
-
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Images in -1 to 1 to logits (N, C)."""
-        logits_NC: Tensor = self.head(self.features(images_NCHW))
-        return logits_NC
-
-
-class _Block(nn.Module):
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(math.gcd(8, before), before), nn.SiLU(), nn.Conv2d(before, after, 3, stride, 1))
-        self.second = nn.Sequential(nn.GroupNorm(math.gcd(8, after), after), nn.SiLU(), nn.Conv2d(after, after, 3, 1, 1))
-        self.skip = nn.Conv2d(before, after, 1, stride) if before != after or stride != 1 else nn.Identity()
-
-    def forward(self, hidden_NCHW: Tensor) -> Tensor:
-        changed: Tensor = self.skip(hidden_NCHW) + self.second(self.first(hidden_NCHW))
-        return changed
 
 
 class FittedEncoder:

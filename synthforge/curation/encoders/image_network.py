@@ -58,7 +58,7 @@ class TimmEncoder:
         self.logit_scale: float | None = None
         self.logit_bias: float | None = None
         with in_one_line(files.name, where):
-            model = _create(files, config.resolution)
+            model = create(files.model, config.resolution, files)
             data = timm.data.resolve_model_data_config(model)
         channels, height, width = data["input_size"]
         if channels != 3 or (height != width and config.resolution is None):
@@ -138,12 +138,13 @@ def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
     return TimmFiles(config.model, config.model, fetched(source.hf_hub_id, file, f"{where}.model"))
 
 
-def _create(files: TimmFiles, resolution: int | None) -> nn.Module:
-    options: dict[str, Any] = {"num_classes": 0}
-    if files.config is None:
+def create(model: str, resolution: int | None, files: TimmFiles | None, num_classes: int = 0) -> nn.Module:
+    """A network of timm, with the weights of files or random ones; without classes it gives pooled features."""
+    options: dict[str, Any] = {"num_classes": num_classes}
+    if files is not None and files.config is None:
         options["pretrained_cfg_overlay"] = {"file": str(files.weights), "custom_load": False}
     # Networks of a fixed size must be told it when they are made; others don't know the argument.
-    if resolution is not None and timm.create_model(files.model, **options).pretrained_cfg.get("fixed_input_size"):
+    if resolution is not None and timm.create_model(model, **options).pretrained_cfg.get("fixed_input_size"):
         options["img_size"] = resolution
-    network: nn.Module = timm.create_model(files.model, pretrained=True, **options)
+    network: nn.Module = timm.create_model(model, pretrained=files is not None, **options)
     return network

@@ -12,10 +12,11 @@ Shapes: B batch, C channels, H = W = resolution, D = C H W.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -137,7 +138,8 @@ class _Fit:
         self.classes = fitted.classes
         self.fitted = self._on_device(fitted)
         self.validation = self._on_device(validation) if validation is not None and validation.examples else None
-        self.data_digest = digest_of([_digest_of_images(part) for part in (self.fitted, self.validation) if part is not None])
+        used = [part for part in (self.fitted, self.validation) if part is not None]
+        self.data_digest = digest_of([_digest_of_images(part.images_NCHW, part.labels_N) for part in used])
         # sigma_data of the data itself, not the 0.5 that images of the world have
         self.sigma_data = float(to_float(self.fitted.images_NCHW).std())
         if self.sigma_data < 1e-3:
@@ -406,8 +408,21 @@ class _Fit:
         return cast("PixelDenoiser", network.eval())
 
 
-def _digest_of_images(images: DeviceImages) -> str:
-    total = hashlib.sha256(str(tuple(images.images_NCHW.shape)).encode())
-    total.update(images.images_NCHW.cpu().numpy().tobytes())
-    total.update(images.labels_N.cpu().numpy().tobytes())
+def _digest_of_images(images_NCHW: Tensor, labels_N: Tensor) -> str:
+    total = hashlib.sha256(str(tuple(images_NCHW.shape)).encode())
+    total.update(images_NCHW.cpu().numpy().tobytes())
+    total.update(labels_N.cpu().numpy().tobytes())
     return total.hexdigest()
+
+
+def was_fitted_on(model: Path, parts: Sequence[Labelled]) -> bool:
+    """Whether a model has seen just these real images: its fit.json says so by a digest of their pixels and labels."""
+    try:
+        report = json.loads((model / REPORT).read_bytes())
+        digests = []
+        for part in parts:
+            images_NCHW, labels_N = part.arrays(int(report["resolution"]), report["channels"])
+            digests.append(_digest_of_images(torch.from_numpy(images_NCHW), torch.from_numpy(labels_N)))
+        return bool(report["data_digest"] == digest_of(digests) and report["classes"] == parts[0].classes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

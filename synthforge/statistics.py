@@ -201,7 +201,7 @@ class Exchange:
     """The accuracy is below the curve's beginning."""
 
 
-def exchange(curve: Sequence[Floats], sizes: Sequence[int], arm: Floats, seed: int = 0) -> Exchange:
+def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed: int = 0) -> Exchange:
     """How many real images per class give the arm's accuracy.
 
     The curve is linear in the logarithm of the number between the sizes that were measured, made monotone (isotonic regression), and ends

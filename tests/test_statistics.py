@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.evaluation.statistics import adjusted, estimate, exchange, recovered, verdicts
+from synthforge.statistics import adjusted, estimate, exchange, recovered, verdicts
 
 SIZES = [5, 10, 20, 50, 80]
 CURVE = [0.5, 0.6, 0.67, 0.72, 0.74]

@@ -1,0 +1,233 @@
+"""What `evaluate` is asked for on the command line, and the verb: prepare every setting, then train and measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from synthforge.curation.config import CurationConfig
+from synthforge.curation.pools import Table
+from synthforge.curation.sides import cache_folder
+from synthforge.errors import PlaceError, RequestError
+from synthforge.evaluation.config import MORE, REAL, Amount, ArmConfig, EvaluationConfig
+from synthforge.evaluation.evaluate import EvaluateResult, Evaluation, default_workers
+from synthforge.evaluation.models import filled_in
+from synthforge.evaluation.sets import Images
+from synthforge.evaluation.settings import Origin, RealDraw, Setting
+from synthforge.evaluation.verdict import holds, parsed
+from synthforge.preparing import PrepareWork, Reference, draws_of, prepare, setting_of, units_of
+from synthforge.progress import Reporter
+from synthforge.recipe import Recipe
+from synthforge.recipe_file import config_from_sets, load_recipe
+from synthforge.shards.collection import open_collection
+from synthforge.shards.layout import canonical_json, digest_of
+from synthforge.storage import Folder, resolve
+
+RESULT = "evaluation.json"
+FEWEST_CURVE_POINTS = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """An evaluation that was asked for, checked as far as it can be without opening anything."""
+
+    reference: str
+    holdout: str
+    out: str
+    """The file for the result."""
+    folder: Path
+    """For everything that is made on the way."""
+    config: EvaluationConfig
+    curation: CurationConfig
+    recipe: Recipe | None = None
+    synthetic: tuple[tuple[str, str], ...] = ()
+    """Names and addresses of sets that were given apart from a recipe."""
+    require: tuple[str, ...] = ()
+
+
+def request_of(
+    recipe_path: str | None,
+    *,
+    synthetic: Sequence[str] = (),
+    real: str | None = None,
+    holdout: str | None = None,
+    arms: str | None = None,
+    out: str | None = None,
+    require: Sequence[str] = (),
+    sets: Sequence[str] = (),
+) -> Request:
+    """What is to be evaluated; raises RequestError or RecipeError."""
+    recipe = load_recipe(recipe_path, sets) if recipe_path is not None else None
+    if recipe is not None and synthetic:
+        raise RequestError("evaluate: give a recipe, or --synthetic sets with --real and --holdout; not both")
+    config = recipe.evaluation if recipe is not None else config_from_sets(EvaluationConfig, sets)
+    named = tuple(zip(_names(synthetic), synthetic, strict=True))
+    if arms is not None:
+        config = _with_arms(config, [name.strip() for name in arms.split(",")])
+    elif recipe is None and not any(text.startswith("arms") for text in sets):
+        beside = [f"{REAL}+{MORE}", MORE] if named else []
+        config = _with_arms(config, [REAL, *(name for name, _ in named), *(f"{REAL}+{name}" for name, _ in named), *beside])
+    reference, holdout = real or (recipe.reference if recipe is not None else None), holdout or config.holdout
+    if reference is None:
+        raise RequestError("evaluate: which real images? give the recipe `reference:`, or use --real REAL")
+    if holdout is None:
+        raise RequestError(
+            "evaluate: which real images are to measure it? Give some that are used for nothing else, as the recipe's "
+            "`evaluation.holdout` or with --holdout HOLDOUT"
+        )
+    if resolve(reference) == resolve(holdout):
+        raise RequestError(f"{holdout}: is both holdout and real images; a holdout must be used for nothing else")
+    known = [REAL, MORE, *(["more-curated", "random", "curated"] if recipe is not None else []), *(name for name, _ in named)]
+    if unknown := [source for arm in config.arms for source in arm.of if source not in known]:
+        raise RequestError(f"evaluation.arms: there is no source {unknown[0]!r}; there are {', '.join(known)}")
+    for text in require:
+        parsed(text, [arm.name for arm in config.arms], [str(amount) for amount in config.real_per_class])
+    run = recipe.run_path if recipe is not None else resolve("runs/evaluation")
+    curation = recipe.curation if recipe is not None else CurationConfig()
+    folder = Path(run) / "evaluation" if "://" not in run else cache_folder(curation) / "evaluation" / digest_of(run)[:16]
+    result = resolve(out) if out is not None else f"{run}/{RESULT}"
+    return Request(reference, holdout, result, folder, config, curation, recipe, named, tuple(require))
+
+
+def _with_arms(config: EvaluationConfig, names: Sequence[str]) -> EvaluationConfig:
+    known = {arm.name: arm for arm in config.arms}
+    try:
+        arms = [known.get(name) or ArmConfig.model_validate(name) for name in names]
+        return EvaluationConfig.model_validate({**{name: getattr(config, name) for name in type(config).model_fields}, "arms": arms})
+    except ValidationError as error:
+        told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise RequestError(f"--arms {','.join(names)}: {told}; write names such as real,random,real+curated") from error
+
+
+def _names(addresses: Sequence[str]) -> list[str]:
+    """A name for each set: the last part of its address that says something."""
+    names: list[str] = []
+    for address in addresses:
+        parts = [part for part in Path(address).parts if part not in {"/", "pool"}]
+        name = "".join(letter if letter.isalnum() or letter in "_-." else "-" for letter in (parts[-1] if parts else "synthetic"))
+        name = f"{name}-set" if name in {REAL, MORE} else name
+        same = sum(other == name or other.rpartition("~")[0] == name for other in names)
+        names.append(f"{name}~{same + 1}" if same else name)
+    return names
+
+
+def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResult:
+    """Prepare every setting, train every arm, and write the result; raises RequestError before anything is trained, then WorkError."""
+    reporter = reporter or Reporter()
+    config, cache, folder = request.config, cache_folder(request.curation), request.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlaceError(f"{folder}: can't be written ({error.strerror}); choose another place with output.path") from error
+    place, _, file = request.out.rpartition("/")
+    Folder(place).require_writable()
+    reporter.note("reading the real images")
+    reference = Reference.open(request.reference, cache, reporter)
+    base = filled_in(config.trainer, reference.image_size)
+    draws = {amount: draws_of(reference, amount, config) for amount in config.real_per_class}
+    notes = [*reference.notes]
+    if request.recipe is not None:
+        settings = _prepared(request, reference, draws, cache, reporter)
+    else:
+        settings, more = _given(request, reference, draws, cache, reporter)
+        notes += more
+    curve = [draw for amount in _curve_amounts(config, reference) for draw in draws.get(amount) or draws_of(reference, amount, config)]
+    required = [parsed(text, [arm.name for arm in config.arms], [str(one) for one in config.real_per_class]) for text in request.require]
+    evaluation = Evaluation(settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes)
+    evaluation.also_compare([(arm, other) for arm, _, other, _ in required])
+    result = evaluation.run()
+    result = replace(result, file=request.out, requirements={text: holds(text, result) for text in request.require})
+    Folder(place).replace(file, canonical_json(asdict(result)))
+    return result
+
+
+def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amount]:
+    """Amounts at which real only is trained: those evaluated, all, and more where that makes too few for a curve."""
+    if config.curve is not None:
+        return [*config.curve]
+    amounts: dict[Amount, None] = dict.fromkeys([*config.real_per_class, "all"])
+    whole = int(
+        Images.of(reference.table, np.flatnonzero(reference.fit), reference.classes, is_real=True).per_class(len(reference.classes)).min()
+    )
+    smallest = min(amount if isinstance(amount, int) else whole for amount in config.real_per_class)
+    for part in (2, 4):
+        if len(amounts) < FEWEST_CURVE_POINTS and smallest // part >= 1:
+            amounts[smallest // part] = None
+    return [amount for amount in amounts if not (isinstance(amount, int) and amount > whole)]
+
+
+def _prepared(
+    request: Request, reference: Reference, draws: dict[Amount, list[RealDraw]], cache: Path, reporter: Reporter
+) -> list[Setting]:
+    """Settings of a recipe."""
+    assert request.recipe is not None
+    config = request.config
+    units = [unit for amount in config.real_per_class for unit in units_of(reference, amount, request.recipe, config)]
+    if not units:
+        return [
+            Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in config.synthetic_per_real[:1] for draw in by_amount
+        ]
+    work = PrepareWork(request.reference, request.recipe, config, request.curation, request.folder, cache)
+    prepared = prepare(units, work, default_workers(config, config.trainer.device), reporter)
+    settings = [
+        setting_of(draws[unit.amount][unit.draw], ratio, number, prepared[unit], request.folder, cache)
+        for unit in units
+        for number, ratio in enumerate(config.synthetic_per_real)
+    ]
+    return sorted(settings, key=lambda one: (one.origin != "own", one.draw.per_class, one.ratio, one.draw.number))
+
+
+def _given(
+    request: Request, reference: Reference, draws: dict[Amount, list[RealDraw]], cache: Path, reporter: Reporter
+) -> tuple[list[Setting], list[str]]:
+    """Settings of sets that were given: nothing is known of what their generators have seen."""
+    config, notes, sources = request.config, [], {}
+    for name, address in request.synthetic:
+        collection = open_collection(address, cache, reporter=reporter)
+        table = Table.of([collection])
+        found = Images.of(table, np.arange(len(table)), reference.classes, is_real=False, weight=_weights(address, table))
+        notes += [f"{address}: {problem}" for problem in collection.problems]
+        if not len(found):
+            raise RequestError(
+                f"{address}: none of its classes ({', '.join(collection.classes[:5])}) is one of the real images' "
+                f"({', '.join(reference.classes[:5])}); names must be the same"
+            )
+        if len(found) < len(table):
+            notes.append(
+                f"{address}: {len(table) - len(found):,} images of classes that the real images lack, or without a label, are left out"
+            )
+        sources[name] = found
+    settings = []
+    origin: Origin = "elsewhere" if sources else "own"
+    for by_amount in draws.values():
+        for ratio in config.synthetic_per_real:
+            for draw in by_amount:
+                setting = Setting(draw, ratio, origin, sources, ", ".join(name for name, _ in request.synthetic))
+                wanted = setting.wanted(len(reference.classes))
+                for name, found in sources.items():
+                    have = found.per_class(len(reference.classes))
+                    if (have < wanted).any():
+                        short = int(np.argmax(wanted - have))
+                        raise RequestError(
+                            f"{name}: has {have[short]} images of class {reference.classes[short]!r}, {wanted[short]} are needed for "
+                            f"arms of equal size; lower synthetic_per_real or real_per_class, or add images"
+                        )
+                settings.append(setting)
+    return settings, notes
+
+
+def _weights(address: str, table: Table) -> np.ndarray | None:
+    """Importance weights that curation gave, in the order of the table; None if it gave none."""
+    decisions = Folder(resolve(address))
+    if not decisions.exists("decisions.parquet"):
+        return None
+    with decisions.fetched("decisions.parquet") as path:
+        rows = pq.read_table(path, columns=["curated_key", "weight"]).to_pylist()
+    weight = {row["curated_key"]: row["weight"] for row in rows if row["curated_key"] is not None}
+    found = np.array([weight.get(key, 1.0) for key in table.strings("key")], np.float64)
+    return None if (found == 1).all() else found

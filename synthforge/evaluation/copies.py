@@ -1,0 +1,63 @@
+"""Which training images copy a holdout image: the same file, or the same picture but for re-encoding, also mirrored.
+
+A picture is compared at 32 px or less, in pixels; two whose pixels differ by a root mean square of at most `NEAR` of 255 levels are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from synthforge.errors import DatasetError
+from synthforge.evaluation.images import decoded
+from synthforge.evaluation.sets import Images, SetReader
+from synthforge.images import decode
+from synthforge.training.memorising import nearest
+
+NEAR = 3.0
+"""Levels: JPEG at quality 75 or more, and rescaling by a few pixels, stay below on photographs."""
+LARGEST = 32
+"""Pixels."""
+_AT_ONCE = 2048
+
+
+class HoldoutCopies:
+    """Finds copies of holdout images; each image is looked at once."""
+
+    def __init__(self, holdout: Images, reader: SetReader, resolution: int) -> None:
+        self._reader, self._resolution = reader, min(LARGEST, resolution)
+        self._files = set(holdout.sha256_N)
+        plain_VD = self._pixels(holdout)
+        side = self._resolution
+        mirrored_VD = plain_VD.view(-1, 3, side, side).flip(3).reshape(len(plain_VD), -1)
+        self._pixels_WD = torch.cat([plain_VD, mirrored_VD])
+        self.is_copy: dict[str, bool] = {}
+        """By SHA-256 of the image file."""
+        self.unreadable: dict[str, str] = {}
+        """Of files that can't be decoded: SHA-256 to what is wrong. They are left out like copies."""
+
+    def look(self, sources: Sequence[Images]) -> None:
+        """Look at images that were not looked at yet."""
+        for source in sources:
+            new = np.array([sha256 not in self.is_copy for sha256 in source.sha256_N], np.bool_)
+            left = source.take(new)
+            for start in range(0, len(left), _AT_ONCE):
+                part = self._readable(left.take(np.arange(start, min(start + _AT_ONCE, len(left)))))
+                distance_N = nearest(self._pixels(part), self._pixels_WD) / self._pixels_WD.shape[1] ** 0.5
+                for sha256, distance in zip(part.sha256_N, distance_N.tolist(), strict=True):
+                    self.is_copy[sha256] = sha256 in self._files or distance <= NEAR
+
+    def _readable(self, images: Images) -> Images:
+        for sha256, data in zip(images.sha256_N, self._reader.files(images), strict=True):
+            try:
+                decode(data)
+            except DatasetError as error:
+                self.unreadable[sha256] = str(error)
+                self.is_copy[sha256] = True
+        return images.take(np.array([sha256 not in self.unreadable for sha256 in images.sha256_N], np.bool_))
+
+    def _pixels(self, images: Images) -> torch.Tensor:
+        files = self._reader.files(images)
+        return torch.from_numpy(decoded(files, self._resolution)).flatten(1).float()

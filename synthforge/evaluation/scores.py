@@ -1,0 +1,206 @@
+"""From predictions to figures: accuracy, recall by class, calibration, comparisons of arms, exchange rates; each with its interval.
+
+Shapes: D draws, S seeds, V holdout images, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.evaluation.config import ArmConfig, MixingConfig
+from synthforge.evaluation.trainer import Predictions
+from synthforge.statistics import Estimate, Verdict, estimate, exchange, recovered, verdicts
+
+Floats = NDArray[np.float64]
+BINS = 15
+"""Of calibration."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, one: Estimate) -> Measured:
+        """Of an estimate."""
+        low, high = one.interval()
+        return cls(round(one.value, 5), round(low, 5), round(high, 5))
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All trainings of one arm in one setting."""
+
+    correct_DSV: Floats
+    calibration_DS: Floats
+    """Expected calibration error."""
+    log_loss_DS: Floats
+
+    @classmethod
+    def of(cls, results: Sequence[Sequence[Predictions]], truth_V: NDArray[np.int64]) -> Outcomes:
+        """From the predictions of each draw and seed."""
+        correct = [[(one.predicted_V == truth_V).astype(np.float64) for one in by_seed] for by_seed in results]
+        calibration = [[calibration_error(one.confidence_V, one.predicted_V == truth_V) for one in by_seed] for by_seed in results]
+        log_loss = [[float(-np.log(np.maximum(one.probability_V.astype(np.float64), 1e-6)).mean()) for one in seeds] for seeds in results]
+        return cls(np.array(correct), np.array(calibration), np.array(log_loss))
+
+
+def calibration_error(confidence_V: NDArray[np.float32], correct_V: NDArray[np.bool_]) -> float:
+    """Mean distance between confidence and accuracy over bins of equal confidence (Guo et al. 2017, arXiv 1706.04599)."""
+    bin_V = np.minimum((confidence_V * BINS).astype(np.int64), BINS - 1)
+    distance = np.bincount(bin_V, weights=correct_V - confidence_V.astype(np.float64), minlength=BINS)
+    return float(np.abs(distance).sum() / len(bin_V))
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """What one arm is worth on the holdout."""
+
+    arm: str
+    images: int
+    """In its training set, the mean over draws and seeds."""
+    accuracy: Measured
+    interval_over: str
+    recall: dict[str, Measured]
+    """Accuracy on the holdout images of each class."""
+    calibration_error: float
+    """Mean over trainings."""
+    log_loss: float
+    draws: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm less another, paired by draw, seed and holdout image."""
+
+    arm: str
+    against: str
+    difference: Measured
+    p_adjusted: float
+    """For all comparisons of its table together (Holm)."""
+    verdict: str
+    draws_needed: int | None
+    """Of `cannot tell`: draws, or with a single draw seeds, that would tell; None if none would, with these holdout images."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Of how many real images an arm is."""
+
+    arm: str
+    equivalent: float
+    """Real images of each class that give this accuracy, by the real learning curve."""
+    equivalent_low: float
+    equivalent_high: float
+    at_least: bool
+    """It reaches the end of the curve: the number is a lower bound."""
+    at_most: bool
+    """It lies below the beginning of the curve."""
+    more_real: float
+    """`equivalent` less the real images of the arm: how many more its other images are worth."""
+    more_real_low: float
+    more_real_high: float
+    others_per_real: float | None
+    """How many of the arm's other images give what one more real image does; None where they give nothing."""
+    recovered: float | None
+    """Share of what as many more real images would have gained; None where that is not known to be a gain, or was not measured."""
+    recovered_low: float | None
+    recovered_high: float | None
+
+
+def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.int64], classes: Sequence[str]) -> ArmScore:
+    """Figures of one arm."""
+    found = estimate(outcomes.correct_DSV)
+    recall = {
+        name: Measured.of(estimate(outcomes.correct_DSV[:, :, truth_V == number]))
+        for number, name in enumerate(classes)
+        if (truth_V == number).any()
+    }
+    num_draws, num_seeds = outcomes.correct_DSV.shape[:2]
+    return ArmScore(
+        arm,
+        round(images),
+        Measured.of(found),
+        found.over,
+        recall,
+        round(float(outcomes.calibration_DS.mean()), 5),
+        round(float(outcomes.log_loss_DS.mean()), 5),
+        num_draws,
+        num_seeds,
+    )
+
+
+def pairs(arms: Mapping[str, ArmConfig], mixing: MixingConfig) -> list[tuple[str, str]]:
+    """Which arms are compared: each with real only, and the curated with the random in its place."""
+    found = []
+    by_parts = {(tuple(arm.of), arm.mixing or mixing): name for name, arm in arms.items()}
+    real = next((name for name, arm in arms.items() if arm.of == ["real"]), None)
+    for name, arm in arms.items():
+        swap = {"curated": "random", "more-curated": "more"}
+        plain = tuple(swap.get(source, source) for source in arm.of)
+        if plain != tuple(arm.of) and (other := by_parts.get((plain, arm.mixing or mixing))) is not None:
+            found.append((name, other))
+        if real is not None and name != real:
+            found.append((name, real))
+    return found
+
+
+def compared(differences: Sequence[tuple[str, str, Floats]], margin: float) -> list[Comparison]:
+    """Verdicts over the differences (D, S, V) of a whole table."""
+    told: list[Verdict] = verdicts([values for _, _, values in differences], margin) if differences else []
+    return [
+        Comparison(arm, against, Measured.of(one.difference), round(one.p_adjusted, 5), one.word, one.draws_needed)
+        for (arm, against, _), one in zip(differences, told, strict=True)
+    ]
+
+
+def worth(
+    arm: str,
+    outcomes: Outcomes,
+    curve: Sequence[tuple[float, Outcomes]],
+    *,
+    num_real: float,
+    num_others: float,
+    without: Outcomes | None,
+    more_real: Outcomes | None,
+) -> Worth:
+    """The exchange rate of an arm.
+
+    Args:
+        curve: outcomes of real only for each number of real images per class, rising.
+        num_real: real images per class in the arm.
+        num_others: other images per class in the arm.
+        without: the same arm with its real images alone; for arms without real images, None.
+        more_real: the same arm with more real images in place of the others.
+    """
+    found = exchange([one.correct_DSV for _, one in curve], [size for size, _ in curve], outcomes.correct_DSV)
+    share, interval = (
+        recovered(outcomes.correct_DSV, without.correct_DSV, more_real.correct_DSV)
+        if without is not None and more_real is not None
+        else (None, None)
+    )
+    gain = found.equivalent - num_real
+    return Worth(
+        arm=arm,
+        equivalent=round(found.equivalent, 2),
+        equivalent_low=round(found.low, 2),
+        equivalent_high=round(found.high, 2),
+        at_least=found.is_at_least,
+        at_most=found.is_at_most,
+        more_real=round(gain, 2),
+        more_real_low=round(found.low - num_real, 2),
+        more_real_high=round(found.high - num_real, 2),
+        others_per_real=round(num_others / gain, 3) if gain > 0 else None,
+        recovered=round(share, 4) if share is not None else None,
+        recovered_low=round(interval[0], 4) if interval is not None else None,
+        recovered_high=round(interval[1], 4) if interval is not None else None,
+    )

@@ -1,0 +1,162 @@
+"""Training and test sets as small files: which images, with what labels and weights; never the images themselves.
+
+A set is a table of places. Its digest is over the images' SHA-256, labels, domains and weights, in order, so it is the same wherever the
+images lie, and what was trained on it is found again. Images are read from their collection when they are wanted.
+Shapes: N images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from synthforge.curation.embedding import published
+from synthforge.curation.pools import Table
+from synthforge.errors import WorkError
+from synthforge.evaluation.trainer import TrainingSet
+from synthforge.shards.collection import open_collection
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("address", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("label", pa.int64(), nullable=False),
+        pa.field("is_real", pa.bool_(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+        pa.field("image_sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images of one collection, of which arms take some; N of them."""
+
+    address: str
+    row_N: Ints
+    """In the collection."""
+    label_N: Ints
+    sha256_N: NDArray[np.object_]
+    is_real: bool
+    weight_N: Floats
+
+    @classmethod
+    def of(cls, table: Table, rows: Ints, classes: list[str], *, is_real: bool, weight: Floats | None = None) -> Images:
+        """Rows of a table of one collection; those of classes that are not evaluated are left out."""
+        (collection,) = table.collections
+        label = table.class_indices(classes)[rows]
+        known = label >= 0
+        weight = np.ones(len(rows)) if weight is None else weight
+        return cls(collection.address, rows[known], label[known], table.strings("image_sha256")[rows][known], is_real, weight[known])
+
+    def __len__(self) -> int:
+        return len(self.row_N)
+
+    def take(self, index: Ints | Bools) -> Images:
+        """Some of them, in the order of the index."""
+        return Images(self.address, self.row_N[index], self.label_N[index], self.sha256_N[index], self.is_real, self.weight_N[index])
+
+    def per_class(self, num_classes: int) -> Ints:
+        """How many of each class."""
+        return np.bincount(self.label_N, minlength=num_classes).astype(np.int64)
+
+    def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
+        """So many of each class at random, without repetition; in the order they lie in."""
+        chooser = np.random.default_rng(seed)
+        parts = [chooser.permutation(np.flatnonzero(self.label_N == number))[:wanted] for number, wanted in enumerate(wanted_C)]
+        return self.take(np.sort(np.concatenate(parts)))
+
+
+def digest_of_set(parts: list[Images]) -> str:
+    """SHA-256 over what is trained on, wherever it lies."""
+    total = hashlib.sha256()
+    for part in parts:
+        for sha256, label, weight in zip(part.sha256_N, part.label_N.tolist(), part.weight_N.tolist(), strict=True):
+            total.update(f"{sha256} {label} {int(part.is_real)} {weight!r}\n".encode())
+    return total.hexdigest()
+
+
+def path_of(folder: Path, digest: str) -> Path:
+    """Where a set's file lies."""
+    return folder / "sets" / f"{digest[:32]}.parquet"
+
+
+def write_set(folder: Path, parts: list[Images]) -> str:
+    """Write a set's file; returns the set's digest."""
+    digest = digest_of_set(parts)
+    path = path_of(folder, digest)
+    columns: dict[str, Any] = {
+        "address": pa.array([part.address for part in parts for _ in range(len(part))], pa.string()).dictionary_encode(),
+        "row": np.concatenate([part.row_N for part in parts]),
+        "label": np.concatenate([part.label_N for part in parts]),
+        "is_real": np.concatenate([np.full(len(part), part.is_real) for part in parts]),
+        "weight": np.concatenate([part.weight_N for part in parts]),
+        "image_sha256": pa.array([sha256 for part in parts for sha256 in part.sha256_N], pa.string()),
+    }
+    # Written again even if it is there: the same images may lie elsewhere now.
+    published(path, lambda temporary: pq.write_table(pa.table(columns, schema=SCHEMA), temporary))
+    return digest
+
+
+class SetReader:
+    """Reads sets in one process; collections are opened once."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self._folder, self._cache = folder, cache
+        self._tables: dict[str, Table] = {}
+
+    def read(self, digest: str) -> TrainingSet:
+        """A set by its digest; its images are read when they are wanted, and checked then."""
+        table = pq.read_table(path_of(self._folder, digest))
+        places = list(zip(table["address"].to_pylist(), table["row"].to_pylist(), table["image_sha256"].to_pylist(), strict=True))
+
+        def gather(rows: Ints) -> list[bytes]:
+            found: dict[int, bytes] = {}
+            wanted = dict.fromkeys(int(row) for row in rows)  # a batch may hold an image twice
+            for address in dict.fromkeys(places[row][0] for row in wanted):
+                here: dict[int, list[int]] = {}
+                for row in wanted:
+                    if places[row][0] == address:
+                        here.setdefault(places[row][1], []).append(row)
+                for place, members in self._table(address).samples(np.array(list(here), np.int64)):
+                    if hashlib.sha256(members.image).hexdigest() != places[here[place][0]][2]:
+                        raise WorkError(f"{address}: has changed since the evaluation began; run it again")
+                    found.update(dict.fromkeys(here[place], members.image))
+            return [found[int(row)] for row in rows]
+
+        return TrainingSet(
+            label_N=table["label"].to_numpy().astype(np.int64),
+            is_real_N=np.asarray(table["is_real"].to_numpy(zero_copy_only=False), np.bool_),
+            weight_N=table["weight"].to_numpy().astype(np.float64),
+            gather=gather,
+        )
+
+    def images(self, digest: str) -> Images:
+        """A set of images of one collection."""
+        table = pq.read_table(path_of(self._folder, digest))
+        found = self.read(digest)
+        addresses = table["address"].to_pylist()
+        is_real = bool(found.is_real_N.all())
+        shas = np.array(table["image_sha256"].to_pylist(), dtype=object)
+        return Images(addresses[0] if addresses else "", table["row"].to_numpy(), found.label_N, shas, is_real, found.weight_N)
+
+    def files(self, images: Images) -> list[bytes]:
+        """The image files of some images, in order."""
+        found = {row: members.image for row, members in self._table(images.address).samples(images.row_N)}
+        return [found[row] for row in images.row_N.tolist()]
+
+    def _table(self, address: str) -> Table:
+        if address not in self._tables:
+            self._tables[address] = Table.of([open_collection(address, self._cache)])
+        return self._tables[address]

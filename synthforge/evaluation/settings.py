@@ -1,0 +1,142 @@
+"""What is evaluated: draws of the real images, and beside each the sets that were made for it.
+
+A *draw* is a subset of the reference's fit part, as if there were no other real images; draws of different sizes are nested. A *setting*
+is a draw with a number of synthetic images for each real one, and with pools of one origin: made by a generator that has seen only
+the draw's images (`own`), or by one that has seen others, or does not say (`elsewhere`). The two are never put in one table.
+Shapes: C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from synthforge.curation.pools import Table
+from synthforge.errors import RequestError
+from synthforge.evaluation.config import MORE, REAL, Amount, ArmConfig
+from synthforge.evaluation.sets import Bools, Images, Ints
+from synthforge.training.data import seeded
+
+Origin = Literal["own", "elsewhere"]
+
+
+@dataclass(frozen=True)
+class RealDraw:
+    """Some of the reference's images, and what is left of its fit part."""
+
+    amount: Amount
+    number: int
+    fit: Images
+    validation: Images | None
+    """The validation part, which belongs to the whole reference only."""
+    rest: Images
+    """Images of the fit part that are not in the draw."""
+
+    @property
+    def per_class(self) -> float:
+        """Mean number of images of a class."""
+        return len(self.fit) / max(len(set(self.fit.label_N.tolist())), 1)
+
+    @property
+    def budget(self) -> int:
+        """Every real image that may have been seen by what is behind an arm."""
+        return len(self.fit) + (len(self.validation) if self.validation is not None else 0)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"real-{self.amount}-draw-{self.number}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole reference."""
+        return self.amount == "all"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One draw with pools of one origin."""
+
+    draw: RealDraw
+    ratio: float
+    """Synthetic images for each real one."""
+    origin: Origin
+    sources: dict[str, Images]
+    """What arms take from, besides `real` and `more`, by `ArmConfig.key_of`: all of what curation chose, of others some at random."""
+    generator: str = ""
+    """What made the images."""
+    notes: list[str] = field(default_factory=list)
+
+    def wanted(self, num_classes: int) -> Ints:
+        """Synthetic images of each class, int64 (C,)."""
+        wanted_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
+        return wanted_C
+
+    def parts(self, arm: ArmConfig, seed: int, num_classes: int, is_copy: dict[str, bool]) -> list[Images] | None:
+        """The images of one arm and seed, without copies of holdout images; None if a source is not there or too small."""
+        parts = []
+        for name in arm.of:
+            if name == REAL:
+                parts.append(_without(self.draw.fit, is_copy))
+                continue
+            source = self.draw.rest if name == MORE else self.sources.get(arm.key_of(name))
+            if source is None or not len(source):
+                return None
+            wanted_C, source = self.wanted(num_classes), _without(source, is_copy)
+            if name == MORE and (source.per_class(num_classes) < wanted_C).any():
+                return None
+            # Draw and seed alone decide, so that arms which take from one source take the same images.
+            parts.append(source if name.endswith("curated") else source.draw(wanted_C, (self.draw.number, seed)))
+        return parts
+
+
+def _without(images: Images, is_copy: dict[str, bool]) -> Images:
+    kept = np.array([not is_copy.get(sha256, False) for sha256 in images.sha256_N], np.bool_)
+    return images if kept.all() else images.take(kept)
+
+
+def real_draws(table: Table, fit: Bools, classes: list[str], amount: Amount, draws: int, *, only_first: bool = False) -> list[RealDraw]:
+    """Draws of one size: the first is the first images of each class, the others random; raises RequestError if there are too few.
+
+    Args:
+        table: the reference.
+        fit: which of its rows are the fit part.
+        only_first: every draw is the first images of each class.
+    """
+    whole = Images.of(table, np.flatnonzero(fit), classes, is_real=True)
+    validation = Images.of(table, np.flatnonzero(~fit), classes, is_real=True)
+    present = whole.per_class(len(classes))
+    if (present == 0).any():
+        name = classes[int(np.flatnonzero(present == 0)[0])]
+        raise RequestError(f"{table.collections[0].address}: class {name!r} has no real images to train on; add some, or leave it out")
+    if not isinstance(amount, int):
+        return [
+            RealDraw("all", number, whole, validation if len(validation) else None, whole.take(np.arange(0))) for number in range(draws)
+        ]
+    if (present < amount).any():
+        number = int(np.argmin(present))
+        raise RequestError(
+            f"real_per_class: {amount} asked for, but class {classes[number]!r} has {present[number]} real images in the fit part; lower it"
+        )
+    found = []
+    for number in range(draws):
+        order = _order(whole, 0 if only_first else number, len(classes))
+        taken = np.sort(np.concatenate([rows[:amount] for rows in order]))
+        rest = np.sort(np.concatenate([rows[amount:] for rows in order]))
+        found.append(RealDraw(amount, number, whole.take(taken), None, whole.take(rest)))
+    return found
+
+
+def _order(images: Images, draw: int, num_classes: int) -> list[Ints]:
+    """Rows of each class in the order in which a draw takes them, so that smaller draws lie inside larger ones."""
+    found = []
+    for label in range(num_classes):
+        rows = np.flatnonzero(images.label_N == label)
+        if draw:
+            import torch
+
+            rows = rows[torch.randperm(len(rows), generator=seeded("real draw", draw, label)).numpy()]
+        found.append(rows)
+    return found

@@ -1,0 +1,203 @@
+"""Trainings as work for an executor: one unit is one training, and what it found is a small file under its digest.
+
+The digest is over everything that decides the result: both sets, trainer, mixing and seed. A training whose file is there is not repeated,
+whichever evaluation it was done for, so a killed sweep goes on where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from synthforge.config import identity_of
+from synthforge.curation.embedding import published
+from synthforge.devices import own_gpu, pick_device
+from synthforge.errors import SynthforgeError, WorkError
+from synthforge.evaluation.config import MixingConfig, TrainerConfig
+from synthforge.evaluation.images import decoded
+from synthforge.evaluation.sets import SetReader
+from synthforge.evaluation.trainer import Predictions, predict, train
+from synthforge.executors.inline import InlineExecutor
+from synthforge.executors.local import LocalExecutor
+from synthforge.executors.protocol import Executor, Failed, Place
+from synthforge.progress import Reporter
+from synthforge.shards.layout import digest_of
+
+VERSION = 1
+"""Of training: raised when equal sets and settings give another result."""
+TRIES = 2
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training and its test."""
+
+    train_set: str
+    """Digest."""
+    test_set: str
+    config: TrainerConfig
+    mixing: MixingConfig
+    seed: int
+    num_classes: int
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that decides the result."""
+        return digest_of(
+            [
+                VERSION,
+                self.train_set,
+                self.test_set,
+                identity_of(self.config, lambda path, value: value),
+                identity_of(self.mixing, lambda path, value: value),
+                self.seed,
+                self.num_classes,
+            ]
+        )
+
+    @property
+    def images(self) -> int:
+        """Training images that it sees."""
+        return self.config.steps * self.config.batch
+
+
+def result_path(folder: Path, training: Training) -> Path:
+    """Where its predictions lie."""
+    return folder / "trainings" / f"{training.digest[:32]}.npz"
+
+
+def read_result(folder: Path, training: Training) -> Predictions | None:
+    """What a training found; None if it was not done, or its file is torn."""
+    try:
+        with np.load(result_path(folder, training), allow_pickle=False) as file:
+            return Predictions(file["predicted"], file["confidence"], file["probability"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError):
+        return None
+
+
+@dataclass(frozen=True)
+class TrainWork:
+    """Train classifiers and test them; picklable."""
+
+    folder: Path
+    cache: Path
+    device: str
+    threads: int
+
+    def open(self, place: Place) -> TrainStream:
+        """Take a device."""
+        return TrainStream(self, pick_device(own_gpu(place.worker, place.workers, self.device), "evaluation.trainer.device"))
+
+
+class TrainStream:
+    """Implements `executors.protocol.Stream`; a receipt is the training's digest."""
+
+    def __init__(self, work: TrainWork, device: torch.device) -> None:
+        self._work, self._device = work, device
+        self._sets = SetReader(work.folder, work.cache)
+        self._test: tuple[tuple[str, int], np.ndarray, np.ndarray] | None = None
+
+    def describe(self) -> str:
+        """The device."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
+
+    def run(
+        self, units: Iterator[Training], advance: Callable[[int], None]
+    ) -> Generator[tuple[Training, str | SynthforgeError], None, None]:
+        """Do trainings."""
+        for training in units:
+            done = 0
+
+            def progress(images: int) -> None:
+                nonlocal done
+                advance(images - done)
+                done = images
+
+            try:
+                with cpu_threads(self._work.threads):
+                    found = self._train(training, progress)
+            except WorkError as error:
+                advance(-done)
+                yield training, error
+                continue
+            path = result_path(self._work.folder, training)
+            columns = {"predicted": found.predicted_V, "confidence": found.confidence_V, "probability": found.probability_V}
+            published(path, lambda temporary, columns=columns: np.savez_compressed(temporary, **columns))  # type: ignore[misc]
+            progress(training.images)
+            yield training, training.digest
+
+    def _train(self, training: Training, progress: Callable[[int], None]) -> Predictions:
+        network = train(
+            training.config,
+            training.mixing,
+            self._sets.read(training.train_set),
+            training.num_classes,
+            training.seed,
+            self._device,
+            lambda at: progress(at.step * training.config.batch),
+        )
+        # Only now, so that nothing of the test is in reach while the classifier is trained.
+        images_VCHW, truth_V = self._test_images(training)
+        return predict(network, images_VCHW, truth_V, self._device)
+
+    def _test_images(self, training: Training) -> tuple[np.ndarray, np.ndarray]:
+        assert training.config.resolution is not None
+        key = (training.test_set, training.config.resolution)
+        if self._test is None or self._test[0] != key:
+            test = self._sets.read(training.test_set)
+            self._test = key, decoded(test.gather(np.arange(len(test))), training.config.resolution), test.label_N
+        return self._test[1], self._test[2]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@contextmanager
+def cpu_threads(num: int) -> Iterator[None]:
+    """So many threads for torch, since sums of more threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_trainings(trainings: Sequence[Training], work: TrainWork, workers: int, task: str, reporter: Reporter) -> list[Predictions]:
+    """The result of each training, done now if it is not there yet; raises WorkError naming what failed."""
+    wanted = {training.digest: training for training in trainings}
+    todo = [training for training in wanted.values() if read_result(work.folder, training) is None]
+    if todo:
+        _run(todo, work, min(workers, len(todo)), task, sum(training.images for training in wanted.values()), reporter)
+    found = {digest: read_result(work.folder, training) for digest, training in wanted.items()}
+    results = [found[training.digest] for training in trainings]
+    if any(result is None for result in results):
+        raise WorkError(f"{work.folder / 'trainings'}: results vanished while they were read; run again")
+    return [result for result in results if result is not None]
+
+
+def _run(todo: Sequence[Training], work: TrainWork, workers: int, task: str, total: int, reporter: Reporter) -> None:
+    executor: Executor[Training, str] = (
+        InlineExecutor(work) if workers <= 1 else LocalExecutor(work, workers, deadline_seconds=1800, note=reporter.note)
+    )
+    with executor:
+        executor.open()
+        reporter.begin(f"{task}: {len(todo)} trainings", total, total - sum(training.images for training in todo))
+        outcomes = executor.run(
+            iter(todo),
+            tries=TRIES,
+            size=lambda training: training.images,
+            on_progress=reporter.advance,
+            on_try_failed=lambda training, reason, number: reporter.note(f"try {number} of {TRIES}: seed {training.seed}: {reason}"),
+        )
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+        reporter.end()
+    if failed:
+        raise WorkError(f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others")

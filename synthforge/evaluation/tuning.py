@@ -1,0 +1,128 @@
+"""Tune the real-only arm on validation data, before the holdout is opened; its settings are then those of every arm.
+
+The search is small and stated: every augmentation with every learning rate (`TuningConfig`), scored by the mean log-probability of the true
+class, which tells more of few images than accuracy does. With the whole reference it is that of the validation part. With less, no other
+image may be looked at, and it is that of folds of the n images themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthforge.evaluation.config import EvaluationConfig, MixingConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
+from synthforge.evaluation.sets import Images, write_set
+from synthforge.evaluation.settings import RealDraw
+from synthforge.evaluation.trainer import Predictions
+from synthforge.evaluation.trainings import Training, TrainWork, run_trainings
+from synthforge.progress import Reporter
+
+STRENGTHS: dict[str, dict[str, Any]] = {
+    "none": {"share": 0.0, "erase": 0.0, "mixup": 0.0},
+    "light": {"erase": 0.0, "mixup": 0.0},
+    "strong": {"erase": 0.5, "mixup": 0.2},
+}
+"""What the words of `TuningConfig.augmentations` mean."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found for one draw of real images."""
+
+    amount: str
+    draw: int
+    chosen: dict[str, Any]
+    on: str
+    """What it was scored on."""
+    scores: dict[str, float]
+    """Mean log-probability of the true class of each candidate."""
+    config: TrainerConfig
+
+
+def candidates(tuning: TuningConfig, base: TrainerConfig) -> dict[str, TrainerConfig]:
+    """The trainers that are tried, by what is special about them."""
+    found = {}
+    for strength, flip, rate in itertools.product(tuning.augmentations, tuning.flip, tuning.learning_rates):
+        augment = TrainerAugmentConfig(**{**base.augment.model_dump(), **STRENGTHS[strength], "flip": flip and strength != "none"})
+        name = f"{strength}{', flip' if flip else ''}, learning rate {rate:g}"
+        found[name] = base.model_copy(update={"augment": augment, "learning_rate": rate})
+    return found
+
+
+def tune(
+    draws: Sequence[RealDraw],
+    base: TrainerConfig,
+    config: EvaluationConfig,
+    work: TrainWork,
+    num_classes: int,
+    workers: int,
+    reporter: Reporter,
+) -> dict[tuple[str, int], Tuned]:
+    """The settings of each draw, by amount and number."""
+    tried = candidates(config.tuning, base)
+    if not config.tuning.on or len(tried) == 1:
+        only = next(iter(tried.values())) if config.tuning.on else base
+        return {
+            key_of(draw): Tuned(str(draw.amount), draw.number, _chosen(only), "nothing, there is no choice", {}, only) for draw in draws
+        }
+    trainings: list[Training] = []
+    plan: list[tuple[RealDraw, str, str, slice]] = []
+    for draw in draws:
+        splits, on = _splits(draw, config.tuning.folds, num_classes)
+        if not splits:
+            continue
+        sets = [(write_set(work.folder, [fit]), write_set(work.folder, [test])) for fit, test in splits]
+        for name, trainer in tried.items():
+            start = len(trainings)
+            trainings += [Training(fit, test, trainer, MixingConfig(), seed, num_classes) for seed, (fit, test) in enumerate(sets)]
+            plan.append((draw, name, on, slice(start, len(trainings))))
+    results = run_trainings(trainings, work, workers, "tuning real only", reporter)
+    scores: dict[tuple[str, int], dict[str, float]] = {}
+    scored_on = {key_of(draw): on for draw, _, on, _ in plan}
+    for draw, name, _, where in plan:
+        scores.setdefault(key_of(draw), {})[name] = _score(results[where])
+    found = {}
+    for draw in draws:
+        key = key_of(draw)
+        if key not in scores:
+            found[key] = Tuned(str(draw.amount), draw.number, _chosen(base), "nothing, one image a class can't be split", {}, base)
+            continue
+        best = max(scores[key], key=lambda name: scores[key][name])
+        rounded = {name: round(score, 4) for name, score in scores[key].items()}
+        found[key] = Tuned(str(draw.amount), draw.number, _chosen(tried[best]), scored_on[key], rounded, tried[best])
+    return found
+
+
+def key_of(draw: RealDraw) -> tuple[str, int]:
+    """By which a draw's tuning is found."""
+    return str(draw.amount), draw.number
+
+
+def _score(results: Sequence[Predictions]) -> float:
+    probability_V = np.concatenate([result.probability_V for result in results]).astype(np.float64)
+    return float(np.log(np.maximum(probability_V, 1e-6)).mean())
+
+
+def _splits(draw: RealDraw, folds: int, num_classes: int) -> tuple[list[tuple[Images, Images]], str]:
+    """Pairs of what is fitted and what is tested."""
+    if draw.validation is not None:
+        return [(draw.fit, draw.validation)] * 2, f"{len(draw.validation)} validation images"
+    rank = np.empty(len(draw.fit), np.int64)
+    for label in range(num_classes):
+        rows = np.flatnonzero(draw.fit.label_N == label)
+        rank[rows] = np.arange(len(rows))
+    smallest = int(draw.fit.per_class(num_classes).min())
+    num = min(folds, smallest)
+    if num < 2:
+        return [], ""
+    return [
+        (draw.fit.take(rank % num != fold), draw.fit.take(rank % num == fold)) for fold in range(num)
+    ], f"{num} folds of the real images"
+
+
+def _chosen(config: TrainerConfig) -> dict[str, Any]:
+    return {"augment": config.augment.model_dump(), "learning_rate": config.learning_rate}

@@ -1,0 +1,383 @@
+"""What an evaluation compares, made before the holdout is opened: generators, pools and curation's choices for each draw of real images.
+
+For each draw a generator that has seen just its images (one that is there, or fitted now), a pool of it, and what curation chooses with an
+encoder that has seen no other images either: origin `own`. Beside it, apart, the recipe's own pool where its generator has seen others, or
+does not say: origin `elsewhere`. Everything lies in a folder named by what it depends on, so a killed evaluation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from synthforge.config import identity_of
+from synthforge.curation.config import CurationConfig, SizeConfig
+from synthforge.curation.curate import choose
+from synthforge.curation.embedding import published
+from synthforge.curation.encoders.config import FittedConfig, PixelsConfig
+from synthforge.curation.encoders.protocol import SEEN_DIGITS
+from synthforge.curation.pools import Table
+from synthforge.curation.sides import Sides
+from synthforge.errors import RequestError, SynthforgeError, WorkError
+from synthforge.evaluation.config import Amount, ArmConfig, EvaluationConfig
+from synthforge.evaluation.sets import Bools, Images, SetReader, write_set
+from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
+from synthforge.executors.inline import InlineExecutor
+from synthforge.executors.local import LocalExecutor
+from synthforge.executors.protocol import Executor, Failed, Place
+from synthforge.generation import generate
+from synthforge.generators.pixel.fit import fit, was_fitted_on
+from synthforge.images import ImageFormat, decode, encode
+from synthforge.progress import Reporter
+from synthforge.recipe import Recipe
+from synthforge.shards.collection import open_collection
+from synthforge.shards.folder import import_shard
+from synthforge.shards.layout import MANIFEST, Manifest, Segment, canonical_json, digest_of, key_of
+from synthforge.shards.reading import read_labelled
+from synthforge.shards.tars import EncodedSample, write_tar
+from synthforge.storage import Folder, resolve
+
+VERSION = 1
+PREPARED = "prepared.json"
+SYNTHETIC = ("random", "curated")
+HOURS = 3600.0
+"""Fitting and generating say nothing to the executor meanwhile, so that a worker is not taken for hung too soon."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real images: what draws are made of."""
+
+    address: str
+    table: Table
+    fit: Bools
+    """Rows of the fit part."""
+    classes: list[str]
+    image_size: int
+    """Shorter side of the first image."""
+    notes: list[str]
+
+    @classmethod
+    def open(cls, address: str, cache: Path, reporter: Reporter) -> Reference:
+        """Raises DatasetError or RequestError."""
+        collection = open_collection(address, cache, reporter=reporter)
+        table = Table.of([collection])
+        names = table.strings("class")
+        if num := sum(name is None for name in names):
+            raise RequestError(f"{address}: {num} of {len(table)} images have no label; give them one, or remove them")
+        parts = collection.part()
+        fit_M = np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
+        present = set(names)
+        first = next(members.image for _, members in table.samples(np.zeros(1, np.int64)))
+        notes = [f"{address}: {problem}" for problem in collection.problems]
+        return cls(address, table, fit_M, [name for name in collection.classes if name in present], min(decode(first).shape[:2]), notes)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One draw with pools of one origin: what is prepared in one go."""
+
+    amount: Amount
+    draw: int
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made for a unit; its images as digests of sets."""
+
+    origin: Origin
+    generator: str
+    sources: list[dict[str, str]]
+    """For each ratio: key of a source to the digest of its images."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PrepareWork:
+    """Fit, generate and choose for units; picklable."""
+
+    reference: str
+    recipe: Recipe | None
+    config: EvaluationConfig
+    curation: CurationConfig
+    folder: Path
+    cache: Path
+
+    def open(self, place: Place) -> PrepareStream:
+        """Open the real images."""
+        if place.workers > 1:
+            torch.set_num_threads(1)
+        return PrepareStream(self)
+
+
+class PrepareStream:
+    """Implements `executors.protocol.Stream`; a receipt is what was prepared."""
+
+    def __init__(self, work: PrepareWork) -> None:
+        self._work = work
+        self._reference = Reference.open(work.reference, work.cache, Reporter())
+
+    def describe(self) -> None:
+        """Nothing to tell."""
+
+    def run(self, units: Iterator[Unit], advance: Callable[[int], None]) -> Generator[tuple[Unit, Prepared | SynthforgeError], None, None]:
+        """Prepare units."""
+        for unit in units:
+            try:
+                found: Prepared | SynthforgeError = _Preparation(self._work, self._reference, unit).run()
+                advance(1)
+            except SynthforgeError as error:
+                found = error
+            yield unit, found
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def draws_of(reference: Reference, amount: Amount, config: EvaluationConfig) -> list[RealDraw]:
+    """The draws of one amount. Generators that are there were fitted on the first images, so each draw has these and another pool."""
+    return real_draws(reference.table, reference.fit, reference.classes, amount, config.draws, only_first=config.generators is not None)
+
+
+class _Preparation:
+    """One unit."""
+
+    def __init__(self, work: PrepareWork, reference: Reference, unit: Unit) -> None:
+        self.work, self.reference, self.unit = work, reference, unit
+        self.draw = draws_of(reference, unit.amount, work.config)[unit.draw]
+        self.notes: list[str] = []
+        images = [self.draw.fit.sha256_N.tolist(), [str(label) for label in self.draw.fit.label_N.tolist()]]
+        depends = [VERSION, images, unit.draw, unit.origin, self._identity()]
+        self.folder = work.folder / f"{self.draw.name}-{unit.origin}-{digest_of(depends)[:12]}"
+
+    def _identity(self) -> Any:
+        recipe = self.work.recipe
+        assert recipe is not None
+        sections = ("generator", "classes", "prompts", "sampling", "count")
+        made = {name: value for name, value in recipe.model_dump(mode="json").items() if name in sections}
+        config = self.work.config
+        fitted = identity_of(config.fit, lambda path, value: value) if config.fit is not None else None
+        return [made, fitted, config.generators]
+
+    def run(self) -> Prepared:
+        """All of it, or what an earlier run left."""
+        pool, generator = self._pool()
+        curated = sorted({(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated(self.work.config)})
+        depends = digest_of([VERSION, curated, self.work.config.synthetic_per_real, self.work.curation.model_dump(mode="json"), pool])
+        path = self.folder / f"{depends[:12]}-{PREPARED}"
+        if path.exists():
+            return Prepared(**json.loads(path.read_bytes()))
+        table = Table.of([open_collection(pool, self.work.cache)])
+        everything = Images.of(table, np.arange(len(table)), self.reference.classes, is_real=False)
+        sources, origin = [], self.unit.origin
+        for ratio in self.work.config.synthetic_per_real:
+            wanted = Setting(self.draw, ratio, origin, {}).wanted(len(self.reference.classes))
+            quota = {name: int(num) for name, num in zip(self.reference.classes, wanted, strict=True)}
+            found = {"random": write_set(self.work.folder, [everything])}
+            for key, source, method, regime in curated:
+                chosen, is_own = self._chosen(source, method, regime, pool, quota)
+                if chosen is not None:
+                    found[key] = write_set(self.work.folder, [chosen])
+                if not is_own and source == "curated":
+                    origin = "elsewhere"
+            sources.append(found)
+        prepared = Prepared(origin, generator, sources, self.notes)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        published(path, lambda temporary: temporary.write_bytes(canonical_json(prepared.__dict__)))
+        return prepared
+
+    # Generator and pool
+
+    def _pool(self) -> tuple[str, str]:
+        """Address of the pool, and a name for its generator."""
+        recipe, config = self.work.recipe, self.work.config
+        assert recipe is not None
+        name = str(recipe.generator.model)
+        if self.unit.origin == "elsewhere" or (self.draw.is_whole and config.fit is None and self.unit.draw == 0):
+            return recipe.pool_path, name
+        model: str = name
+        if config.fit is not None:
+            model = str(self._fitted())
+        elif not self.draw.is_whole:
+            assert config.generators is not None
+            model = config.generators.replace("{amount}", str(self.unit.amount))
+        sampling = recipe.sampling.model_copy(update={"seed": recipe.sampling.seed + self.unit.draw})
+        if sampling.real_guidance is not None:
+            guided = sampling.real_guidance.model_copy(update={"reference": self._draw_address()})
+            sampling = sampling.model_copy(update={"real_guidance": guided})
+        made = recipe.model_copy(
+            update={
+                "generator": recipe.generator.model_copy(update={"model": model}),
+                "sampling": sampling,
+                "output": recipe.output.model_copy(update={"path": str(self.folder)}),
+                "execution": recipe.execution.model_copy(update={"workers": 1}),
+            }
+        )
+        generate(made, Reporter())
+        return made.pool_path, "fitted on these images" if config.fit is not None else model
+
+    def _fitted(self) -> Path:
+        config = self.work.config.fit
+        assert config is not None
+        model = self.folder / "generator"
+        if not (model / "model_index.json").exists():
+            seeded = config.loop.model_copy(update={"seed": config.loop.seed + self.unit.draw})
+            fit(self._draw_address(), model, config.model_copy(update={"loop": seeded, "per_class": None}))
+        return model
+
+    def _draw_address(self) -> str:
+        """The draw's images as a set of their own."""
+        if self.draw.is_whole:
+            return self.work.reference
+        place = self.folder / "reference"
+        write_real(self.reference, self.draw.fit, place, {"fit": (0, len(self.draw.fit))})
+        return str(place)
+
+    # What curation chooses
+
+    def _chosen(self, source: str, method: str, regime: str, pool: str, quota: dict[str, int]) -> tuple[Images | None, bool]:
+        """Images by the rule of curation, and whether its encoder has seen no other real images than the draw's."""
+        if source == "more-curated":
+            if (self.draw.rest.per_class(len(self.reference.classes)) < np.array(list(quota.values()))).any():
+                return None, True  # not enough other real images
+            pool = str(self.folder / "others")
+            write_real(self.reference, self.draw.rest, Path(pool), {})
+        config = self._curation(method, regime, quota)
+        sides, choice = choose([pool], self._draw_address(), config, Reporter())
+        if len(choice.kept) == 0:
+            return None, True
+        if source == "more-curated":
+            return self.draw.rest.take(np.sort(choice.kept)), self._is_own(sides)
+        kept = np.sort(choice.kept)
+        self.notes += [f"{self.draw.name}: {note}" for note in choice.notes]
+        weight = choice.weight_N[kept]
+        return Images.of(sides.pool, kept, self.reference.classes, is_real=False, weight=weight), self._is_own(sides)
+
+    def _curation(self, method: str, regime: str, quota: dict[str, int]) -> CurationConfig:
+        curation = self.work.curation
+        selection = curation.selection.model_copy(update={"seed": curation.selection.seed + self.unit.draw})
+        if method:
+            selection = selection.model_copy(update={"method": method, "weights": False})
+        if not selection.weights:
+            selection = selection.model_copy(update={"size": SizeConfig(quota=quota)})
+        encoder = curation.encoder
+        is_own = encoder is None or isinstance(encoder, PixelsConfig) or (isinstance(encoder, FittedConfig) and encoder.model is None)
+        if not self.draw.is_whole and self.unit.origin == "own" and not is_own:
+            self.notes.append(f"{self.draw.name}: the recipe's encoder has seen other images; one that was fitted on these alone chose")
+            encoder = None
+        update = {"regime": regime, "selection": selection, "encoder": encoder, "judge": None, "cache": str(self.work.cache)}
+        return curation.model_copy(update=update)
+
+    def _is_own(self, sides: Sides) -> bool:
+        if isinstance(sides.encoder, PixelsConfig) or (isinstance(sides.encoder, FittedConfig) and sides.encoder.model is None):
+            return True
+        seen = frozenset().union(*(encoder.seen for encoder in sides.encoders))
+        images = [self.draw.fit, *([self.draw.validation] if self.draw.validation is not None else [])]
+        budget = {sha256[:SEEN_DIGITS] for part in images for sha256 in part.sha256_N}
+        return bool(seen) and seen <= budget
+
+
+def _curated(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:
+    return [(arm, source) for arm in config.arms for source in arm.of if source.endswith("curated")]
+
+
+def write_real(reference: Reference, images: Images, place: Path, parts: dict[str, tuple[int, int]]) -> None:
+    """Some of the real images as a dataset folder, their bytes as they are; what is there stays."""
+    if (place / "complete.json").exists():
+        return
+    found = dict(reference.table.samples(images.row_N))
+    formats = sorted({"jpg" if members.extension == "jpeg" else members.extension for members in found.values()})
+    as_is = len(formats) == 1 and formats[0] in {"png", "jpg", "webp"}
+    samples = []
+    for index, (row, label) in enumerate(zip(images.row_N.tolist(), images.label_N.tolist(), strict=True)):
+        data = found[row].image if as_is else encode(decode(found[row].image), "png", 100, marking=False)
+        name = reference.classes[label]
+        samples.append(EncodedSample(key_of(index), data, formats[0] if as_is else "png", label, name, {"class": name}))
+    origin = {"reference": reference.address, "images": digest_of(images.sha256_N.tolist())}
+    manifest = Manifest(
+        kind="real",
+        classes=reference.classes,
+        image_format=cast("ImageFormat", formats[0] if as_is else "png"),
+        plan_digest=digest_of(origin),
+        recipe=origin,
+        generator=None,
+        segment=Segment(first_sample=0, num_samples=len(samples), first_shard=0, samples_per_shard=len(samples)),
+        parts=parts,
+    )
+    folder = Folder(str(place.resolve()))
+    for name in folder.list():  # what a killed run left
+        (place / name).unlink() if (place / name).is_file() else None
+    import_shard(folder, manifest, lambda path: write_tar(path, samples))
+
+
+def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> list[Unit]:
+    """What is to be prepared for one amount; raises RequestError for a generator that has seen more than its budget, or no pool at all."""
+    if not any(source in SYNTHETIC or source == "more-curated" for arm in config.arms for source in arm.of):
+        return []
+    origins: list[Origin] = []
+    parts = read_labelled(reference.address)
+    if config.fit is not None:
+        origins.append("own")
+    elif amount == "all":
+        model = resolve(str(recipe.generator.model))
+        if was_fitted_on(Path(model), [parts[part] for part in ("fit", "validation") if parts[part].examples]):
+            origins.append("own")
+    elif config.generators is not None:
+        model = resolve(config.generators.replace("{amount}", str(amount)))
+        if not was_fitted_on(Path(model), [parts["fit"].first_of_each(int(amount))]):
+            raise RequestError(
+                f"evaluation.generators: {model} was not fitted on just the first {amount} real images of each class, so "
+                f"its arms would have seen more than their budget; fit one with --set per_class={amount}, or leave generators out"
+            )
+        origins.append("own")
+    has_pool = Folder(recipe.pool_path).exists(MANIFEST)
+    uses_pool = amount == "all" and origins == ["own"] and config.fit is None
+    if not has_pool and (uses_pool or not origins):
+        raise RequestError(
+            f"{recipe.pool_path}: no pool there yet; make it first with `synthforge generate`, or let evaluation.fit make one"
+        )
+    if not origins or (config.elsewhere and has_pool and not uses_pool):
+        origins.append("elsewhere")
+    return [Unit(amount, number, origin) for origin in origins for number in range(config.draws)]
+
+
+def prepare(units: Sequence[Unit], work: PrepareWork, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:
+    """Prepare what is not there yet; raises WorkError naming what failed, or the request's own error."""
+    count = min(workers, len(units))
+    executor: Executor[Unit, Prepared] = (
+        InlineExecutor(work) if count <= 1 else LocalExecutor(work, count, deadline_seconds=24 * HOURS, note=reporter.note)
+    )
+    found: dict[Unit, Prepared] = {}
+    with executor:
+        executor.open()
+        reporter.begin("preparing draws: generators, pools, curation", len(units), unit="draws")
+        outcomes = executor.run(
+            iter(units), tries=1, size=lambda unit: 1, on_progress=reporter.advance, on_try_failed=lambda unit, reason, number: None
+        )
+        failed: list[Failed[Unit]] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                failed.append(outcome)
+            else:
+                found[outcome.unit] = outcome.receipt
+        reporter.end()
+    if failed:
+        first = failed[0]
+        raise WorkError(
+            f"{len(failed)} of {len(units)} draws could not be prepared; the first, {first.unit.amount} real images: {first.reason}"
+        )
+    return found
+
+
+def setting_of(draw: RealDraw, ratio: float, number: int, prepared: Prepared, folder: Path, cache: Path) -> Setting:
+    """A unit's setting for one ratio."""
+    reader = SetReader(folder, cache)
+    sources = {key: reader.images(digest) for key, digest in prepared.sources[number].items()}
+    return Setting(draw, ratio, prepared.origin, sources, prepared.generator, prepared.notes)

@@ -1,0 +1,103 @@
+"""The small residual network that classifies images of 8 to 64 pixels.
+
+Normalised by groups, it has no running statistics, so averaged weights can be used as they are. Normalised by batches it learns better
+from few images; statistics are taken afterwards (see `settle`). Normalised by parts, each batch is two parts, the first rows and the rest,
+with statistics and scales of their own, so that the one domain does not bend the other's (as auxiliary batch norm does for adversarial
+examples: Xie et al. 2020, arXiv 1911.09665).
+Shapes: N images, C classes, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import update_bn
+
+Norm = Literal["group", "batch", "parts"]
+
+_LARGEST_MAP, _SMALLEST_MAP = 16, 4
+"""The first layer shrinks images to the one, since larger maps would cost most of the time; blocks halve them down to the other."""
+
+
+class Classifier(nn.Module):
+    """A pre-activated residual network (He et al. 2016, arXiv 1603.05027), one block for each size of map."""
+
+    def __init__(self, resolution: int, width: int, num_classes: int, norm: Norm = "group") -> None:
+        super().__init__()
+        stride = math.ceil(resolution / _LARGEST_MAP)
+        side, widths = math.ceil(resolution / stride), [width]
+        while side > _SMALLEST_MAP:
+            side = math.ceil(side / 2)
+            widths.append(min(2 * widths[-1], 4 * width))
+        self.stem = nn.Conv2d(3, width, 2 * stride + 1, stride=stride, padding=stride)
+        before = [width, *widths]
+        blocks = [_Block(before[number], after, 1 if number == 0 else 2, norm) for number, after in enumerate(widths)]
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = _norm(norm, widths[-1])
+        self.head = nn.Linear(widths[-1], num_classes)
+
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """Images in -1 to 1 to features (N, D)."""
+        pooled_ND: Tensor = functional.silu(self.norm(self.blocks(self.stem(images_NCHW)))).mean(dim=(2, 3))
+        return pooled_ND
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Images in -1 to 1 to logits (N, C)."""
+        logits_NC: Tensor = self.head(self.features(images_NCHW))
+        return logits_NC
+
+
+class _Block(nn.Module):
+    def __init__(self, before: int, after: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.first = nn.Sequential(_norm(norm, before), nn.SiLU(), nn.Conv2d(before, after, 3, stride, 1))
+        self.second = nn.Sequential(_norm(norm, after), nn.SiLU(), nn.Conv2d(after, after, 3, 1, 1))
+        self.skip = nn.Conv2d(before, after, 1, stride) if before != after or stride != 1 else nn.Identity()
+
+    def forward(self, hidden_NCHW: Tensor) -> Tensor:
+        changed: Tensor = self.skip(hidden_NCHW) + self.second(self.first(hidden_NCHW))
+        return changed
+
+
+def _norm(norm: Norm, width: int) -> nn.Module:
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(8, width), width)
+    return nn.BatchNorm2d(width) if norm == "batch" else NormByParts(width)
+
+
+class NormByParts(nn.Module):
+    """Batch norm of its own for the first rows of a batch and for the rest; out of training, that of the first part."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.rest = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.num_first = 0
+        """Rows of the first part; 0 takes all for it."""
+
+    def forward(self, hidden_NCHW: Tensor) -> Tensor:
+        if not self.training or not self.num_first:
+            normed_NCHW: Tensor = self.first(hidden_NCHW)
+            return normed_NCHW
+        return torch.cat([self.first(hidden_NCHW[: self.num_first]), self.rest(hidden_NCHW[self.num_first :])])
+
+
+def set_parts(network: nn.Module, num_first: int) -> None:
+    """How many rows of each training batch are the first part."""
+    for module in network.modules():
+        if isinstance(module, NormByParts):
+            module.num_first = num_first
+
+
+def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Take the statistics of all batch norms from training images, since those of training do not belong to averaged weights.
+
+    (Izmailov et al. 2018, arXiv 1803.05407.)
+    """
+    set_parts(network, 0)
+    update_bn(batches, network)
+    network.eval()
