@@ -47,7 +47,7 @@ class TrainerConfig(Config):
     """Channels of the residual network's first layers; the last have at most four times as many."""
     resolution: int | None = identity(None, ge=8, le=1024)
     """Height and width in pixels; nothing means the images' own, at most 64, and for timm what the model was trained at."""
-    steps: int = identity(1000, ge=8, le=10**8)
+    steps: int = identity(1500, ge=8, le=10**8)
     """Optimiser steps, the same for every arm; more must move no arm, which is checked (`steps_check`)."""
     batch: int = identity(64, ge=2, le=65_536)
     """Images per step."""
@@ -150,11 +150,11 @@ class TuningConfig(Config):
     """Without, `trainer` is taken as it stands."""
     folds: int = identity(3, ge=2, le=20)
     """At most so many, and at most as many as there are images of a class."""
-    augmentations: list[Literal["none", "light", "strong"]] = identity(lambda: ["light", "strong"], min_length=1)
-    """`light` moves images; `strong` erases parts and blends pairs as well."""
+    augmentations: list[Literal["none", "shift", "affine", "strong"]] = identity(lambda: ["shift", "affine", "strong"], min_length=1)
+    """`shift` moves images; `affine` turns, scales and shears them as well; `strong` erases parts and blends pairs besides."""
     flip: list[bool] = identity(lambda: [False, True], min_length=1)
     """Whether images are mirrored; wrong for digits and text."""
-    learning_rates: list[Annotated[float, Field(gt=0, le=1)]] = identity(lambda: [1e-3, 4e-3], min_length=1)
+    learning_rates: list[Annotated[float, Field(gt=0, le=1)]] = identity(lambda: [3e-3, 1e-2], min_length=1)
     """Peaks of the schedule."""
 
 

@@ -34,6 +34,9 @@ class TrainingImages(Protocol):
     def batch(self, step: int) -> Tensor:
         """Float32 (B, 3, H, W) in -1 to 1, on the device; steps are asked for in order."""
 
+    def of(self, rows_B: Tensor) -> Tensor:
+        """The same of any rows."""
+
     def close(self) -> None:
         """Let go of what is held."""
 
@@ -46,7 +49,10 @@ class Resident:
         self._order = order
 
     def batch(self, step: int) -> Tensor:
-        return to_float(self._images_NCHW[self._order(step).to(self._images_NCHW.device)])
+        return self.of(self._order(step))
+
+    def of(self, rows_B: Tensor) -> Tensor:
+        return to_float(self._images_NCHW[rows_B.to(self._images_NCHW.device)])
 
     def close(self) -> None:
         pass
@@ -64,11 +70,14 @@ class Streamed:
     def batch(self, step: int) -> Tensor:
         for coming in range(step, min(step + AHEAD, self._num_steps)):
             if coming not in self._waiting:
-                self._waiting[coming] = self._pool.submit(self._decode, coming)
+                self._waiting[coming] = self._pool.submit(self._decode, self._order(coming))
         return to_float(self._waiting.pop(step).result().to(self._device, non_blocking=True))
 
-    def _decode(self, step: int) -> Tensor:
-        images_BCHW = torch.from_numpy(decoded(self._gather(self._order(step).numpy()), self._resolution))
+    def of(self, rows_B: Tensor) -> Tensor:
+        return to_float(self._decode(rows_B).to(self._device, non_blocking=True))
+
+    def _decode(self, rows_B: Tensor) -> Tensor:
+        images_BCHW = torch.from_numpy(decoded(self._gather(rows_B.numpy()), self._resolution))
         return images_BCHW.pin_memory() if self._device.type == "cuda" else images_BCHW
 
     def close(self) -> None:

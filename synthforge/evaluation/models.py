@@ -35,7 +35,7 @@ def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
         try:
             with torch.inference_mode():
                 build(config, 2, "batch").eval()(torch.zeros(2, 3, size, size))
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, ValueError) as error:  # each network has its own way to say no
             raise RequestError(f"{WHERE}: {config.network} can't take images of {size} px ({str(error)[:200]})") from error
     return config
 

@@ -11,7 +11,7 @@ Shapes: N images of the set, V test images, B batch, C classes, H = W = resoluti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,11 +101,11 @@ def train(
         loop = TrainingLoop(network, loss, _loop_config(config, seed))
         for _ in loop.run(on_progress):
             pass
+        trained: nn.Module = loop.ema
+        if config.start != "probe":  # a probe leaves the network as it was
+            settle(trained, (source.of(mixed.settling_rows(step)) for step in range(_SETTLING_BATCHES)))
     finally:
         source.close()
-    trained: nn.Module = loop.ema
-    if config.start != "probe":  # a probe leaves the network as it was
-        settle(trained, _settling_batches(config, images, mixed, device))
     return trained.eval()
 
 
@@ -130,12 +130,6 @@ def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: t
     if len(images) * 3 * config.resolution**2 > config.resident_gib * 2**30:
         return Streamed(images.gather, config.resolution, mixed.rows, config.steps, device)
     return Resident(decoded(images.gather(np.arange(len(images))), config.resolution), mixed.rows, device)
-
-
-def _settling_batches(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: torch.device) -> Iterator[Tensor]:
-    assert config.resolution is not None
-    for step in range(_SETTLING_BATCHES):
-        yield to_float(torch.from_numpy(decoded(images.gather(mixed.settling_rows(step).numpy()), config.resolution)).to(device))
 
 
 def predict(network: nn.Module, images_VCHW: NDArray[np.uint8], truth_V: NDArray[np.int64], device: torch.device) -> Predictions:

@@ -23,7 +23,8 @@ from synthforge.progress import Reporter
 
 STRENGTHS: dict[str, dict[str, Any]] = {
     "none": {"share": 0.0, "erase": 0.0, "mixup": 0.0},
-    "light": {"erase": 0.0, "mixup": 0.0},
+    "shift": {"scale": 0.0, "rotate": 0.0, "shear": 0.0, "erase": 0.0, "mixup": 0.0},
+    "affine": {"erase": 0.0, "mixup": 0.0},
     "strong": {"erase": 0.5, "mixup": 0.2},
 }
 """What the words of `TuningConfig.augmentations` mean."""

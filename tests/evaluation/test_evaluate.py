@@ -1,0 +1,300 @@
+"""Evaluations of sets with planted faults, end to end and by the command line: figures, honesty, going on, wrong requests."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synthforge.evaluating import evaluate, request_of
+from synthforge.evaluation.evaluate import EvaluateResult
+from tests.conftest import DIGITS, FORKS, Ran
+from tests.evaluation.sets import QUICK, digits, per_class, write
+
+Cli = Callable[..., Ran]
+REAL = 10
+"""Real images of each class in most of these evaluations."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Folders on disk: real images to train on, others to be called synthetic, and the holdout."""
+
+    real: Path
+    holdout: Path
+    more: Path
+    """Real images, in disguise."""
+    wrong: Path
+    """The same images, half of the labels wrong."""
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    place, fit = tmp_path_factory.mktemp("sets"), digits()
+    fit = [fit[row] for row in np.random.default_rng(0).permutation(len(fit))]  # neighbours are by one hand
+    return Sets(
+        write(place / "real" / "fit", per_class(fit, 0, 40)).parent,
+        write(place / "holdout", digits("holdout")[:200]),
+        write(place / "more", per_class(fit, 40, 70)),
+        write(place / "wrong", per_class(fit, 40, 70), wrong=0.5),
+    )
+
+
+def ask(sets: Sets, out: Path, *synthetic: Path, arms: str | None = None, more: tuple[str, ...] = (), **options: Any) -> EvaluateResult:
+    request = request_of(
+        None,
+        synthetic=[str(path) for path in synthetic],
+        real=str(sets.real),
+        holdout=str(sets.holdout),
+        arms=arms,
+        out=str(out / "evaluation.json"),
+        sets=[*QUICK, f"real_per_class=[{REAL}]", f"curve=[{REAL // 2}, {2 * REAL}]", *more],
+        **options,
+    )
+    return evaluate(type(request)(**{**request.__dict__, "folder": out / "work"}))
+
+
+@pytest.fixture(scope="module")
+def planted(sets: Sets, tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
+    required = ["more-set > wrong", "wrong > more-set"]
+    return ask(sets, tmp_path_factory.mktemp("planted"), sets.more, sets.wrong, require=required, more=("trainer.steps=120",))
+
+
+def difference(result: EvaluateResult, arm: str, against: str) -> Any:
+    (setting,) = result.tables[0].settings
+    return next(one for one in setting.comparisons if (one.arm, one.against) == (arm, against))
+
+
+def test_half_of_the_labels_wrong_is_worse_than_none(planted: EvaluateResult) -> None:
+    accuracy = {name: score.accuracy for name, score in planted.tables[0].settings[0].arms.items()}
+    assert accuracy["wrong"].high < accuracy["more-set"].low
+    assert planted.requirements == {"more-set > wrong": True, "wrong > more-set": False}
+    assert difference(planted, "wrong", "more-set").verdict == "hurt" or difference(planted, "wrong", "real").verdict == "hurt"
+
+
+def test_real_images_in_disguise_are_worth_as_many_real_ones(planted: EvaluateResult) -> None:
+    (setting,) = planted.tables[0].settings
+    compared = difference(planted, "more-set", "real").difference
+    assert compared.low <= 0.06 and compared.high >= -0.06  # other images than those, so only about as good
+    worth = setting.worth["more-set"]
+    assert worth.equivalent_low <= REAL <= worth.equivalent_high
+
+
+def test_everything_is_told(planted: EvaluateResult) -> None:
+    (table,) = planted.tables
+    (setting,) = table.settings
+    assert table.origin == "elsewhere"
+    assert "from elsewhere" in planted.verdict
+    assert (setting.budget, setting.real_per_class) == (100, REAL)
+    assert [point.real_per_class for point in planted.curve] == [5, 10, 20]
+    score = setting.arms["real+more-set"]
+    assert (score.images, score.draws, score.seeds, score.interval_over) == (200, 1, 2, "seeds and images")
+    assert set(score.recall) == set(planted.classes)
+    assert 0 <= score.calibration_error <= 1
+    written = json.loads(Path(planted.file or "").read_bytes())
+    assert written["tables"][0]["settings"][0]["arms"]["real"]["accuracy"]["value"] == setting.arms["real"].accuracy.value
+
+
+def test_the_same_request_gives_the_same_figures_without_training_again(
+    sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ask(sets, tmp_path, sets.more, arms="real,more-set")
+    again = ask(sets, tmp_path / "anew", sets.more, arms="real,more-set")
+    monkeypatch.setattr("synthforge.evaluation.trainings.train", lambda *_: pytest.fail("trained again"))
+    resumed = ask(sets, tmp_path, sets.more, arms="real,more-set")
+    assert first.tables == again.tables == resumed.tables
+
+
+def test_an_arm_beside_itself_is_no_different(sets: Sets, tmp_path: Path) -> None:
+    twins = "arms=[real, {name: twin, of: [real]}]"
+    result = ask(sets, tmp_path, more=(twins,), require=["twin > real", "twin >= real"])
+    assert difference(result, "twin", "real").difference.value == 0
+    assert result.requirements == {"twin > real": False, "twin >= real": True}
+
+
+# The holdout
+
+
+def test_nothing_of_the_holdout_is_opened_before_all_is_chosen(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tripwire: tuning goes first, and no training gets a byte of the holdout."""
+    import synthforge.evaluation.evaluate as verb
+    import synthforge.evaluation.trainings as trainings
+
+    opened: list[str] = []
+    events: list[str] = []
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if watching and event == "open" and str(sets.holdout) in str(arguments[0]):
+            opened.append(events[-1] if events else "start")
+
+    watching = False
+    sys.addaudithook(audit)
+    held = {path.read_bytes() for path in sets.holdout.rglob("*.png")}
+    tune, train = verb.tune, trainings.train
+
+    def tuned(*arguments: Any) -> Any:
+        events.append("tuning")
+        found = tune(*arguments)
+        events.append("tuned")
+        return found
+
+    def trained(config: Any, mixing: Any, images: Any, *rest: Any) -> Any:
+        files = images.gather(np.arange(len(images)))
+        assert not held & set(files)
+        return train(config, mixing, images, *rest)
+
+    watching = True
+    monkeypatch.setattr(verb, "tune", tuned)
+    monkeypatch.setattr(trainings, "train", trained)
+    ask(sets, tmp_path, sets.more, more=("tuning.on=true", "tuning.augmentations=[affine]", "tuning.flip=[false]", "tuning.folds=2"))
+    watching = False
+    assert set(opened) == {"tuned"}
+
+
+def test_copies_of_holdout_images_are_left_out_and_counted(sets: Sets, tmp_path: Path) -> None:
+    """Five as they are, five stored anew as another file, five mirrored; three can't be read."""
+    pool = write(tmp_path / "theirs", per_class(digits(), 40, 70))
+    stolen = digits("holdout")[:15]
+    for number, example in enumerate(stolen):
+        image = Image.open(io.BytesIO(example.data))
+        name = pool / example.class_name / f"stolen-{number}.png"
+        if number < 5:
+            name.write_bytes(example.data)
+        elif number < 10:
+            image.convert("RGB").save(name)
+        else:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(name)
+    for number in range(3):
+        (pool / "0" / f"broken-{number}.png").write_bytes(b"\x89PNG no image" + bytes([number]))
+    result = ask(sets, tmp_path, pool, arms="real,theirs")
+    assert result.copies_removed == {"theirs": 15}
+    assert any("3 images can't be read" in note for note in result.notes)
+    assert any("15 images of theirs copy holdout images" in note for note in result.notes)
+
+
+def test_a_holdout_that_is_training_data_is_refused(cli: Cli, sets: Sets, tmp_path: Path) -> None:
+    copy = write(tmp_path / "copy", per_class(digits(), 0, 40))
+    ran = cli("evaluate", "--real", sets.real, "--holdout", copy, "--out", tmp_path / "e.json", "--arms", "real", *settings())
+    assert ran.status == 2
+    assert "of the real images are copies of its" in ran.err
+    ran = cli("evaluate", "--real", sets.real, "--holdout", sets.real, *settings())
+    assert ran.status == 2
+    assert "is both holdout and real images" in ran.err
+
+
+# The command line
+
+
+def settings(*more: str) -> list[str]:
+    return [part for text in [*QUICK, *more] for part in ("--set", text)]
+
+
+def test_real_only_is_a_baseline_for_any_folder(cli: Cli, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("evaluate", "--real", sets.real, "--holdout", sets.holdout, "--arms", "real", *settings("real_per_class=[5]", "curve=[10]"))
+    assert ran.status == 0, ran.err
+    assert "Real only, tuned:" in ran.out
+    assert (tmp_path / "runs" / "evaluation" / "evaluation.json").exists()
+
+
+def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli(
+        *("evaluate", "--synthetic", sets.wrong, "--real", sets.real, "--holdout", sets.holdout, "--json"),
+        *("--arms", "real,wrong", "--require", "wrong > real", "--require", "real >= 0.2", *settings("real_per_class=[10]", "curve=[5]")),
+    )
+    assert ran.status == 1
+    assert ran.json["requirements"] == {"wrong > real": False, "real >= 0.2": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "which real images?"),
+        (["--real", "{real}"], "which real images are to measure it?"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,curated"], "there is no source 'curated'"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,real"], "'real' stands twice"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--require", "a is better"], "write it like"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > nothing"], "there is no arm 'nothing'"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5 @ 7"], "7 is none of the amounts"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--set", "real_per_class=[1000]"], "real images in the fit part"),
+        (["--real", "{real}", "--holdout", "/nonesuch"], "/nonesuch"),
+        (["--real", "/nonesuch", "--holdout", "{holdout}"], "/nonesuch"),
+        (["--real", "{real}", "--holdout", "{named}"], "names must be the same"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--synthetic", "{named}"], "names must be the same"),
+        (
+            ["--real", "{real}", "--holdout", "{holdout}", "--synthetic", "{more}", "--set", "synthetic_per_real=[9]"],
+            "are needed for arms of equal size",
+        ),
+        (["--real", "{real}", "--holdout", "{holdout}", "--set", "trainer.network=resnet_18"], "resnet_18"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--set", "trainer.start=probe"], "needs a network with pretrained weights"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--set", "seeds=0"], "seeds"),
+        ([str(DIGITS), "--synthetic", "{more}"], "not both"),
+    ],
+)
+def test_wrong_requests_are_told_in_a_line(
+    cli: Cli, sets: Sets, tmp_path: Path, arguments: list[str], words: str, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = write(tmp_path / "named", per_class(digits(), 0, 2))
+    for folder in list(named.iterdir()):
+        folder.rename(named / f"digit-{folder.name}")
+    places = {**{name: str(getattr(sets, name)) for name in ("real", "holdout", "more")}, "named": str(named)}
+    quick = [] if str(DIGITS) in arguments else settings("real_per_class=[10]")
+    ran = cli("evaluate", *quick, *[text.format(**places) if "{" in text else text for text in arguments])
+    assert ran.status == 2, ran.err
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+
+
+# Going on
+
+
+def _evaluate_and_die(place: Path, sets: Sets, trainings_before: int) -> None:
+    """In a child: killed after so many trainings."""
+    import synthforge.evaluation.trainings as trainings
+
+    original, done = trainings.published, [0]
+
+    def published(path: Path, write_file: Any) -> None:
+        if path.suffix == ".npz":
+            if done[0] == trainings_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done[0] += 1
+        original(path, write_file)
+
+    trainings.published = published  # type: ignore[assignment]
+    ask(sets, place, sets.more, arms="real,more-set")
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_where_it_was(sets: Sets, tmp_path: Path) -> None:
+    child = FORKS.Process(target=_evaluate_and_die, args=(tmp_path, sets, 3))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "trainings").glob("*.npz")}
+    assert len(before) == 3
+    resumed = ask(sets, tmp_path, sets.more, arms="real,more-set")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "trainings").glob("*.npz")}
+    assert before.items() <= after.items()
+    assert len(after) == resumed.trainings
+    assert resumed.tables == ask(sets, tmp_path / "undisturbed", sets.more, arms="real,more-set").tables
+
+
+@pytest.mark.slow
+def test_several_processes_find_what_one_finds(sets: Sets, tmp_path: Path) -> None:
+    one = ask(sets, tmp_path / "one", sets.more, arms="real,more-set")
+    two = ask(sets, tmp_path / "two", sets.more, arms="real,more-set", more=("workers=2",))
+    assert one.tables == two.tables

@@ -1,0 +1,103 @@
+"""Evaluations of recipes: what is made for each amount of real data, with generators that have seen no more than that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from synthforge.evaluating import evaluate, request_of
+from synthforge.evaluation.evaluate import EvaluateResult
+from synthforge.generation import generate
+from synthforge.recipe_file import load_recipe
+from synthforge.shards.reading import read_labelled
+from synthforge.storage import resolve
+from tests.conftest import DIGITS, Ran, small
+from tests.evaluation.sets import QUICK
+
+Cli = Callable[..., Ran]
+
+
+def sets_of(out: Path, *more: str) -> list[str]:
+    quick = [f"evaluation.{text}" for text in QUICK]
+    curation = ["curation.encoder={kind: pixels, resolution: 8}", f"curation.cache={out / 'cache'}"]
+    few = ["evaluation.curve=[4]", "evaluation.real_per_class=[5]", "evaluation.arms=[real, random, curated, real+curated]"]
+    return [*small(out, total=100, per_shard=50), *quick, *curation, *few, *more]
+
+
+def run(out: Path, *more: str) -> EvaluateResult:
+    return evaluate(request_of(str(DIGITS), sets=sets_of(out, *more)))
+
+
+def test_generators_that_are_there_give_a_table_of_their_own(tmp_path: Path) -> None:
+    result = run(tmp_path, "evaluation.arms=[real, random, curated, real+curated, more, more-curated, real+more]")
+    (table,) = result.tables
+    (setting,) = table.settings
+    assert table.origin == "own"
+    assert table.generator == "builtin:digits/generator-5-per-class"
+    assert (setting.budget, setting.missing) == (50, {})
+    assert {name: score.images for name, score in setting.arms.items()} == {
+        **dict.fromkeys(["real", "random", "curated", "more", "more-curated"], 50),
+        **dict.fromkeys(["real+curated", "real+more"], 100),
+    }
+    compared = {(one.arm, one.against) for one in setting.comparisons}
+    assert {("curated", "random"), ("more-curated", "more"), ("real+curated", "real"), ("real+more", "real")} <= compared
+    assert not list((tmp_path / "evaluation").glob("**/holdout*"))
+
+
+def test_a_generator_that_has_seen_more_than_its_budget_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(resolve("builtin:digits/generator-10-per-class"), tmp_path / "generator-5")
+    with pytest.raises(Exception, match="was not fitted on just the first 5 real images of each class") as caught:
+        run(tmp_path, f"evaluation.generators={tmp_path}/generator-{{amount}}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_pool_of_a_generator_that_has_seen_more_is_in_another_table(tmp_path: Path) -> None:
+    generate(load_recipe(str(DIGITS), sets_of(tmp_path)))
+    result = run(tmp_path, "evaluation.generators=null", "evaluation.elsewhere=true")
+    assert [table.origin for table in result.tables] == ["elsewhere"]
+    both = run(tmp_path, "evaluation.elsewhere=true")
+    assert [table.origin for table in both.tables] == ["own", "elsewhere"]
+    assert "from elsewhere" not in both.verdict
+    own, elsewhere = (table.settings[0].arms for table in both.tables)
+    assert own["real"] == elsewhere["real"]
+    assert own["random"].accuracy != elsewhere["random"].accuracy
+    assert elsewhere == result.tables[0].settings[0].arms
+
+
+@pytest.mark.slow
+def test_the_whole_reference_and_a_generator_fitted_on_it_are_of_one_budget(tmp_path: Path) -> None:
+    generate(load_recipe(str(DIGITS), small(tmp_path, total=1000, per_shard=500)))
+    result = run(tmp_path, "evaluation.real_per_class=[all]", "count={total: 1000}", "output.samples_per_shard=500")
+    (table,) = result.tables
+    assert (table.origin, table.settings[0].budget) == ("own", 1000)
+
+
+def test_without_a_pool_it_is_said_how_to_make_one(cli: Cli, tmp_path: Path) -> None:
+    given = [part for text in sets_of(tmp_path, "evaluation.generators=null") for part in ("--set", text)]
+    ran = cli("evaluate", DIGITS, *given)
+    assert ran.status == 2
+    assert "no pool there yet; make it first with `synthforge generate`" in ran.err
+
+
+@pytest.mark.slow
+def test_fitting_inside_the_sweep_sees_each_draw_and_nothing_else(tmp_path: Path) -> None:
+    fitted = "evaluation.fit={loop: {images: 2000, checks: 2}, threads: 1}"
+    result = run(tmp_path, fitted, "evaluation.generators=null", "evaluation.draws=2", "evaluation.arms=[real, random, curated]")
+    (table,) = result.tables
+    assert (table.origin, table.generator) == ("own", "fitted on these images")
+    assert table.settings[0].arms["random"].interval_over == "draws and images"
+    folders = sorted(path for path in (tmp_path / "evaluation").glob("real-5-draw-*"))
+    assert len(folders) == 2
+    of_draw = []
+    for folder in folders:
+        report = json.loads((folder / "generator" / "fit.json").read_bytes())
+        assert (report["real_budget"], report["images_validation"]) == (50, 0)
+        of_draw.append({example.sha256 for example in read_labelled(str(folder / "reference"))["fit"].examples})
+    reference = read_labelled("builtin:digits/reference")["fit"]
+    assert of_draw[0] == {example.sha256 for example in reference.first_of_each(5).examples}
+    assert of_draw[1] != of_draw[0]
+    assert of_draw[1] < {example.sha256 for example in reference.examples}
