@@ -20,6 +20,8 @@ _HOMES = {
     "CurateResult": "curation.curate",
     "CurationConfig": "curation.config",
     "DatasetFolder": "shards.folder",
+    "EvaluateResult": "evaluation.evaluate",
+    "EvaluationConfig": "evaluation.config",
     "GenerateResult": "generation",
     "PixelFitConfig": "generators.config",
     "PixelPipeline": "generators.pixel.pipeline",
@@ -28,6 +30,8 @@ _HOMES = {
     "Reporter": "progress",
     "SynthforgeError": "errors",
     "curate": "curation.curate",
+    "evaluate": "evaluating",
+    "evaluation_of": "evaluating",
     "fit": "generators.pixel.fit",
     "generate": "generation",
     "load_recipe": "recipe_file",
@@ -44,6 +48,10 @@ if TYPE_CHECKING:
     from synthforge.curation.curate import CurateResult as CurateResult
     from synthforge.curation.curate import curate as curate
     from synthforge.errors import SynthforgeError as SynthforgeError
+    from synthforge.evaluating import evaluate as evaluate
+    from synthforge.evaluating import evaluation_of as evaluation_of
+    from synthforge.evaluation.config import EvaluationConfig as EvaluationConfig
+    from synthforge.evaluation.evaluate import EvaluateResult as EvaluateResult
     from synthforge.generation import GenerateResult as GenerateResult
     from synthforge.generation import generate as generate
     from synthforge.generators.config import PixelFitConfig as PixelFitConfig

@@ -184,10 +184,10 @@ def evaluate(
 ) -> None:
     """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
     from synthforge.evaluating import evaluate as run
-    from synthforge.evaluating import request_of
+    from synthforge.evaluating import evaluation_of
     from synthforge.evaluation.verdict import percent, points, told, worth_in_words
 
-    request = request_of(
+    request = evaluation_of(
         recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
     )
     result = run(request, ConsoleReporter(quiet))

@@ -50,7 +50,7 @@ class Request:
     require: tuple[str, ...] = ()
 
 
-def request_of(
+def evaluation_of(
     recipe_path: str | None,
     *,
     synthetic: Sequence[str] = (),

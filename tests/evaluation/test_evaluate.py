@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthforge.evaluating import evaluate, request_of
+from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.evaluate import EvaluateResult
 from tests.conftest import DIGITS, FORKS, Ran
 from tests.evaluation.sets import QUICK, digits, per_class, write
@@ -51,7 +51,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
 
 
 def ask(sets: Sets, out: Path, *synthetic: Path, arms: str | None = None, more: tuple[str, ...] = (), **options: Any) -> EvaluateResult:
-    request = request_of(
+    request = evaluation_of(
         None,
         synthetic=[str(path) for path in synthetic],
         real=str(sets.real),

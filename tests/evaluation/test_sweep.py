@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from synthforge.evaluating import evaluate, request_of
+from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.evaluate import EvaluateResult
 from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe
@@ -29,7 +29,7 @@ def sets_of(out: Path, *more: str) -> list[str]:
 
 
 def run(out: Path, *more: str) -> EvaluateResult:
-    return evaluate(request_of(str(DIGITS), sets=sets_of(out, *more)))
+    return evaluate(evaluation_of(str(DIGITS), sets=sets_of(out, *more)))
 
 
 def test_generators_that_are_there_give_a_table_of_their_own(tmp_path: Path) -> None:
