@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from synthforge.config import identity_of
 from synthforge.curation.config import CurationConfig, SizeConfig
@@ -24,10 +23,12 @@ from synthforge.curation.encoders.config import FittedConfig, PixelsConfig
 from synthforge.curation.encoders.protocol import SEEN_DIGITS
 from synthforge.curation.pools import Table
 from synthforge.curation.sides import Sides
+from synthforge.devices import own_gpu
 from synthforge.errors import RequestError, SynthforgeError, WorkError
 from synthforge.evaluation.config import Amount, ArmConfig, EvaluationConfig
 from synthforge.evaluation.sets import Bools, Images, SetReader, write_set
 from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
+from synthforge.evaluation.trainings import cpu_threads
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.protocol import Executor, Failed, Place
@@ -111,10 +112,21 @@ class PrepareWork:
     cache: Path
 
     def open(self, place: Place) -> PrepareStream:
-        """Open the real images."""
-        if place.workers > 1:
-            torch.set_num_threads(1)
-        return PrepareStream(self)
+        """Take a device, and open the real images."""
+        return PrepareStream(self._on(own_gpu(place.worker, place.workers, "auto")))
+
+    def _on(self, device: str) -> PrepareWork:
+        """The same on one device, where it is left open which."""
+        assert self.recipe is not None
+        execution, fitting, curation = self.recipe.execution, self.config.fit, self.curation
+        if execution.device == "auto":
+            execution = execution.model_copy(update={"device": device})
+        if fitting is not None and fitting.device == "auto":
+            fitting = fitting.model_copy(update={"device": device})
+        if curation.device == "auto":
+            curation = curation.model_copy(update={"device": device})
+        recipe, config = self.recipe.model_copy(update={"execution": execution}), self.config.model_copy(update={"fit": fitting})
+        return replace(self, recipe=recipe, config=config, curation=curation)
 
 
 class PrepareStream:
@@ -131,7 +143,8 @@ class PrepareStream:
         """Prepare units."""
         for unit in units:
             try:
-                found: Prepared | SynthforgeError = _Preparation(self._work, self._reference, unit).run()
+                with cpu_threads(self._work.config.trainer.threads):  # whatever the number of workers, the same images
+                    found: Prepared | SynthforgeError = _Preparation(self._work, self._reference, unit).run()
                 advance(1)
             except SynthforgeError as error:
                 found = error
@@ -170,11 +183,21 @@ class _Preparation:
         """All of it, or what an earlier run left."""
         pool, generator = self._pool()
         curated = sorted({(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated(self.work.config)})
-        depends = digest_of([VERSION, curated, self.work.config.synthetic_per_real, self.work.curation.model_dump(mode="json"), pool])
+        collection = open_collection(pool, self.work.cache)
+        contents = [collection.digest, self.reference.table.collections[0].digest]
+        depends = digest_of(
+            [
+                VERSION,
+                curated,
+                self.work.config.synthetic_per_real,
+                self.work.curation.model_dump(mode="json", exclude={"device"}),
+                contents,
+            ]
+        )
         path = self.folder / f"{depends[:12]}-{PREPARED}"
         if path.exists():
             return Prepared(**json.loads(path.read_bytes()))
-        table = Table.of([open_collection(pool, self.work.cache)])
+        table = Table.of([collection])
         everything = Images.of(table, np.arange(len(table)), self.reference.classes, is_real=False)
         sources, origin = [], self.unit.origin
         for ratio in self.work.config.synthetic_per_real:
@@ -217,7 +240,9 @@ class _Preparation:
                 "generator": recipe.generator.model_copy(update={"model": model}),
                 "sampling": sampling,
                 "output": recipe.output.model_copy(update={"path": str(self.folder)}),
-                "execution": recipe.execution.model_copy(update={"workers": 1}),
+                "execution": recipe.execution.model_copy(
+                    update={"workers": 1, "threads": recipe.execution.threads or self.work.config.trainer.threads}
+                ),
             }
         )
         generate(made, Reporter())

@@ -85,8 +85,8 @@ class Setting:
             if source is None or not len(source):
                 return None
             wanted_C, source = self.wanted(num_classes), _without(source, is_copy)
-            if name == MORE and (source.per_class(num_classes) < wanted_C).any():
-                return None
+            if not name.endswith("curated") and (source.per_class(num_classes) < wanted_C).any():
+                return None  # arms of one setting are of one size
             # Draw and seed alone decide, so that arms which take from one source take the same images.
             parts.append(source if name.endswith("curated") else source.draw(wanted_C, (self.draw.number, seed)))
         return parts
