@@ -14,7 +14,7 @@ from synthforge.curation.config import CurationConfig
 from synthforge.curation.pools import Table
 from synthforge.curation.sides import cache_folder
 from synthforge.errors import PlaceError, RequestError
-from synthforge.evaluation.config import MORE, REAL, Amount, ArmConfig, EvaluationConfig
+from synthforge.evaluation.config import CHOSEN, MORE, POOL_SOURCES, REAL, Amount, ArmConfig, EvaluationConfig
 from synthforge.evaluation.evaluate import EvaluateResult, Evaluation, default_workers
 from synthforge.evaluation.models import filled_in
 from synthforge.evaluation.sets import Images
@@ -110,7 +110,7 @@ def _names(addresses: Sequence[str]) -> list[str]:
     for address in addresses:
         parts = [part for part in Path(address).parts if part not in {"/", "pool"}]
         name = "".join(letter if letter.isalnum() or letter in "_-." else "-" for letter in (parts[-1] if parts else "synthetic"))
-        name = f"{name}-set" if name in {REAL, MORE} else name
+        name = f"{name}-set" if name in {REAL, MORE, *POOL_SOURCES, *CHOSEN} else name
         same = sum(other == name or other.rpartition("~")[0] == name for other in names)
         names.append(f"{name}~{same + 1}" if same else name)
     return names
@@ -141,7 +141,8 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     evaluation = Evaluation(settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes)
     evaluation.also_compare([(arm, other) for arm, _, other, _ in required])
     result = evaluation.run()
-    result = replace(result, file=request.out, requirements={text: holds(text, result) for text in request.require})
+    result = replace(result, file=request.out)
+    result = replace(result, requirements={text: holds(text, result) for text in request.require})
     Folder(place).replace(file, canonical_json(asdict(result)))
     return result
 
@@ -174,9 +175,13 @@ def _prepared(
         ]
     work = PrepareWork(request.reference, request.recipe, config, request.curation, request.folder, cache)
     prepared = prepare(units, work, default_workers(config, config.trainer.device), reporter)
+    elsewhere = {unit.amount for unit in units if unit.origin == "elsewhere"}
+    # Where curation's encoder has seen other images, `own` units are of elsewhere too; there may be such already.
+    moved = {unit.amount for unit in units if unit.origin == "own" and prepared[unit].origin == "elsewhere"}
+    kept = [unit for unit in units if not (unit.origin == "own" and unit.amount in moved & elsewhere)]
     settings = [
         setting_of(draws[unit.amount][unit.draw], ratio, number, prepared[unit], request.folder, cache)
-        for unit in units
+        for unit in kept
         for number, ratio in enumerate(config.synthetic_per_real)
     ]
     return sorted(settings, key=lambda one: (one.origin != "own", one.draw.per_class, one.ratio, one.draw.number))
@@ -208,15 +213,13 @@ def _given(
         for ratio in config.synthetic_per_real:
             for draw in by_amount:
                 setting = Setting(draw, ratio, origin, sources, ", ".join(name for name, _ in request.synthetic))
-                wanted = setting.wanted(len(reference.classes))
-                for name, found in sources.items():
-                    have = found.per_class(len(reference.classes))
-                    if (have < wanted).any():
-                        short = int(np.argmax(wanted - have))
-                        raise RequestError(
-                            f"{name}: has {have[short]} images of class {reference.classes[short]!r}, {wanted[short]} are needed for "
-                            f"arms of equal size; lower synthetic_per_real or real_per_class, or add images"
-                        )
+                asked, had = Setting(draw, ratio, origin, {}).wanted(len(reference.classes), {}), setting.wanted(len(reference.classes), {})
+                if (had < asked).any():
+                    short = int(np.argmax(asked - had))
+                    notes.append(
+                        f"{asked[short]} images of class {reference.classes[short]!r} were wanted of each set, one has {had[short]}: every "
+                        "arm takes no more"
+                    )
                 settings.append(setting)
     return settings, notes
 

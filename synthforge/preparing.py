@@ -42,11 +42,13 @@ from synthforge.shards.folder import import_shard
 from synthforge.shards.layout import MANIFEST, Manifest, Segment, canonical_json, digest_of, key_of
 from synthforge.shards.reading import read_labelled
 from synthforge.shards.tars import EncodedSample, write_tar
+from synthforge.shards.units import Part
 from synthforge.storage import Folder, resolve
 
 VERSION = 1
 PREPARED = "prepared.json"
 SYNTHETIC = ("random", "curated")
+PARTS: tuple[Part, ...] = ("fit", "validation")
 HOURS = 3600.0
 """Fitting and generating say nothing to the executor meanwhile, so that a worker is not taken for hung too soon."""
 
@@ -167,17 +169,18 @@ class _Preparation:
         self.draw = draws_of(reference, unit.amount, work.config)[unit.draw]
         self.notes: list[str] = []
         images = [self.draw.fit.sha256_N.tolist(), [str(label) for label in self.draw.fit.label_N.tolist()]]
-        depends = [VERSION, images, unit.draw, unit.origin, self._identity()]
+        others = [part.sha256_N.tolist() for part in (self.draw.rest, self.draw.validation) if part is not None]
+        depends = [VERSION, images, others, unit.draw, unit.origin, self._identity()]
         self.folder = work.folder / f"{self.draw.name}-{unit.origin}-{digest_of(depends)[:12]}"
 
     def _identity(self) -> Any:
         recipe = self.work.recipe
         assert recipe is not None
-        sections = ("generator", "classes", "prompts", "sampling", "count")
+        sections = ("generator", "classes", "prompts", "sampling", "count", "output")
         made = {name: value for name, value in recipe.model_dump(mode="json").items() if name in sections}
         config = self.work.config
         fitted = identity_of(config.fit, lambda path, value: value) if config.fit is not None else None
-        return [made, fitted, config.generators]
+        return [made, fitted, config.generators, recipe.execution.threads or config.trainer.threads]
 
     def run(self) -> Prepared:
         """All of it, or what an earlier run left."""
@@ -201,7 +204,7 @@ class _Preparation:
         everything = Images.of(table, np.arange(len(table)), self.reference.classes, is_real=False)
         sources, origin = [], self.unit.origin
         for ratio in self.work.config.synthetic_per_real:
-            wanted = Setting(self.draw, ratio, origin, {}).wanted(len(self.reference.classes))
+            wanted = Setting(self.draw, ratio, origin, {}).wanted(len(self.reference.classes), {})
             quota = {name: int(num) for name, num in zip(self.reference.classes, wanted, strict=True)}
             found = {"random": write_set(self.work.folder, [everything])}
             for key, source, method, regime in curated:
@@ -274,7 +277,8 @@ class _Preparation:
                 return None, True  # not enough other real images
             pool = str(self.folder / "others")
             write_real(self.reference, self.draw.rest, Path(pool), {})
-        config = self._curation(method, regime, quota)
+        present = set(Table.of([open_collection(pool, self.work.cache)]).strings("class"))
+        config = self._curation(method, regime, {name: num for name, num in quota.items() if name in present})
         sides, choice = choose([pool], self._draw_address(), config, Reporter())
         if len(choice.kept) == 0:
             return None, True
@@ -294,9 +298,10 @@ class _Preparation:
             selection = selection.model_copy(update={"size": SizeConfig(quota=quota)})
         encoder = curation.encoder
         is_own = encoder is None or isinstance(encoder, PixelsConfig) or (isinstance(encoder, FittedConfig) and encoder.model is None)
-        if not self.draw.is_whole and self.unit.origin == "own" and not is_own:
-            self.notes.append(f"{self.draw.name}: the recipe's encoder has seen other images; one that was fitted on these alone chose")
-            encoder = None
+        if not self.draw.is_whole and self.unit.origin == "own":
+            if not is_own:
+                self.notes.append(f"{self.draw.name}: the recipe's encoder has seen other images; one that was fitted on these alone chose")
+            encoder = encoder if is_own and encoder is not None else FittedConfig()
         update = {"regime": regime, "selection": selection, "encoder": encoder, "judge": None, "cache": str(self.work.cache)}
         return curation.model_copy(update=update)
 
@@ -347,16 +352,16 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
     if not any(source in SYNTHETIC or source == "more-curated" for arm in config.arms for source in arm.of):
         return []
     origins: list[Origin] = []
-    parts = read_labelled(reference.address)
     if config.fit is not None:
         origins.append("own")
     elif amount == "all":
         model = resolve(str(recipe.generator.model))
-        if was_fitted_on(Path(model), [parts[part] for part in ("fit", "validation") if parts[part].examples]):
+        parts = read_labelled(reference.address)
+        if was_fitted_on(Path(model), [found for part in PARTS if (found := parts.get(part)) is not None and found.examples]):
             origins.append("own")
     elif config.generators is not None:
         model = resolve(config.generators.replace("{amount}", str(amount)))
-        if not was_fitted_on(Path(model), [parts["fit"].first_of_each(int(amount))]):
+        if not was_fitted_on(Path(model), [read_labelled(reference.address)["fit"].first_of_each(int(amount))]):
             raise RequestError(
                 f"evaluation.generators: {model} was not fitted on just the first {amount} real images of each class, so "
                 f"its arms would have seen more than their budget; fit one with --set per_class={amount}, or leave generators out"

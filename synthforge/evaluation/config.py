@@ -21,6 +21,8 @@ REAL_SOURCES = (REAL, MORE, "more-curated")
 """The n real images; as many other real ones as an arm has synthetic ones; the same, chosen by the rule of curation."""
 POOL_SOURCES = ("random", "curated")
 """Synthetic images at random, and chosen by curation."""
+CHOSEN = ("curated", "more-curated")
+"""Sources that curation chose."""
 
 
 class TrainerAugmentConfig(AugmentConfig):
@@ -133,7 +135,7 @@ class ArmConfig(Config):
 
     def key_of(self, source: str) -> str:
         """By which the images of a source are found: those that curation chose depend on the rule and on what they are for."""
-        return f"{source} by {self.selection or 'the recipe'}, {self.regime}" if source.endswith("curated") else source
+        return f"{source} by {self.selection or 'the recipe'}, {self.regime}" if source in CHOSEN else source
 
 
 DEFAULT_ARMS = ("real", "random", "curated", "real+random", "real+curated", "real+more", "more", "more-curated")

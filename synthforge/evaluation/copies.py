@@ -45,6 +45,8 @@ class HoldoutCopies:
             left = source.take(new)
             for start in range(0, len(left), _AT_ONCE):
                 part = self._readable(left.take(np.arange(start, min(start + _AT_ONCE, len(left)))))
+                if not len(part):
+                    continue
                 distance_N = nearest(self._pixels(part), self._pixels_WD) / self._pixels_WD.shape[1] ** 0.5
                 for sha256, distance in zip(part.sha256_N, distance_N.tolist(), strict=True):
                     self.is_copy[sha256] = sha256 in self._files or distance <= NEAR

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,17 @@ import numpy as np
 import torch
 
 from synthforge.curation.pools import Table
-from synthforge.errors import RequestError
+from synthforge.errors import DatasetError, RequestError
 from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig, MixingConfig, TrainerConfig
 from synthforge.evaluation.copies import HoldoutCopies
+from synthforge.evaluation.models import platform_of
 from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Outcomes, Worth, arm_score, compared, pairs, worth
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainings import Training, TrainWork, run_trainings
 from synthforge.evaluation.tuning import Tuned, key_of, tune
 from synthforge.evaluation.verdict import sentence_of, verdict_of
+from synthforge.images import decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import open_collection
 from synthforge.statistics import estimate
@@ -134,6 +136,7 @@ class Evaluation:
         self.draws = sorted(drawn.values(), key=lambda draw: (draw.per_class, draw.number))
         self.work = TrainWork(folder, cache, base.device, base.threads)
         self.workers = default_workers(config, base.device)
+        self.platform = platform_of(base)
         self.tuned: dict[tuple[str, int], Tuned] = {}
         self.missing: dict[str, str] = {}
         self._started = time.perf_counter()
@@ -146,10 +149,23 @@ class Evaluation:
 
     def run(self) -> EvaluateResult:
         """All of it; raises RequestError for a holdout that can't be used, WorkError for trainings that fail."""
+        self._require_readable()
         self.tuned = tune(self.draws, self.base, self.config, self.work, len(self.classes), self.workers, self.reporter)
         self._open_holdout()
         self._train()
         return self._result()
+
+    def _require_readable(self) -> None:
+        reader, known = SetReader(self.folder, self._cache), set[str]()
+        for draw in self.draws:
+            for images in (draw.fit, *([draw.validation] if draw.validation is not None else [])):
+                for row, sha256, data in zip(images.row_N, images.sha256_N, reader.files(images), strict=True):
+                    if sha256 not in known:
+                        known.add(sha256)
+                        try:
+                            decode(data)
+                        except DatasetError as error:
+                            raise DatasetError(f"{images.address}, image {row}: {error}; remove or replace it") from error
 
     # The holdout
 
@@ -180,7 +196,7 @@ class Evaluation:
         copies = HoldoutCopies(self.holdout, SetReader(self.folder, self._cache), self.base.resolution)
         by_name: dict[str, list[Images]] = {}
         for draw in self.draws:
-            by_name.setdefault("real", []).extend([draw.fit, draw.rest])
+            by_name.setdefault("real", []).extend([draw.fit, draw.rest, *([draw.validation] if draw.validation is not None else [])])
         for setting in self.settings:
             for key, images in setting.sources.items():
                 by_name.setdefault(key.split(" by ")[0], []).append(images)
@@ -194,7 +210,7 @@ class Evaluation:
         if copies.unreadable:
             first = next(iter(copies.unreadable.values()))
             self.notes.append(f"{len(copies.unreadable):,} images can't be read and were left out of every arm: {first}")
-        real = {sha256 for draw in self.draws for sha256 in draw.fit.sha256_N}
+        real = {sha256 for images in by_name["real"] for sha256 in images.sha256_N}
         overlap = self.copies_removed.get("real", 0)
         if overlap > OVERLAP * len(self.holdout) or overlap > OVERLAP * len(real):
             raise RequestError(
@@ -224,8 +240,8 @@ class Evaluation:
         by_seed = []
         for seed in range(self.config.seeds):
             parts = setting.parts(arm, seed, len(self.classes), self.is_copy)
-            if parts is None:
-                self.missing.setdefault(f"{index} {name}", "not enough other real images" if "more" in name else "no such images")
+            if isinstance(parts, str):
+                self.missing[f"{index} {name}"] = parts
                 return
             by_seed.append(parts)
         counts = np.sum([part.per_class(len(self.classes)) for part in by_seed[0]], axis=0)
@@ -238,7 +254,7 @@ class Evaluation:
         twice = []
         if self.config.steps_check:
             longer = trainings[0].config.model_copy(update={"steps": 2 * self.base.steps})
-            twice = [Training(trainings[0].train_set, self.holdout_set, longer, trainings[0].mixing, 0, len(self.classes))]
+            twice = [replace(trainings[0], config=longer)]
         num_images = float(np.mean([sum(len(part) for part in parts) for parts in by_seed]))
         self._by_arm[index, name] = trainings, twice, num_images
 
@@ -249,7 +265,10 @@ class Evaluation:
             kept = [part.take(np.array([not self.is_copy.get(sha, False) for sha in part.sha256_N], np.bool_)) for part in parts]
             has_both = len({part.is_real for part in kept}) == 2
             digest = write_set(self.folder, kept)
-            found.append(Training(digest, self.holdout_set, config, mixing if has_both else MixingConfig(), seed, len(self.classes)))
+            policy = mixing if has_both else MixingConfig()
+            # Each draw has seeds of its own: where draws are of the same images, trainings still are not.
+            own = draw.number * self.config.seeds + seed
+            found.append(Training(digest, self.holdout_set, config, policy, own, len(self.classes), self.platform))
         return found
 
     def _drop_incomplete(self) -> None:
@@ -283,18 +302,48 @@ class Evaluation:
             holdout=self.holdout_address,
             holdout_images=len(self.holdout),
             classes=self.classes,
-            verdict=verdict_of(tables, [(point.real_per_class, point.accuracy) for point in self._points(curve)]),
+            verdict=verdict_of(tables, [(point.real_per_class, point.accuracy) for point in self._points(curve)], self.arms),
             tables=tables,
             curve=self._points(curve),
             tuned=[{name: value for name, value in asdict(one).items() if name != "config"} for one in self.tuned.values()],
             trainer=self.base.model_dump(mode="json"),
             steps=self.base.steps,
             copies_removed=self.copies_removed,
-            notes=list(dict.fromkeys([*self.notes, *(note for setting in self.settings for note in setting.notes)])),
+            notes=list(
+                dict.fromkeys(
+                    [
+                        *self.notes,
+                        *self._of_few_trainings(),
+                        *self._of_steps(tables),
+                        *(note for setting in self.settings for note in setting.notes),
+                    ]
+                )
+            ),
             trainings=self._num_trainings,
             device=_device_name(self.base.device),
             seconds=round(time.perf_counter() - self._started, 1),
         )
+
+    def _of_few_trainings(self) -> list[str]:
+        if self.config.draws > 1:
+            return []
+        if self.config.seeds == 1:
+            return ["one draw and one seed: intervals cover holdout images only, so differences may be chance of a single training"]
+        return ["one draw: intervals cover seeds and holdout images, not other real images, fits or pools; raise draws for these"]
+
+    def _of_steps(self, tables: Sequence[TableResult]) -> list[str]:
+        """Whether the steps were enough, for the notes."""
+        margin, notes = self.config.margin, []
+        for table in tables:
+            for setting in table.settings:
+                moved = [name for name, one in setting.steps_check.items() if one.low > margin or one.high < -margin]
+                unsure = [name for name, one in setting.steps_check.items() if name not in moved and max(one.high, -one.low) > margin]
+                where = f"{setting.real_per_class:g} real per class"
+                if moved:
+                    notes.append(f"{where}: twice the steps move {', '.join(moved)}, so raise trainer.steps before believing differences")
+                elif unsure:
+                    notes.append(f"{where}: it is not shown that more steps move {', '.join(unsure)} by less than {100 * margin:g} points")
+        return notes
 
     def _curve(self) -> list[tuple[str, float, Outcomes]]:
         """Real only for each amount, in order."""
@@ -371,14 +420,14 @@ class Evaluation:
             comparisons=comparisons,
             worth=worths,
             steps_check=checks,
-            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths, checks, self.config),
+            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths),
             missing=missing,
         )
 
     def _worth(self, setting: Setting, found: dict[str, Outcomes], curve: Sequence[tuple[str, float, Outcomes]]) -> dict[str, Worth]:
         if len(curve) < 2:
             return {}
-        num_real, num_others = setting.draw.per_class, float(setting.wanted(len(self.classes)).mean())
+        num_real, num_others = setting.draw.per_class, float(setting.wanted(len(self.classes), self.is_copy).mean())
         by_parts = {tuple(self.arms[name].of): name for name in found}
         worths = {}
         for name, outcomes in found.items():
@@ -390,6 +439,8 @@ class Evaluation:
                 without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, "more"))
             else:  # what curation wins back of what random synthetic images lose to as many real ones
                 without, more_real = by_parts.get(("random",)), by_parts.get((REAL,)) if setting.ratio == 1 else by_parts.get(("more",))
+                if parts != ("curated",):
+                    without = more_real = None
             if name in {without, more_real}:
                 without = more_real = None
             worths[name] = worth(

@@ -37,7 +37,7 @@ class Mixing:
                 self.weight_N[part_N] /= self.weight_N[part_N].mean()
         if self.policy in {"weighted", "split-norm"}:
             self.weight_N[~is_real_N] *= config.weight
-        self._num_real = batch - round(batch * self._synthetic_share)
+        self._num_real = min(max(batch - round(batch * self._synthetic_share), 1), batch - 1)
         self._first_real_step = round(num_steps * self._synthetic_share)
         self.settle_on_real = has_both and self.policy != "pooled"
         """Whether statistics for testing are those of the real images."""
@@ -46,6 +46,11 @@ class Mixing:
     def num_first(self) -> int:
         """Rows of each batch that have batch norm of their own; 0 for no such parts."""
         return self._num_real if self.policy == "split-norm" else 0
+
+    @property
+    def part_sizes(self) -> list[int]:
+        """Rows of each batch that are of one domain, in order; one part where domains are mixed at random."""
+        return [self._num_real, self._batch - self._num_real] if self.policy in {"weighted", "split-norm"} else [self._batch]
 
     def rows(self, step: int) -> Tensor:
         """Rows of batch number `step`, int64 (B,)."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from synthforge.curation.encoders.config import TimmConfig
-from synthforge.curation.encoders.weights import in_one_line
+from synthforge.curation.encoders.weights import digest, in_one_line
+from synthforge.devices import pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.evaluation.config import TrainerConfig
 from synthforge.training.networks import Classifier, Norm
@@ -38,6 +39,17 @@ def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
         except (RuntimeError, AssertionError, ValueError) as error:  # each network has its own way to say no
             raise RequestError(f"{WHERE}: {config.network} can't take images of {size} px ({str(error)[:200]})") from error
     return config
+
+
+def platform_of(config: TrainerConfig) -> str:
+    """What figures depend on beside settings, seed and images: the kind of device, and the weights that training starts from."""
+    device = pick_device(config.device, f"{WHERE}.device").type
+    if config.start == "scratch":
+        return device
+    from synthforge.curation.encoders.image_network import find
+
+    files = find(TimmConfig(model=config.network, pretrained=config.pretrained, resolution=config.resolution), WHERE)
+    return f"{device} {digest(files.weights, WHERE)}"
 
 
 def build(config: TrainerConfig, num_classes: int, norm: Norm) -> nn.Module:

@@ -90,6 +90,7 @@ class Comparison:
     verdict: str
     draws_needed: int | None
     """Of `cannot tell`: draws, or with a single draw seeds, that would tell; None if none would, with these holdout images."""
+    interval_over: str
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ class Worth:
     more_real_low: float
     more_real_high: float
     others_per_real: float | None
-    """How many of the arm's other images give what one more real image does; None where they give nothing."""
+    """How many of the arm's other images give what one more real image does; None where they give nothing, or the curve ends."""
     recovered: float | None
-    """Share of what as many more real images would have gained; None where that is not known to be a gain, or was not measured."""
+    """Share of what as many more real images would have gained, and for `curated` alone of what random images lose to as many real ones;
+    None where that is not known to be a gain, or was not measured."""
     recovered_low: float | None
     recovered_high: float | None
 
@@ -158,7 +160,7 @@ def compared(differences: Sequence[tuple[str, str, Floats]], margin: float) -> l
     """Verdicts over the differences (D, S, V) of a whole table."""
     told: list[Verdict] = verdicts([values for _, _, values in differences], margin) if differences else []
     return [
-        Comparison(arm, against, Measured.of(one.difference), round(one.p_adjusted, 5), one.word, one.draws_needed)
+        Comparison(arm, against, Measured.of(one.difference), round(one.p_adjusted, 5), one.word, one.draws_needed, one.difference.over)
         for (arm, against, _), one in zip(differences, told, strict=True)
     ]
 
@@ -199,7 +201,7 @@ def worth(
         more_real=round(gain, 2),
         more_real_low=round(found.low - num_real, 2),
         more_real_high=round(found.high - num_real, 2),
-        others_per_real=round(num_others / gain, 3) if gain > 0 else None,
+        others_per_real=round(num_others / gain, 3) if gain > 1e-6 and not (found.is_at_least or found.is_at_most) else None,
         recovered=round(share, 4) if share is not None else None,
         recovered_low=round(interval[0], 4) if interval is not None else None,
         recovered_high=round(interval[1], 4) if interval is not None else None,

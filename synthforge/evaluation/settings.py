@@ -8,6 +8,7 @@ Shapes: C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -69,13 +70,20 @@ class Setting:
     """What made the images."""
     notes: list[str] = field(default_factory=list)
 
-    def wanted(self, num_classes: int) -> Ints:
-        """Synthetic images of each class, int64 (C,)."""
+    def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
+        """Images of each class that an arm takes of each source beside `real`, int64 (C,).
+
+        As many as every source has, so that arms are of one size; importance weights choose nothing, so what has them counts not.
+        """
         wanted_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
+        for images in self.sources.values():
+            if (images.weight_N == 1).all():
+                wanted_C = np.minimum(wanted_C, _without(images, is_copy).per_class(num_classes))
         return wanted_C
 
-    def parts(self, arm: ArmConfig, seed: int, num_classes: int, is_copy: dict[str, bool]) -> list[Images] | None:
-        """The images of one arm and seed, without copies of holdout images; None if a source is not there or too small."""
+    def parts(self, arm: ArmConfig, seed: int, num_classes: int, is_copy: Mapping[str, bool]) -> list[Images] | str:
+        """The images of one arm and seed, without copies of holdout images; or why there can't be such an arm."""
+        wanted_C = self.wanted(num_classes, is_copy)
         parts = []
         for name in arm.of:
             if name == REAL:
@@ -83,16 +91,16 @@ class Setting:
                 continue
             source = self.draw.rest if name == MORE else self.sources.get(arm.key_of(name))
             if source is None or not len(source):
-                return None
-            wanted_C, source = self.wanted(num_classes), _without(source, is_copy)
-            if not name.endswith("curated") and (source.per_class(num_classes) < wanted_C).any():
-                return None  # arms of one setting are of one size
+                return "there are not enough other real images" if name.startswith(MORE) else f"there are no images of {name}"
+            source = _without(source, is_copy)
+            if (source.per_class(num_classes) < wanted_C).any():
+                return "there are not enough other real images"
             # Draw and seed alone decide, so that arms which take from one source take the same images.
-            parts.append(source if name.endswith("curated") else source.draw(wanted_C, (self.draw.number, seed)))
+            parts.append(source.draw(wanted_C, (self.draw.number, seed)) if (source.weight_N == 1).all() else source)
         return parts
 
 
-def _without(images: Images, is_copy: dict[str, bool]) -> Images:
+def _without(images: Images, is_copy: Mapping[str, bool]) -> Images:
     kept = np.array([not is_copy.get(sha256, False) for sha256 in images.sha256_N], np.bool_)
     return images if kept.all() else images.take(kept)
 

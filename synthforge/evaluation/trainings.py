@@ -46,6 +46,8 @@ class Training:
     mixing: MixingConfig
     seed: int
     num_classes: int
+    platform: str = ""
+    """Device and weights from elsewhere, on which figures depend as well."""
 
     @functools.cached_property
     def digest(self) -> str:
@@ -59,6 +61,7 @@ class Training:
                 identity_of(self.mixing, lambda path, value: value),
                 self.seed,
                 self.num_classes,
+                self.platform,
             ]
         )
 

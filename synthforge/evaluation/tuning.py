@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from synthforge.evaluation.config import EvaluationConfig, MixingConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
+from synthforge.evaluation.models import platform_of
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.settings import RealDraw
 from synthforge.evaluation.trainer import Predictions
@@ -70,6 +71,7 @@ def tune(
         return {
             key_of(draw): Tuned(str(draw.amount), draw.number, _chosen(only), "nothing, there is no choice", {}, only) for draw in draws
         }
+    platform = platform_of(base)
     trainings: list[Training] = []
     plan: list[tuple[RealDraw, str, str, slice]] = []
     for draw in draws:
@@ -79,7 +81,9 @@ def tune(
         sets = [(write_set(work.folder, [fit]), write_set(work.folder, [test])) for fit, test in splits]
         for name, trainer in tried.items():
             start = len(trainings)
-            trainings += [Training(fit, test, trainer, MixingConfig(), seed, num_classes) for seed, (fit, test) in enumerate(sets)]
+            trainings += [
+                Training(fit, test, trainer, MixingConfig(), seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)
+            ]
             plan.append((draw, name, on, slice(start, len(trainings))))
     results = run_trainings(trainings, work, workers, "tuning real only", reporter)
     scores: dict[tuple[str, int], dict[str, float]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from synthforge.errors import RequestError
-from synthforge.evaluation.config import EvaluationConfig
+from synthforge.evaluation.config import REAL, REAL_SOURCES, ArmConfig
 from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Worth
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def told(comparison: Comparison) -> str:
         return comparison.verdict
     if comparison.draws_needed is None:
         return "cannot tell, and with this holdout more trainings would not"
-    return f"cannot tell; some {comparison.draws_needed} draws would"
+    return f"cannot tell; some {comparison.draws_needed} {comparison.interval_over.split()[0]} would"
 
 
 def sentence_of(
@@ -47,78 +47,76 @@ def sentence_of(
     arms: Mapping[str, ArmScore],
     comparisons: Sequence[Comparison],
     worths: Mapping[str, Worth],
-    checks: Mapping[str, Measured],
-    config: EvaluationConfig,
 ) -> str:
     """One setting in words."""
     parts = [f"{number(per_class)} real images per class ({budget:,} in all), {number(ratio)} synthetic for each"]
     if "real" in arms:
         parts.append(f"real only {percent(arms['real'].accuracy)}")
     parts += [f"{one.arm} less {one.against} {points(one.difference)}: {told(one)}" for one in comparisons]
-    parts += [worth_in_words(one) for name, one in worths.items() if name in {"real+curated", "real+random", "curated"}]
-    parts += [
-        f"twice the steps move {name} by {points(moved)}, so raise trainer.steps before believing this"
-        for name, moved in checks.items()
-        if moved.low > config.margin or moved.high < -config.margin
-    ]
-    return "; ".join(filter(None, parts)) + "."
+    parts += [worth_in_words(one) for one in worths.values()]
+    return "; ".join(parts) + "."
 
 
 def worth_in_words(one: Worth) -> str:
     """An exchange rate."""
-    bound = "at least " if one.at_least else "at most " if one.at_most else ""
-    if one.more_real <= 0:
-        return f"{one.arm}: its other images are worth no real one"
-    rate = f", so {number(one.others_per_real)} for each" if one.others_per_real is not None and not bound else ""
     interval = f" [{number(one.more_real_low)}, {number(one.more_real_high)}]"
-    return f"{one.arm}: its other images are worth {bound}{number(one.more_real)}{interval} real ones per class{rate}"
+    if one.at_least:
+        return f"{one.arm}: as good as the end of the real learning curve or better, {number(one.equivalent)} real images per class"
+    if one.at_most:
+        return f"{one.arm}: no better than the beginning of the real learning curve, {number(one.equivalent)} real images per class"
+    if one.more_real_high <= 0:
+        return f"{one.arm}: its other images are worth no real one"
+    rate = f", so {number(one.others_per_real)} for each" if one.others_per_real is not None else ""
+    return f"{one.arm}: its other images are worth {number(one.more_real)}{interval} real ones per class{rate}"
 
 
-def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]]) -> str:
-    """Whether to bother, over all settings of the first table."""
-    if not tables or not any(setting.comparisons for table in tables for setting in table.settings):
+def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]], arms: Mapping[str, ArmConfig]) -> str:
+    """Whether to bother, over all settings of the first table that compares anything."""
+    table = next((table for table in tables if any(setting.comparisons for setting in table.settings)), None)
+    if table is None:
         if not curve:
             return "nothing was compared"
         rising = ", ".join(f"{percent(accuracy)} with {number(size)}" for size, accuracy in curve)
         return f"Real only, tuned: {rising} images per class."
-    table = tables[0]
     known = [one for setting in table.settings for one in setting.comparisons]
+    kinds: dict[str, list[Comparison]] = {}
+    for one in known:
+        kinds.setdefault(_kind(arms[one.arm], arms[one.against]), []).append(one)
     parts = []
     if table.origin == "elsewhere":
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
-    adding = [one for one in known if one.against == "real" and one.arm.startswith("real+") and "more" not in one.arm]
-    if adding:
-        parts.append(_summed("Adding synthetic images to real ones", adding))
-    alone = [one for one in known if one.against == "real" and one.arm in {"random", "curated"}]
-    if alone:
-        parts.append(_summed("Training on synthetic images instead of as many real ones", alone))
-    selecting = [one for one in known if one.arm == "curated" and one.against == "random"]
-    if selecting:
-        parts.append(_summed("Curation over random selection", selecting))
-    rest = [one for one in known if one not in [*adding, *alone, *selecting]]
-    if not (adding or alone or selecting):
-        parts += [f"{one.arm} less {one.against}: {points(one.difference)}, {told(one)}." for one in rest]
-    if adding:
-        helped = sum(one.verdict == "helped" for one in adding)
-        hurt = sum(one.verdict == "hurt" for one in adding)
-        parts.append(
-            "So use them where they helped."
-            if helped
-            else "So don't bother."
-            if hurt or all(_no_gain(one) for one in adding)
-            else "So there is no proof that it is worth it."
-        )
+    parts += [_summed(kind, found) for kind, found in kinds.items()]
+    adding = kinds.get(ADDING, [])
+    if any(one.verdict == "helped" for one in adding):
+        parts.append("So use them where they helped.")
+    elif adding and all(one.verdict in {"hurt", "did not help"} for one in adding):
+        parts.append("So don't bother.")
+    elif adding:
+        parts.append("So there is no proof that it is worth it.")
     return " ".join(parts)
 
 
-def _no_gain(one: Comparison) -> bool:
-    return one.verdict in {"hurt", "did not help"}
+ADDING = "Adding synthetic images to real ones"
+
+
+def _kind(arm: ArmConfig, against: ArmConfig) -> str:
+    """What a comparison tells."""
+    others = [source for source in arm.of if source not in REAL_SOURCES]
+    if against.of == [REAL]:
+        if others:
+            return ADDING if REAL in arm.of else "Training on synthetic images instead of real ones"
+        return "More real images" if REAL in arm.of else "Other real images instead"
+    if "curated" in arm.of:
+        return "Curation over random selection, beside real images" if REAL in arm.of else "Curation over random selection"
+    if "more-curated" in arm.of:
+        return "The same rule on real images, over random ones"
+    return f"{arm.name} less {against.name}"
 
 
 def _summed(what: str, comparisons: Sequence[Comparison]) -> str:
-    counts = {word: sum(one.verdict == word for one in comparisons) for word in ("helped", "hurt", "did not help", "cannot tell")}
     if len(comparisons) == 1:
         return f"{what}: {points(comparisons[0].difference)} points of accuracy, {told(comparisons[0])}."
+    counts = {word: sum(one.verdict == word for one in comparisons) for word in ("helped", "hurt", "did not help", "cannot tell")}
     lowest = min(one.difference.value for one in comparisons)
     highest = max(one.difference.value for one in comparisons)
     words = ", ".join(f"{word} in {num}" for word, num in counts.items() if num)
@@ -154,19 +152,18 @@ def holds(requirement: str, result: EvaluateResult) -> bool:
     all of it below.
     """
     settings = result.tables[0].settings if result.tables else []
-    arms = [name for setting in settings for name in setting.arms]
-    arm, relation, other, amount = parsed(requirement, arms, [setting.amount for setting in settings])
+    match = _REQUIREMENT.match(requirement)
+    assert match is not None, "checked before anything was trained"
+    arm, relation, other, amount = match.groups()
     found = []
     for setting in settings:
         if amount is not None and setting.amount != amount:
             continue
         level = None if other in setting.arms else _as_accuracy(other)
-        if level is not None:
+        if arm in setting.arms and level is not None:
             accuracy = setting.arms[arm].accuracy
             found.append(accuracy.low > level if relation == ">" else accuracy.high >= level)
             continue
         one = next((one for one in setting.comparisons if (one.arm, one.against) == (arm, other)), None)
-        if one is None:
-            return False
-        found.append(one.verdict == "helped" if relation == ">" else one.verdict != "hurt")
+        found.append(one is not None and (one.verdict == "helped" if relation == ">" else one.verdict != "hurt"))
     return bool(found) and all(found)

@@ -232,10 +232,6 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
         (["--real", "/nonesuch", "--holdout", "{holdout}"], "/nonesuch"),
         (["--real", "{real}", "--holdout", "{named}"], "names must be the same"),
         (["--real", "{real}", "--holdout", "{holdout}", "--synthetic", "{named}"], "names must be the same"),
-        (
-            ["--real", "{real}", "--holdout", "{holdout}", "--synthetic", "{more}", "--set", "synthetic_per_real=[9]"],
-            "are needed for arms of equal size",
-        ),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "trainer.network=resnet_18"], "resnet_18"),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "trainer.start=probe"], "needs a network with pretrained weights"),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "seeds=0"], "seeds"),

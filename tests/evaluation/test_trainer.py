@@ -192,3 +192,8 @@ def test_on_all_real_digits_it_beats_a_support_vector_classifier() -> None:
     network = train(TrainerConfig(resolution=8, width=16, steps=1000, learning_rate=1e-2), MixingConfig(), images, 10, 0, CPU)
     found = predict(network, decoded([example.data for example in test], 8), truth, CPU)
     assert float((found.predicted_V == truth).mean()) > of_svc
+
+
+def test_a_share_near_nothing_or_all_leaves_one_image_of_each() -> None:
+    for share, num_synthetic in ((0.005, 1), (0.995, 15)):
+        assert int((mixed("weighted", share=share).rows(0) >= 10).sum()) == num_synthetic

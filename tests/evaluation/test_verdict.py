@@ -1,0 +1,106 @@
+"""Words: verdicts over settings, exchange rates at the ends of the curve, requirements."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthforge.errors import RequestError
+from synthforge.evaluation.config import ArmConfig, MixingConfig
+from synthforge.evaluation.scores import Comparison, Measured, Outcomes, calibration_error, pairs, worth
+from synthforge.evaluation.verdict import holds, parsed, told, verdict_of, worth_in_words
+
+ARMS = {
+    name: ArmConfig.model_validate(value)
+    for name, value in {
+        "real": "real",
+        "random": "random",
+        "curated": "curated",
+        "real+curated": "real+curated",
+        "heap": {"name": "heap", "of": ["real", "curated"], "mixing": {"policy": "pooled"}},
+    }.items()
+}
+
+
+def comparison(arm: str, against: str, verdict: str, value: float = 0.0, over: str = "draws and images") -> Comparison:
+    return Comparison(arm, against, Measured(value, value - 0.01, value + 0.01), 0.5, verdict, 12, over)
+
+
+def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -> Any:
+    arms = {name: SimpleNamespace(accuracy=one) for name, one in accuracy.items()}
+    return SimpleNamespace(origin=origin, settings=[SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms)])
+
+
+def outcomes(rate: float) -> Outcomes:
+    values = np.random.default_rng(int(rate * 1000)).random((3, 2, 400)) < rate
+    return Outcomes(values.astype(np.float64), np.zeros((3, 2)), np.zeros((3, 2)))
+
+
+def exchange(rate: float) -> str:
+    curve = [(10.0, outcomes(0.6)), (20.0, outcomes(0.7)), (40.0, outcomes(0.8))]
+    return worth_in_words(worth("x", outcomes(rate), curve, num_real=20, num_others=20, without=None, more_real=None))
+
+
+def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
+    assert exchange(0.95) == "x: as good as the end of the real learning curve or better, 40 real images per class"
+    assert exchange(0.3) == "x: no better than the beginning of the real learning curve, 10 real images per class"
+    assert "real ones per class, so" in exchange(0.76)
+
+
+def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
+    found = [table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "cannot tell"))]
+    assert "Adding synthetic images to real ones: +0.0 to +2.0 points of accuracy; helped in 1, cannot tell in 1" in verdict_of(
+        found, [], ARMS
+    )
+    assert verdict_of(found, [], ARMS).endswith("So use them where they helped.")
+
+
+def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
+    hurt, unsure = comparison("heap", "real", "hurt", -0.02), comparison("real+curated", "real", "cannot tell")
+    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("So there is no proof that it is worth it.")
+    assert verdict_of([table(hurt)], [], ARMS).endswith("So don't bother.")
+    assert "nothing was compared" in verdict_of([], [], ARMS)
+
+
+def test_a_table_from_elsewhere_is_said_to_be_one() -> None:
+    words = verdict_of([table(comparison("curated", "random", "helped", 0.03), origin="elsewhere")], [], ARMS)
+    assert words.startswith("The generator comes from elsewhere")
+    assert "Curation over random selection: +3.0 [+2.0, +4.0] points of accuracy, helped." in words
+
+
+def test_seeds_are_not_called_draws() -> None:
+    assert told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; some 12 seeds would"
+    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; some 12 draws would"
+
+
+def test_requirements_hold_in_every_setting_or_not_at_all() -> None:
+    result: Any = SimpleNamespace(tables=[table(comparison("heap", "real", "helped"), real=Measured(0.9, 0.88, 0.92))])
+    assert holds("heap > real", result)
+    assert holds("real > 0.87 @ 20", result)
+    assert not holds("real > 89%", result)
+    assert holds("real >= 91%", result)
+    assert not holds("curated > real", result)  # an arm that could not be made
+    assert not holds("curated > 0.1", result)
+
+
+@pytest.mark.parametrize("text", ["", "a", "real = random", "real > nothing", "nothing > real", "real > 1.5", "real > random @ 7"])
+def test_what_is_no_requirement_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="--require"):
+        parsed(text, list(ARMS), ["20"])
+
+
+def test_curated_is_compared_with_random_in_its_place_and_policy() -> None:
+    arms = {**ARMS, "real+random": ArmConfig.model_validate("real+random")}
+    found = pairs(arms, MixingConfig())
+    assert ("real+curated", "real+random") in found
+    assert ("heap", "real+random") not in found
+    assert ("curated", "random") in found
+
+
+def test_calibration_is_the_distance_of_confidence_from_accuracy() -> None:
+    confident = np.full(100, 0.9, np.float32)
+    assert calibration_error(confident, np.arange(100) < 90) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(confident, np.arange(100) < 50) == pytest.approx(0.4, abs=1e-6)
