@@ -80,7 +80,12 @@ def evaluation_of(
             "evaluate: which real images are to measure it? Give some that are used for nothing else, as the recipe's "
             "`evaluation.holdout` or with --holdout HOLDOUT"
         )
-    if resolve(reference) == resolve(holdout):
+    place = resolve(holdout)
+    if "://" not in place and not any(mark in place for mark in "*?{") and not Path(place).exists():
+        raise RequestError(f"{holdout}: no such holdout; check the path")
+    if config.trainer.network != "residual" and any((arm.mixing or config.mixing).policy == "split-norm" for arm in config.arms):
+        raise RequestError(f"evaluation.mixing.policy: split-norm is for the residual network, not for {config.trainer.network}")
+    if resolve(reference) == place:
         raise RequestError(f"{holdout}: is both holdout and real images; a holdout must be used for nothing else")
     known = [REAL, MORE, *(["more-curated", "random", "curated"] if recipe is not None else []), *(name for name, _ in named)]
     if unknown := [source for arm in config.arms for source in arm.of if source not in known]:

@@ -7,6 +7,7 @@ does not say: origin `elsewhere`. Everything lies in a folder named by what it d
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,12 +34,13 @@ from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.protocol import Executor, Failed, Place
 from synthforge.generation import generate
-from synthforge.generators.pixel.fit import fit, was_fitted_on
+from synthforge.generators.pixel.fit import REPORT, fit, was_fitted_on
 from synthforge.images import ImageFormat, decode, encode
+from synthforge.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
 from synthforge.shards.collection import open_collection
-from synthforge.shards.folder import import_shard
+from synthforge.shards.folder import DatasetFolder, import_shard
 from synthforge.shards.layout import MANIFEST, Manifest, Segment, canonical_json, digest_of, key_of
 from synthforge.shards.reading import read_labelled
 from synthforge.shards.tars import EncodedSample, write_tar
@@ -180,7 +182,14 @@ class _Preparation:
         made = {name: value for name, value in recipe.model_dump(mode="json").items() if name in sections}
         config = self.work.config
         fitted = identity_of(config.fit, lambda path, value: value) if config.fit is not None else None
-        return [made, fitted, config.generators, recipe.execution.threads or config.trainer.threads]
+        return [made, fitted, self._given_generator(), recipe.execution.threads or config.trainer.threads]
+
+    def _given_generator(self) -> str | None:
+        """What names the generator that is there for this amount."""
+        if self.work.config.generators is None or self.draw.is_whole:
+            return None
+        report = Path(resolve(self.work.config.generators.replace("{amount}", str(self.unit.amount)))) / REPORT
+        return hashlib.sha256(report.read_bytes()).hexdigest()
 
     def run(self) -> Prepared:
         """All of it, or what an earlier run left."""
@@ -357,7 +366,11 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
     elif amount == "all":
         model = resolve(str(recipe.generator.model))
         parts = read_labelled(reference.address)
-        if was_fitted_on(Path(model), [found for part in PARTS if (found := parts.get(part)) is not None and found.examples]):
+        guided = recipe.sampling.real_guidance
+        is_guided_by_others = guided is not None and resolve(guided.reference) != resolve(reference.address)
+        if not is_guided_by_others and was_fitted_on(
+            Path(model), [found for part in PARTS if (found := parts.get(part)) is not None and found.examples]
+        ):
             origins.append("own")
     elif config.generators is not None:
         model = resolve(config.generators.replace("{amount}", str(amount)))
@@ -368,6 +381,9 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
             )
         origins.append("own")
     has_pool = Folder(recipe.pool_path).exists(MANIFEST)
+    if has_pool:  # whatever lies there must be of this recipe's generator
+        plan = Plan.of(recipe)
+        DatasetFolder.open(recipe.pool_path).require_same_plan(plan.digest, plan.identity)
     uses_pool = amount == "all" and origins == ["own"] and config.fit is None
     if not has_pool and (uses_pool or not origins):
         raise RequestError(

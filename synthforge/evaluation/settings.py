@@ -73,12 +73,14 @@ class Setting:
     def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
         """Images of each class that an arm takes of each source beside `real`, int64 (C,).
 
-        As many as every source has, so that arms are of one size; importance weights choose nothing, so what has them counts not.
+        As many as every source has, so that arms are of one size. What has importance weights does not count, since those choose nothing;
+        nor does a source that lacks a class altogether, of which there can be no arm.
         """
         wanted_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
-        for images in self.sources.values():
-            if (images.weight_N == 1).all():
-                wanted_C = np.minimum(wanted_C, _without(images, is_copy).per_class(num_classes))
+        found = [_without(images, is_copy).per_class(num_classes) for images in self.sources.values() if (images.weight_N == 1).all()]
+        for have_C in found:
+            if not (wanted_C > 0)[have_C == 0].any():
+                wanted_C = np.minimum(wanted_C, have_C)
         return wanted_C
 
     def parts(self, arm: ArmConfig, seed: int, num_classes: int, is_copy: Mapping[str, bool]) -> list[Images] | str:
@@ -94,7 +96,7 @@ class Setting:
                 return "there are not enough other real images" if name.startswith(MORE) else f"there are no images of {name}"
             source = _without(source, is_copy)
             if (source.per_class(num_classes) < wanted_C).any():
-                return "there are not enough other real images"
+                return f"{name} has too few images of a class"
             # Draw and seed alone decide, so that arms which take from one source take the same images.
             parts.append(source.draw(wanted_C, (self.draw.number, seed)) if (source.weight_N == 1).all() else source)
         return parts

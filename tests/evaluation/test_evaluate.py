@@ -229,6 +229,7 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5 @ 7"], "7 is none of the amounts"),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "real_per_class=[1000]"], "real images in the fit part"),
         (["--real", "{real}", "--holdout", "/nonesuch"], "/nonesuch"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--set", "mixing.policy=nonesuch"], "mixing.policy"),
         (["--real", "/nonesuch", "--holdout", "{holdout}"], "/nonesuch"),
         (["--real", "{real}", "--holdout", "{named}"], "names must be the same"),
         (["--real", "{real}", "--holdout", "{holdout}", "--synthetic", "{named}"], "names must be the same"),
