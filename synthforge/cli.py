@@ -497,8 +497,9 @@ def main() -> None:
         _discard_output()
         sys.exit(1)
     except OSError as error:
-        _discard_output()
-        _fail([f"{error.filename or 'output'}: {error.strerror or error}"], 1, as_json=False)
+        if error.filename is None:  # standard output itself can't be written
+            _discard_output()
+        _fail([f"{error.filename or 'output'}: {error.strerror or error}"], 1, as_json and error.filename is not None)
 
 
 def _discard_output() -> None:

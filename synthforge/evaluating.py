@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -115,6 +116,7 @@ def _names(addresses: Sequence[str]) -> list[str]:
     for address in addresses:
         parts = [part for part in Path(address).parts if part not in {"/", "pool"}]
         name = "".join(letter if letter.isalnum() or letter in "_-." else "-" for letter in (parts[-1] if parts else "synthetic"))
+        name = name[:50]
         name = f"{name}-set" if name in {REAL, MORE, *POOL_SOURCES, *CHOSEN} else name
         same = sum(other == name or other.rpartition("~")[0] == name for other in names)
         names.append(f"{name}~{same + 1}" if same else name)
@@ -130,7 +132,7 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     except OSError as error:
         raise PlaceError(f"{folder}: can't be written ({error.strerror}); choose another place with output.path") from error
     place, _, file = request.out.rpartition("/")
-    Folder(place).require_writable()
+    _require_file(request.out)
     reporter.note("reading the real images")
     reference = Reference.open(request.reference, cache, reporter)
     base = filled_in(config.trainer, reference.image_size)
@@ -141,7 +143,11 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     else:
         settings, more = _given(request, reference, draws, cache, reporter)
         notes += more
-    curve = [draw for amount in _curve_amounts(config, reference) for draw in draws.get(amount) or draws_of(reference, amount, config)]
+    curve = [
+        draw
+        for amount in _curve_amounts(config, reference)
+        for draw in draws.get(amount) or draws_of(reference, amount, config, "evaluation.curve")
+    ]
     required = [parsed(text, [arm.name for arm in config.arms], [str(one) for one in config.real_per_class]) for text in request.require]
     evaluation = Evaluation(settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes)
     evaluation.also_compare([(arm, other) for arm, _, other, _ in required])
@@ -150,6 +156,24 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     result = replace(result, requirements={text: holds(text, result) for text in request.require})
     Folder(place).replace(file, canonical_json(asdict(result)))
     return result
+
+
+def _require_file(out: str) -> None:
+    """Refuse now what could not be written after hours."""
+    if "://" in out:
+        Folder(out.rpartition("/")[0]).require_writable()
+        return
+    path = Path(out)
+    if path.is_dir():
+        raise PlaceError(f"{out}: is a folder; name a file, such as {path / RESULT}")
+    if path.exists() and not path.is_file():
+        raise PlaceError(f"{out}: is no plain file; name another one with --out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name[:200]}", suffix=path.name[200:], dir=path.parent):
+            pass
+    except OSError as error:
+        raise PlaceError(f"{out}: can't be written ({error.strerror}); name another file with --out") from error
 
 
 def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amount]:

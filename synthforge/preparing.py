@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from synthforge.config import identity_of
 from synthforge.curation.config import CurationConfig, SizeConfig
@@ -25,9 +27,9 @@ from synthforge.curation.encoders.protocol import SEEN_DIGITS
 from synthforge.curation.pools import Table
 from synthforge.curation.sides import Sides
 from synthforge.devices import own_gpu
-from synthforge.errors import RequestError, SynthforgeError, WorkError
+from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
 from synthforge.evaluation.config import Amount, ArmConfig, EvaluationConfig
-from synthforge.evaluation.sets import Bools, Images, SetReader, write_set
+from synthforge.evaluation.sets import Bools, Images, SetReader, path_of, write_set
 from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
 from synthforge.evaluation.trainings import cpu_threads
 from synthforge.executors.inline import InlineExecutor
@@ -79,9 +81,15 @@ class Reference:
         parts = collection.part()
         fit_M = np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
         present = set(names)
+        if len(present) == 1:
+            raise RequestError(f"{address}: holds one class only, {present.pop()!r}; a classifier needs two or more to tell apart")
         first = next(members.image for _, members in table.samples(np.zeros(1, np.int64)))
+        try:
+            size = min(decode(first).shape[:2])
+        except DatasetError as error:
+            raise DatasetError(f"{address}, image {table.strings('key')[0]}: {error}; remove or replace it") from error
         notes = [f"{address}: {problem}" for problem in collection.problems]
-        return cls(address, table, fit_M, [name for name in collection.classes if name in present], min(decode(first).shape[:2]), notes)
+        return cls(address, table, fit_M, [name for name in collection.classes if name in present], size, notes)
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,11 @@ class PrepareStream:
         """Nothing is open."""
 
 
-def draws_of(reference: Reference, amount: Amount, config: EvaluationConfig) -> list[RealDraw]:
+def draws_of(reference: Reference, amount: Amount, config: EvaluationConfig, where: str = "real_per_class") -> list[RealDraw]:
     """The draws of one amount. Generators that are there were fitted on the first images, so each draw has these and another pool."""
-    return real_draws(reference.table, reference.fit, reference.classes, amount, config.draws, only_first=config.generators is not None)
+    return real_draws(
+        reference.table, reference.fit, reference.classes, amount, config.draws, only_first=config.generators is not None, where=where
+    )
 
 
 class _Preparation:
@@ -207,8 +217,8 @@ class _Preparation:
             ]
         )
         path = self.folder / f"{depends[:12]}-{PREPARED}"
-        if path.exists():
-            return Prepared(**json.loads(path.read_bytes()))
+        if (left := self._left(path)) is not None:
+            return left
         table = Table.of([collection])
         everything = Images.of(table, np.arange(len(table)), self.reference.classes, is_real=False)
         sources, origin = [], self.unit.origin
@@ -227,6 +237,16 @@ class _Preparation:
         self.folder.mkdir(parents=True, exist_ok=True)
         published(path, lambda temporary: temporary.write_bytes(canonical_json(prepared.__dict__)))
         return prepared
+
+    def _left(self, path: Path) -> Prepared | None:
+        """What an earlier run prepared; None if nothing, or not all of it is there and whole."""
+        try:
+            found = Prepared(**json.loads(path.read_bytes()))
+            for digest in {digest for by_ratio in found.sources for digest in by_ratio.values()}:
+                pq.read_metadata(path_of(self.work.folder, digest))
+        except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
+            return None
+        return found
 
     # Generator and pool
 
@@ -374,6 +394,10 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
             origins.append("own")
     elif config.generators is not None:
         model = resolve(config.generators.replace("{amount}", str(amount)))
+        if not Path(model).exists():
+            raise RequestError(
+                f"evaluation.generators: there is no {model}; fit one with --set per_class={amount}, or leave generators out"
+            )
         if not was_fitted_on(Path(model), [read_labelled(reference.address)["fit"].first_of_each(int(amount))]):
             raise RequestError(
                 f"evaluation.generators: {model} was not fitted on just the first {amount} real images of each class, so "

@@ -180,6 +180,8 @@ def test_every_field_of_a_recipe_has_a_declared_role() -> None:
         "prompts.templates",
         "curation.encoder",
         "curation.judge",
+        "evaluation.fit",
+        *(f"evaluation.arms.{number}.mixing" for number in range(4)),
         *(f"classes.{digit}.templates" for digit in range(10)),
     }
 

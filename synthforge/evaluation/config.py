@@ -78,11 +78,11 @@ class TrainerConfig(Config):
 
     @model_validator(mode="after")
     def _goes_together(self) -> TrainerConfig:
+        if self.start == "scratch" and self.pretrained is not None:
+            raise ValueError("pretrained: would not be used, since start is scratch; leave it out, or start with probe or fine-tune")
         if self.network == "residual":
             if self.start != "scratch":
                 raise ValueError(f"start: {self.start} needs a network with pretrained weights; name one of timm's as `network`")
-            if self.pretrained is not None:
-                raise ValueError("pretrained: goes with a timm model as `network`")
             if self.resolution is not None and (self.resolution > 64 or self.resolution % 4):
                 raise ValueError("resolution: the residual network takes 8 to 64 px in steps of 4; name a timm model as `network` for more")
         return self
@@ -204,6 +204,8 @@ class EvaluationConfig(Config):
             raise ValueError(f"arms: {next(name for name in names if names.count(name) > 1)!r} stands twice; give each a name of its own")
         if len(set(self.real_per_class)) < len(self.real_per_class):
             raise ValueError("real_per_class: an amount stands twice")
+        if len(set(self.synthetic_per_real)) < len(self.synthetic_per_real):
+            raise ValueError("synthetic_per_real: a number stands twice")
         if self.generators is not None and self.fit is not None:
             raise ValueError("generators: goes without fit; name generators that are there, or have them fitted")
         if self.generators is not None and "{amount}" not in self.generators:

@@ -149,23 +149,23 @@ class Evaluation:
 
     def run(self) -> EvaluateResult:
         """All of it; raises RequestError for a holdout that can't be used, WorkError for trainings that fail."""
-        self._require_readable()
+        self._require_readable([images for draw in self.draws for images in (draw.fit, draw.validation) if images is not None])
         self.tuned = tune(self.draws, self.base, self.config, self.work, len(self.classes), self.workers, self.reporter)
         self._open_holdout()
         self._train()
         return self._result()
 
-    def _require_readable(self) -> None:
+    def _require_readable(self, sets: Sequence[Images]) -> None:
         reader, known = SetReader(self.folder, self._cache), set[str]()
-        for draw in self.draws:
-            for images in (draw.fit, *([draw.validation] if draw.validation is not None else [])):
-                for row, sha256, data in zip(images.row_N, images.sha256_N, reader.files(images), strict=True):
-                    if sha256 not in known:
-                        known.add(sha256)
-                        try:
-                            decode(data)
-                        except DatasetError as error:
-                            raise DatasetError(f"{images.address}, image {row}: {error}; remove or replace it") from error
+        for images in sets:
+            for row, sha256, data in zip(images.row_N, images.sha256_N, reader.files(images), strict=True):
+                if sha256 in known:
+                    continue
+                known.add(sha256)
+                try:
+                    decode(data)
+                except DatasetError as error:
+                    raise DatasetError(f"{images.address}, image {row}: {error}; remove or replace it") from error
 
     # The holdout
 
@@ -188,6 +188,7 @@ class Evaluation:
             self.notes.append(f"the holdout has no images of class {', '.join(without)}: nothing is known of them")
         if few := [name for name, num in zip(self.classes, counts, strict=True) if 0 < num < FEW_HOLDOUT]:
             self.notes.append(f"fewer than {FEW_HOLDOUT} holdout images of class {', '.join(few)}: their recall says little")
+        self._require_readable([self.holdout])
         self.holdout_set = write_set(self.folder, [self.holdout])
         self._find_copies()
 
@@ -244,6 +245,9 @@ class Evaluation:
                 self.missing[f"{index} {name}"] = parts
                 return
             by_seed.append(parts)
+        if emptied := [source for source, part in zip(arm.of, by_seed[0], strict=True) if not len(part)]:
+            self.missing[f"{index} {name}"] = f"no images of {emptied[0]} are left"
+            return
         counts = np.sum([part.per_class(len(self.classes)) for part in by_seed[0]], axis=0)
         if (counts == 0).any():
             without = self.classes[int(np.flatnonzero(counts == 0)[0])]
@@ -355,7 +359,7 @@ class Evaluation:
         return sorted(found, key=lambda point: point[1])
 
     def _points(self, curve: Sequence[tuple[str, float, Outcomes]]) -> list[CurvePoint]:
-        return [CurvePoint(amount, round(size, 2), Measured.of(estimate(outcomes.correct_DSV))) for amount, size, outcomes in curve]
+        return [CurvePoint(amount, round(size, 2), Measured.share(estimate(outcomes.correct_DSV))) for amount, size, outcomes in curve]
 
     def _table(self, origin: Origin, groups: Sequence[tuple[int, ...]], curve: Sequence[tuple[str, float, Outcomes]]) -> TableResult:
         outcomes = [self._arms_of(group) for group in groups]

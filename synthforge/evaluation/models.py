@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from synthforge.devices import pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.evaluation.config import TrainerConfig
 from synthforge.training.networks import Classifier, Norm
+
+if TYPE_CHECKING:
+    from synthforge.curation.encoders.image_network import TimmFiles
 
 WHERE = "evaluation.trainer"
 LARGEST = 64
@@ -44,12 +47,7 @@ def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
 def platform_of(config: TrainerConfig) -> str:
     """What figures depend on beside settings, seed and images: the kind of device, and the weights that training starts from."""
     device = pick_device(config.device, f"{WHERE}.device").type
-    if config.start == "scratch":
-        return device
-    from synthforge.curation.encoders.image_network import find
-
-    files = find(TimmConfig(model=config.network, pretrained=config.pretrained, resolution=config.resolution), WHERE)
-    return f"{device} {digest(files.weights, WHERE)}"
+    return device if config.start == "scratch" else f"{device} {digest(_find(config).weights, WHERE)}"
 
 
 def build(config: TrainerConfig, num_classes: int, norm: Norm) -> nn.Module:
@@ -106,16 +104,25 @@ class _Probe(nn.Module):
         return logits_NC
 
 
+def _find(config: TrainerConfig) -> TimmFiles:
+    from synthforge.curation.encoders.image_network import find
+
+    try:
+        return find(TimmConfig(model=config.network, pretrained=config.pretrained, resolution=config.resolution), WHERE)
+    except ModelError as error:
+        raise ModelError(str(error).replace(f"{WHERE}.model", f"{WHERE}.network")) from error
+
+
 def _timm(config: TrainerConfig, num_classes: int) -> tuple[nn.Module, dict[str, Any]]:
     """A network of timm, and what its images are to be; raises ModelError."""
     import timm
 
-    from synthforge.curation.encoders.image_network import create, find
+    from synthforge.curation.encoders.image_network import create
 
     name, resolution = config.network, config.resolution
     # From scratch a name of an architecture is enough; a folder or hub id says only with its files what it is.
     by_name = config.start == "scratch" and timm.is_model(name.split(".")[0])
-    files = None if by_name else find(TimmConfig(model=name, pretrained=config.pretrained, resolution=resolution), WHERE)
+    files = None if by_name else _find(config)
     with in_one_line(name, f"{WHERE}.network"):
         network = create(
             files.model if files is not None else name.split(".")[0],

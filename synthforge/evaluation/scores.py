@@ -34,6 +34,12 @@ class Measured:
         low, high = one.interval()
         return cls(round(one.value, 5), round(low, 5), round(high, 5))
 
+    @classmethod
+    def share(cls, one: Estimate) -> Measured:
+        """Of an estimate that lies between 0 and 1."""
+        found = cls.of(one)
+        return cls(found.value, max(found.low, 0.0), min(found.high, 1.0))
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -123,7 +129,7 @@ def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.i
     """Figures of one arm."""
     found = estimate(outcomes.correct_DSV)
     recall = {
-        name: Measured.of(estimate(outcomes.correct_DSV[:, :, truth_V == number]))
+        name: Measured.share(estimate(outcomes.correct_DSV[:, :, truth_V == number]))
         for number, name in enumerate(classes)
         if (truth_V == number).any()
     }
@@ -131,7 +137,7 @@ def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.i
     return ArmScore(
         arm,
         round(images),
-        Measured.of(found),
+        Measured.share(found),
         found.over,
         recall,
         round(float(outcomes.calibration_DS.mean()), 5),

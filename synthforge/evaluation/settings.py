@@ -107,13 +107,16 @@ def _without(images: Images, is_copy: Mapping[str, bool]) -> Images:
     return images if kept.all() else images.take(kept)
 
 
-def real_draws(table: Table, fit: Bools, classes: list[str], amount: Amount, draws: int, *, only_first: bool = False) -> list[RealDraw]:
+def real_draws(
+    table: Table, fit: Bools, classes: list[str], amount: Amount, draws: int, *, only_first: bool = False, where: str = "real_per_class"
+) -> list[RealDraw]:
     """Draws of one size: the first is the first images of each class, the others random; raises RequestError if there are too few.
 
     Args:
         table: the reference.
         fit: which of its rows are the fit part.
         only_first: every draw is the first images of each class.
+        where: the field that asks for the amount, for errors.
     """
     whole = Images.of(table, np.flatnonzero(fit), classes, is_real=True)
     validation = Images.of(table, np.flatnonzero(~fit), classes, is_real=True)
@@ -128,7 +131,7 @@ def real_draws(table: Table, fit: Bools, classes: list[str], amount: Amount, dra
     if (present < amount).any():
         number = int(np.argmin(present))
         raise RequestError(
-            f"real_per_class: {amount} asked for, but class {classes[number]!r} has {present[number]} real images in the fit part; lower it"
+            f"{where}: {amount} asked for, but class {classes[number]!r} has {present[number]} real images in the fit part; lower it"
         )
     found = []
     for number in range(draws):

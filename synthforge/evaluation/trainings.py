@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import zipfile
+import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def read_result(folder: Path, training: Training) -> Predictions | None:
     try:
         with np.load(result_path(folder, training), allow_pickle=False) as file:
             return Predictions(file["predicted"], file["confidence"], file["probability"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError):
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 
