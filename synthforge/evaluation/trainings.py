@@ -7,6 +7,7 @@ whichever evaluation it was done for, so a killed sweep goes on where it was.
 from __future__ import annotations
 
 import functools
+import io
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -80,7 +81,7 @@ def result_path(folder: Path, training: Training) -> Path:
 def read_result(folder: Path, training: Training) -> Predictions | None:
     """What a training found; None if it was not done, or its file is torn."""
     try:
-        with np.load(result_path(folder, training), allow_pickle=False) as file:
+        with np.load(io.BytesIO(result_path(folder, training).read_bytes()), allow_pickle=False) as file:
             return Predictions(file["predicted"], file["confidence"], file["probability"])
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

@@ -101,3 +101,15 @@ def test_fitting_inside_the_sweep_sees_each_draw_and_nothing_else(tmp_path: Path
     assert of_draw[0] == {example.sha256 for example in reference.first_of_each(5).examples}
     assert of_draw[1] != of_draw[0]
     assert of_draw[1] < {example.sha256 for example in reference.examples}
+
+
+@pytest.mark.slow
+def test_damaged_files_of_an_evaluation_are_made_again(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    for pattern in ("evaluation/*/*-prepared.json", "evaluation/sets/*.parquet", "evaluation/trainings/*.npz"):
+        found = sorted(tmp_path.glob(pattern))
+        assert found
+        for path in found:
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2])
+        assert run(tmp_path).tables == first.tables
