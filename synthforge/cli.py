@@ -1,7 +1,7 @@
 """The command line: parse, call, print. No logic, and nothing heavy imported before a command needs it.
 
 Exit status: 0 done; 1 the work failed; 2 the request was wrong and nothing was started. With `--json`, standard output carries
-exactly one JSON object; progress and words always go to standard error.
+exactly one JSON object; progress and words always go to standard error. It is long because each verb has its options and its summary here.
 """
 
 from __future__ import annotations

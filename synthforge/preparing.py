@@ -405,10 +405,12 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
             )
         origins.append("own")
     has_pool = Folder(recipe.pool_path).exists(MANIFEST)
-    if has_pool:  # whatever lies there must be of this recipe's generator
+    uses_pool = amount == "all" and origins == ["own"] and config.fit is None
+    if (
+        has_pool and uses_pool
+    ):  # what lies there must be of this very generator; of one from elsewhere nothing is claimed, so none is loaded
         plan = Plan.of(recipe)
         DatasetFolder.open(recipe.pool_path).require_same_plan(plan.digest, plan.identity)
-    uses_pool = amount == "all" and origins == ["own"] and config.fit is None
     if not has_pool and (uses_pool or not origins):
         raise RequestError(
             f"{recipe.pool_path}: no pool there yet; make it first with `synthforge generate`, or let evaluation.fit make one"
@@ -419,7 +421,7 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
 
 
 def prepare(units: Sequence[Unit], work: PrepareWork, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:
-    """Prepare what is not there yet; raises WorkError naming what failed, or the request's own error."""
+    """Prepare what is not there yet; raises WorkError naming what failed."""
     count = min(workers, len(units))
     executor: Executor[Unit, Prepared] = (
         InlineExecutor(work) if count <= 1 else LocalExecutor(work, count, deadline_seconds=24 * HOURS, note=reporter.note)

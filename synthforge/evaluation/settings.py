@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 
 from synthforge.curation.pools import Table
 from synthforge.errors import RequestError
@@ -148,8 +149,6 @@ def _order(images: Images, draw: int, num_classes: int) -> list[Ints]:
     for label in range(num_classes):
         rows = np.flatnonzero(images.label_N == label)
         if draw:
-            import torch
-
             rows = rows[torch.randperm(len(rows), generator=seeded("real draw", draw, label)).numpy()]
         found.append(rows)
     return found
