@@ -32,9 +32,8 @@ from synthforge.evaluation.config import Amount, ArmConfig, EvaluationConfig
 from synthforge.evaluation.sets import Bools, Images, SetReader, path_of, write_set
 from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
 from synthforge.evaluation.trainings import cpu_threads
-from synthforge.executors.inline import InlineExecutor
-from synthforge.executors.local import LocalExecutor
-from synthforge.executors.protocol import Executor, Failed, Place
+from synthforge.executors.protocol import Place
+from synthforge.executors.running import run_all
 from synthforge.generation import generate
 from synthforge.generators.pixel.fit import REPORT, fit, was_fitted_on
 from synthforge.images import ImageFormat, decode, encode
@@ -422,30 +421,23 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
 
 def prepare(units: Sequence[Unit], work: PrepareWork, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:
     """Prepare what is not there yet; raises WorkError naming what failed."""
-    count = min(workers, len(units))
-    executor: Executor[Unit, Prepared] = (
-        InlineExecutor(work) if count <= 1 else LocalExecutor(work, count, deadline_seconds=24 * HOURS, note=reporter.note)
+    finished, failed = run_all(
+        work,
+        units,
+        workers,
+        task="preparing draws: generators, pools, curation",
+        what="draws",
+        reporter=reporter,
+        size=lambda unit: 1,
+        name=lambda unit: f"{unit.amount} real images, draw {unit.draw}",
+        deadline_seconds=24 * HOURS,
     )
-    found: dict[Unit, Prepared] = {}
-    with executor:
-        executor.open()
-        reporter.begin("preparing draws: generators, pools, curation", len(units), unit="draws")
-        outcomes = executor.run(
-            iter(units), tries=1, size=lambda unit: 1, on_progress=reporter.advance, on_try_failed=lambda unit, reason, number: None
-        )
-        failed: list[Failed[Unit]] = []
-        for outcome in outcomes:
-            if isinstance(outcome, Failed):
-                failed.append(outcome)
-            else:
-                found[outcome.unit] = outcome.receipt
-        reporter.end()
     if failed:
         first = failed[0]
         raise WorkError(
             f"{len(failed)} of {len(units)} draws could not be prepared; the first, {first.unit.amount} real images: {first.reason}"
         )
-    return found
+    return {outcome.unit: outcome.receipt for outcome in finished}
 
 
 def setting_of(draw: RealDraw, ratio: float, number: int, prepared: Prepared, folder: Path, cache: Path) -> Setting:

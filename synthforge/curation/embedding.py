@@ -29,9 +29,8 @@ from numpy.typing import NDArray
 from synthforge.curation.encoders.config import EncoderConfig
 from synthforge.curation.encoders.protocol import Encoder, load_encoders
 from synthforge.errors import DatasetError, SynthforgeError, WorkError
-from synthforge.executors.inline import InlineExecutor
-from synthforge.executors.local import LocalExecutor
-from synthforge.executors.protocol import Executor, Failed, Place
+from synthforge.executors.protocol import Place
+from synthforge.executors.running import run_all
 from synthforge.images import Uint8, decode, is_blank, resize
 from synthforge.progress import Reporter
 from synthforge.shards.collection import Block, Collection, open_collection
@@ -250,23 +249,16 @@ def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, work
     ]
     if not todo:
         return
-    total = sum(block.num_samples for block in todo)
-    count = min(workers, len(todo))
-    executor: Executor[Block, int] = (
-        InlineExecutor(work) if count <= 1 else LocalExecutor(work, count, deadline_seconds=600, note=reporter.note)
+    _, failed = run_all(
+        work,
+        todo,
+        workers,
+        task=f"embedding {collection.address.rsplit('/', 1)[-1]}",
+        reporter=reporter,
+        size=lambda block: block.num_samples,
+        name=lambda block: block.name,
+        tries=TRIES,
     )
-    with executor:
-        executor.open()
-        reporter.begin(f"embedding {collection.address.rsplit('/', 1)[-1]}", total)
-        outcomes = executor.run(
-            iter(todo),
-            tries=TRIES,
-            size=lambda block: block.num_samples,
-            on_progress=reporter.advance,
-            on_try_failed=lambda block, reason, number: reporter.note(f"try {number} of {TRIES}: {block.name}: {reason}"),
-        )
-        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-        reporter.end()
     if failed:
         raise WorkError(f"{collection.address}: {len(failed)} of {len(todo)} blocks could not be embedded; the first: {failed[0].reason}")
 

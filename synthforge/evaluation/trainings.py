@@ -26,9 +26,8 @@ from synthforge.evaluation.config import MixingConfig, TrainerConfig
 from synthforge.evaluation.images import decoded
 from synthforge.evaluation.sets import SetReader
 from synthforge.evaluation.trainer import Predictions, predict, train
-from synthforge.executors.inline import InlineExecutor
-from synthforge.executors.local import LocalExecutor
-from synthforge.executors.protocol import Executor, Failed, Place
+from synthforge.executors.protocol import Place
+from synthforge.executors.running import run_all
 from synthforge.progress import Reporter
 from synthforge.shards.layout import digest_of
 
@@ -180,7 +179,7 @@ def run_trainings(trainings: Sequence[Training], work: TrainWork, workers: int, 
     wanted = {training.digest: training for training in trainings}
     todo = [training for training in wanted.values() if read_result(work.folder, training) is None]
     if todo:
-        _run(todo, work, min(workers, len(todo)), task, sum(training.images for training in wanted.values()), reporter)
+        _run(todo, work, workers, task, sum(training.images for training in wanted.values()), reporter)
     found = {digest: read_result(work.folder, training) for digest, training in wanted.items()}
     results = [found[training.digest] for training in trainings]
     if any(result is None for result in results):
@@ -189,20 +188,17 @@ def run_trainings(trainings: Sequence[Training], work: TrainWork, workers: int, 
 
 
 def _run(todo: Sequence[Training], work: TrainWork, workers: int, task: str, total: int, reporter: Reporter) -> None:
-    executor: Executor[Training, str] = (
-        InlineExecutor(work) if workers <= 1 else LocalExecutor(work, workers, deadline_seconds=1800, note=reporter.note)
+    _, failed = run_all(
+        work,
+        todo,
+        workers,
+        task=f"{task}: {len(todo)} trainings",
+        reporter=reporter,
+        size=lambda training: training.images,
+        name=lambda training: f"seed {training.seed}",
+        done=total - sum(training.images for training in todo),
+        tries=TRIES,
+        deadline_seconds=1800,
     )
-    with executor:
-        executor.open()
-        reporter.begin(f"{task}: {len(todo)} trainings", total, total - sum(training.images for training in todo))
-        outcomes = executor.run(
-            iter(todo),
-            tries=TRIES,
-            size=lambda training: training.images,
-            on_progress=reporter.advance,
-            on_try_failed=lambda training, reason, number: reporter.note(f"try {number} of {TRIES}: seed {training.seed}: {reason}"),
-        )
-        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
-        reporter.end()
     if failed:
         raise WorkError(f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others")

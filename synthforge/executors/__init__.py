@@ -7,6 +7,7 @@
     process    the caller's side of one local process
     worker     the other side: what runs in that process
     messages   what the two sides say to each other
+    running    a list of units to its end, with a progress bar
     array      a part of the work for each job of an array: `--part 2/8`
 
 A new executor is one module that implements `protocol.Executor`; tests/contracts/test_executors.py runs over all of them.
