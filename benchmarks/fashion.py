@@ -34,7 +34,19 @@ def write_reference(out: Path, per_class: int = 100, validation: int = 50) -> Pa
     for number, name in enumerate(CLASSES):
         rows = np.flatnonzero(labels == number)[: per_class + validation]
         for place, row in enumerate(rows):
-            folder = out / ("fit" if place < per_class else "validation") / name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{row:05d}.png").write_bytes(encode(images[row][:, :, None], "png", 100, marking=False))
+            _write(out / ("fit" if place < per_class else "validation") / name / f"{row:05d}.png", images[row])
     return out
+
+
+def write_holdout(out: Path) -> Path:
+    """All 10,000 test images likewise."""
+    images, labels = read("t10k")
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        _write(out / CLASSES[label] / f"{row:05d}.png", image)
+    return out
+
+
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_bytes(encode(image[:, :, None], "png", 100, marking=False))

@@ -32,7 +32,7 @@ from synthforge.statistics import estimate
 from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import DeviceImages, to_float
-from synthforge.training.loop import TrainingLoop
+from synthforge.training.loop import Batch, TrainingLoop
 from synthforge.training.networks import Classifier
 
 Ints = NDArray[np.int64]
@@ -136,12 +136,15 @@ class Trainer:
         torch.manual_seed(seed)
         network = Classifier(self.resolution, self.config.width, len(self.sides.classes)).to(self.device)
 
-        def loss(network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-            batch_BCHW, labels_B = data.batch(step, config.batch, seed)
+        def batch_of(step: int) -> Batch:
+            return data.batch(step, config.batch, seed)
+
+        def loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+            batch_BCHW, labels_B = batch
             moved_BCHW, _ = augment(batch_BCHW, AugmentConfig(), generator)
             return functional.cross_entropy(network(moved_BCHW).float(), labels_B)
 
-        loop = TrainingLoop(network, loss, config)
+        loop = TrainingLoop(network, batch_of, loss, config)
         for _ in loop.run():
             pass
         with torch.no_grad():

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synthforge.images import decode, resize
-from synthforge.training.data import to_float
 
 Order = Callable[[int], Tensor]
 """Step to the rows of its batch, int64 (B,); a pure function."""
@@ -32,7 +31,7 @@ class TrainingImages(Protocol):
     """The images of one training."""
 
     def batch(self, step: int) -> Tensor:
-        """Float32 (B, 3, H, W) in -1 to 1, on the device; steps are asked for in order."""
+        """uint8 (B, 3, H, W) on the device; steps are asked for in order."""
 
     def of(self, rows_B: Tensor) -> Tensor:
         """The same of any rows."""
@@ -52,7 +51,7 @@ class Resident:
         return self.of(self._order(step))
 
     def of(self, rows_B: Tensor) -> Tensor:
-        return to_float(self._images_NCHW[rows_B.to(self._images_NCHW.device)])
+        return self._images_NCHW[rows_B.to(self._images_NCHW.device)]
 
     def close(self) -> None:
         pass
@@ -71,10 +70,10 @@ class Streamed:
         for coming in range(step, min(step + AHEAD, self._num_steps)):
             if coming not in self._waiting:
                 self._waiting[coming] = self._pool.submit(self._decode, self._order(coming))
-        return to_float(self._waiting.pop(step).result().to(self._device, non_blocking=True))
+        return self._waiting.pop(step).result().to(self._device, non_blocking=True)
 
     def of(self, rows_B: Tensor) -> Tensor:
-        return to_float(self._decode(rows_B).to(self._device, non_blocking=True))
+        return self._decode(rows_B).to(self._device, non_blocking=True)
 
     def _decode(self, rows_B: Tensor) -> Tensor:
         images_BCHW = torch.from_numpy(decoded(self._gather(rows_B.numpy()), self._resolution))

@@ -27,7 +27,7 @@ from synthforge.evaluation.models import build
 from synthforge.training.augmentation import augment, erase, mixup
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import to_float
-from synthforge.training.loop import Progress, TrainingLoop
+from synthforge.training.loop import Batch, Progress, TrainingLoop
 from synthforge.training.networks import set_parts, settle
 
 _TEST_BATCH = 256
@@ -86,23 +86,26 @@ def train(
     label_N, weight_N = torch.from_numpy(images.label_N).to(device), mixed.weight_N.to(device)
     source = _source(config, images, mixed, device)
 
-    def loss(network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        rows_B = mixed.rows(step).to(device)
+    def batch_of(step: int) -> Batch:
+        return mixed.rows(step).to(device), source.batch(step)
+
+    def loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        rows_B, images_BCHW = batch
         target_BC = functional.one_hot(label_N[rows_B], num_classes).float()
         with torch.autocast(device.type, enabled=False):  # grids of half precision are wrong by a fifth of a pixel
-            changed_BCHW, target_BC = _changed(source.batch(step), target_BC, mixed.part_sizes, config, generator)
+            changed_BCHW, target_BC = _changed(to_float(images_BCHW), target_BC, mixed.part_sizes, config, generator)
         logits_BC = network(changed_BCHW.contiguous(memory_format=torch.channels_last)).float()
         loss_B = functional.cross_entropy(logits_BC, target_BC, label_smoothing=config.label_smoothing, reduction="none")
         weight_B = weight_N[rows_B]
         return (loss_B * weight_B).sum() / weight_B.sum()
 
     try:
-        loop = TrainingLoop(network, loss, _loop_config(config, seed))
+        loop = TrainingLoop(network, batch_of, loss, _loop_config(config, seed), capture=config.network == "residual")
         for _ in loop.run(on_progress):
             pass
         trained: nn.Module = loop.ema
         if config.start != "probe":  # a probe leaves the network as it was
-            settle(trained, (source.of(mixed.settling_rows(step)) for step in range(_SETTLING_BATCHES)))
+            settle(trained, (to_float(source.of(mixed.settling_rows(step))) for step in range(_SETTLING_BATCHES)))
     finally:
         source.close()
     return trained.eval()

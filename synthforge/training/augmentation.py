@@ -45,7 +45,7 @@ def augment(images_BCHW: Tensor, config: AugmentConfig, generator: torch.Generat
     return torch.cat([moved_MCHW, images_BCHW[num:]]), functional.pad(vector_MA, (0, 0, 0, batch - num))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache  # for good, since a captured step goes on reading it
 def _deviations(config: AugmentConfig, device: torch.device) -> Tensor:
     """Standard deviation of each entry of the vector, float (A,)."""
     shift = 2 * config.shift  # grid units: the image spans -1 to 1

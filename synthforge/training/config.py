@@ -29,7 +29,7 @@ class LoopConfig(Config):
     seed: int = identity(0, ge=0, lt=2**63)
     """Decides initial weights, order, noise and augmentation."""
     compile: bool = execution(True)
-    """Compile the step on CUDA."""
+    """Compile the network on CUDA."""
 
 
 class AugmentConfig(Config):

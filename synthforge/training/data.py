@@ -53,8 +53,13 @@ class DeviceImages:
 
 def seeded(purpose: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that purpose and numbers alone decide, so that a resumed fit draws what an undisturbed one does."""
+    return torch.Generator(device).manual_seed(seed_of(purpose, *numbers))
+
+
+def seed_of(purpose: str, *numbers: int) -> int:
+    """That generator's seed."""
     digest = hashlib.blake2b(f"{purpose}|{numbers}".encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The training loop that every fit shares: schedule, averaged weights, checkpoint and resume.
 
 All randomness of a step comes from a generator that seed and step decide, so a resumed fit is the undisturbed one, bit for bit on
-the same device. Checkpoints are safetensors; nothing is ever unpickled. On CUDA the step is compiled, shapes are fixed, data stay on
-the device, and nothing waits for the device between two checks.
+the same device. Checkpoints are safetensors; nothing is ever unpickled. On CUDA shapes are fixed, data stay on the device, nothing waits
+for the device between two checks, the network is compiled, and the whole step is captured as a CUDA graph: launching a small network's
+kernels one by one takes several times as long as running them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,19 @@ from torch import Tensor, nn
 
 from synthforge.errors import ModelError, WorkError
 from synthforge.training.config import LoopConfig
-from synthforge.training.data import seeded
+from synthforge.training.data import seed_of
 
 _AVERAGE_EVERY = 8
 """Steps between updates of the averaged weights; their window is hundreds of steps."""
 
-Loss = Callable[[nn.Module, int, torch.Generator], Tensor]
-"""(network, step, generator on the device) -> mean loss of one batch, a scalar."""
+_EAGER_STEPS = 3
+"""Before a step is captured: they compile, choose algorithms and make the optimiser's state."""
+
+Batch = tuple[Tensor, ...]
+BatchOf = Callable[[int], Batch]
+"""Step to tensors on the device, of the same shapes and types at every step."""
+Loss = Callable[[nn.Module, Batch, torch.Generator], Tensor]
+"""(network, batch, generator on the device) -> mean loss, a scalar. It may be captured, so it never looks at values."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,23 @@ class TrainingLoop:
 
     Args:
         network: on its device.
-        loss: one batch's loss.
+        batch_of: one step's batch.
+        loss: its loss.
         config: with `images` filled in.
         checkpoint: file to write at every check and to resume from; None for neither.
+        capture: whether a step may be captured on CUDA; not where the network looks at values.
     """
 
-    def __init__(self, network: nn.Module, loss: Loss, config: LoopConfig, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        batch_of: BatchOf,
+        loss: Loss,
+        config: LoopConfig,
+        checkpoint: Path | None = None,
+        *,
+        capture: bool = True,
+    ) -> None:
         assert config.images is not None
         self.network = network
         self.config = config
@@ -67,7 +85,7 @@ class TrainingLoop:
         """Tensors that the fit wants kept in the checkpoint, such as snapshots of the averaged weights."""
         self.notes: dict[str, Any] = {}
         """What the fit wants kept besides, as JSON."""
-        self._loss = loss
+        self._batch_of, self._loss = batch_of, loss
         self._checkpoint = checkpoint
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         averaged = dict(self.ema.named_parameters())
@@ -75,12 +93,17 @@ class TrainingLoop:
         self._trained: list[Tensor] = [parameter.detach() for parameter in self._parameters]
         self._averaged: list[Tensor] = [averaged[name] for name, parameter in network.named_parameters() if parameter.requires_grad]
         on_cuda = self.device.type == "cuda"
+        self._captures = capture and on_cuda
+        self._captured: _CapturedStep | None = None
+        self._num_aside = 0
+        self._generator = torch.Generator(self.device)
         self._optimizer = torch.optim.AdamW(
             self._parameters,
-            lr=config.learning_rate,
+            lr=torch.tensor(config.learning_rate, device=self.device) if self._captures else config.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
             fused=self.device.type in {"cpu", "cuda"},
+            capturable=self._captures,
         )
         half = config.precision == "bfloat16" or (config.precision == "auto" and on_cuda)
         self._autocast: Callable[[], AbstractContextManager[Any]] = (
@@ -124,21 +147,49 @@ class TrainingLoop:
 
     def _train_step(self) -> Tensor:
         for group in self._optimizer.param_groups:
-            group["lr"] = self._rate()
-        generator = seeded("step", self.config.seed, self.step, device=self.device)
-        self._reseed_dropout(generator.initial_seed())
-        with self._autocast():
-            loss = self._loss(self.network, self.step, generator)
-        torch.autograd.backward(loss)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+            if self._captures:
+                group["lr"].fill_(self._rate())
+            else:
+                group["lr"] = self._rate()
+        seed = seed_of("step", self.config.seed, self.step)
+        self._generator.manual_seed(seed)
+        self._reseed_dropout(seed)
+        batch = self._batch_of(self.step)
+        if not self._captures:
+            loss = self._update(batch)
+        elif self._captured is not None:
+            loss = self._captured.replay(batch)
+        else:
+            loss = self._update_aside(batch)
         self.step += 1
         if self.step % _AVERAGE_EVERY == 0 or self.step <= _AVERAGE_EVERY:
             # Power-function averaging (Karras et al. 2023, arXiv 2312.02696): the window grows with the steps done.
             since = _AVERAGE_EVERY if self.step > _AVERAGE_EVERY else 1
             weight = 1 - (1 - since / self.step) ** (1 / self.config.ema)
             torch._foreach_lerp_(self._averaged, self._trained, weight)
+        return loss
+
+    def _update(self, batch: Batch) -> Tensor:
+        """Forward, backward, and the optimiser; the loss."""
+        with _in_one_order():
+            with self._autocast():
+                loss = self._loss(self.network, batch, self._generator)
+            torch.autograd.backward(loss)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         return loss.detach()
+
+    def _update_aside(self, batch: Batch) -> Tensor:
+        """One of the first steps, on a stream of its own as capturing needs it; after the last of them a step is captured."""
+        current, aside = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
+            loss = self._update(batch)
+        current.wait_stream(aside)
+        self._num_aside += 1
+        if self._num_aside == _EAGER_STEPS:
+            self._captured = _CapturedStep(self._update, batch, self._generator)
+        return loss
 
     def _reseed_dropout(self, seed: int) -> None:
         """Dropout draws from the device's global generator. (torch.manual_seed would also queue a call for devices not in use.)"""
@@ -196,6 +247,41 @@ class TrainingLoop:
 
     def _identity(self) -> str:
         return json.dumps({**self.config.model_dump(mode="json", exclude={"compile"}), "notes": self.notes.get("identity")}, sort_keys=True)
+
+
+@contextmanager
+def _in_one_order() -> Iterator[None]:
+    """cuDNN sums gradients in the same order every time, which it otherwise need not."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+class _CapturedStep:
+    """A step as a CUDA graph.
+
+    Args:
+        update: batch to loss, all on the device; capturing does not run it.
+        batch: of the shapes and types of all batches.
+        generator: what `update` draws from; its seed at replay counts.
+    """
+
+    def __init__(self, update: Callable[[Batch], Tensor], batch: Batch, generator: torch.Generator) -> None:
+        self._batch = tuple(tensor.clone() for tensor in batch)
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.register_generator_state(generator)
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # threads that decode may pin memory meanwhile
+            self._loss = update(self._batch)
+
+    def replay(self, batch: Batch) -> Tensor:
+        """Take the step; the loss, which the next replay overwrites."""
+        for ours, given in zip(self._batch, batch, strict=True):
+            ours.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._loss
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import DeviceImages, seeded
-from synthforge.training.loop import TrainingLoop
+from synthforge.training.loop import Batch, TrainingLoop
 from synthforge.training.memorising import coverage, memorising, nearest
 
 
@@ -53,11 +53,11 @@ def test_averaged_weights_follow_and_smooth() -> None:
     torch.manual_seed(0)
     network = torch.nn.Linear(1, 1)
 
-    def loss(network: torch.nn.Module, step: int, generator: torch.Generator) -> torch.Tensor:
+    def loss(network: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         x = torch.randn(64, 1, generator=generator)
         return (network(x) - (3 * x + 1)).square().mean()
 
-    loop = TrainingLoop(network, loss, LoopConfig(images=64_000, batch=64, checks=2, learning_rate=0.02))
+    loop = TrainingLoop(network, lambda step: (), loss, LoopConfig(images=64_000, batch=64, checks=2, learning_rate=0.02))
     assert list(loop.run()) == [500, 1000]
     assert float(loop.ema.weight) == pytest.approx(3, abs=0.02)
     assert float(loop.ema.bias) == pytest.approx(1, abs=0.02)
@@ -69,7 +69,10 @@ def test_a_loss_that_is_not_finite_stops_the_fit() -> None:
 
     network = torch.nn.Linear(1, 1)
     loop = TrainingLoop(
-        network, lambda net, step, generator: net(torch.ones(1, 1)).sum() * float("nan"), LoopConfig(images=100, batch=1, checks=1)
+        network,
+        lambda step: (torch.ones(1, 1),),
+        lambda net, batch, generator: net(*batch).sum() * float("nan"),
+        LoopConfig(images=100, batch=1, checks=1),
     )
     with pytest.raises(WorkError, match="not finite"):
         list(loop.run())

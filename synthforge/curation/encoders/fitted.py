@@ -46,7 +46,7 @@ from synthforge.shards.reading import Labelled
 from synthforge.training.augmentation import augment
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import DeviceImages
-from synthforge.training.loop import Progress, TrainingLoop
+from synthforge.training.loop import Batch, Progress, TrainingLoop
 from synthforge.training.networks import Classifier
 
 WEIGHTS_FILE = "classifier.safetensors"
@@ -246,12 +246,15 @@ class _FoldFit:
         data = DeviceImages(torch.from_numpy(images_NCHW), torch.from_numpy(labels_N), place)
         log_share_C = torch.from_numpy(np.log(np.bincount(labels_N, minlength=len(fitted.classes)) / len(labels_N))).float().to(place)
 
-        def loss(network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-            images_BCHW, labels_B = data.batch(step, loop_config.batch, seed)
+        def batch_of(step: int) -> Batch:
+            return data.batch(step, loop_config.batch, seed)
+
+        def loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+            images_BCHW, labels_B = batch
             moved_BCHW, _ = augment(images_BCHW, self.config.augment, generator)
             return functional.cross_entropy(network(moved_BCHW).float() + log_share_C, labels_B)
 
-        loop = TrainingLoop(network, loss, loop_config, checkpoint)
+        loop = TrainingLoop(network, batch_of, loss, loop_config, checkpoint)
         loop.notes = {"identity": digest_of(seen_in(fitted))}
         loop.resume()
         reporter.begin(

@@ -37,7 +37,7 @@ from synthforge.shards.layout import canonical_json, digest_of
 from synthforge.shards.reading import Labelled, read_labelled
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.data import DeviceImages, seeded, to_float
-from synthforge.training.loop import Progress, TrainingLoop
+from synthforge.training.loop import Batch, Progress, TrainingLoop
 from synthforge.training.memorising import Memorising, coverage, memorising
 
 REPORT = "fit.json"
@@ -152,8 +152,8 @@ class _Fit:
         self.network = self._new_network().to(self.device)
         if self.device.type == "cuda":
             self.network = self.network.to(memory_format=torch.channels_last)
-        self._block: tuple[int, Tensor, Tensor, Tensor | None] | None = None
-        self.loop = TrainingLoop(self.network, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
+        self._block: tuple[int, Batch] | None = None
+        self.loop = TrainingLoop(self.network, self._batch, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
         self.loop.notes = {
             "identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest},
             "checks": [],
@@ -202,16 +202,16 @@ class _Fit:
         )
         return network
 
-    def _loss(self, network: nn.Module, step: int, generator: torch.Generator) -> Tensor:
-        images_BCHW, labels_B, vector_BA = self._batch(step)
+    def _loss(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        images_BCHW, labels_B, *vectors = batch
         hidden_B = torch.rand(len(labels_B), generator=generator, device=self.device) < self.config.label_dropout
         labels_B = labels_B.masked_fill(hidden_B, len(self.classes))
         noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=self.device)
         level_B = torch.randn(len(labels_B), generator=generator, device=self.device)
-        return self._denoising_loss(network, images_BCHW, labels_B, vector_BA, noise_BCHW, level_B).mean()
+        return self._denoising_loss(network, images_BCHW, labels_B, vectors[0] if vectors else None, noise_BCHW, level_B).mean()
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, labels and augmentation vectors of a step, gathered and augmented for several steps at once.
+    def _batch(self, step: int) -> Batch:
+        """Images, labels and, if any are augmented, augmentation vectors of a step, gathered and augmented for several steps at once.
 
         Batch number j of a block takes every so-manieth row from row j on, so each has its share of the augmented ones, which lead.
         """
@@ -219,14 +219,13 @@ class _Fit:
         if self._block is None or self._block[0] != number:
             loop = self.config.loop
             images, labels = self.fitted.batch(number, loop.batch * _STEPS_PER_BLOCK, loop.seed)
-            vectors = None
             if self.config.augment.share > 0:
                 generator = seeded("augment", loop.seed, number, device=self.device)
                 images, vectors = augment(images, self.config.augment, generator)
-            self._block = (number, images, labels, vectors)
-        _, images, labels, vectors = self._block
-        rows = slice(turn, None, _STEPS_PER_BLOCK)
-        return images[rows], labels[rows], vectors[rows] if vectors is not None else None
+                self._block = number, (images, labels, vectors)
+            else:
+                self._block = number, (images, labels)
+        return tuple(tensor[turn::_STEPS_PER_BLOCK] for tensor in self._block[1])
 
     def _denoising_loss(
         self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, vector_BA: Tensor | None, noise_BCHW: Tensor, level_B: Tensor
