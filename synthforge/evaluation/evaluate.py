@@ -32,7 +32,7 @@ from synthforge.evaluation.verdict import sentence_of, verdict_of
 from synthforge.images import decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import open_collection
-from synthforge.statistics import estimate
+from synthforge.statistics import estimate, of_two_trainings
 
 OVERLAP = 0.1
 """A real set that holds so much of the holdout is the holdout."""
@@ -53,7 +53,9 @@ class SettingResult:
     comparisons: list[Comparison]
     worth: dict[str, Worth]
     steps_check: dict[str, Measured]
-    """Accuracy after twice the steps less that after the steps of the evaluation, by arm."""
+    """Accuracy after twice the steps less that after the steps of the evaluation, by arm; of one seed in each draw."""
+    steps_check_mean: Measured | None
+    """The same over all arms."""
     sentence: str
     missing: dict[str, str]
     """Arms that could not be made, and why."""
@@ -341,12 +343,15 @@ class Evaluation:
         for table in tables:
             for setting in table.settings:
                 moved = [name for name, one in setting.steps_check.items() if one.low > margin or one.high < -margin]
-                unsure = [name for name, one in setting.steps_check.items() if name not in moved and max(one.high, -one.low) > margin]
-                where = f"{setting.real_per_class:g} real per class"
-                if moved:
-                    notes.append(f"{where}: twice the steps move {', '.join(moved)}, so raise trainer.steps before believing differences")
-                elif unsure:
-                    notes.append(f"{where}: it is not shown that more steps move {', '.join(unsure)} by less than {100 * margin:g} points")
+                mean, where = setting.steps_check_mean, f"{setting.real_per_class:g} real per class"
+                if mean is None:
+                    continue
+                told = f"twice the steps change accuracy by {100 * mean.value:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}] points"
+                if moved or mean.low > margin or mean.high < -margin:
+                    most = f", most of all {', '.join(moved)}" if moved else ""
+                    notes.append(f"{where}: {told} over all arms{most}; raise trainer.steps before believing differences")
+                elif max(mean.high, -mean.low) > margin:
+                    notes.append(f"{where}: {told} over all arms; that it is less than {100 * margin:g} points is not shown")
         return notes
 
     def _curve(self) -> list[tuple[str, float, Outcomes]]:
@@ -402,13 +407,7 @@ class Evaluation:
             for name, outcomes in found.items()
         }
         worths = self._worth(first, found, curve)
-        checks = {
-            name: Measured.of(
-                estimate(self._outcomes([self._by_arm[index, name][1] for index in group]).correct_DSV - one.correct_DSV[:, :1])
-            )
-            for name, one in found.items()
-            if self._by_arm[group[0], name][1]
-        }
+        checks, checked = self._steps_checks(group, found)
         missing = {
             name: next(self.missing[f"{index} {name}"] for index in group if f"{index} {name}" in self.missing)
             for name in self.arms
@@ -424,9 +423,27 @@ class Evaluation:
             comparisons=comparisons,
             worth=worths,
             steps_check=checks,
+            steps_check_mean=checked,
             sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths),
             missing=missing,
         )
+
+    def _steps_checks(self, group: Sequence[int], found: Mapping[str, Outcomes]) -> tuple[dict[str, Measured], Measured | None]:
+        """What twice the steps change, by arm and over all arms."""
+        moved = {
+            name: self._outcomes([self._by_arm[index, name][1] for index in group]).correct_DSV - one.correct_DSV[:, :1]
+            for name, one in found.items()
+            if self._by_arm[group[0], name][1]
+        }
+        if not moved:
+            return {}, None
+        if len(group) > 1:
+            return {name: Measured.of(estimate(one)) for name, one in moved.items()}, Measured.of(
+                estimate(np.mean(list(moved.values()), axis=0))
+            )
+        # Of one draw each difference is of two trainings, which would be others with other seeds; arms then stand for draws.
+        by_arm = {name: Measured.of(of_two_trainings(one[0, 0], found[name].correct_DSV[0].mean(axis=1))) for name, one in moved.items()}
+        return by_arm, Measured.of(estimate(np.concatenate(list(moved.values()))))
 
     def _worth(self, setting: Setting, found: dict[str, Outcomes], curve: Sequence[tuple[str, float, Outcomes]]) -> dict[str, Worth]:
         if len(curve) < 2:
