@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.statistics import adjusted, estimate, exchange, recovered, verdicts
+from synthforge.statistics import adjusted, estimate, exchange, of_two_trainings, recovered, verdicts
 
 SIZES = [5, 10, 20, 50, 80]
 CURVE = [0.5, 0.6, 0.67, 0.72, 0.74]
@@ -37,6 +37,17 @@ def test_intervals_cover_as_often_as_they_say(D: int, S: int, V: int, sd: float)
             low, high = estimate(values).interval()
             hits.append(low <= truth <= high)
     assert 0.92 <= np.mean(hits) <= 0.985
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.02])
+def test_two_trainings_that_differ_by_chance_alone_are_covered(sd: float) -> None:
+    hits = []
+    for turn in range(600):
+        rng = np.random.default_rng(turn)
+        trained = (rng.random((6, 300)) < 0.7 + rng.normal(0, sd, (6, 1))).astype(float)
+        low, high = of_two_trainings(trained[5] - trained[0], trained[:5].mean(axis=1)).interval()
+        hits.append(low <= 0 <= high)
+    assert 0.92 <= np.mean(hits) <= 0.995
 
 
 def test_of_equal_arms_one_evaluation_in_twenty_errs_at_most() -> None:

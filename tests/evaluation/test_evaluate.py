@@ -67,7 +67,7 @@ def ask(sets: Sets, out: Path, *synthetic: Path, arms: str | None = None, more: 
 @pytest.fixture(scope="module")
 def planted(sets: Sets, tmp_path_factory: pytest.TempPathFactory) -> EvaluateResult:
     required = ["more-set > wrong", "wrong > more-set"]
-    return ask(sets, tmp_path_factory.mktemp("planted"), sets.more, sets.wrong, require=required, more=("trainer.steps=120",))
+    return ask(sets, tmp_path_factory.mktemp("planted"), sets.more, sets.wrong, require=required, more=("trainer.steps=120", "seeds=3"))
 
 
 def difference(result: EvaluateResult, arm: str, against: str) -> Any:
@@ -98,7 +98,7 @@ def test_everything_is_told(planted: EvaluateResult) -> None:
     assert (setting.budget, setting.real_per_class) == (100, REAL)
     assert [point.real_per_class for point in planted.curve] == [5, 10, 20]
     score = setting.arms["real+more-set"]
-    assert (score.images, score.draws, score.seeds, score.interval_over) == (200, 1, 2, "seeds and images")
+    assert (score.images, score.draws, score.seeds, score.interval_over) == (200, 1, 3, "seeds and images")
     assert set(score.recall) == set(planted.classes)
     assert 0 <= score.calibration_error <= 1
     written = json.loads(Path(planted.file or "").read_bytes())
@@ -120,6 +120,15 @@ def test_an_arm_beside_itself_is_no_different(sets: Sets, tmp_path: Path) -> Non
     result = ask(sets, tmp_path, more=(twins,), require=["twin > real", "twin >= real"])
     assert difference(result, "twin", "real").difference.value == 0
     assert result.requirements == {"twin > real": False, "twin >= real": True}
+
+
+def test_too_few_steps_are_told(sets: Sets, tmp_path: Path) -> None:
+    check = ("steps_check=true", "trainer.steps=10", "real_per_class=[20]")
+    result = ask(sets, tmp_path, sets.more, arms="real,more-set", more=check)
+    (setting,) = result.tables[0].settings
+    assert set(setting.steps_check) == {"real", "more-set"}
+    assert setting.steps_check_mean is not None and setting.steps_check_mean.low > 0.05
+    assert any("twice the steps change accuracy by +" in note and "raise trainer.steps" in note for note in result.notes)
 
 
 # The holdout

@@ -106,7 +106,7 @@ def test_images_of_weight_nothing_teach_nothing() -> None:
     images = training_set(400)
     wrong = np.arange(400) % 2 == 1
     labels = np.where(wrong, (images.label_N + 5) % 10, images.label_N)
-    config = SHORT.model_copy(update={"steps": 200})
+    config = SHORT.model_copy(update={"steps": 250, "width": 16})
 
     def accuracy(weight_N: np.ndarray) -> float:
         network = train(config, MixingConfig(), TrainingSet(labels, images.is_real_N, weight_N, images.gather), 10, 0, CPU)

@@ -91,8 +91,8 @@ class FittedConfig(Config):
     """Resolution of one view more, raw pixels, which can't be fitted too closely; null leaves it out, and so does `model`."""
     resolution: int | None = identity(None, ge=8, le=64, multiple_of=4)
     """Height and width in pixels; nothing means the images' own, rounded down to a multiple of 4, at most 64."""
-    width: int = identity(32, ge=8, le=512, multiple_of=8)
-    """Channels of the first layers; features have at most four times as many."""
+    width: int | None = identity(None, ge=8, le=512, multiple_of=8)
+    """Channels of the first layers; features have at most four times as many. Nothing means 16 up to 12 px, and 32 above."""
     loop: LoopConfig = Field(default_factory=lambda: LoopConfig(batch=128, learning_rate=3e-3, weight_decay=0.05, checks=4, compile=False))
     """How long and how fast; `loop.images` counts for each fold, and nothing means what suits the amount of data."""
     augment: AugmentConfig = Field(default_factory=AugmentConfig)

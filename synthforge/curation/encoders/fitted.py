@@ -209,7 +209,7 @@ class _FoldFit:
         checkpoint = out / f".fold-{self.fold}.checkpoint.safetensors"
         classifier = self._fit(fitted, resolution, checkpoint, reporter)
         work = Path(tempfile.mkdtemp(prefix=".fold-", dir=out))
-        shape = {"resolution": resolution, "width": self.config.width, "classes": fitted.classes}
+        shape = {"resolution": resolution, "width": _width(self.config, resolution), "classes": fitted.classes}
         tensors = {key: (value.half() if half else value).contiguous() for key, value in classifier.state_dict().items()}
         save_file(tensors, work / WEIGHTS_FILE, {"classifier": json.dumps(shape)})
         report = {
@@ -240,7 +240,7 @@ class _FoldFit:
         loop_config = _filled_in(self.config.loop, len(labels_N)).model_copy(update={"seed": seed})
         torch.manual_seed(seed)
         place = pick_device(self.device, self.where)
-        network = Classifier(resolution, self.config.width, len(fitted.classes)).to(place)
+        network = Classifier(resolution, _width(self.config, resolution), len(fitted.classes)).to(place)
         if place.type == "cuda":
             network = network.to(memory_format=torch.channels_last)
         data = DeviceImages(torch.from_numpy(images_NCHW), torch.from_numpy(labels_N), place)
@@ -284,10 +284,14 @@ def accuracy(encoder: FittedEncoder, labelled: Labelled) -> float:
 
 
 def _filled_in(loop: LoopConfig, num: int) -> LoopConfig:
-    """The length of the fit, if the recipe leaves it open: a hundred looks at each of few images, twenty at each of many."""
+    """The length of the fit, if the recipe leaves it open: more looks at each of few images than at each of many."""
     if loop.images is not None:
         return loop
-    return loop.model_copy(update={"images": min(2_000_000, 40_000 + 20 * num)})
+    return loop.model_copy(update={"images": min(2_000_000, 20_000 + 40 * min(num, 1000) + 20 * max(num - 1000, 0))})
+
+
+def _width(config: FittedConfig, resolution: int) -> int:
+    return config.width or (16 if resolution <= 12 else 32)
 
 
 def _resolution_of(reference: Labelled) -> int:
