@@ -1,0 +1,114 @@
+"""What synthetic images are worth to a classifier: the digits and Fashion-MNIST, for each amount of real data, with 5 draws of 2 seeds.
+
+Each draw has other real images (the same only where all are taken, 80 digits a class), a generator fitted on these alone, a pool, and what
+curation chose of it; classifiers are tested on images that served nothing else. Beside the arms of every evaluation stand the other
+ways of mixing real and synthetic images; a second run has four synthetic images for each real one.
+Everything lies in the folder that the environment variable WORTH names (runs/worth), and a killed run goes on where it was.
+SET=digits or fashion measures one of the two; hours on two cores each, Fashion-MNIST many.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import fashion
+from benchmarks.harness import keep
+from synthforge.evaluating import evaluate, evaluation_of
+from synthforge.evaluation.config import DEFAULT_ARMS
+from synthforge.evaluation.evaluate import EvaluateResult
+
+PLACE = Path(os.environ.get("WORTH", "runs/worth"))
+CLAIM = "accuracy of each arm at each amount of real data, what curation wins back, and what one more real image is worth"
+POLICIES = ("pooled", "weighted", "split-norm")
+SAID = {
+    "real_per_class",
+    "synthetic_per_real",
+    "budget",
+    "arms",
+    "comparisons",
+    "worth",
+    "steps_check",
+    "steps_check_mean",
+    "sentence",
+    "missing",
+}
+
+
+def main() -> None:
+    wanted = os.environ.get("SET", "digits fashion").split()
+    if "digits" in wanted:
+        recipe = "recipes/digits.yaml"
+        common = ["evaluation.generators=null", "evaluation.curve=[5, 10, 20, 50, 80]"]
+        measure("digits", recipe, [*common, "evaluation.real_per_class=[5, 10, 20, 50, 80]"], 1)
+        measure("digits", recipe, [*common, "evaluation.real_per_class=[5, 20]"], 4)
+    if "fashion" in wanted and fashion.is_there():
+        recipe = str(_fashion_recipe())
+        for ratio, amounts in ((1, "[20, 100]"), (4, "[100]")):
+            measure("fashion", recipe, [f"evaluation.real_per_class={amounts}", "evaluation.curve=[20, 50, 100, 200]"], ratio)
+
+
+def measure(name: str, recipe: str, sets: list[str], ratio: int) -> None:
+    """Evaluate one table and keep it."""
+    mixed = [
+        f"{{name: {policy} real+{source}, of: [real, {source}], mixing: {{policy: {policy}}}}}"
+        for policy in POLICIES
+        for source in ("random", "curated")
+    ]
+    asked = [
+        f"output.path={PLACE.resolve() / name}",
+        "evaluation.fit={}",
+        "evaluation.elsewhere=false",
+        "evaluation.draws=5",
+        "evaluation.seeds=2",
+        f"evaluation.synthetic_per_real=[{ratio}]",
+        f"evaluation.arms=[{', '.join([*DEFAULT_ARMS, *mixed])}]",
+        *sets,
+    ]
+    result = evaluate(evaluation_of(recipe, sets=asked, out=str(PLACE.resolve() / f"{name}-{ratio}.json")))
+    keep("worth", CLAIM, _said(result), part=f"{name}-{ratio}")
+
+
+def _said(result: EvaluateResult) -> dict[str, Any]:
+    """All but what can be read elsewhere."""
+    (table,) = result.tables
+    whole = asdict(table)
+    settings = [{name: value for name, value in setting.items() if name in SAID} for setting in whole["settings"]]
+    return {
+        "verdict": result.verdict,
+        "settings": settings,
+        "real learning curve": [asdict(point) for point in result.curve],
+        "holdout images": result.holdout_images,
+        "tuned": result.tuned,
+        "trainer": result.trainer,
+        "copies removed": result.copies_removed,
+        "notes": result.notes,
+        "trainings": result.trainings,
+        "seconds of training": result.seconds,
+        "device": result.device,
+    }
+
+
+def _fashion_recipe() -> Path:
+    reference, holdout = fashion.write_reference(PLACE / "reference", 300, 0), fashion.write_holdout(PLACE / "holdout")
+    path = PLACE / "fashion.yaml"
+    path.write_text(
+        "name: fashion\n"
+        f"generator: {{kind: pixel, model: {PLACE.resolve() / 'none'}}}\n"
+        f"classes: {fashion.CLASSES}\n"
+        'prompts: {templates: ["{class}"]}\n'
+        "sampling: {seed: 0, steps: 10}\n"
+        "count: {per_class: 1000}\n"
+        f"reference: {reference.resolve()}\n"
+        "evaluation:\n"
+        f"  holdout: {holdout.resolve()}\n"
+        "  trainer: {steps: 1500, batch: 64, width: 24}\n"
+        "  tuning: {folds: 2, augmentations: [shift, strong], flip: [true], learning_rates: [0.003]}\n"
+    )
+    return path
+
+
+if __name__ == "__main__":
+    main()
