@@ -31,12 +31,12 @@ from synthforge.evaluation.trainer import TrainingSet, predict, train
 from synthforge.images import encode
 from synthforge.training.networks import Classifier
 
-PAIRS = int(os.environ.get("PAIRS", "5"))
+PAIRS = int(os.environ.get("PAIRS", "9"))
 CLAIM = "trainer over a bare PyTorch loop of the same network: at least 0.95 images per second"
 MOVED = TrainerAugmentConfig()
 
 SIZES = {
-    "digits, 8 px": TrainerConfig(resolution=8, width=16, batch=32, steps=800, augment=MOVED),
+    "digits, 8 px": TrainerConfig(resolution=8, width=16, batch=32, steps=1000, augment=MOVED),
     "Fashion-MNIST, 28 px": TrainerConfig(resolution=28, width=24, batch=64, steps=300, augment=MOVED),
 }
 GPU_SIZES = {
