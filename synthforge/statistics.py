@@ -116,19 +116,21 @@ def estimate(values_DSV: Floats) -> Estimate:
     return Estimate(float(values_DSV.mean()), parts.variance**0.5, parts.freedom, over)
 
 
-def of_two_trainings(difference_V: Floats, accuracy_S: Floats) -> Estimate:
-    """The difference of two single trainings that vary as those of other seeds do.
+def of_two_trainings(difference_V: Floats, correct_SV: Floats) -> Estimate:
+    """The difference of two single trainings that vary as those of other seeds do; its intervals cover rather too often than too seldom.
 
     Args:
         difference_V: of the two, on each holdout image.
-        accuracy_S: of as many trainings with other seeds as there are; of one alone nothing is known of seeds.
+        correct_SV: of as many trainings with other seeds as there are; of one alone nothing is known of seeds.
     """
     of_images = float(difference_V.var(ddof=1)) / len(difference_V) if len(difference_V) > 1 else 0.0
-    of_seeds = 2 * float(accuracy_S.var(ddof=1)) if len(accuracy_S) > 1 else 0.0
-    variance = of_images + of_seeds
-    spread = of_images**2 / max(len(difference_V) - 1, 1) + of_seeds**2 / max(len(accuracy_S) - 1, 1)
+    # Each of the two is one of S, so its mean varies S times as much as that of all; what both contain is not counted twice.
+    num, parts = len(correct_SV), _parts(correct_SV[None])
+    of_seeds, shared = 2 * num * parts.of_draws, 2 * num * parts.shared
+    variance = max(of_images + of_seeds - shared, of_images, of_seeds)
+    spread = of_images**2 / max(len(difference_V) - 1, 1) + of_seeds**2 / max(num - 1, 1)
     freedom = max(variance**2 / spread, 1.0) if spread > 0 else float(max(len(difference_V) - 1, 1))
-    return Estimate(float(difference_V.mean()), variance**0.5, freedom, "seeds and images" if len(accuracy_S) > 1 else "images")
+    return Estimate(float(difference_V.mean()), variance**0.5, freedom, "seeds and images" if num > 1 else "images")
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:

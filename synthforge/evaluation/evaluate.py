@@ -442,7 +442,7 @@ class Evaluation:
                 estimate(np.mean(list(moved.values()), axis=0))
             )
         # Of one draw each difference is of two trainings, which would be others with other seeds; arms then stand for draws.
-        by_arm = {name: Measured.of(of_two_trainings(one[0, 0], found[name].correct_DSV[0].mean(axis=1))) for name, one in moved.items()}
+        by_arm = {name: Measured.of(of_two_trainings(one[0, 0], found[name].correct_DSV[0])) for name, one in moved.items()}
         return by_arm, Measured.of(estimate(np.concatenate(list(moved.values()))))
 
     def _worth(self, setting: Setting, found: dict[str, Outcomes], curve: Sequence[tuple[str, float, Outcomes]]) -> dict[str, Worth]:
