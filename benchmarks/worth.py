@@ -44,7 +44,9 @@ def main() -> None:
         common = ["evaluation.generators=null", "evaluation.curve=[5, 10, 20, 50, 80]"]
         measure("digits", recipe, [*common, "evaluation.real_per_class=[5, 10, 20, 50, 80]"], 1)
         measure("digits", recipe, [*common, "evaluation.real_per_class=[5, 20]"], 4)
-    if "fashion" in wanted and fashion.is_there():
+    if "fashion" in wanted and not fashion.is_there():
+        print(f"Fashion-MNIST is not measured: {fashion.PLACE} is not there; apt-get install dataset-fashion-mnist")
+    elif "fashion" in wanted:
         recipe = str(_fashion_recipe())
         for ratio, amounts in ((1, "[20, 100]"), (4, "[100]")):
             measure("fashion", recipe, [f"evaluation.real_per_class={amounts}", "evaluation.curve=[20, 50, 100, 200]"], ratio)

@@ -65,7 +65,7 @@ class _Block(nn.Module):
 
 
 def _activation(norm: Norm) -> nn.Module:
-    """SiLU learns no better with batch norm, and takes a tenth of the time of a step on a CPU."""
+    """With batch norm SiLU learned no better (8 draws of 5 and of 20 digits a class) and made steps a tenth longer on a CPU."""
     return nn.SiLU() if norm == "group" else nn.ReLU(inplace=True)
 
 
