@@ -33,6 +33,17 @@ from synthforge.training.networks import Classifier
 
 PAIRS = int(os.environ.get("PAIRS", "9"))
 CLAIM = "trainer over a bare PyTorch loop of the same network: at least 0.95 images per second"
+FASHION_CLAIM = (
+    "accuracy on the test images of Fashion-MNIST after training on all 60,000: that of equally small networks of its public list"
+)
+LISTED = {
+    "2 convolutions, fewer than 100,000 parameters": 0.925,
+    "2 convolutions, 113,000 parameters": 0.922,
+    "2 convolutions, mirrored, moved and turned": 0.919,
+    "2 convolutions and 3 linear layers, 1.8 million parameters": 0.932,
+    "DenseNet-BC, 768,000 parameters, cropped and mirrored": 0.954,
+}
+"""From github.com/zalandoresearch/fashion-mnist, as their authors gave them; not run here."""
 MOVED = TrainerAugmentConfig()
 
 SIZES = {
@@ -44,18 +55,16 @@ GPU_SIZES = {
     "Fashion-MNIST, 28 px": TrainerConfig(resolution=28, width=24, batch=64, steps=1000, augment=MOVED),
     "size of CIFAR-10, 32 px": TrainerConfig(resolution=32, width=64, batch=512, steps=500, augment=MOVED),
 }
-WHOLE = {
-    f"width {width}": TrainerConfig(
-        resolution=28,
-        width=width,
-        batch=512,
-        steps=3000,
-        learning_rate=1e-2,
-        augment=TrainerAugmentConfig(flip=True, rotate=0, shear=0, scale=0),
-    )
-    for width in (24, 64)
-}
-"""On all 60,000 images: 26 passes, moved and mirrored."""
+
+
+def whole(width: int, batch: int, passes: int) -> TrainerConfig:
+    """Over all 60,000 images so many times, moved and mirrored."""
+    augment = TrainerAugmentConfig(flip=True, rotate=0, shear=0, scale=0)
+    steps = math.ceil(60_000 * passes / batch)
+    return TrainerConfig(resolution=28, width=width, batch=batch, steps=steps, learning_rate=1e-2, augment=augment)
+
+
+WHOLE = {"cuda": {f"width {width}": whole(width, 512, 25) for width in (24, 64)}, "cpu": {"width 16": whole(16, 128, 12)}}
 SPEED_RUN = TrainerConfig(
     resolution=32, width=64, batch=512, steps=980, learning_rate=1e-2, augment=TrainerAugmentConfig(flip=True, rotate=0, shear=0, scale=0)
 )
@@ -70,9 +79,10 @@ def main() -> None:
         found[name] = over_bare(config, device)
         print(name, found[name], flush=True)
     if device.type == "cuda" and fashion.is_there():
-        found["all of Fashion-MNIST"] = whole_fashion(device)
         found["ten passes over 50,000 images of CIFAR-10's size"] = speed_run(device)
     keep("trainer", CLAIM, found, part=device.type)
+    if fashion.is_there():
+        keep("trainer", FASHION_CLAIM, whole_fashion(device), part=f"fashion-{device.type}")
 
 
 def training_set(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> TrainingSet:
@@ -151,10 +161,11 @@ def _moved(images_BCHW: Tensor, config: TrainerAugmentConfig) -> Tensor:
 
 
 def whole_fashion(device: torch.device) -> dict[str, Any]:
-    """Accuracy on the 10,000 test images, of three seeds."""
+    """Accuracy on the 10,000 test images, of two seeds."""
     images, labels = fashion.read("train")
     given = training_set(images, labels)
-    return {name: accuracy(config, given, 28, device, seeds=2) for name, config in WHOLE.items()}
+    found: dict[str, Any] = {name: accuracy(config, given, 28, device, seeds=2) for name, config in WHOLE[device.type].items()}
+    return found | {"listed by the publisher of the data": LISTED}
 
 
 def accuracy(config: TrainerConfig, given: TrainingSet, resolution: int, device: torch.device, seeds: int) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def evaluate(
     """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
     from synthforge.evaluating import evaluate as run
     from synthforge.evaluating import evaluation_of
-    from synthforge.evaluation.verdict import percent, points, told, worth_in_words
+    from synthforge.evaluation.verdict import most, percent, points, told, worth_in_words
 
     request = evaluation_of(
         recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
@@ -199,7 +199,8 @@ def evaluate(
             for name, score in setting.arms.items():
                 rows[f"{title}: {name}"] = f"{percent(score.accuracy)}, {score.images:,} images"
             for one in setting.comparisons:
-                rows[f"{title}: {one.arm} less {one.against}"] = f"{points(one.difference)}: {told(one)}"
+                difference = [f"{points(one.difference)}: {told(one)}", most(one)]
+                rows[f"{title}: {one.arm} less {one.against}"] = "; ".join(filter(None, difference))
             for name, found in setting.worth.items():
                 rows[f"{title}: worth of {name}"] = worth_in_words(found)
             for name, why in setting.missing.items():

@@ -371,7 +371,7 @@ class Evaluation:
         differences = [
             (arm, against, found[arm].correct_DSV - found[against].correct_DSV) for found in outcomes for arm, against in self._pairs(found)
         ]
-        comparisons = compared(differences, self.config.margin)
+        comparisons = compared(differences, self.holdout.label_N, self.classes, self.config.margin)
         settings = []
         for group, found in zip(groups, outcomes, strict=True):
             num = len(self._pairs(found))

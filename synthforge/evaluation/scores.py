@@ -97,6 +97,8 @@ class Comparison:
     draws_needed: int | None
     """Of `cannot tell`: draws, or with a single draw seeds, that would tell; None if none would, with these holdout images."""
     interval_over: str
+    by_class: dict[str, Measured]
+    """Difference of recall of each class; these intervals are not corrected for their number."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,7 @@ class Worth:
 def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.int64], classes: Sequence[str]) -> ArmScore:
     """Figures of one arm."""
     found = estimate(outcomes.correct_DSV)
-    recall = {
-        name: Measured.share(estimate(outcomes.correct_DSV[:, :, truth_V == number]))
-        for number, name in enumerate(classes)
-        if (truth_V == number).any()
-    }
+    recall = {name: Measured.share(one) for name, one in _by_class(outcomes.correct_DSV, truth_V, classes).items()}
     num_draws, num_seeds = outcomes.correct_DSV.shape[:2]
     return ArmScore(
         arm,
@@ -145,6 +143,11 @@ def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.i
         num_draws,
         num_seeds,
     )
+
+
+def _by_class(values_DSV: Floats, truth_V: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Estimate]:
+    """The mean over the holdout images of each class that has some."""
+    return {name: estimate(values_DSV[:, :, truth_V == number]) for number, name in enumerate(classes) if (truth_V == number).any()}
 
 
 def pairs(arms: Mapping[str, ArmConfig], mixing: MixingConfig) -> list[tuple[str, str]]:
@@ -162,12 +165,23 @@ def pairs(arms: Mapping[str, ArmConfig], mixing: MixingConfig) -> list[tuple[str
     return found
 
 
-def compared(differences: Sequence[tuple[str, str, Floats]], margin: float) -> list[Comparison]:
+def compared(
+    differences: Sequence[tuple[str, str, Floats]], truth_V: NDArray[np.int64], classes: Sequence[str], margin: float
+) -> list[Comparison]:
     """Verdicts over the differences (D, S, V) of a whole table."""
     told: list[Verdict] = verdicts([values for _, _, values in differences], margin) if differences else []
     return [
-        Comparison(arm, against, Measured.of(one.difference), round(one.p_adjusted, 5), one.word, one.draws_needed, one.difference.over)
-        for (arm, against, _), one in zip(differences, told, strict=True)
+        Comparison(
+            arm,
+            against,
+            Measured.of(one.difference),
+            round(one.p_adjusted, 5),
+            one.word,
+            one.draws_needed,
+            one.difference.over,
+            {name: Measured.of(its) for name, its in _by_class(values_DSV, truth_V, classes).items()},
+        )
+        for (arm, against, values_DSV), one in zip(differences, told, strict=True)
     ]
 
 

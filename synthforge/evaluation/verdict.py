@@ -31,6 +31,15 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def most(comparison: Comparison) -> str:
+    """The class whose recall changes most, if its interval leaves out 0; otherwise nothing."""
+    known = {name: one for name, one in comparison.by_class.items() if one.low > 0 or one.high < 0}
+    if not known:
+        return ""
+    name = max(known, key=lambda name: abs(known[name].value))
+    return f"most of all class {name}, {points(known[name])}"
+
+
 def told(comparison: Comparison) -> str:
     """A comparison's verdict with what it needs."""
     if comparison.verdict != "cannot tell":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from synthforge.errors import RequestError
+from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.config import MixingConfig, TrainerConfig
 from synthforge.evaluation.images import decoded
 from synthforge.evaluation.mixing import Mixing
 from synthforge.evaluation.models import build, filled_in
 from synthforge.evaluation.trainer import TrainingSet, predict, train
 from synthforge.training.networks import NormByParts, set_parts
-from tests.evaluation.sets import digits
+from tests.evaluation.sets import digits, per_class, write
 
 CPU = torch.device("cpu")
 SHORT = TrainerConfig(resolution=8, steps=60, batch=32, width=8, learning_rate=1e-2)
@@ -192,6 +194,34 @@ def test_on_all_real_digits_it_beats_a_support_vector_classifier() -> None:
     network = train(TrainerConfig(resolution=8, width=16, steps=1000, learning_rate=1e-2), MixingConfig(), images, 10, 0, CPU)
     found = predict(network, decoded([example.data for example in test], 8), truth, CPU)
     assert float((found.predicted_V == truth).mean()) > of_svc
+
+
+@pytest.mark.slow
+def test_on_few_real_digits_the_tuned_baseline_is_not_below_a_tuned_support_vector_classifier(tmp_path: Path) -> None:
+    """50 of each class, by `evaluate --arms real` as anybody would ask it."""
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.svm import SVC
+
+    real, test = per_class(digits(), 0, 50), digits("holdout")
+    labels, truth = (np.array([int(example.class_name) for example in part]) for part in (real, test))
+    pixels, unseen = (decoded([example.data for example in part], 8)[:, 0].reshape(len(part), -1) / 255 for part in (real, test))
+    of_svc = GridSearchCV(SVC(), {"C": [1, 10, 100], "gamma": ["scale", 0.02, 0.1, 0.3]}, cv=5).fit(pixels, labels).score(unseen, truth)
+    write(tmp_path / "real" / "fit", real)
+    write(tmp_path / "real" / "validation", digits("validation")[:50])
+    request = evaluation_of(
+        None,
+        real=str(tmp_path / "real"),
+        holdout=str(write(tmp_path / "holdout", test)),
+        arms="real",
+        out=str(tmp_path / "evaluation.json"),
+        sets=[
+            *("real_per_class=[50]", "curve=[50]", "seeds=2", "steps_check=false", "workers=1"),
+            *("trainer.steps=300", "trainer.batch=32", "trainer.width=16"),
+            *("tuning.augmentations=[affine]", "tuning.flip=[false]", "tuning.folds=2"),
+        ],
+    )
+    result = evaluate(replace(request, folder=tmp_path / "work"))
+    assert result.curve[0].accuracy.value >= of_svc
 
 
 def test_a_share_near_nothing_or_all_leaves_one_image_of_each() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from synthforge.errors import RequestError
 from synthforge.evaluation.config import ArmConfig, MixingConfig
-from synthforge.evaluation.scores import Comparison, Measured, Outcomes, calibration_error, pairs, worth
-from synthforge.evaluation.verdict import holds, parsed, told, verdict_of, worth_in_words
+from synthforge.evaluation.scores import Comparison, Measured, Outcomes, calibration_error, compared, pairs, worth
+from synthforge.evaluation.verdict import holds, most, parsed, told, verdict_of, worth_in_words
 
 ARMS = {
     name: ArmConfig.model_validate(value)
@@ -26,7 +26,7 @@ ARMS = {
 
 
 def comparison(arm: str, against: str, verdict: str, value: float = 0.0, over: str = "draws and images") -> Comparison:
-    return Comparison(arm, against, Measured(value, value - 0.01, value + 0.01), 0.5, verdict, 12, over)
+    return Comparison(arm, against, Measured(value, value - 0.01, value + 0.01), 0.5, verdict, 12, over, {})
 
 
 def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -> Any:
@@ -98,6 +98,20 @@ def test_curated_is_compared_with_random_in_its_place_and_policy() -> None:
     assert ("real+curated", "real+random") in found
     assert ("heap", "real+random") not in found
     assert ("curated", "random") in found
+
+
+def test_the_class_that_changes_most_is_named_if_it_changes() -> None:
+    """One class of three is recognised half as often; the others as before."""
+    truth = np.arange(300) % 3
+    before = np.ones((4, 2, 300))
+    after = before - (truth == 1) * (np.random.default_rng(0).random((4, 2, 300)) < 0.5)
+    (one,) = compared([("b", "a", after - before)], truth, ["x", "y", "z"], 0.005)
+    assert one.by_class["x"].value == one.by_class["z"].value == 0
+    assert -0.6 < one.by_class["y"].low < one.by_class["y"].value < one.by_class["y"].high < -0.4
+    assert one.difference.value == pytest.approx(one.by_class["y"].value / 3, abs=1e-4)
+    assert most(one).startswith("most of all class y, -")
+    (same,) = compared([("b", "a", before - before)], truth, ["x", "y", "z"], 0.005)
+    assert most(same) == ""
 
 
 def test_calibration_is_the_distance_of_confidence_from_accuracy() -> None:
