@@ -151,7 +151,7 @@ def curate(
             f"lacking {number}": f"class {lack['class_name']}: some {lack['num_wanted']:,} images like {', '.join(lack['real_keys'][:3])}"
             for number, lack in enumerate([region for region in result.regions if region["is_significant"]][:5], 1)
         },
-        **{f"note {number}": note for number, note in enumerate(result.notes[:12], 1)},
+        **_notes(result.notes),
         "so": result.sentence,
         "folder": result.folder,
         "contact sheet": result.contact_sheet or "",
@@ -206,7 +206,7 @@ def evaluate(
             for name, why in setting.missing.items():
                 rows[f"{title}: {name}"] = f"not there: {why}"
     rows["real only"] = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
-    rows |= {f"note {number}": note for number, note in enumerate(result.notes[:12], 1)}
+    rows |= _notes(result.notes)
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
     rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
     rows["file"] = result.file or ""
@@ -516,6 +516,11 @@ def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": exit_status})
     sys.exit(exit_status)
+
+
+def _notes(notes: list[str], most: int = 12) -> dict[str, str]:
+    rows = {f"note {number}": note for number, note in enumerate(notes[:most], 1)}
+    return rows | ({"more notes": f"{len(notes) - most:,}, in the result"} if len(notes) > most else {})
 
 
 def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:

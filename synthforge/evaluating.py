@@ -67,6 +67,8 @@ def evaluation_of(
     if recipe is not None and synthetic:
         raise RequestError("evaluate: give a recipe, or --synthetic sets with --real and --holdout; not both")
     config = recipe.evaluation if recipe is not None else config_from_sets(EvaluationConfig, sets)
+    if recipe is None and (idle := sorted(config.model_fields_set & {"elsewhere", "fit", "generators"})):
+        raise RequestError(f"evaluate: {idle[0]} is about a recipe's generator, and there is no recipe; leave it out, or give one")
     named = tuple(zip(_names(synthetic), synthetic, strict=True))
     if arms is not None:
         config = _with_arms(config, [name.strip() for name in arms.split(",")])

@@ -157,6 +157,8 @@ class PrepareStream:
                 with cpu_threads(self._work.config.trainer.threads):  # whatever the number of workers, the same images
                     found: Prepared | SynthforgeError = _Preparation(self._work, self._reference, unit).run()
                 advance(1)
+            except RequestError:  # a mistake of the user, which others would meet as well: better told now than after hours
+                raise
             except SynthforgeError as error:
                 found = error
             yield unit, found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from synthforge.config import Config, execution, identity, location
 from synthforge.curation.config import MethodName, Regime
@@ -13,7 +13,16 @@ from synthforge.training.config import AugmentConfig
 
 Policy = Literal["pooled", "weighted", "synthetic-then-real", "split-norm"]
 Start = Literal["scratch", "probe", "fine-tune"]
-Amount: TypeAlias = Annotated[int, Field(ge=1, le=10**7)] | Literal["all"]
+
+
+def _as_amount(value: Any) -> Any:
+    """One word about both kinds, where a union would tell of each apart."""
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**7):
+        return value
+    raise ValueError("write a number of images of each class from 1 to 10,000,000, or all")
+
+
+Amount: TypeAlias = Annotated[int | Literal["all"], BeforeValidator(_as_amount)]
 """Real images of each class; `all` is the whole fit part."""
 
 REAL, MORE = "real", "more"

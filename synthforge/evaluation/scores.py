@@ -40,6 +40,12 @@ class Measured:
         found = cls.of(one)
         return cls(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
+    @classmethod
+    def difference(cls, one: Estimate) -> Measured:
+        """Of an estimate that lies between -1 and 1."""
+        found = cls.of(one)
+        return cls(found.value, max(found.low, -1.0), min(found.high, 1.0))
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -174,12 +180,12 @@ def compared(
         Comparison(
             arm,
             against,
-            Measured.of(one.difference),
+            Measured.difference(one.difference),
             round(one.p_adjusted, 5),
             one.word,
             one.draws_needed,
             one.difference.over,
-            {name: Measured.of(its) for name, its in _by_class(values_DSV, truth_V, classes).items()},
+            {name: Measured.difference(its) for name, its in _by_class(values_DSV, truth_V, classes).items()},
         )
         for (arm, against, values_DSV), one in zip(differences, told, strict=True)
     ]

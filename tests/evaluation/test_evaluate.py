@@ -245,6 +245,8 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "trainer.network=resnet_18"], "resnet_18"),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "trainer.start=probe"], "needs a network with pretrained weights"),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "seeds=0"], "seeds"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--set", "real_per_class=[0]"], "real_per_class.0: "),
+        (["--real", "{real}", "--holdout", "{holdout}", "--set", "generators=at/{{amount}}"], "generators is about a recipe's generator"),
         ([str(DIGITS), "--synthetic", "{more}"], "not both"),
     ],
 )
