@@ -15,12 +15,19 @@ from diffusers import DiffusionPipeline
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import PixelConfig, SamplingConfig, SchedulerConfig
 from synthforge.generators.pixel.generator import PixelGenerator
-from synthforge.generators.pixel.network import PixelDenoiser
+from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.generators.protocol import Request
 from synthforge.storage import resolve
 
 BUILTIN = resolve("builtin:digits/generator")
+
+
+@pytest.mark.parametrize("resolution", range(8, 65, 4))
+def test_the_network_that_suits_a_resolution_takes_it(resolution: int) -> None:
+    network = PixelDenoiser(resolution, 1, ["cat"], **{**body_for(resolution), "width": 8, "depth": 1})
+    sample = torch.zeros(1, 1, resolution, resolution)
+    assert network(sample, torch.zeros(1), torch.zeros(1, dtype=torch.long)).shape == sample.shape
 
 
 def tiny(objective: str = "edm", body: str = "unet", resolution: int = 16, channels: int = 3, guide: bool = True) -> PixelPipeline:

@@ -206,7 +206,8 @@ def body_for(resolution: int) -> dict[str, Any]:
         return {"body": "mlp", "width": 192, "depth": 3, "patch": 1}
     if resolution <= 16:
         return {"body": "unet", "width": 48, "depth": 1, "patch": 1}
-    return {"body": "unet", "width": 64, "depth": 2, "patch": 2 if resolution <= 40 else 4}
+    # Folded images are halved once, so their side has to be even.
+    return {"body": "unet", "width": 64, "depth": 2, "patch": 4 if resolution > 40 and resolution % 8 == 0 else 2}
 
 
 def _groups(width: int) -> int:
