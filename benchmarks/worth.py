@@ -21,7 +21,8 @@ from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.config import DEFAULT_ARMS
-from synthforge.evaluation.evaluate import EvaluateResult
+from synthforge.evaluation.evaluate import EvaluateResult, SettingResult, TableResult
+from synthforge.evaluation.verdict import percent, points
 from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe
 
@@ -79,16 +80,32 @@ def measure(name: str, recipe: str, sets: list[str], ratio: int, origin: str = "
     ]
     result = evaluate(evaluation_of(recipe, sets=asked, out=str(PLACE.resolve() / f"{name}-{ratio}{origin}.json")))
     keep("worth", CLAIM, _said(result), part=f"{name}-{ratio}{origin}")
+    for table in result.tables:
+        print(f"\n{name}, {table.origin}: {result.verdict}\n\n{in_rows(table)}")
+
+
+def in_rows(table: TableResult) -> str:
+    """A table for the guide: accuracy of arms without real images, and what those with real images have over real only."""
+    of = list(dict.fromkeys(name for setting in table.settings for name in setting.arms))
+    alone, both = ([name for name in of if ("+" in name or name in {*POLICIES, "matched"}) is has_real] for has_real in (False, True))
+    rows = [["real per class", *alone, *(f"{name} less real" for name in both), "curated less random"]]
+    rows.append(["---"] * len(rows[0]))
+    for setting in table.settings:
+        by_pair = {(one.arm, one.against): f"{points(one.difference)}, {one.verdict}" for one in setting.comparisons}
+        rows.append(
+            [f"{setting.real_per_class:g}"]
+            + [percent(setting.arms[name].accuracy) if name in setting.arms else "" for name in alone]
+            + [by_pair.get((name, "real"), "") for name in both]
+            + [by_pair.get(("curated", "random"), "")]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _said(result: EvaluateResult) -> dict[str, Any]:
     """All but what can be read elsewhere."""
-    (table,) = result.tables
-    whole = asdict(table)
-    settings = [{name: value for name, value in setting.items() if name in SAID} for setting in whole["settings"]]
     return {
         "verdict": result.verdict,
-        "settings": settings,
+        "tables": {table.origin: [_setting(setting) for setting in table.settings] for table in result.tables},
         "real learning curve": [asdict(point) for point in result.curve],
         "holdout images": result.holdout_images,
         "tuned": result.tuned,
@@ -99,6 +116,15 @@ def _said(result: EvaluateResult) -> dict[str, Any]:
         "seconds of training": result.seconds,
         "device": result.device,
     }
+
+
+def _setting(setting: SettingResult) -> dict[str, Any]:
+    found = {name: value for name, value in asdict(setting).items() if name in SAID}
+    for name, arm in setting.arms.items():  # figures of classes are many: a line each
+        found["arms"][name]["recall"] = {label: percent(one) for label, one in arm.recall.items()}
+    for number, comparison in enumerate(setting.comparisons):
+        found["comparisons"][number]["by_class"] = {label: points(one) for label, one in comparison.by_class.items()}
+    return found
 
 
 def _fashion_recipe() -> Path:
