@@ -47,7 +47,7 @@ def main() -> None:
     wanted = os.environ.get("SET", "digits fashion").split()
     if "digits" in wanted:
         recipe = "recipes/digits.yaml"
-        common = ["evaluation.generators=null", "evaluation.trainer.steps=600", "evaluation.curve=[5, 10, 20, 50, 79]"]
+        common = ["evaluation.generators=null", "evaluation.trainer.steps=600", "evaluation.curve=[2, 5, 10, 20, 50, 79]"]
         own = [*common, "evaluation.fit={}", "evaluation.elsewhere=false"]
         measure("digits", recipe, [*own, "evaluation.real_per_class=[5, 10, 20, 50, 79]"], 1)
         measure("digits", recipe, [*own, "evaluation.real_per_class=[5, 20]"], 4)
@@ -61,7 +61,7 @@ def main() -> None:
             measure(
                 "fashion",
                 recipe,
-                ["evaluation.elsewhere=false", f"evaluation.real_per_class={amounts}", "evaluation.curve=[20, 50, 100, 200]"],
+                ["evaluation.elsewhere=false", f"evaluation.real_per_class={amounts}", "evaluation.curve=[10, 20, 50, 100, 200]"],
                 ratio,
             )
 

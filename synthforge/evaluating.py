@@ -139,17 +139,17 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     reference = Reference.open(request.reference, cache, reporter)
     base = filled_in(config.trainer, reference.image_size)
     draws = {amount: draws_of(reference, amount, config) for amount in config.real_per_class}
+    curve = [
+        draw
+        for amount in _curve_amounts(config, reference)
+        for draw in draws.get(amount) or draws_of(reference, amount, config, "evaluation.curve")
+    ]
     notes = [*reference.notes]
     if request.recipe is not None:
         settings = _prepared(request, reference, draws, cache, reporter)
     else:
         settings, more = _given(request, reference, draws, cache, reporter)
         notes += more
-    curve = [
-        draw
-        for amount in _curve_amounts(config, reference)
-        for draw in draws.get(amount) or draws_of(reference, amount, config, "evaluation.curve")
-    ]
     required = [parsed(text, [arm.name for arm in config.arms], [str(one) for one in config.real_per_class]) for text in request.require]
     evaluation = Evaluation(settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes)
     evaluation.also_compare([(arm, other) for arm, _, other, _ in required])
@@ -179,7 +179,7 @@ def _require_file(out: str) -> None:
 
 
 def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amount]:
-    """Amounts at which real only is trained: those evaluated, all, and more where that makes too few for a curve."""
+    """Amounts at which real only is trained: those evaluated, all, half of the smallest, and more where that makes too few for a curve."""
     if config.curve is not None:
         return [*config.curve]
     amounts: dict[Amount, None] = dict.fromkeys([*config.real_per_class, "all"])
@@ -188,7 +188,7 @@ def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amoun
     )
     smallest = min(amount if isinstance(amount, int) else whole for amount in config.real_per_class)
     for part in (2, 4):
-        if len(amounts) < FEWEST_CURVE_POINTS and smallest // part >= 1:
+        if (part == 2 or len(amounts) < FEWEST_CURVE_POINTS) and smallest // part >= 1:
             amounts[smallest // part] = None
     return [amount for amount in amounts if not (isinstance(amount, int) and amount > whole)]
 
@@ -201,9 +201,8 @@ def _prepared(
     config = request.config
     units = [unit for amount in config.real_per_class for unit in units_of(reference, amount, request.recipe, config)]
     if not units:
-        return [
-            Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in config.synthetic_per_real[:1] for draw in by_amount
-        ]
+        ratios = config.synthetic_per_real if any(MORE in arm.of for arm in config.arms) else config.synthetic_per_real[:1]
+        return [Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in ratios for draw in by_amount]
     work = PrepareWork(request.reference, request.recipe, config, request.curation, request.folder, cache)
     prepared = prepare(units, work, default_workers(config, config.trainer.device), reporter)
     elsewhere = {unit.amount for unit in units if unit.origin == "elsewhere"}

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from synthforge.config import identity_of
 from synthforge.curation.config import CurationConfig, SizeConfig
@@ -25,6 +26,7 @@ from synthforge.curation.embedding import published
 from synthforge.curation.encoders.config import FittedConfig, PixelsConfig
 from synthforge.curation.encoders.protocol import SEEN_DIGITS
 from synthforge.curation.pools import Table
+from synthforge.curation.sides import VERSION as SIDES_VERSION
 from synthforge.curation.sides import Sides
 from synthforge.devices import own_gpu
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
@@ -35,7 +37,7 @@ from synthforge.evaluation.trainings import cpu_threads
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import run_all
 from synthforge.generation import generate
-from synthforge.generators.pixel.fit import REPORT, fit, was_fitted_on
+from synthforge.generators.pixel.fit import fit, was_fitted_on
 from synthforge.images import ImageFormat, decode, encode
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
@@ -181,39 +183,32 @@ class _Preparation:
         self.work, self.reference, self.unit = work, reference, unit
         self.draw = draws_of(reference, unit.amount, work.config)[unit.draw]
         self.notes: list[str] = []
-        images = [self.draw.fit.sha256_N.tolist(), [str(label) for label in self.draw.fit.label_N.tolist()]]
-        others = [part.sha256_N.tolist() for part in (self.draw.rest, self.draw.validation) if part is not None]
-        depends = [VERSION, images, others, unit.draw, unit.origin, self._identity()]
-        self.folder = work.folder / f"{self.draw.name}-{unit.origin}-{digest_of(depends)[:12]}"
-
-    def _identity(self) -> Any:
-        recipe = self.work.recipe
-        assert recipe is not None
-        sections = ("generator", "classes", "prompts", "sampling", "count", "output")
-        made = {name: value for name, value in recipe.model_dump(mode="json").items() if name in sections}
-        config = self.work.config
-        fitted = identity_of(config.fit, lambda path, value: value) if config.fit is not None else None
-        return [made, fitted, self._given_generator(), recipe.execution.threads or config.trainer.threads]
-
-    def _given_generator(self) -> str | None:
-        """What names the generator that is there for this amount."""
-        if self.work.config.generators is None or self.draw.is_whole:
-            return None
-        report = Path(resolve(self.work.config.generators.replace("{amount}", str(self.unit.amount)))) / REPORT
-        return hashlib.sha256(report.read_bytes()).hexdigest()
+        assert work.recipe is not None
+        self.threads = work.recipe.execution.threads or work.config.trainer.threads
+        real = [
+            [part.sha256_N.tolist(), [str(label) for label in part.label_N.tolist()]]
+            for part in (self.draw.fit, self.draw.validation, self.draw.rest)
+            if part is not None
+        ]
+        fitting = identity_of(work.config.fit, lambda path, value: value) if work.config.fit is not None else None
+        self.folder = work.folder / f"{self.draw.name}-{digest_of([VERSION, real, unit.draw, fitting, self.threads])[:12]}"
+        """For all that is made of the draw's images alone: its generator, and what it is fitted on."""
 
     def run(self) -> Prepared:
         """All of it, or what an earlier run left."""
         pool, generator = self._pool()
+        curation = self.work.curation
         curated = sorted({(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated(self.work.config)})
         collection = open_collection(pool, self.work.cache)
         contents = [collection.digest, self.reference.table.collections[0].digest]
         depends = digest_of(
             [
                 VERSION,
+                SIDES_VERSION,
+                self.unit.origin,
                 curated,
                 self.work.config.synthetic_per_real,
-                self.work.curation.model_dump(mode="json", exclude={"device"}),
+                identity_of(curation, lambda path, value: _content_of(value)),
                 contents,
             ]
         )
@@ -272,12 +267,11 @@ class _Preparation:
             update={
                 "generator": recipe.generator.model_copy(update={"model": model}),
                 "sampling": sampling,
-                "output": recipe.output.model_copy(update={"path": str(self.folder)}),
-                "execution": recipe.execution.model_copy(
-                    update={"workers": 1, "threads": recipe.execution.threads or self.work.config.trainer.threads}
-                ),
+                "execution": recipe.execution.model_copy(update={"workers": 1, "threads": self.threads}),
             }
         )
+        place = self.folder / f"pool-{Plan.of(made).digest[:12]}"
+        made = made.model_copy(update={"output": recipe.output.model_copy(update={"path": str(place)})})
         generate(made, Reporter())
         return made.pool_path, "fitted on these images" if config.fit is not None else model
 
@@ -344,14 +338,30 @@ class _Preparation:
         return bool(seen) and seen <= budget
 
 
+def _content_of(path: str) -> Any:
+    """What a place holds: digests of its files where they are on this disk; otherwise, as of a hub's model, its name."""
+    place = Path(resolve(path))
+    files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
+    found = []
+    for file in files:
+        with file.open("rb") as opened:
+            found.append([str(file.relative_to(place)), hashlib.file_digest(opened, "sha256").hexdigest()])
+    return found or path
+
+
 def _curated(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:
     return [(arm, source) for arm in config.arms for source in arm.of if source.endswith("curated")]
 
 
 def write_real(reference: Reference, images: Images, place: Path, parts: dict[str, tuple[int, int]]) -> None:
     """Some of the real images as a dataset folder, their bytes as they are; what is there stays."""
-    if (place / "complete.json").exists():
-        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.parent / f".{place.name}.lock"):  # units of both origins want the same images
+        if not (place / "complete.json").exists():
+            _write_real(reference, images, place, parts)
+
+
+def _write_real(reference: Reference, images: Images, place: Path, parts: dict[str, tuple[int, int]]) -> None:
     found = dict(reference.table.samples(images.row_N))
     formats = sorted({"jpg" if members.extension == "jpeg" else members.extension for members in found.values()})
     as_is = len(formats) == 1 and formats[0] in {"png", "jpg", "webp"}
@@ -381,6 +391,7 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
     """What is to be prepared for one amount; raises RequestError for a generator that has seen more than its budget, or no pool at all."""
     if not any(source in SYNTHETIC or source == "more-curated" for arm in config.arms for source in arm.of):
         return []
+    _require_possible(reference, amount, recipe, config)
     origins: list[Origin] = []
     if config.fit is not None:
         origins.append("own")
@@ -419,6 +430,27 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
     if not origins or (config.elsewhere and has_pool and not uses_pool):
         origins.append("elsewhere")
     return [Unit(amount, number, origin) for origin in origins for number in range(config.draws)]
+
+
+def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> None:
+    """Refuse now what would fail only once a generator is fitted."""
+    if config.fit is not None:
+        if recipe.generator.kind != "pixel":
+            raise RequestError(
+                f"evaluation.fit: fits a generator of kind pixel, and the recipe's is {recipe.generator.kind}; leave fit out, or make the "
+                "generator `{kind: pixel, model: none}`"
+            )
+        labels = {str(name if spec.label is None else spec.label) for name, spec in recipe.classes.items()}
+        if missing := sorted(labels - set(reference.classes)):
+            raise RequestError(
+                f"evaluation.fit: class {missing[0]!r} of the recipe is not among the real images' ({', '.join(reference.classes[:8])}); "
+                "leave it out, or add images of it"
+            )
+    methods = [arm.selection or recipe.curation.selection.method for arm, _ in _curated(config)]
+    if amount != "all" and "auto" in methods:
+        raise RequestError(
+            f"evaluation: selection `auto` tries rules out on a validation part, and {amount} images of each class have none; name a rule"
+        )
 
 
 def prepare(units: Sequence[Unit], work: PrepareWork, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:

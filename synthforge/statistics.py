@@ -212,6 +212,10 @@ class Exchange:
     low: float
     high: float
     """95 % interval, inside the ends of the curve."""
+    low_is_end: bool
+    """The interval begins where the curve does, so the number may be lower."""
+    high_is_end: bool
+    """It ends where the curve does, so the number may be higher."""
     is_at_least: bool
     """The accuracy reaches the curve's end, so the number is no more than a lower bound."""
     is_at_most: bool
@@ -241,6 +245,8 @@ def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed:
         equivalent=float(np.exp(places[0])),
         low=float(low),
         high=float(high),
+        low_is_end=bool(np.log(low) <= logs_K[0] + 1e-9),
+        high_is_end=bool(np.log(high) >= logs_K[-1] - 1e-9),
         is_at_least=bool(places[0] >= logs_K[-1]),
         is_at_most=bool(places[0] <= logs_K[0]),
     )

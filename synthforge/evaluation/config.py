@@ -181,12 +181,13 @@ class EvaluationConfig(Config):
     real_per_class: list[Amount] = identity(lambda: ["all"], min_length=1, max_length=100)
     """Amounts of real data, each evaluated as if there were no more; `all` is the whole fit part."""
     curve: list[Amount] | None = identity(None, min_length=1, max_length=100)
-    """Further amounts, of which only `real` is trained, for the real learning curve; nothing means all of them, and where that makes fewer
-    than three, a half and a quarter of the smallest."""
+    """Further amounts, of which only `real` is trained, for the real learning curve; nothing means all real images, half of the smallest
+    amount, and where that makes fewer than three, a quarter of it."""
     synthetic_per_real: list[Annotated[float, Field(gt=0, le=10_000)]] = identity(lambda: [1.0], min_length=1, max_length=100)
     """How many synthetic images for each real one."""
     draws: int = identity(1, ge=1, le=1000)
-    """Draws of the real images, each with a generator (see `fit`) and a pool of its own; the first is the first images of each class."""
+    """Draws of the real images, which share as few images as they can, each with a generator (see `fit`) and a pool of its own. With
+    `generators` every draw is the first images of each class, which those were fitted on."""
     seeds: int = identity(5, ge=1, le=1000)
     """Trainings of each arm in each draw; the same seeds for all arms."""
     generators: str | None = location(None)

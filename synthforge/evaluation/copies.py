@@ -12,7 +12,7 @@ import torch
 
 from synthforge.errors import DatasetError
 from synthforge.evaluation.images import decoded
-from synthforge.evaluation.sets import Images, SetReader
+from synthforge.evaluation.sets import Bools, Images, SetReader
 from synthforge.images import decode
 from synthforge.training.memorising import nearest
 
@@ -33,6 +33,7 @@ class HoldoutCopies:
         side = self._resolution
         mirrored_VD = plain_VD.view(-1, 3, side, side).flip(3).reshape(len(plain_VD), -1)
         self._pixels_WD = torch.cat([plain_VD, mirrored_VD])
+        self._scale = plain_VD.shape[1] ** 0.5
         self.is_copy: dict[str, bool] = {}
         """By SHA-256 of the image file."""
         self.unreadable: dict[str, str] = {}
@@ -44,22 +45,38 @@ class HoldoutCopies:
             new = np.array([sha256 not in self.is_copy for sha256 in source.sha256_N], np.bool_)
             left = source.take(new)
             for start in range(0, len(left), _AT_ONCE):
-                part = self._readable(left.take(np.arange(start, min(start + _AT_ONCE, len(left)))))
-                if not len(part):
+                readable = self._readable(left.take(np.arange(start, min(start + _AT_ONCE, len(left)))))
+                if not readable:
                     continue
-                distance_N = nearest(self._pixels(part), self._pixels_WD) / self._pixels_WD.shape[1] ** 0.5
-                for sha256, distance in zip(part.sha256_N, distance_N.tolist(), strict=True):
+                distance_N = nearest(self._pixels_of([*readable.values()]), self._pixels_WD) / self._scale
+                for sha256, distance in zip(readable, distance_N.tolist(), strict=True):
                     self.is_copy[sha256] = sha256 in self._files or distance <= NEAR
 
-    def _readable(self, images: Images) -> Images:
+    def copied_by(self, sources: Sequence[Images]) -> Bools:
+        """Which of the V holdout images some of these copy, of images that were looked at."""
+        copied_W = torch.zeros(len(self._pixels_WD), dtype=torch.bool)
+        for source in sources:
+            those = source.take(np.array([self.is_copy[sha256] and sha256 not in self.unreadable for sha256 in source.sha256_N], np.bool_))
+            for start in range(0, len(those), _AT_ONCE):
+                part = self._pixels(those.take(np.arange(start, min(start + _AT_ONCE, len(those)))))
+                copied_W |= nearest(self._pixels_WD, part) / self._scale <= NEAR
+        found: Bools = copied_W.view(2, -1).any(dim=0).numpy()
+        return found
+
+    def _readable(self, images: Images) -> dict[str, bytes]:
+        """Files that can be decoded, by their SHA-256."""
+        found = {}
         for sha256, data in zip(images.sha256_N, self._reader.files(images), strict=True):
             try:
                 decode(data)
+                found[sha256] = data
             except DatasetError as error:
                 self.unreadable[sha256] = str(error)
                 self.is_copy[sha256] = True
-        return images.take(np.array([sha256 not in self.unreadable for sha256 in images.sha256_N], np.bool_))
+        return found
 
     def _pixels(self, images: Images) -> torch.Tensor:
-        files = self._reader.files(images)
+        return self._pixels_of(self._reader.files(images))
+
+    def _pixels_of(self, files: Sequence[bytes]) -> torch.Tensor:
         return torch.from_numpy(decoded(files, self._resolution)).flatten(1).float()

@@ -36,6 +36,7 @@ from synthforge.statistics import estimate, of_two_trainings
 
 OVERLAP = 0.1
 """A real set that holds so much of the holdout is the holdout."""
+_READ_AT_ONCE, _MOST_DRAWS = 1024, 1000
 FEW_HOLDOUT = 20
 """Holdout images of a class, below which its recall says little."""
 
@@ -160,22 +161,27 @@ class Evaluation:
     def _require_readable(self, sets: Sequence[Images]) -> None:
         reader, known = SetReader(self.folder, self._cache), set[str]()
         for images in sets:
-            for row, sha256, data in zip(images.row_N, images.sha256_N, reader.files(images), strict=True):
-                if sha256 in known:
-                    continue
-                known.add(sha256)
-                try:
-                    decode(data)
-                except DatasetError as error:
-                    raise DatasetError(f"{images.address}, image {row}: {error}; remove or replace it") from error
+            new = images.take(np.array([sha256 not in known for sha256 in images.sha256_N], np.bool_))
+            known.update(new.sha256_N)
+            for start in range(0, len(new), _READ_AT_ONCE):
+                part = new.take(np.arange(start, min(start + _READ_AT_ONCE, len(new))))
+                for row, data in zip(part.row_N, reader.files(part), strict=True):
+                    try:
+                        decode(data)
+                    except DatasetError as error:
+                        raise DatasetError(f"{images.address}, image {row}: {error}; remove or replace it") from error
 
     # The holdout
 
     def _open_holdout(self) -> None:
         self.reporter.note(f"opening the holdout {self.holdout_address}")
-        table = Table.of([open_collection(self.holdout_address, self._cache, reporter=self.reporter)])
+        collection = open_collection(self.holdout_address, self._cache, reporter=self.reporter)
+        self.notes += [f"{self.holdout_address}: {problem}" for problem in collection.problems]
+        table = Table.of([collection])
+        if num := sum(name is None for name in table.strings("class")):
+            raise RequestError(f"{self.holdout_address}: {num} of {len(table)} images have no label; give them one, or remove them")
         self.holdout = Images.of(table, np.arange(len(table)), self.classes, is_real=True)
-        named = {name for name in table.strings("class") if name is not None}
+        named = {str(name) for name in table.strings("class")}
         if not named & set(self.classes):
             raise RequestError(
                 f"{self.holdout_address}: none of its classes ({', '.join(sorted(named)[:5])}) is one of the real images' "
@@ -185,14 +191,14 @@ class Evaluation:
             raise RequestError(
                 f"{self.holdout_address}: class {unknown[0]!r} is not among the real images' ({', '.join(self.classes[:8])})"
             )
+        self._require_readable([self.holdout])
+        self._find_copies()
+        self.holdout_set = write_set(self.folder, [self.holdout])
         counts = self.holdout.per_class(len(self.classes))
         if without := [name for name, num in zip(self.classes, counts, strict=True) if num == 0]:
             self.notes.append(f"the holdout has no images of class {', '.join(without)}: nothing is known of them")
         if few := [name for name, num in zip(self.classes, counts, strict=True) if 0 < num < FEW_HOLDOUT]:
             self.notes.append(f"fewer than {FEW_HOLDOUT} holdout images of class {', '.join(few)}: their recall says little")
-        self._require_readable([self.holdout])
-        self.holdout_set = write_set(self.folder, [self.holdout])
-        self._find_copies()
 
     def _find_copies(self) -> None:
         assert self.base.resolution is not None
@@ -220,6 +226,11 @@ class Evaluation:
                 f"{self.holdout_address}: {overlap} of the real images are copies of its {len(self.holdout)} images; a holdout must hold "
                 "images that are used for nothing else"
             )
+        if overlap:
+            # Generators, encoders and tuning have seen the real ones, so that every arm may know these, and not all equally well.
+            copied = copies.copied_by([images for images in by_name["real"] if len(images)])
+            self.notes.append(f"{int(copied.sum()):,} holdout images that real images copy were left out of the measurement")
+            self.holdout = self.holdout.take(~copied)
         for name, num in self.copies_removed.items():
             self.notes.append(f"{num:,} images of {name} copy holdout images and were left out of every arm")
 
@@ -272,8 +283,8 @@ class Evaluation:
             has_both = len({part.is_real for part in kept}) == 2
             digest = write_set(self.folder, kept)
             policy = mixing if has_both else MixingConfig()
-            # Each draw has seeds of its own: where draws are of the same images, trainings still are not.
-            own = draw.number * self.config.seeds + seed
+            # Each draw has seeds of its own: where draws are of the same images, trainings still are not. More draws or seeds change none.
+            own = seed * _MOST_DRAWS + draw.number
             found.append(Training(digest, self.holdout_set, config, policy, own, len(self.classes), self.platform))
         return found
 
@@ -319,7 +330,7 @@ class Evaluation:
                 dict.fromkeys(
                     [
                         *self.notes,
-                        *self._of_few_trainings(),
+                        *self._of_draws(groups),
                         *self._of_steps(tables),
                         *(note for setting in self.settings for note in setting.notes),
                     ]
@@ -330,12 +341,28 @@ class Evaluation:
             seconds=round(time.perf_counter() - self._started, 1),
         )
 
-    def _of_few_trainings(self) -> list[str]:
-        if self.config.draws > 1:
-            return []
-        if self.config.seeds == 1:
+    def _of_draws(self, groups: Sequence[tuple[int, ...]]) -> list[str]:
+        """What intervals do not cover, for the notes."""
+        if self.config.draws == 1 and self.config.seeds == 1:
             return ["one draw and one seed: intervals cover holdout images only, so differences may be chance of a single training"]
-        return ["one draw: intervals cover seeds and holdout images, not other real images, fits or pools; raise draws for these"]
+        if self.config.draws == 1:
+            return ["one draw: intervals cover seeds and holdout images, not other real images, fits or pools; raise draws for these"]
+        notes = []
+        for group in groups:
+            of_draw = [self.settings[index] for index in group]
+            where = f"{of_draw[0].draw.per_class:g} real per class"
+            held = [set(setting.draw.fit.sha256_N) for setting in of_draw]
+            num = len(set.union(*held))
+            if num == len(held[0]):
+                notes.append(f"{where}: every draw has the same real images, so intervals do not cover other ones")
+            elif sum(map(len, held)) > num:
+                notes.append(
+                    f"{where}: draws share real images, {num:,} in all, so intervals are about these and would be wider about others"
+                )
+            pools = [[setting.sources[name].sha256_N for setting in of_draw] for name in of_draw[0].sources if " by " not in name]
+            if any(np.array_equal(pool, others[0]) for others in pools for pool in others[1:]):
+                notes.append(f"{where}: all draws share one pool, so intervals do not cover other fits or pools")
+        return notes
 
     def _of_steps(self, tables: Sequence[TableResult]) -> list[str]:
         """Whether the steps were enough, for the notes."""
@@ -443,6 +470,8 @@ class Evaluation:
             )
         # Of one draw each difference is of two trainings, which would be others with other seeds; arms then stand for draws.
         by_arm = {name: Measured.of(of_two_trainings(one[0, 0], found[name].correct_DSV[0])) for name, one in moved.items()}
+        if len(moved) == 1:
+            return by_arm, next(iter(by_arm.values()))
         return by_arm, Measured.of(estimate(np.concatenate(list(moved.values()))))
 
     def _worth(self, setting: Setting, found: dict[str, Outcomes], curve: Sequence[tuple[str, float, Outcomes]]) -> dict[str, Worth]:

@@ -116,6 +116,10 @@ class Worth:
     """Real images of each class that give this accuracy, by the real learning curve."""
     equivalent_low: float
     equivalent_high: float
+    low_is_end: bool
+    """The interval begins where the curve does: the number may be lower."""
+    high_is_end: bool
+    """It ends where the curve does: the number may be higher."""
     at_least: bool
     """It reaches the end of the curve: the number is a lower bound."""
     at_most: bool
@@ -125,7 +129,7 @@ class Worth:
     more_real_low: float
     more_real_high: float
     others_per_real: float | None
-    """How many of the arm's other images give what one more real image does; None where they give nothing, or the curve ends."""
+    """How many of the arm's other images give what one more real image does; None where they may give nothing, or the curve ends."""
     recovered: float | None
     """Share of what as many more real images would have gained, and for `curated` alone of what random images lose to as many real ones;
     None where that is not known to be a gain, or was not measured."""
@@ -222,12 +226,16 @@ def worth(
         equivalent=round(found.equivalent, 2),
         equivalent_low=round(found.low, 2),
         equivalent_high=round(found.high, 2),
+        low_is_end=found.low_is_end,
+        high_is_end=found.high_is_end,
         at_least=found.is_at_least,
         at_most=found.is_at_most,
         more_real=round(gain, 2),
         more_real_low=round(found.low - num_real, 2),
         more_real_high=round(found.high - num_real, 2),
-        others_per_real=round(num_others / gain, 3) if gain > 1e-6 and not (found.is_at_least or found.is_at_most) else None,
+        others_per_real=round(num_others / gain, 3)
+        if found.low > num_real and not (found.is_at_least or found.is_at_most or found.low_is_end)
+        else None,
         recovered=round(share, 4) if share is not None else None,
         recovered_low=round(interval[0], 4) if interval is not None else None,
         recovered_high=round(interval[1], 4) if interval is not None else None,

@@ -1,6 +1,7 @@
 """What is evaluated: draws of the real images, and beside each the sets that were made for it.
 
-A *draw* is a subset of the reference's fit part, as if there were no other real images; draws of different sizes are nested. A *setting*
+A *draw* is a subset of the reference's fit part, as if there were no other real images. Draws of one number and different sizes are nested;
+those of one size share as few images as they can, since what they share does not vary between them. A *setting*
 is a draw with a number of synthetic images for each real one, and with pools of one origin: made by a generator that has seen only
 the draw's images (`own`), or by one that has seen others, or does not say (`elsewhere`). The two are never put in one table.
 Shapes: C classes.
@@ -74,12 +75,12 @@ class Setting:
     def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
         """Images of each class that an arm takes of each source beside `real`, int64 (C,).
 
-        As many as every source has, so that arms are of one size. What has importance weights does not count, since those choose nothing;
-        nor does a source that lacks a class altogether, of which there can be no arm.
+        As many as every source has, so that arms are of one size. A source that lacks a class altogether, of which there can be no arm,
+        does not count.
         """
         wanted_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
-        found = [_without(images, is_copy).per_class(num_classes) for images in self.sources.values() if (images.weight_N == 1).all()]
-        for have_C in found:
+        for images in self.sources.values():
+            have_C = _without(images, is_copy).per_class(num_classes)
             if not (wanted_C > 0)[have_C == 0].any():
                 wanted_C = np.minimum(wanted_C, have_C)
         return wanted_C
@@ -99,7 +100,7 @@ class Setting:
             if (source.per_class(num_classes) < wanted_C).any():
                 return f"{name} has too few images of a class"
             # Draw and seed alone decide, so that arms which take from one source take the same images.
-            parts.append(source.draw(wanted_C, (self.draw.number, seed)) if (source.weight_N == 1).all() else source)
+            parts.append(source.draw(wanted_C, (self.draw.number, seed)))
         return parts
 
 
@@ -111,7 +112,7 @@ def _without(images: Images, is_copy: Mapping[str, bool]) -> Images:
 def real_draws(
     table: Table, fit: Bools, classes: list[str], amount: Amount, draws: int, *, only_first: bool = False, where: str = "real_per_class"
 ) -> list[RealDraw]:
-    """Draws of one size: the first is the first images of each class, the others random; raises RequestError if there are too few.
+    """Draws of one size; raises RequestError if there are too few.
 
     Args:
         table: the reference.
@@ -136,19 +137,22 @@ def real_draws(
         )
     found = []
     for number in range(draws):
-        order = _order(whole, 0 if only_first else number, len(classes))
+        order = [np.flatnonzero(whole.label_N == label) if only_first else _order(whole, number, label) for label in range(len(classes))]
         taken = np.sort(np.concatenate([rows[:amount] for rows in order]))
         rest = np.sort(np.concatenate([rows[amount:] for rows in order]))
         found.append(RealDraw(amount, number, whole.take(taken), None, whole.take(rest)))
     return found
 
 
-def _order(images: Images, draw: int, num_classes: int) -> list[Ints]:
-    """Rows of each class in the order in which a draw takes them, so that smaller draws lie inside larger ones."""
-    found = []
-    for label in range(num_classes):
-        rows = np.flatnonzero(images.label_N == label)
-        if draw:
-            rows = rows[torch.randperm(len(rows), generator=seeded("real draw", draw, label)).numpy()]
-        found.append(rows)
-    return found
+def _order(images: Images, draw: int, label: int) -> Ints:
+    """Rows of a class in the order in which a draw takes them: one random order for all, begun at places that lie far apart.
+
+    The places are van der Corput's, so more draws leave those that were there as they are.
+    """
+    rows: Ints = np.flatnonzero(images.label_N == label)
+    rows = rows[torch.randperm(len(rows), generator=seeded("real draw", label)).numpy()]
+    begin, step = 0.0, 0.5
+    while draw:
+        draw, bit = divmod(draw, 2)
+        begin, step = begin + bit * step, step / 2
+    return np.roll(rows, -int(begin * len(rows)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from synthforge.errors import RequestError
-from synthforge.evaluation.config import REAL, REAL_SOURCES, ArmConfig
+from synthforge.evaluation.config import MORE, REAL, REAL_SOURCES, ArmConfig
 from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Worth
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def told(comparison: Comparison) -> str:
     """A comparison's verdict with what it needs."""
     if comparison.verdict != "cannot tell":
         return comparison.verdict
+    if comparison.interval_over == "images":
+        return "cannot tell of one training; raise seeds"
     if comparison.draws_needed is None:
         return "cannot tell, and with this holdout more trainings would not"
     return f"cannot tell; some {comparison.draws_needed} {comparison.interval_over.split()[0]} would"
@@ -68,7 +70,8 @@ def sentence_of(
 
 def worth_in_words(one: Worth) -> str:
     """An exchange rate."""
-    interval = f" [{number(one.more_real_low)}, {number(one.more_real_high)}]"
+    low, high = ("≤ " if one.low_is_end else ""), ("≥ " if one.high_is_end else "")
+    interval = f" [{low}{number(one.more_real_low)}, {high}{number(one.more_real_high)}]"
     if one.at_least:
         return f"{one.arm}: as good as the end of the real learning curve or better, {number(one.equivalent)} real images per class"
     if one.at_most:
@@ -115,9 +118,9 @@ def _kind(arm: ArmConfig, against: ArmConfig) -> str:
         if others:
             return ADDING if REAL in arm.of else "Training on synthetic images instead of real ones"
         return "More real images" if REAL in arm.of else "Other real images instead"
-    if "curated" in arm.of:
+    if against.of == ["random" if source == "curated" else source for source in arm.of]:
         return "Curation over random selection, beside real images" if REAL in arm.of else "Curation over random selection"
-    if "more-curated" in arm.of:
+    if against.of == [MORE if source == "more-curated" else source for source in arm.of]:
         return "The same rule on real images, over random ones"
     return f"{arm.name} less {against.name}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -189,6 +190,28 @@ def test_copies_of_holdout_images_are_left_out_and_counted(sets: Sets, tmp_path:
     assert result.copies_removed == {"theirs": 15}
     assert any("3 images can't be read" in note for note in result.notes)
     assert any("15 images of theirs copy holdout images" in note for note in result.notes)
+
+
+def test_holdout_images_that_real_images_copy_are_not_measured_on(sets: Sets, tmp_path: Path) -> None:
+    """Three as they are and three mirrored: generators and tuning have seen these, so that leaving out the real ones is not enough."""
+    real, holdout = tmp_path / "real", digits("holdout")[:200]
+    shutil.copytree(sets.real, real)
+    for number, example in enumerate(holdout[:6]):
+        image = Image.open(io.BytesIO(example.data))
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number >= 3 else image
+        image.save(real / "fit" / example.class_name / f"0-{number}.png")  # first in its class, so in the fit part
+    request = evaluation_of(
+        None,
+        real=str(real),
+        holdout=str(sets.holdout),
+        arms="real",
+        out=str(tmp_path / "e.json"),
+        sets=[*QUICK, "real_per_class=[10]", "curve=[5]"],
+    )
+    result = evaluate(type(request)(**{**request.__dict__, "folder": tmp_path / "work"}))
+    assert result.copies_removed == {"real": 6}
+    assert result.holdout_images == 194
+    assert any("6 holdout images that real images copy were left out" in note for note in result.notes)
 
 
 def test_a_holdout_that_is_training_data_is_refused(cli: Cli, sets: Sets, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,8 +36,8 @@ def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -
 
 
 def outcomes(rate: float) -> Outcomes:
-    values = np.random.default_rng(int(rate * 1000)).random((3, 2, 400)) < rate
-    return Outcomes(values.astype(np.float64), np.zeros((3, 2)), np.zeros((3, 2)))
+    values = np.random.default_rng(int(rate * 1000)).random((6, 2, 4000)) < rate
+    return Outcomes(values.astype(np.float64), np.zeros((6, 2)), np.zeros((6, 2)))
 
 
 def exchange(rate: float) -> str:
@@ -48,6 +49,7 @@ def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
     assert exchange(0.95) == "x: as good as the end of the real learning curve or better, 40 real images per class"
     assert exchange(0.3) == "x: no better than the beginning of the real learning curve, 10 real images per class"
     assert "real ones per class, so" in exchange(0.76)
+    assert "≥ 20] real ones per class" in exchange(0.798)
 
 
 def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
@@ -71,9 +73,18 @@ def test_a_table_from_elsewhere_is_said_to_be_one() -> None:
     assert "Curation over random selection: +3.0 [+2.0, +4.0] points of accuracy, helped." in words
 
 
+def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
+    arms = {name: ArmConfig.model_validate(name) for name in ("real+curated", "real+random", "real+more", "curated", "more")}
+    kinds = {pair: verdict_of([table(comparison(*pair, "hurt"))], [], arms) for pair in itertools.permutations(arms, 2)}
+    assert kinds["real+curated", "real+random"].startswith("Curation over random selection, beside real images:")
+    assert kinds["real+curated", "real+more"].startswith("real+curated less real+more:")
+    assert kinds["curated", "more"].startswith("curated less more:")
+
+
 def test_seeds_are_not_called_draws() -> None:
     assert told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; some 12 seeds would"
     assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; some 12 draws would"
+    assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell of one training; raise seeds"
 
 
 def test_requirements_hold_in_every_setting_or_not_at_all() -> None:
