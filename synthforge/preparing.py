@@ -191,7 +191,8 @@ class _Preparation:
             if part is not None
         ]
         fitting = identity_of(work.config.fit, lambda path, value: value) if work.config.fit is not None else None
-        self.folder = work.folder / f"{self.draw.name}-{digest_of([VERSION, real, unit.draw, fitting, self.threads])[:12]}"
+        depends = [VERSION, reference.classes, real, unit.draw, fitting, self.threads]
+        self.folder = work.folder / f"{self.draw.name}-{digest_of(depends)[:12]}"
         """For all that is made of the draw's images alone: its generator, and what it is fitted on."""
 
     def run(self) -> Prepared:
@@ -210,6 +211,7 @@ class _Preparation:
                 self.work.config.synthetic_per_real,
                 identity_of(curation, lambda path, value: _content_of(value)),
                 contents,
+                [pool, self.reference.address],  # sets say where images lie
             ]
         )
         path = self.folder / f"{depends[:12]}-{PREPARED}"
@@ -270,7 +272,8 @@ class _Preparation:
                 "execution": recipe.execution.model_copy(update={"workers": 1, "threads": self.threads}),
             }
         )
-        place = self.folder / f"pool-{Plan.of(made).digest[:12]}"
+        # A plan has no length, but a pool has.
+        place = self.folder / f"pool-{digest_of([Plan.of(made).digest, made.num_samples])[:12]}"
         made = made.model_copy(update={"output": recipe.output.model_copy(update={"path": str(place)})})
         generate(made, Reporter())
         return made.pool_path, "fitted on these images" if config.fit is not None else model
@@ -307,7 +310,8 @@ class _Preparation:
         if len(choice.kept) == 0:
             return None, True
         if source == "more-curated":
-            return self.draw.rest.take(np.sort(choice.kept)), self._is_own(sides)
+            rows = np.sort(choice.kept)
+            return replace(self.draw.rest.take(rows), weight_N=choice.weight_N[rows]), self._is_own(sides)
         kept = np.sort(choice.kept)
         self.notes += [f"{self.draw.name}: {note}" for note in choice.notes]
         weight = choice.weight_N[kept]
@@ -434,6 +438,13 @@ def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: Evalu
 
 def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> None:
     """Refuse now what would fail only once a generator is fitted."""
+    if lacking := [name for name in reference.classes if name not in recipe.classes]:
+        raise RequestError(
+            f"evaluation: class {lacking[0]!r} of the real images is not among the recipe's ({', '.join(list(recipe.classes)[:8])}): there "
+            "would be no synthetic images of it; add it to `classes`, or leave its real images out"
+        )
+    if isinstance(amount, int) and (ratio := min(config.synthetic_per_real)) * amount < 0.5:
+        raise RequestError(f"evaluation.synthetic_per_real: {ratio:g} for each of {amount} real images is no image at all; raise it")
     if config.fit is not None:
         if recipe.generator.kind != "pixel":
             raise RequestError(
@@ -446,10 +457,17 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
                 f"evaluation.fit: class {missing[0]!r} of the recipe is not among the real images' ({', '.join(reference.classes[:8])}); "
                 "leave it out, or add images of it"
             )
-    methods = [arm.selection or recipe.curation.selection.method for arm, _ in _curated(config)]
-    if amount != "all" and "auto" in methods:
+    encoder = recipe.curation.encoder or FittedConfig()
+    folds = encoder.folds if isinstance(encoder, FittedConfig) and encoder.model is None and _curated(config) else 0
+    if isinstance(amount, int) and (num := amount * len(reference.classes)) < 2 * folds:
         raise RequestError(
-            f"evaluation: selection `auto` tries rules out on a validation part, and {amount} images of each class have none; name a rule"
+            f"evaluation.real_per_class: {num} real images in all are too few for the {folds} folds of curation's encoder; raise it, or "
+            "make the encoder `{kind: pixels}`"
+        )
+    methods = [arm.selection or recipe.curation.selection.method for arm, _ in _curated(config)]
+    if "auto" in methods and (amount != "all" or reference.fit.all()):
+        raise RequestError(
+            f"evaluation: selection `auto` tries rules out on a validation part, and {amount} real images have none; name a rule"
         )
 
 

@@ -186,7 +186,7 @@ class EvaluationConfig(Config):
     synthetic_per_real: list[Annotated[float, Field(gt=0, le=10_000)]] = identity(lambda: [1.0], min_length=1, max_length=100)
     """How many synthetic images for each real one."""
     draws: int = identity(1, ge=1, le=1000)
-    """Draws of the real images, which share as few images as they can, each with a generator (see `fit`) and a pool of its own. With
+    """Draws of the real images, which lie as far apart as they can, each with a generator (see `fit`) and a pool of its own. With
     `generators` every draw is the first images of each class, which those were fitted on."""
     seeds: int = identity(5, ge=1, le=1000)
     """Trainings of each arm in each draw; the same seeds for all arms."""

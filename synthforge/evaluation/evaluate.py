@@ -348,20 +348,23 @@ class Evaluation:
         if self.config.draws == 1:
             return ["one draw: intervals cover seeds and holdout images, not other real images, fits or pools; raise draws for these"]
         notes = []
-        for group in groups:
-            of_draw = [self.settings[index] for index in group]
-            where = f"{of_draw[0].draw.per_class:g} real per class"
-            held = [set(setting.draw.fit.sha256_N) for setting in of_draw]
-            num = len(set.union(*held))
+        for amount in dict.fromkeys(draw.amount for draw in self.draws):
+            held = [set(draw.fit.sha256_N) for draw in self.draws if draw.amount == amount]
+            num, where = len(set.union(*held)), f"{len(held[0]) / len(self.classes):g} real per class"
             if num == len(held[0]):
                 notes.append(f"{where}: every draw has the same real images, so intervals do not cover other ones")
             elif sum(map(len, held)) > num:
                 notes.append(
-                    f"{where}: draws share real images, {num:,} in all, so intervals are about these and would be wider about others"
+                    f"{where}: draws share real images, {num:,} in all; the interval is about these, and would be wider about others"
                 )
+        for group in groups:
+            of_draw = [self.settings[index] for index in group]
+            where = f"{of_draw[0].draw.per_class:g} real per class" + (", from elsewhere" if of_draw[0].origin == "elsewhere" else "")
             pools = [[setting.sources[name].sha256_N for setting in of_draw] for name in of_draw[0].sources if " by " not in name]
             if any(np.array_equal(pool, others[0]) for others in pools for pool in others[1:]):
                 notes.append(f"{where}: all draws share one pool, so intervals do not cover other fits or pools")
+            elif pools and self.config.fit is None:
+                notes.append(f"{where}: one generator made the pools of all draws, so intervals do not cover other fits")
         return notes
 
     def _of_steps(self, tables: Sequence[TableResult]) -> list[str]:

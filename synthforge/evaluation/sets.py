@@ -8,7 +8,7 @@ Shapes: N images.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,10 @@ class Images:
         return np.bincount(self.label_N, minlength=num_classes).astype(np.int64)
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
-        """So many of each class at random, without repetition; in the order they lie in.
-
-        Importance weights are chances to be drawn (Efraimidis, Spirakis 2006), and are spent by that; where a class is taken whole, its
-        images keep them.
-        """
+        """So many of each class at random, without repetition; in the order they lie in, with the importance weights that they have."""
         chooser = np.random.default_rng(seed)
-        parts, weight_N = [], self.weight_N.copy()
-        for number, wanted in enumerate(wanted_C):
-            rows = chooser.permutation(np.flatnonzero(self.label_N == number))
-            if wanted < len(rows) and (self.weight_N[rows] != 1).any():
-                with np.errstate(divide="ignore"):
-                    key = np.log(self.weight_N[rows]) + chooser.gumbel(size=len(rows))
-                rows = rows[np.argsort(-key, kind="stable")]
-                weight_N[rows] = 1
-            parts.append(rows[:wanted])
-        taken = np.sort(np.concatenate(parts))
-        return replace(self.take(taken), weight_N=weight_N[taken])
+        parts = [chooser.permutation(np.flatnonzero(self.label_N == number))[:wanted] for number, wanted in enumerate(wanted_C)]
+        return self.take(np.sort(np.concatenate(parts)))
 
 
 def digest_of_set(parts: list[Images]) -> str:

@@ -1,7 +1,7 @@
 """What is evaluated: draws of the real images, and beside each the sets that were made for it.
 
 A *draw* is a subset of the reference's fit part, as if there were no other real images. Draws of one number and different sizes are nested;
-those of one size share as few images as they can, since what they share does not vary between them. A *setting*
+those of one size lie apart as far as they can, since what they share does not vary between them. A *setting*
 is a draw with a number of synthetic images for each real one, and with pools of one origin: made by a generator that has seen only
 the draw's images (`own`), or by one that has seen others, or does not say (`elsewhere`). The two are never put in one table.
 Shapes: C classes.
@@ -105,7 +105,8 @@ class Setting:
 
 
 def _without(images: Images, is_copy: Mapping[str, bool]) -> Images:
-    kept = np.array([not is_copy.get(sha256, False) for sha256 in images.sha256_N], np.bool_)
+    """All that can be in an arm: no copies of holdout images, and nothing that an importance weight of 0 leaves out."""
+    kept = np.array([not is_copy.get(sha256, False) for sha256 in images.sha256_N], np.bool_) & (images.weight_N > 0)
     return images if kept.all() else images.take(kept)
 
 

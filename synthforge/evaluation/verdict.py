@@ -76,7 +76,7 @@ def worth_in_words(one: Worth) -> str:
         return f"{one.arm}: as good as the end of the real learning curve or better, {number(one.equivalent)} real images per class"
     if one.at_most:
         return f"{one.arm}: no better than the beginning of the real learning curve, {number(one.equivalent)} real images per class"
-    if one.more_real_high <= 0:
+    if one.more_real_high <= 0 and not one.high_is_end:
         return f"{one.arm}: its other images are worth no real one"
     rate = f", so {number(one.others_per_real)} for each" if one.others_per_real is not None else ""
     return f"{one.arm}: its other images are worth {number(one.more_real)}{interval} real ones per class{rate}"
@@ -118,9 +118,9 @@ def _kind(arm: ArmConfig, against: ArmConfig) -> str:
         if others:
             return ADDING if REAL in arm.of else "Training on synthetic images instead of real ones"
         return "More real images" if REAL in arm.of else "Other real images instead"
-    if against.of == ["random" if source == "curated" else source for source in arm.of]:
+    if "curated" in arm.of and against.of == ["random" if source == "curated" else source for source in arm.of]:
         return "Curation over random selection, beside real images" if REAL in arm.of else "Curation over random selection"
-    if against.of == [MORE if source == "more-curated" else source for source in arm.of]:
+    if "more-curated" in arm.of and against.of == [MORE if source == "more-curated" else source for source in arm.of]:
         return "The same rule on real images, over random ones"
     return f"{arm.name} less {against.name}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from synthforge.curation.config import CurationConfig
 from synthforge.curation.sides import cache_folder
 from synthforge.evaluating import evaluate, evaluation_of
-from synthforge.evaluation.config import EvaluationConfig
+from synthforge.evaluation.config import ArmConfig, EvaluationConfig
 from synthforge.evaluation.evaluate import EvaluateResult
 from synthforge.evaluation.sets import Images
+from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.generation import generate
 from synthforge.preparing import Reference, draws_of
 from synthforge.progress import Reporter
@@ -125,31 +127,44 @@ def test_draws_share_as_few_images_as_they_can_and_more_draws_change_none() -> N
     assert held(5, 1) == five[:1]
 
 
-def test_importance_weights_are_chances_to_be_drawn() -> None:
-    """Of 100 images ten count 30 times as much: a draw of ten has far more of them than one; a class taken whole keeps its weights."""
-    label_N = np.repeat([0, 1], [100, 5])
-    weight_N = np.ones(105)
-    weight_N[:10], weight_N[100] = 30.0, 3.0
-    images = Images("x", np.arange(105), label_N, np.array([str(row) for row in range(105)], object), False, weight_N)
-    draws = [images.draw(np.array([10, 5]), (0, seed)) for seed in range(50)]
-    assert all(draw.per_class(2).tolist() == [10, 5] for draw in draws)
-    assert 6 < np.mean([(draw.row_N < 10).sum() for draw in draws]) < 9
-    assert all((draw.weight_N[:10] == 1).all() and draw.weight_N[10] == 3 for draw in draws)
+def test_a_weighted_set_gives_arms_of_equal_size_and_keeps_its_weights() -> None:
+    """Of a class of 40 half counts nothing, and half 3 times; 20 are wanted, or as many as there are."""
+    real, pool = (_images(num, is_real) for num, is_real in ((10, True), (40, False)))
+    pool = replace(pool, weight_N=np.where(np.arange(80) % 2 == 0, 0.0, 3.0))
+    draw = RealDraw(10, 0, real, None, real.take(np.arange(0)))
+    arm = ArmConfig.model_validate("curated")
+    for ratio, num in ((1.5, 15), (5.0, 20)):
+        setting = Setting(draw, ratio, "own", {arm.key_of("curated"): pool})
+        (part,) = setting.parts(arm, 0, 2, {})
+        assert not isinstance(part, str)
+        assert part.per_class(2).tolist() == [num, num]
+        assert set(part.weight_N) == {3.0}
+
+
+def _images(per_class: int, is_real: bool) -> Images:
+    num = 2 * per_class
+    names = np.array([f"{is_real} {row}" for row in range(num)], object)
+    return Images("x", np.arange(num), np.repeat([0, 1], per_class), names, is_real, np.ones(num))
 
 
 def test_what_could_never_be_prepared_is_refused_at_once(cli: Cli, tmp_path: Path) -> None:
     for setting, words in (
         ("evaluation.curve=[4, 5000]", "evaluation.curve: 5000 asked for"),
+        ("evaluation.synthetic_per_real=[0.05]", "0.05 for each of 5 real images is no image at all"),
         ("curation.selection.method=auto", "selection `auto` tries rules out on a validation part"),
     ):
         given = [part for text in sets_of(tmp_path, setting) for part in ("--set", text)]
         ran = cli("evaluate", DIGITS, *given)
         assert ran.status == 2
         assert words in ran.err
-    others = ["evaluation.generators=null", "evaluation.fit={}", "classes=[0, 1, x]"]
-    ran = cli("evaluate", DIGITS, *[part for text in sets_of(tmp_path, *others) for part in ("--set", text)])
-    assert ran.status == 2
-    assert "class 'x' of the recipe is not among the real images'" in ran.err
+    fitted = ["evaluation.generators=null", "evaluation.fit={}"]
+    for classes, words in (
+        ("classes=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, x]", "class 'x' of the recipe is not among the real images'"),
+        ("classes=[0, 1, 2]", "class '3' of the real images is not among the recipe's"),
+    ):
+        ran = cli("evaluate", DIGITS, *[part for text in sets_of(tmp_path, *fitted, classes) for part in ("--set", text)])
+        assert ran.status == 2
+        assert words in ran.err
     assert not list((tmp_path / "evaluation").glob("real-*"))
 
 
@@ -161,7 +176,7 @@ def test_another_number_of_synthetic_images_fits_no_generator_again(tmp_path: Pa
     ]
     run(tmp_path, *fitted)
     monkeypatch.setattr("synthforge.preparing.fit", lambda *_: pytest.fail("fitted again"))
-    result = run(tmp_path, *fitted, "count={total: 150}", "sampling.guidance=[1.5]")
+    result = run(tmp_path, *fitted, "count={total: 150}")
     assert result.tables[0].settings[0].arms["random"].images == 50
 
 

@@ -40,9 +40,9 @@ def outcomes(rate: float) -> Outcomes:
     return Outcomes(values.astype(np.float64), np.zeros((6, 2)), np.zeros((6, 2)))
 
 
-def exchange(rate: float) -> str:
+def exchange(rate: float, num_real: float = 20) -> str:
     curve = [(10.0, outcomes(0.6)), (20.0, outcomes(0.7)), (40.0, outcomes(0.8))]
-    return worth_in_words(worth("x", outcomes(rate), curve, num_real=20, num_others=20, without=None, more_real=None))
+    return worth_in_words(worth("x", outcomes(rate), curve, num_real=num_real, num_others=20, without=None, more_real=None))
 
 
 def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
@@ -50,6 +50,7 @@ def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
     assert exchange(0.3) == "x: no better than the beginning of the real learning curve, 10 real images per class"
     assert "real ones per class, so" in exchange(0.76)
     assert "≥ 20] real ones per class" in exchange(0.798)
+    assert "≥ 0] real ones per class" in exchange(0.798, num_real=40)
 
 
 def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
@@ -74,11 +75,14 @@ def test_a_table_from_elsewhere_is_said_to_be_one() -> None:
 
 
 def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
-    arms = {name: ArmConfig.model_validate(name) for name in ("real+curated", "real+random", "real+more", "curated", "more")}
+    names = ("real+curated", "real+random", "real+more", "curated", "more", "more-curated")
+    arms = {name: ArmConfig.model_validate(name) for name in names} | {"heap": ARMS["heap"]}
     kinds = {pair: verdict_of([table(comparison(*pair, "hurt"))], [], arms) for pair in itertools.permutations(arms, 2)}
     assert kinds["real+curated", "real+random"].startswith("Curation over random selection, beside real images:")
     assert kinds["real+curated", "real+more"].startswith("real+curated less real+more:")
     assert kinds["curated", "more"].startswith("curated less more:")
+    assert kinds["heap", "real+curated"].startswith("heap less real+curated:")
+    assert kinds["more-curated", "more"].startswith("The same rule on real images, over random ones:")
 
 
 def test_seeds_are_not_called_draws() -> None:
