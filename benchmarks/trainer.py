@@ -44,7 +44,7 @@ LISTED = {
     "DenseNet-BC, 768,000 parameters, cropped and mirrored": 0.954,
 }
 """From github.com/zalandoresearch/fashion-mnist, as their authors gave them; not run here."""
-MOVED = TrainerAugmentConfig()
+MOVED = TrainerAugmentConfig(share=1)
 
 SIZES = {
     "digits, 8 px": TrainerConfig(resolution=8, width=16, batch=32, steps=1000, augment=MOVED),
