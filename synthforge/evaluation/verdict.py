@@ -28,7 +28,7 @@ def percent(one: Measured) -> str:
 
 def number(value: float) -> str:
     """Few digits."""
-    return f"{value:.3g}"
+    return f"{value + 0.0:.3g}"  # never "-0"
 
 
 def most(comparison: Comparison) -> str:
