@@ -198,7 +198,6 @@ class _Preparation:
     def run(self) -> Prepared:
         """All of it, or what an earlier run left."""
         pool, generator = self._pool()
-        curation = self.work.curation
         curated = sorted({(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated(self.work.config)})
         collection = open_collection(pool, self.work.cache)
         contents = [collection.digest, self.reference.table.collections[0].digest]
@@ -209,7 +208,7 @@ class _Preparation:
                 self.unit.origin,
                 curated,
                 self.work.config.synthetic_per_real,
-                identity_of(curation, lambda path, value: _content_of(value)),
+                identity_of(self.work.curation, lambda path, value: _content_of(value)),
                 contents,
                 [pool, self.reference.address],  # sets say where images lie
             ]

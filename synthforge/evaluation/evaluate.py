@@ -36,7 +36,9 @@ from synthforge.statistics import estimate, of_two_trainings
 
 OVERLAP = 0.1
 """A real set that holds so much of the holdout is the holdout."""
-_READ_AT_ONCE, _MOST_DRAWS = 1024, 1000
+_READ_AT_ONCE = 1024
+_MOST_DRAWS = 1000
+"""As many as an evaluation can have."""
 FEW_HOLDOUT = 20
 """Holdout images of a class, below which its recall says little."""
 

@@ -132,6 +132,15 @@ def test_too_few_steps_are_told(sets: Sets, tmp_path: Path) -> None:
     assert any("twice the steps change accuracy by +" in note and "raise trainer.steps" in note for note in result.notes)
 
 
+def test_what_intervals_do_not_cover_is_told(sets: Sets, tmp_path: Path) -> None:
+    """Two draws of 20 images each from some 30 of a class, and one pool for both."""
+    result = ask(sets, tmp_path, sets.more, arms="real,more-set", more=("draws=2", "seeds=1"))
+    told = "\n".join(result.notes)
+    assert f"{REAL} real per class: all draws share one pool" in told or f"{REAL} real per class, from elsewhere: all draws share" in told
+    assert f"{2 * REAL} real per class: draws share real images" in told
+    assert f"{REAL} real per class: draws share" not in told
+
+
 # The holdout
 
 
