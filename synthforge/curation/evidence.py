@@ -57,8 +57,8 @@ class Likeness:
         """To be added to."""
         return cls(np.zeros(num, np.float32), np.zeros(num, np.float32))
 
-    def add(self, rows: Ints, in_view: Likeness, num_views: int) -> None:
-        """Count one view's figures of some images into the mean."""
+    def add(self, rows: Ints, in_view: Likeness, num_views: int | Ints) -> None:
+        """Count one view's figures of some images into the mean over so many views, for each row."""
         self.own_share[rows] += in_view.own_share / num_views
         self.radii[rows] += in_view.radii / num_views
 
@@ -71,8 +71,12 @@ class _Unseen:
         among, _ = index.search(features_RD, min(_RADIUS_OF + 1, len(class_R)))  # the first is itself
         self._radius_R = np.maximum(np.sqrt(among[:, -1]), np.finfo(np.float32).tiny)
 
-    def likeness(self, features_QD: Floats, class_Q: Ints) -> Likeness:
-        squared, found = self._index.search(features_QD, min(_BALLS, len(self._class_R)))
+    def likeness(self, features_QD: Floats, class_Q: Ints, place_Q: Ints | None = None) -> Likeness:
+        """What queries are like; `place_Q` says which of the real images each is, where it is one: it is not compared with itself."""
+        squared, found = self._index.search(features_QD, min(_BALLS + (place_Q is not None), len(self._class_R)))
+        if place_Q is not None:
+            others_first = np.argsort(found == place_Q[:, None], axis=1, kind="stable")[:, :-1]
+            squared, found = np.take_along_axis(squared, others_first, axis=1), np.take_along_axis(found, others_first, axis=1)
         is_own = self._class_R[found[:, : self._neighbours]] == class_Q[:, None]
         return Likeness(
             np.where(class_Q >= 0, is_own.mean(axis=1), 0).astype(np.float32),
@@ -202,10 +206,23 @@ class Evidence:
     # Single views: what is it like?
 
     @functools.cached_property
+    def judged(self) -> tuple[Ints, NDArray[np.bool_]]:
+        """Rows of the real images that say what real ones are like, and which views can judge them, (rows, views).
+
+        The validation part; without one the fit part, each image left out in turn, by the views whose models have not seen it.
+        """
+        if len(self.validation):
+            return self.validation, np.ones((len(self.validation), len(self.views)), bool)
+        unseen = np.stack([view.unseen_M for view in self.views], axis=1)
+        rows = np.flatnonzero(self.fit_M & unseen.any(axis=1))
+        return rows, unseen[rows]
+
+    @functools.cached_property
     def _likeness(self) -> tuple[Likeness, Likeness]:
-        """What pool and validation images are like, mean over views: each beside real images that the view's model has not seen."""
-        of_pool, of_validation = Likeness.nothing(len(self.class_N)), Likeness.nothing(len(self.validation))
-        for view in self.views:
+        """What pool and judged real images are like, mean over views: each beside real images that the view's model has not seen."""
+        judged, by_view = self.judged
+        of_pool, of_real = Likeness.nothing(len(self.class_N)), Likeness.nothing(len(judged))
+        for number, view in enumerate(self.views):
             rows = np.flatnonzero(view.unseen_M & self.fit_M)
             if len(rows) < 2:
                 raise RequestError("encoder: it was fitted on all but one of these real images, so none can judge; use another encoder")
@@ -213,9 +230,11 @@ class Evidence:
             unseen = _Unseen(index, view.real[rows], self.real_class_M[rows], self._neighbours)
             for block in self._usable_blocks():
                 of_pool.add(block, unseen.likeness(view.pool[block], self.class_N[block]), len(self.views))
-            found = unseen.likeness(view.real[self.validation], self.real_class_M[self.validation])
-            of_validation.add(np.arange(len(self.validation)), found, len(self.views))
-        return of_pool, of_validation
+            mine = np.flatnonzero(by_view[:, number])
+            place = None if len(self.validation) else np.searchsorted(rows, judged[mine])
+            found = unseen.likeness(view.real[judged[mine]], self.real_class_M[judged[mine]], place)
+            of_real.add(mine, found, by_view[mine].sum(axis=1))
+        return of_pool, of_real
 
     @functools.cached_property
     def reachable_share(self) -> Floats:
@@ -225,14 +244,14 @@ class Evidence:
         return np.asarray(np.mean([np.minimum(count, k) / k for count in counts], axis=0), np.float32)
 
     def own_share(self) -> tuple[Floats, Floats]:
-        """Share of the nearest real images that have an image's own label, for pool (0 where it has no class) and validation images."""
-        of_pool, of_validation = self._likeness
-        return of_pool.own_share, of_validation.own_share
+        """Share of the nearest real images that have an image's own label, for pool (0 where it has no class) and judged real images."""
+        of_pool, of_real = self._likeness
+        return of_pool.own_share, of_real.own_share
 
     def manifold(self) -> tuple[Floats, Floats]:
-        """Distance to the nearest real image in units of the radius of its ball, for pool and validation images."""
-        of_pool, of_validation = self._likeness
-        return of_pool.radii, of_validation.radii
+        """Distance to the nearest real image in units of the radius of its ball, for pool and judged real images."""
+        of_pool, of_real = self._likeness
+        return of_pool.radii, of_real.radii
 
     # Texts
 

@@ -2,7 +2,8 @@
 
 A gate's Config is the gate: its fields are its settings, `judge` its test. Thresholds come from the reference's *validation* part by
 the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too: with fewer than 1 / loss
-validation images none of them fails, and of others some 1 in as many. Gates are light: which images
+validation images none of them fails, and of others some 1 in as many. A reference without that part has its fit images in its place, each
+left out in turn. Gates are light: which images
 make a good *set* is the selection's business, and filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118).
 All are applied to every image, for the record; the reason that counts is that of the first that fails.
 Not covered: anything about the set as a whole.
@@ -92,6 +93,12 @@ class CopiesGate(Gate):
         )
 
 
+def _judged(evidence: Evidence) -> str:
+    """By what real images a threshold was set, in words."""
+    num = len(evidence.judged[0])
+    return f"{num} validation images" if len(evidence.validation) else f"{num} fit images, each left out in turn,"
+
+
 def _by_strength(evidence: Evidence, unchanged_N: Bools) -> str:
     """How many images of each strength of real guidance hardly changed their source."""
     levels = np.unique(evidence.strength_N[~np.isnan(evidence.strength_N)])
@@ -128,14 +135,12 @@ class LabelGate(Gate):
                 f"text probability of the class at least {chance:.3g}, which is chance",
                 {"label_probability": probability},
             )
-        share, validation = evidence.own_share()
-        limit = min(self.most, float(np.quantile(validation, self.loss, method="lower"))) if len(validation) else self.most
+        share, real = evidence.own_share()
+        limit = min(self.most, float(np.quantile(real, self.loss, method="lower"))) if len(real) else self.most
         limit = max(limit, 0.5 / self.neighbours)  # no vote at all always disagrees
         # A class with few real images can't get more votes than it has.
         limit_N = np.minimum(limit, self.most * evidence.reachable_share[evidence.class_N])
-        failing = (
-            f"{np.mean(validation < limit):.1%} of {len(validation)} validation images fail" if len(validation) else "no validation images"
-        )
+        failing = f"{np.mean(real < limit):.1%} of {_judged(evidence)} fail" if len(real) else "no real image can be judged"
         words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
         return Verdict.of({"label disagrees": share < limit_N}, words, {"label_share": share})
 
@@ -154,10 +159,10 @@ class ManifoldGate(Gate):
     """Largest share of a class that may be dropped, the farthest first: a pool far away is to be reported, not emptied."""
 
     def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
-        score, validation = evidence.manifold()
-        if not len(validation):
-            return Verdict.of({"off-manifold": np.zeros_like(alive_N)}, "not judged: there are no validation images to set it by")
-        limit = float(np.quantile(validation, 1 - self.loss, method="higher"))
+        score, real = evidence.manifold()
+        if not len(real):
+            return Verdict.of({"off-manifold": np.zeros_like(alive_N)}, "not judged: the encoder was fitted on every real image")
+        limit = float(np.quantile(real, 1 - self.loss, method="higher"))
         outside = score > limit
         for number in range(len(evidence.classes)):
             rows = np.flatnonzero(alive_N & (evidence.class_N == number))
@@ -166,8 +171,8 @@ class ManifoldGate(Gate):
             outside[farthest[bound:]] = False
         return Verdict.of(
             {"off-manifold": outside},
-            f"at most {limit:.3g} radii from the nearest real image; {np.mean(validation > limit):.1%} of {len(validation)} validation "
-            f"images lie beyond; at most {self.most:.0%} of a class",
+            f"at most {limit:.3g} radii from the nearest real image; {np.mean(real > limit):.1%} of {_judged(evidence)} "
+            f"lie beyond; at most {self.most:.0%} of a class",
             {"manifold_radii": score},
         )
 

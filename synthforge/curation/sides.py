@@ -32,7 +32,7 @@ from synthforge.storage import resolve
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-VERSION = 2
+VERSION = 3
 """Of the whole procedure: raised when equal inputs and settings choose otherwise."""
 SMALL = 64
 """Up to so many pixels, models of natural images say little, and small networks fitted on the reference say more."""
@@ -153,8 +153,8 @@ class Sides:
                     f"{self.reference_address}: has no validation part, which auto is scored on; name a selection.method, or add images"
                 )
             self.notes.append(
-                "the reference has no validation part: copies and duplicates are told by distances within the fit part, labels by a plain "
-                "majority, nothing counts as off-manifold, and no classifier is trained as a check"
+                "the reference has no validation part: gates are set by its fit images, each left out in turn, and no classifier is "
+                "trained as a check"
             )
 
     @functools.cached_property

@@ -94,9 +94,8 @@ class TrainingLoop:
         self._averaged: list[Tensor] = [averaged[name] for name, parameter in network.named_parameters() if parameter.requires_grad]
         on_cuda = self.device.type == "cuda"
         self._captures = capture and on_cuda
-        self._captured: _CapturedStep | None = None
-        self._num_aside = 0
         self._generator = torch.Generator(self.device)
+        self._take_step = _CapturedStep(self._update, self._generator) if self._captures else self._update
         self._optimizer = torch.optim.AdamW(
             self._parameters,
             lr=torch.tensor(config.learning_rate, device=self.device) if self._captures else config.learning_rate,
@@ -154,13 +153,7 @@ class TrainingLoop:
         seed = seed_of("step", self.config.seed, self.step)
         self._generator.manual_seed(seed)
         self._reseed_dropout(seed)
-        batch = self._batch_of(self.step)
-        if not self._captures:
-            loss = self._update(batch)
-        elif self._captured is not None:
-            loss = self._captured.replay(batch)
-        else:
-            loss = self._update_aside(batch)
+        loss = self._take_step(self._batch_of(self.step))
         self.step += 1
         if self.step % _AVERAGE_EVERY == 0 or self.step <= _AVERAGE_EVERY:
             # Power-function averaging (Karras et al. 2023, arXiv 2312.02696): the window grows with the steps done.
@@ -178,18 +171,6 @@ class TrainingLoop:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return loss.detach()
-
-    def _update_aside(self, batch: Batch) -> Tensor:
-        """One of the first steps, on a stream of its own as capturing needs it; after the last of them a step is captured."""
-        current, aside = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
-            loss = self._update(batch)
-        current.wait_stream(aside)
-        self._num_aside += 1
-        if self._num_aside == _EAGER_STEPS:
-            self._captured = _CapturedStep(self._update, batch, self._generator)
-        return loss
 
     def _reseed_dropout(self, seed: int) -> None:
         """Dropout draws from the device's global generator. (torch.manual_seed would also queue a call for devices not in use.)"""
@@ -261,27 +242,52 @@ def _in_one_order() -> Iterator[None]:
 
 
 class _CapturedStep:
-    """A step as a CUDA graph.
+    """A step that becomes a CUDA graph once the first ones have compiled what they need.
 
     Args:
         update: batch to loss, all on the device; capturing does not run it.
-        batch: of the shapes and types of all batches.
         generator: what `update` draws from; its seed at replay counts.
     """
 
-    def __init__(self, update: Callable[[Batch], Tensor], batch: Batch, generator: torch.Generator) -> None:
-        self._batch = tuple(tensor.clone() for tensor in batch)
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(generator)
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # threads that decode may pin memory meanwhile
-            self._loss = update(self._batch)
+    def __init__(self, update: Callable[[Batch], Tensor], generator: torch.Generator) -> None:
+        self._update, self._generator = update, generator
+        self._batch: Batch = ()
+        """The graph's own tensors. The first steps have them too: to others, of other strides, the network would compile once more, and
+        nothing may compile while a step is captured."""
+        self._num_eager = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
 
-    def replay(self, batch: Batch) -> Tensor:
-        """Take the step; the loss, which the next replay overwrites."""
+    def __call__(self, batch: Batch) -> Tensor:
+        """Take a step; the loss, which the next one may overwrite."""
+        if not self._batch:
+            self._batch = tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in batch)
         for ours, given in zip(self._batch, batch, strict=True):
             ours.copy_(given, non_blocking=True)
-        self._graph.replay()
-        return self._loss
+        if self._graph is not None:
+            self._graph.replay()
+            return self._loss
+        loss = self._update_aside()
+        self._num_eager += 1
+        if self._num_eager == _EAGER_STEPS:
+            self._capture()
+        return loss
+
+    def _update_aside(self) -> Tensor:
+        """On a stream of its own, as capturing wants of the steps before it."""
+        device = self._generator.device
+        current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
+            loss = self._update(self._batch)
+        current.wait_stream(aside)
+        return loss
+
+    def _capture(self) -> None:
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self._generator)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # threads that decode may pin memory meanwhile
+            self._loss = self._update(self._batch)
+        self._graph = graph
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,34 @@ def test_texts_flag_content_and_label() -> None:
     scene.texts = []
     with pytest.raises(RequestError, match="need an encoder with texts"):
         LabelGate(rule="zero-shot").judge(scene.evidence(), np.ones(40, bool))
+
+
+def test_without_a_validation_part_fit_images_set_the_thresholds() -> None:
+    """Half of the real images of one class look like the other class, so a majority would drop what real images are."""
+    pool, labels = drawn(200)
+    pool[1::4] = CENTRES[0] + np.random.default_rng(2).normal(size=(50, 4))  # of class b, where most neighbours are of class a
+    strange, wrong = np.arange(3, 43, 4), np.arange(0, 40, 4)
+    pool[strange] += 40
+    pool[wrong] += CENTRES[1] * 5 - CENTRES[0]  # of class a, far beyond the images of class b
+    scene = Scene(pool, labels)
+    scene.fit[:] = True
+    scene.real[140:210] = CENTRES[0] + np.random.default_rng(3).normal(size=(70, 4))
+    evidence, alive = scene.evidence(), np.ones(200, bool)
+    label = LabelGate().judge(evidence, alive)
+    assert label.fails_N[wrong].all() and label.fails_N[1::4].mean() < 0.1 and "280 fit images, each left out in turn" in label.rule
+    manifold = ManifoldGate().judge(evidence, alive)
+    assert manifold.fails_N[strange].all() and np.delete(manifold.fails_N, np.append(strange, wrong)).mean() < 0.05
+
+
+def test_an_image_is_left_out_and_judged_by_models_that_have_not_seen_it() -> None:
+    pool, labels = drawn(20)
+    first = np.arange(280) % 2 == 0
+    scene = Scene(pool, labels, num_views=2)
+    scene.fit[:] = True
+    scene.real = np.repeat(scene.real[::2], 2, axis=0) + np.float32(1e-4) * np.arange(280, dtype=np.float32)[:, None]  # pairs of twins
+    evidence = scene.evidence()
+    evidence.views[:] = [replace(view, unseen_M=mask) for view, mask in zip(evidence.views, (first, ~first), strict=True)]
+    rows, by_view = evidence.judged
+    assert rows.tolist() == list(range(280)) and (by_view == np.stack([first, ~first], axis=1)).all()
+    _, radii = evidence.manifold()
+    assert radii.min() > 0  # each would be at no distance from itself, and its twin is in the other half
