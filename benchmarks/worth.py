@@ -21,7 +21,7 @@ from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.config import DEFAULT_ARMS
-from synthforge.evaluation.evaluate import EvaluateResult, SettingResult, TableResult
+from synthforge.evaluation.findings import EvaluateResult, SettingResult, TableResult
 from synthforge.evaluation.verdict import percent, points
 from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe

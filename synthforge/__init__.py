@@ -20,7 +20,7 @@ _HOMES = {
     "CurateResult": "curation.curate",
     "CurationConfig": "curation.config",
     "DatasetFolder": "shards.folder",
-    "EvaluateResult": "evaluation.evaluate",
+    "EvaluateResult": "evaluation.findings",
     "EvaluationConfig": "evaluation.config",
     "GenerateResult": "generation",
     "PixelFitConfig": "generators.config",
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from synthforge.evaluating import evaluate as evaluate
     from synthforge.evaluating import evaluation_of as evaluation_of
     from synthforge.evaluation.config import EvaluationConfig as EvaluationConfig
-    from synthforge.evaluation.evaluate import EvaluateResult as EvaluateResult
+    from synthforge.evaluation.findings import EvaluateResult as EvaluateResult
     from synthforge.generation import GenerateResult as GenerateResult
     from synthforge.generation import generate as generate
     from synthforge.generators.config import PixelFitConfig as PixelFitConfig

@@ -16,7 +16,8 @@ from synthforge.curation.pools import Table
 from synthforge.curation.sides import cache_folder
 from synthforge.errors import PlaceError, RequestError
 from synthforge.evaluation.config import CHOSEN, MORE, POOL_SOURCES, REAL, Amount, ArmConfig, EvaluationConfig
-from synthforge.evaluation.evaluate import EvaluateResult, Evaluation, default_workers
+from synthforge.evaluation.evaluate import Evaluation, default_workers
+from synthforge.evaluation.findings import EvaluateResult
 from synthforge.evaluation.models import filled_in
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting

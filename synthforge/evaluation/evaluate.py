@@ -1,7 +1,7 @@
 """`evaluate`: train a classifier on every arm, test it on the holdout, and say what the synthetic images are worth.
 
 The steps, top to bottom: the real-only arm is tuned on validation data; only then the holdout is opened; images that copy one of it are
-removed from every arm; every arm is trained with the same steps, settings and seeds; figures, comparisons, exchange rates, verdict.
+removed from every arm; every arm is trained with the same steps, settings and seeds. What follows from it is `findings`.
 Which settings there are (draws, pools, what curation chose) is prepared by the caller, without the holdout.
 Shapes: D draws, S seeds, V holdout images, C classes.
 """
@@ -10,29 +10,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from synthforge.curation.pools import Table
 from synthforge.errors import DatasetError, RequestError
-from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig, MixingConfig, TrainerConfig
+from synthforge.evaluation.config import ArmConfig, EvaluationConfig, MixingConfig, TrainerConfig
 from synthforge.evaluation.copies import HoldoutCopies
+from synthforge.evaluation.findings import ArmTrainings, EvaluateResult, Findings, groups_of
 from synthforge.evaluation.models import platform_of
-from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Outcomes, Worth, arm_score, compared, pairs, worth
 from synthforge.evaluation.sets import Images, SetReader, write_set
-from synthforge.evaluation.settings import Origin, RealDraw, Setting
+from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.evaluation.trainings import Training, TrainWork, run_trainings
 from synthforge.evaluation.tuning import Tuned, key_of, tune
-from synthforge.evaluation.verdict import sentence_of, verdict_of
+from synthforge.evaluation.verdict import verdict_of
 from synthforge.images import decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import open_collection
-from synthforge.statistics import estimate, of_two_trainings
 
 OVERLAP = 0.1
 """A real set that holds so much of the holdout is the holdout."""
@@ -41,73 +39,6 @@ _MOST_DRAWS = 1000
 """As many as an evaluation can have."""
 FEW_HOLDOUT = 20
 """Holdout images of a class, below which its recall says little."""
-
-
-@dataclass(frozen=True)
-class SettingResult:
-    """One row of a table: an amount of real data with so many synthetic images for each."""
-
-    amount: str
-    real_per_class: float
-    synthetic_per_real: float
-    budget: int
-    """Every real image that anything behind the arms has seen, generators from elsewhere aside."""
-    arms: dict[str, ArmScore]
-    comparisons: list[Comparison]
-    worth: dict[str, Worth]
-    steps_check: dict[str, Measured]
-    """Accuracy after twice the steps less that after the steps of the evaluation, by arm; of one seed in each draw."""
-    steps_check_mean: Measured | None
-    """The same over all arms."""
-    sentence: str
-    missing: dict[str, str]
-    """Arms that could not be made, and why."""
-
-
-@dataclass(frozen=True)
-class TableResult:
-    """Settings whose pools are of one origin."""
-
-    origin: Origin
-    generator: str
-    settings: list[SettingResult]
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Real only, with so many images of each class."""
-
-    amount: str
-    real_per_class: float
-    accuracy: Measured
-
-
-@dataclass(frozen=True)
-class EvaluateResult:
-    """What `evaluate` found; evaluation.json."""
-
-    holdout: str
-    holdout_images: int
-    classes: list[str]
-    verdict: str
-    """In words."""
-    tables: list[TableResult]
-    """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
-    curve: list[CurvePoint]
-    """The real learning curve."""
-    tuned: list[dict[str, Any]]
-    """What the search on validation data chose for each draw."""
-    trainer: dict[str, Any]
-    steps: int
-    copies_removed: dict[str, int]
-    """Images left out because they copy a holdout image, by source."""
-    notes: list[str]
-    trainings: int
-    device: str
-    seconds: float
-    file: str | None = None
-    requirements: dict[str, bool] = field(default_factory=dict)
-    """What --require asked for, and whether it holds."""
 
 
 class Evaluation:
@@ -143,7 +74,7 @@ class Evaluation:
         self.workers = default_workers(config, base.device)
         self.platform = platform_of(base)
         self.tuned: dict[tuple[str, int], Tuned] = {}
-        self.missing: dict[str, str] = {}
+        self.missing: dict[tuple[int, str], str] = {}
         self._started = time.perf_counter()
         self._num_trainings = 0
         self._also: list[tuple[str, str]] = []
@@ -239,15 +170,15 @@ class Evaluation:
     # Trainings
 
     def _train(self) -> None:
-        self._by_arm: dict[tuple[int, str], tuple[list[Training], list[Training], float]] = {}
+        self._by_arm: dict[tuple[int, str], ArmTrainings] = {}
         for index, setting in enumerate(self.settings):
             for name, arm in self.arms.items():
                 self._add(index, setting, name, arm)
         self._drop_incomplete()
         self._real_only = {key_of(draw): self._trainings_on([[draw.fit]] * self.config.seeds, draw, MixingConfig()) for draw in self.draws}
-        main = [training for ours, _, _ in self._by_arm.values() for training in ours]
+        main = [training for arm in self._by_arm.values() for training in arm.by_seed]
         main += [training for ours in self._real_only.values() for training in ours]
-        checks = [training for _, ours, _ in self._by_arm.values() for training in ours]
+        checks = [training for arm in self._by_arm.values() for training in arm.twice]
         results = run_trainings([*main, *checks], self.work, self.workers, "training arms", self.reporter)
         self._found = dict(zip([training.digest for training in [*main, *checks]], results, strict=True))
         self._num_trainings = len(self._found)
@@ -257,16 +188,16 @@ class Evaluation:
         for seed in range(self.config.seeds):
             parts = setting.parts(arm, seed, len(self.classes), self.is_copy)
             if isinstance(parts, str):
-                self.missing[f"{index} {name}"] = parts
+                self.missing[index, name] = parts
                 return
             by_seed.append(parts)
         if emptied := [source for source, part in zip(arm.of, by_seed[0], strict=True) if not len(part)]:
-            self.missing[f"{index} {name}"] = f"no images of {emptied[0]} are left"
+            self.missing[index, name] = f"no images of {emptied[0]} are left"
             return
         counts = np.sum([part.per_class(len(self.classes)) for part in by_seed[0]], axis=0)
         if (counts == 0).any():
             without = self.classes[int(np.flatnonzero(counts == 0)[0])]
-            self.missing[f"{index} {name}"] = f"no images of class {without}"
+            self.missing[index, name] = f"no images of class {without}"
             return
         mixing = arm.mixing or self.config.mixing
         trainings = self._trainings_on(by_seed, setting.draw, mixing)
@@ -275,7 +206,7 @@ class Evaluation:
             longer = trainings[0].config.model_copy(update={"steps": 2 * self.base.steps})
             twice = [replace(trainings[0], config=longer)]
         num_images = float(np.mean([sum(len(part) for part in parts) for parts in by_seed]))
-        self._by_arm[index, name] = trainings, twice, num_images
+        self._by_arm[index, name] = ArmTrainings(trainings, twice, num_images)
 
     def _trainings_on(self, by_seed: Sequence[list[Images]], draw: RealDraw, mixing: MixingConfig) -> list[Training]:
         config = self.tuned[key_of(draw)].config
@@ -292,225 +223,45 @@ class Evaluation:
 
     def _drop_incomplete(self) -> None:
         """An arm that lacks in one draw is left out in all draws of its setting."""
-        for key in list(self._by_arm):
-            group = self._group(self.settings[key[0]])
-            if any((index, key[1]) not in self._by_arm for index in group):
-                del self._by_arm[key]
-
-    def _group(self, setting: Setting) -> list[int]:
-        """All draws of a setting."""
-        return [
-            index
-            for index, other in enumerate(self.settings)
-            if (other.origin, other.draw.amount, other.ratio) == (setting.origin, setting.draw.amount, setting.ratio)
-        ]
-
-    # Figures
-
-    def _outcomes(self, trainings: Sequence[Sequence[Training]]) -> Outcomes:
-        return Outcomes.of([[self._found[one.digest] for one in by_seed] for by_seed in trainings], self.holdout.label_N)
+        for group in groups_of(self.settings):
+            for name in self.arms:
+                if any((index, name) not in self._by_arm for index in group):
+                    for index in group:
+                        self._by_arm.pop((index, name), None)
 
     def _result(self) -> EvaluateResult:
-        curve = self._curve()
-        groups = list(dict.fromkeys(tuple(self._group(setting)) for setting in self.settings))
-        tables = [
-            self._table(origin, [group for group in groups if self.settings[group[0]].origin == origin], curve) for origin in _ORIGINS
-        ]
-        tables = [table for table in tables if table.settings]
+        findings = Findings(
+            self.settings,
+            self.draws,
+            self.arms,
+            self.config,
+            self.classes,
+            self.holdout,
+            self._by_arm,
+            self._real_only,
+            self._found,
+            self.is_copy,
+            self.missing,
+            self._also,
+        )
+        curve = findings.curve
+        of_settings = [note for setting in self.settings for note in setting.notes]
         return EvaluateResult(
             holdout=self.holdout_address,
             holdout_images=len(self.holdout),
             classes=self.classes,
-            verdict=verdict_of(tables, [(point.real_per_class, point.accuracy) for point in self._points(curve)], self.arms),
-            tables=tables,
-            curve=self._points(curve),
+            verdict=verdict_of(findings.tables, [(point.real_per_class, point.accuracy) for point in curve], self.arms),
+            tables=findings.tables,
+            curve=curve,
             tuned=[{name: value for name, value in asdict(one).items() if name != "config"} for one in self.tuned.values()],
             trainer=self.base.model_dump(mode="json"),
             steps=self.base.steps,
             copies_removed=self.copies_removed,
-            notes=list(
-                dict.fromkeys(
-                    [
-                        *self.notes,
-                        *self._of_draws(groups),
-                        *self._of_steps(tables),
-                        *(note for setting in self.settings for note in setting.notes),
-                    ]
-                )
-            ),
+            notes=list(dict.fromkeys([*self.notes, *findings.notes, *of_settings])),
             trainings=self._num_trainings,
             device=_device_name(self.base.device),
             seconds=round(time.perf_counter() - self._started, 1),
         )
-
-    def _of_draws(self, groups: Sequence[tuple[int, ...]]) -> list[str]:
-        """What intervals do not cover, for the notes."""
-        if self.config.draws == 1 and self.config.seeds == 1:
-            return ["one draw and one seed: intervals cover holdout images only, so differences may be chance of a single training"]
-        if self.config.draws == 1:
-            return ["one draw: intervals cover seeds and holdout images, not other real images, fits or pools; raise draws for these"]
-        notes = []
-        for amount in dict.fromkeys(draw.amount for draw in self.draws):
-            held = [set(draw.fit.sha256_N) for draw in self.draws if draw.amount == amount]
-            num, where = len(set.union(*held)), f"{len(held[0]) / len(self.classes):g} real per class"
-            if num == len(held[0]):
-                notes.append(f"{where}: every draw has the same real images, so intervals do not cover other ones")
-            elif sum(map(len, held)) > num:
-                notes.append(
-                    f"{where}: draws share real images, {num:,} in all; the interval is about these, and would be wider about others"
-                )
-        for group in groups:
-            of_draw = [self.settings[index] for index in group]
-            where = f"{of_draw[0].draw.per_class:g} real per class" + (", from elsewhere" if of_draw[0].origin == "elsewhere" else "")
-            pools = [[setting.sources[name].sha256_N for setting in of_draw] for name in of_draw[0].sources if " by " not in name]
-            if any(np.array_equal(pool, others[0]) for others in pools for pool in others[1:]):
-                notes.append(f"{where}: all draws share one pool, so intervals do not cover other fits or pools")
-            elif pools and self.config.fit is None:
-                notes.append(f"{where}: one generator made the pools of all draws, so intervals do not cover other fits")
-        return notes
-
-    def _of_steps(self, tables: Sequence[TableResult]) -> list[str]:
-        """Whether the steps were enough, for the notes."""
-        margin, notes = self.config.margin, []
-        for table in tables:
-            for setting in table.settings:
-                moved = [name for name, one in setting.steps_check.items() if one.low > margin or one.high < -margin]
-                mean, where = setting.steps_check_mean, f"{setting.real_per_class:g} real per class"
-                if mean is None:
-                    continue
-                told = f"twice the steps change accuracy by {100 * mean.value:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}] points"
-                if moved or mean.low > margin or mean.high < -margin:
-                    most = f", most of all {', '.join(moved)}" if moved else ""
-                    notes.append(f"{where}: {told} over all arms{most}; raise trainer.steps before believing differences")
-                elif max(mean.high, -mean.low) > margin:
-                    notes.append(f"{where}: {told} over all arms; that it is less than {100 * margin:g} points is not shown")
-        return notes
-
-    def _curve(self) -> list[tuple[str, float, Outcomes]]:
-        """Real only for each amount, in order."""
-        found = []
-        for amount in dict.fromkeys(str(draw.amount) for draw in self.draws):
-            draws = [draw for draw in self.draws if str(draw.amount) == amount]
-            outcomes = self._outcomes([self._real_only[key_of(draw)] for draw in draws])
-            found.append((amount, float(np.mean([draw.per_class for draw in draws])), outcomes))
-        return sorted(found, key=lambda point: point[1])
-
-    def _points(self, curve: Sequence[tuple[str, float, Outcomes]]) -> list[CurvePoint]:
-        return [CurvePoint(amount, round(size, 2), Measured.share(estimate(outcomes.correct_DSV))) for amount, size, outcomes in curve]
-
-    def _table(self, origin: Origin, groups: Sequence[tuple[int, ...]], curve: Sequence[tuple[str, float, Outcomes]]) -> TableResult:
-        outcomes = [self._arms_of(group) for group in groups]
-        differences = [
-            (arm, against, found[arm].correct_DSV - found[against].correct_DSV) for found in outcomes for arm, against in self._pairs(found)
-        ]
-        comparisons = compared(differences, self.holdout.label_N, self.classes, self.config.margin)
-        settings = []
-        for group, found in zip(groups, outcomes, strict=True):
-            num = len(self._pairs(found))
-            own, comparisons = comparisons[:num], comparisons[num:]
-            settings.append(self._setting(group, found, own, curve))
-        generators = list(dict.fromkeys(self.settings[group[0]].generator for group in groups))
-        return TableResult(origin, "; ".join(filter(None, generators)), settings)
-
-    def _pairs(self, found: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
-        usual = pairs({name: self.arms[name] for name in found}, self.config.mixing)
-        return list(dict.fromkeys([*usual, *(pair for pair in self._also if found.keys() >= set(pair))]))
-
-    def _arms_of(self, group: Sequence[int]) -> dict[str, Outcomes]:
-        names = [name for name in self.arms if (group[0], name) in self._by_arm]
-        return {name: self._outcomes([self._by_arm[index, name][0] for index in group]) for name in names}
-
-    def _setting(
-        self,
-        group: Sequence[int],
-        found: dict[str, Outcomes],
-        comparisons: list[Comparison],
-        curve: Sequence[tuple[str, float, Outcomes]],
-    ) -> SettingResult:
-        first = self.settings[group[0]]
-        arms = {
-            name: arm_score(
-                name,
-                outcomes,
-                float(np.mean([self._by_arm[index, name][2] for index in group])),
-                self.holdout.label_N,
-                self.classes,
-            )
-            for name, outcomes in found.items()
-        }
-        worths = self._worth(first, found, curve)
-        checks, checked = self._steps_checks(group, found)
-        missing = {
-            name: next(self.missing[f"{index} {name}"] for index in group if f"{index} {name}" in self.missing)
-            for name in self.arms
-            if name not in found
-        }
-        per_class = float(np.mean([self.settings[index].draw.per_class for index in group]))
-        return SettingResult(
-            amount=str(first.draw.amount),
-            real_per_class=round(per_class, 2),
-            synthetic_per_real=first.ratio,
-            budget=first.draw.budget,
-            arms=arms,
-            comparisons=comparisons,
-            worth=worths,
-            steps_check=checks,
-            steps_check_mean=checked,
-            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths),
-            missing=missing,
-        )
-
-    def _steps_checks(self, group: Sequence[int], found: Mapping[str, Outcomes]) -> tuple[dict[str, Measured], Measured | None]:
-        """What twice the steps change, by arm and over all arms."""
-        moved = {
-            name: self._outcomes([self._by_arm[index, name][1] for index in group]).correct_DSV - one.correct_DSV[:, :1]
-            for name, one in found.items()
-            if self._by_arm[group[0], name][1]
-        }
-        if not moved:
-            return {}, None
-        if len(group) > 1:
-            return {name: Measured.of(estimate(one)) for name, one in moved.items()}, Measured.of(
-                estimate(np.mean(list(moved.values()), axis=0))
-            )
-        # Of one draw each difference is of two trainings, which would be others with other seeds; arms then stand for draws.
-        by_arm = {name: Measured.of(of_two_trainings(one[0, 0], found[name].correct_DSV[0])) for name, one in moved.items()}
-        if len(moved) == 1:
-            return by_arm, next(iter(by_arm.values()))
-        return by_arm, Measured.of(estimate(np.concatenate(list(moved.values()))))
-
-    def _worth(self, setting: Setting, found: dict[str, Outcomes], curve: Sequence[tuple[str, float, Outcomes]]) -> dict[str, Worth]:
-        if len(curve) < 2:
-            return {}
-        num_real, num_others = setting.draw.per_class, float(setting.wanted(len(self.classes), self.is_copy).mean())
-        by_parts = {tuple(self.arms[name].of): name for name in found}
-        worths = {}
-        for name, outcomes in found.items():
-            parts = tuple(self.arms[name].of)
-            if parts == (REAL,):
-                continue
-            has_real = REAL in parts
-            if has_real:
-                without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, "more"))
-            else:  # what curation wins back of what random synthetic images lose to as many real ones
-                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,)) if setting.ratio == 1 else by_parts.get(("more",))
-                if parts != ("curated",):
-                    without = more_real = None
-            if name in {without, more_real}:
-                without = more_real = None
-            worths[name] = worth(
-                name,
-                outcomes,
-                [(size, one) for _, size, one in curve],
-                num_real=num_real if has_real else 0.0,
-                num_others=num_others * (len(parts) - has_real),
-                without=found[without] if without is not None else None,
-                more_real=found[more_real] if more_real is not None else None,
-            )
-        return worths
-
-
-_ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
 
 
 def default_workers(config: EvaluationConfig, device: str) -> int:

@@ -11,7 +11,7 @@ from synthforge.evaluation.config import MORE, REAL, REAL_SOURCES, ArmConfig
 from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Worth
 
 if TYPE_CHECKING:
-    from synthforge.evaluation.evaluate import EvaluateResult, TableResult
+    from synthforge.evaluation.findings import EvaluateResult, TableResult
 
 _REQUIREMENT = re.compile(r"^\s*([^<>=@]+?)\s*(>=|>)\s*([^<>=@]+?)\s*(?:@\s*(\w+)\s*)?$")
 

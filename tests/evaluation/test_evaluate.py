@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from synthforge.evaluating import evaluate, evaluation_of
-from synthforge.evaluation.evaluate import EvaluateResult
+from synthforge.evaluation.findings import EvaluateResult
 from tests.conftest import DIGITS, FORKS, Ran
 from tests.evaluation.sets import QUICK, digits, per_class, write
 

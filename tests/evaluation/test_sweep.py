@@ -15,7 +15,7 @@ from synthforge.curation.config import CurationConfig
 from synthforge.curation.sides import cache_folder
 from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.config import ArmConfig, EvaluationConfig
-from synthforge.evaluation.evaluate import EvaluateResult
+from synthforge.evaluation.findings import EvaluateResult
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.generation import generate

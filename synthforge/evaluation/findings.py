@@ -1,0 +1,327 @@
+"""What became of an evaluation's trainings: accuracy of each arm, comparisons, exchange rates, whether the steps were enough, and notes.
+
+Shapes: D draws, S seeds, V holdout images, C classes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig
+from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Outcomes, Worth, arm_score, compared, pairs, worth
+from synthforge.evaluation.sets import Images
+from synthforge.evaluation.settings import Origin, RealDraw, Setting
+from synthforge.evaluation.trainer import Predictions
+from synthforge.evaluation.trainings import Training
+from synthforge.evaluation.tuning import key_of
+from synthforge.evaluation.verdict import sentence_of
+from synthforge.statistics import estimate, of_two_trainings
+
+_ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """One row of a table: an amount of real data with so many synthetic images for each."""
+
+    amount: str
+    real_per_class: float
+    synthetic_per_real: float
+    budget: int
+    """Every real image that anything behind the arms has seen, generators from elsewhere aside."""
+    arms: dict[str, ArmScore]
+    comparisons: list[Comparison]
+    worth: dict[str, Worth]
+    steps_check: dict[str, Measured]
+    """Accuracy after twice the steps less that after the steps of the evaluation, by arm; of one seed in each draw."""
+    steps_check_mean: Measured | None
+    """The same over all arms."""
+    sentence: str
+    missing: dict[str, str]
+    """Arms that could not be made, and why."""
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """Settings whose pools are of one origin."""
+
+    origin: Origin
+    generator: str
+    settings: list[SettingResult]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Real only, with so many images of each class."""
+
+    amount: str
+    real_per_class: float
+    accuracy: Measured
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What `evaluate` found; evaluation.json."""
+
+    holdout: str
+    holdout_images: int
+    classes: list[str]
+    verdict: str
+    """In words."""
+    tables: list[TableResult]
+    """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
+    curve: list[CurvePoint]
+    """The real learning curve."""
+    tuned: list[dict[str, Any]]
+    """What the search on validation data chose for each draw."""
+    trainer: dict[str, Any]
+    steps: int
+    copies_removed: dict[str, int]
+    """Images left out because they copy a holdout image, by source."""
+    notes: list[str]
+    trainings: int
+    device: str
+    seconds: float
+    file: str | None = None
+    requirements: dict[str, bool] = field(default_factory=dict)
+    """What --require asked for, and whether it holds."""
+
+
+@dataclass(frozen=True)
+class ArmTrainings:
+    """One arm in one setting."""
+
+    by_seed: list[Training]
+    twice: list[Training]
+    """The first of these with twice the steps; nothing if that is not wanted."""
+    images: float
+    """Training images, mean over seeds."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that was trained, and what follows from it.
+
+    Args:
+        draws: all draws of real images, also those of the curve alone.
+        by_arm: index of the setting, and name of the arm.
+        real_only: by `key_of` the draw.
+        predictions: by the training's digest.
+        missing: index of the setting and name of the arm to why there is none.
+        also: pairs of arms to compare besides the usual ones.
+    """
+
+    settings: Sequence[Setting]
+    draws: Sequence[RealDraw]
+    arms: Mapping[str, ArmConfig]
+    config: EvaluationConfig
+    classes: list[str]
+    holdout: Images
+    by_arm: Mapping[tuple[int, str], ArmTrainings]
+    real_only: Mapping[tuple[str, int], list[Training]]
+    predictions: Mapping[str, Predictions]
+    is_copy: Mapping[str, bool]
+    missing: Mapping[tuple[int, str], str]
+    also: Sequence[tuple[str, str]] = ()
+
+    @functools.cached_property
+    def tables(self) -> list[TableResult]:
+        """Those that have settings, `own` first."""
+        by_origin = {origin: [group for group in self._groups if self.settings[group[0]].origin == origin] for origin in _ORIGINS}
+        return [self._table(origin, groups) for origin, groups in by_origin.items() if groups]
+
+    @property
+    def curve(self) -> list[CurvePoint]:
+        """The real learning curve."""
+        return [
+            CurvePoint(amount, round(size, 2), Measured.share(estimate(outcomes.correct_DSV))) for amount, size, outcomes in self._curve
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What intervals do not cover, and whether the steps were enough."""
+        return [*self._of_draws(), *self._of_steps()]
+
+    @functools.cached_property
+    def _groups(self) -> list[list[int]]:
+        """Indices of all draws of each setting."""
+        return groups_of(self.settings)
+
+    def _outcomes(self, trainings: Sequence[Sequence[Training]]) -> Outcomes:
+        return Outcomes.of([[self.predictions[one.digest] for one in by_seed] for by_seed in trainings], self.holdout.label_N)
+
+    def _of_draws(self) -> list[str]:
+        """What intervals do not cover."""
+        if self.config.draws == 1 and self.config.seeds == 1:
+            return ["one draw and one seed: intervals cover holdout images only, so differences may be chance of a single training"]
+        if self.config.draws == 1:
+            return ["one draw: intervals cover seeds and holdout images, not other real images, fits or pools; raise draws for these"]
+        notes = []
+        for amount in dict.fromkeys(draw.amount for draw in self.draws):
+            held = [set(draw.fit.sha256_N) for draw in self.draws if draw.amount == amount]
+            num, where = len(set.union(*held)), f"{len(held[0]) / len(self.classes):g} real per class"
+            if num == len(held[0]):
+                notes.append(f"{where}: every draw has the same real images, so intervals do not cover other ones")
+            elif sum(map(len, held)) > num:
+                notes.append(
+                    f"{where}: draws share real images, {num:,} in all; the interval is about these, and would be wider about others"
+                )
+        for group in self._groups:
+            of_draw = [self.settings[index] for index in group]
+            where = f"{of_draw[0].draw.per_class:g} real per class" + (", from elsewhere" if of_draw[0].origin == "elsewhere" else "")
+            pools = [[setting.sources[name].sha256_N for setting in of_draw] for name in of_draw[0].sources if " by " not in name]
+            if any(np.array_equal(pool, others[0]) for others in pools for pool in others[1:]):
+                notes.append(f"{where}: all draws share one pool, so intervals do not cover other fits or pools")
+            elif pools and self.config.fit is None:
+                notes.append(f"{where}: one generator made the pools of all draws, so intervals do not cover other fits")
+        return notes
+
+    def _of_steps(self) -> list[str]:
+        """Whether the steps were enough."""
+        margin, notes = self.config.margin, []
+        for table in self.tables:
+            for setting in table.settings:
+                moved = [name for name, one in setting.steps_check.items() if one.low > margin or one.high < -margin]
+                mean, where = setting.steps_check_mean, f"{setting.real_per_class:g} real per class"
+                if mean is None:
+                    continue
+                told = f"twice the steps change accuracy by {100 * mean.value:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}] points"
+                if moved or mean.low > margin or mean.high < -margin:
+                    most = f", most of all {', '.join(moved)}" if moved else ""
+                    notes.append(f"{where}: {told} over all arms{most}; raise trainer.steps before believing differences")
+                elif max(mean.high, -mean.low) > margin:
+                    notes.append(f"{where}: {told} over all arms; that it is less than {100 * margin:g} points is not shown")
+        return notes
+
+    @functools.cached_property
+    def _curve(self) -> list[tuple[str, float, Outcomes]]:
+        """Real only for each amount, in order."""
+        found = []
+        for amount in dict.fromkeys(str(draw.amount) for draw in self.draws):
+            draws = [draw for draw in self.draws if str(draw.amount) == amount]
+            outcomes = self._outcomes([self.real_only[key_of(draw)] for draw in draws])
+            found.append((amount, float(np.mean([draw.per_class for draw in draws])), outcomes))
+        return sorted(found, key=lambda point: point[1])
+
+    def _table(self, origin: Origin, groups: Sequence[list[int]]) -> TableResult:
+        outcomes = [self._arms_of(group) for group in groups]
+        differences = [
+            (arm, against, found[arm].correct_DSV - found[against].correct_DSV) for found in outcomes for arm, against in self._pairs(found)
+        ]
+        comparisons = compared(differences, self.holdout.label_N, self.classes, self.config.margin)
+        settings = []
+        for group, found in zip(groups, outcomes, strict=True):
+            num = len(self._pairs(found))
+            own, comparisons = comparisons[:num], comparisons[num:]
+            settings.append(self._setting(group, found, own))
+        generators = list(dict.fromkeys(self.settings[group[0]].generator for group in groups))
+        return TableResult(origin, "; ".join(filter(None, generators)), settings)
+
+    def _pairs(self, found: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
+        usual = pairs({name: self.arms[name] for name in found}, self.config.mixing)
+        return list(dict.fromkeys([*usual, *(pair for pair in self.also if found.keys() >= set(pair))]))
+
+    def _arms_of(self, group: Sequence[int]) -> dict[str, Outcomes]:
+        names = [name for name in self.arms if (group[0], name) in self.by_arm]
+        return {name: self._outcomes([self.by_arm[index, name].by_seed for index in group]) for name in names}
+
+    def _setting(
+        self,
+        group: Sequence[int],
+        found: dict[str, Outcomes],
+        comparisons: list[Comparison],
+    ) -> SettingResult:
+        first = self.settings[group[0]]
+        arms = {
+            name: arm_score(
+                name,
+                outcomes,
+                float(np.mean([self.by_arm[index, name].images for index in group])),
+                self.holdout.label_N,
+                self.classes,
+            )
+            for name, outcomes in found.items()
+        }
+        worths = self._worth(first, found)
+        checks, checked = self._steps_checks(group, found)
+        missing = {
+            name: next(self.missing[index, name] for index in group if (index, name) in self.missing)
+            for name in self.arms
+            if name not in found
+        }
+        per_class = float(np.mean([self.settings[index].draw.per_class for index in group]))
+        return SettingResult(
+            amount=str(first.draw.amount),
+            real_per_class=round(per_class, 2),
+            synthetic_per_real=first.ratio,
+            budget=first.draw.budget,
+            arms=arms,
+            comparisons=comparisons,
+            worth=worths,
+            steps_check=checks,
+            steps_check_mean=checked,
+            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths),
+            missing=missing,
+        )
+
+    def _steps_checks(self, group: Sequence[int], found: Mapping[str, Outcomes]) -> tuple[dict[str, Measured], Measured | None]:
+        """What twice the steps change, by arm and over all arms."""
+        moved = {
+            name: self._outcomes([self.by_arm[index, name].twice for index in group]).correct_DSV - one.correct_DSV[:, :1]
+            for name, one in found.items()
+            if self.by_arm[group[0], name].twice
+        }
+        if not moved:
+            return {}, None
+        if len(group) > 1:
+            return {name: Measured.of(estimate(one)) for name, one in moved.items()}, Measured.of(
+                estimate(np.mean(list(moved.values()), axis=0))
+            )
+        # Of one draw each difference is of two trainings, which would be others with other seeds; arms then stand for draws.
+        by_arm = {name: Measured.of(of_two_trainings(one[0, 0], found[name].correct_DSV[0])) for name, one in moved.items()}
+        if len(moved) == 1:
+            return by_arm, next(iter(by_arm.values()))
+        return by_arm, Measured.of(estimate(np.concatenate(list(moved.values()))))
+
+    def _worth(self, setting: Setting, found: dict[str, Outcomes]) -> dict[str, Worth]:
+        if len(self._curve) < 2:
+            return {}
+        num_real, num_others = setting.draw.per_class, float(setting.wanted(len(self.classes), self.is_copy).mean())
+        by_parts = {tuple(self.arms[name].of): name for name in found}
+        worths = {}
+        for name, outcomes in found.items():
+            parts = tuple(self.arms[name].of)
+            if parts == (REAL,):
+                continue
+            has_real = REAL in parts
+            if has_real:
+                without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, "more"))
+            else:  # what curation wins back of what random synthetic images lose to as many real ones
+                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,)) if setting.ratio == 1 else by_parts.get(("more",))
+                if parts != ("curated",):
+                    without = more_real = None
+            if name in {without, more_real}:
+                without = more_real = None
+            worths[name] = worth(
+                name,
+                outcomes,
+                [(size, one) for _, size, one in self._curve],
+                num_real=num_real if has_real else 0.0,
+                num_others=num_others * (len(parts) - has_real),
+                without=found[without] if without is not None else None,
+                more_real=found[more_real] if more_real is not None else None,
+            )
+        return worths
+
+
+def groups_of(settings: Sequence[Setting]) -> list[list[int]]:
+    """Settings that differ in their draw alone, by index."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, setting in enumerate(settings):
+        groups.setdefault((setting.origin, setting.draw.amount, setting.ratio), []).append(index)
+    return list(groups.values())
