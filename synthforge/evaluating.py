@@ -238,20 +238,14 @@ def _given(
                 f"{address}: {len(table) - len(found):,} images of classes that the real images lack, or without a label, are left out"
             )
         sources[name] = found
-    settings = []
     origin: Origin = "elsewhere" if sources else "own"
-    for by_amount in draws.values():
-        for ratio in config.synthetic_per_real:
-            for draw in by_amount:
-                setting = Setting(draw, ratio, origin, sources, ", ".join(name for name, _ in request.synthetic))
-                asked, had = Setting(draw, ratio, origin, {}).wanted(len(reference.classes), {}), setting.wanted(len(reference.classes), {})
-                if (had < asked).any():
-                    short = int(np.argmax(asked - had))
-                    notes.append(
-                        f"{asked[short]} images of class {reference.classes[short]!r} were wanted of each set, one has {had[short]}: every "
-                        "arm takes no more"
-                    )
-                settings.append(setting)
+    generators = ", ".join(name for name, _ in request.synthetic)
+    settings = [
+        Setting(draw, ratio, origin, sources, generators)
+        for by_amount in draws.values()
+        for ratio in config.synthetic_per_real
+        for draw in by_amount
+    ]
     return settings, notes
 
 

@@ -220,7 +220,7 @@ class _Preparation:
         everything = Images.of(table, np.arange(len(table)), self.reference.classes, is_real=False)
         sources, origin = [], self.unit.origin
         for ratio in self.work.config.synthetic_per_real:
-            wanted = Setting(self.draw, ratio, origin, {}).wanted(len(self.reference.classes), {})
+            wanted = Setting(self.draw, ratio, origin, {}).asked(len(self.reference.classes))
             quota = {name: int(num) for name, num in zip(self.reference.classes, wanted, strict=True)}
             found = {"random": write_set(self.work.folder, [everything])}
             for key, source, method, regime in curated:

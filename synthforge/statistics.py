@@ -7,6 +7,8 @@ any contrast of arms, is that of the means of draws, plus that of the means of i
 Gelbach, Miller 2011, J. Bus. Econ. Stat. 29; the same as the unbiased estimate of a two-way random-effects model). Intervals are Student's
 with as many degrees of freedom as the parts have together (Satterthwaite 1946). A bootstrap of five draws would give intervals that
 are much too narrow: its variance lacks (D - 1) / D, and its tails are not those of t.
+Two images more are imagined, on which arms differ as much as they can, one each way, as Agresti and Min do (2005, Stat. Med. 24): where
+nearly all images are right, that few differ, or none by chance, would else pass for certainty.
 With one draw nothing is known of others: seeds take its place, and the interval is about that draw alone.
 Not covered: dependence among holdout images, such as several of one person.
 
@@ -28,6 +30,8 @@ from scipy import optimize, stats
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+POWER = 0.8
+"""With which so many draws as are asked for would tell."""
 _SIMULATED = 2000
 """Draws of the means from which an exchange rate's interval is taken."""
 _MOST_DRAWS = 1000
@@ -99,12 +103,18 @@ def _parts(values_DSV: Floats) -> _Parts:
     num_draws, num_images = cells_DV.shape
     mean_D, mean_V = cells_DV.mean(axis=1), cells_DV.mean(axis=0)
     of_draws = float(mean_D.var(ddof=1)) / num_draws if num_draws > 1 else 0.0
-    of_images = float(mean_V.var(ddof=1)) / num_images if num_images > 1 else 0.0
+    of_images = _of_images(mean_V)
     shared = 0.0
     if num_draws > 1 and num_images > 1:
         left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
         shared = float((left_DV**2).sum()) / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
     return _Parts(of_draws, of_images, shared, num_draws, num_images)
+
+
+def _of_images(mean_V: Floats) -> float:
+    """Variance of a mean by the images that it is over; each is between -1 and 1."""
+    num = len(mean_V)
+    return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2) / (num * max(num - 1, 1))
 
 
 def estimate(values_DSV: Floats) -> Estimate:
@@ -123,7 +133,7 @@ def of_two_trainings(difference_V: Floats, correct_SV: Floats) -> Estimate:
         difference_V: of the two, on each holdout image.
         correct_SV: of as many trainings with other seeds as there are; of one alone nothing is known of seeds.
     """
-    of_images = float(difference_V.var(ddof=1)) / len(difference_V) if len(difference_V) > 1 else 0.0
+    of_images = _of_images(difference_V)
     # Each of the two is one of S, so its mean varies S times as much as that of all; what both contain is not counted twice.
     num, parts = len(correct_SV), _parts(correct_SV[None])
     of_seeds, shared = 2 * num * parts.of_draws, 2 * num * parts.shared
@@ -154,8 +164,8 @@ class Verdict:
     margin: float
     """A gain below this one is not worth having."""
     draws_needed: int | None
-    """Of `cannot tell`: how many draws, or seeds of a single one, would tell, if the difference is what it was here; None if no number
-    would, with these images."""
+    """Of `cannot tell`: how many draws, or seeds of a single one, would tell four times in five, if the difference is what it was here;
+    None if no number would, with these images."""
 
 
 def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:
@@ -187,13 +197,14 @@ def _p_below(one: Estimate, margin: float) -> float:
 
 
 def _draws_needed(parts: _Parts, value: float, margin: float, comparisons: int) -> int | None:
-    """The fewest draws at which a difference of this size is expected to be told from 0, or from the margin."""
+    """The fewest draws at which a difference of this size is told from 0, or from the margin, four times in five."""
     wanted = max(abs(value), margin - value)
     level = 1 - (1 - CONFIDENCE) / 2 / comparisons
 
     def tells(num: int) -> bool:
         expected = parts.with_draws(num)
-        return bool(stats.t.ppf(level, expected.freedom) * expected.variance**0.5 <= wanted)
+        errors = stats.t.ppf(level, expected.freedom) + stats.t.ppf(POWER, expected.freedom)
+        return bool(errors * expected.variance**0.5 <= wanted)
 
     first = parts.num_draws + 1
     found = first + bisect.bisect_left(range(first, _MOST_DRAWS + 1), True, key=tells)

@@ -29,6 +29,8 @@ _BALLS = 64
 """Nearest real images whose balls are looked at; a farther one with a larger ball is rare."""
 FEWEST = 20
 """With fewer real images to compare, only exact copies and duplicates are told."""
+_ALIKE = 1e-6
+"""Part of an image's squared length within which another's features are the same but for rounding."""
 _RADIUS_OF = 5
 """A real image's ball reaches to this neighbour."""
 
@@ -72,10 +74,13 @@ class _Unseen:
         self._radius_R = np.maximum(np.sqrt(among[:, -1]), np.finfo(np.float32).tiny)
 
     def likeness(self, features_QD: Floats, class_Q: Ints, place_Q: Ints | None = None) -> Likeness:
-        """What queries are like; `place_Q` says which of the real images each is, where it is one: it is not compared with itself."""
-        squared, found = self._index.search(features_QD, min(_BALLS + (place_Q is not None), len(self._class_R)))
+        """What queries are like; `place_Q` says which of the real images each is, where it is one: it is not compared with itself, nor
+        with its copies, which say nothing of other images."""
+        squared, found = self._index.search(features_QD, min(_BALLS, len(self._class_R) - (place_Q is not None)), place_Q)
         if place_Q is not None:
-            others_first = np.argsort(found == place_Q[:, None], axis=1, kind="stable")[:, :-1]
+            is_copy = squared <= _ALIKE * (features_QD**2).sum(axis=1, keepdims=True)
+            squared = np.where(is_copy, np.float32(np.inf), squared)
+            others_first = np.argsort(is_copy, axis=1, kind="stable")
             squared, found = np.take_along_axis(squared, others_first, axis=1), np.take_along_axis(found, others_first, axis=1)
         is_own = self._class_R[found[:, : self._neighbours]] == class_Q[:, None]
         return Likeness(
@@ -213,9 +218,13 @@ class Evidence:
         """
         if len(self.validation):
             return self.validation, np.ones((len(self.validation), len(self.views)), bool)
-        unseen = np.stack([view.unseen_M for view in self.views], axis=1)
-        rows = np.flatnonzero(self.fit_M & unseen.any(axis=1))
-        return rows, unseen[rows]
+        by_view = np.zeros((len(self.fit_M), len(self.views)), bool)
+        for number, view in enumerate(self.views):
+            unseen = view.unseen_M & self.fit_M
+            counts = np.bincount(self.real_class_M[unseen], minlength=len(self.classes))
+            by_view[:, number] = unseen & (counts[self.real_class_M] > 1)  # else there is no other image of its class to find
+        rows = np.flatnonzero(by_view.any(axis=1))
+        return rows, by_view[rows]
 
     @functools.cached_property
     def _likeness(self) -> tuple[Likeness, Likeness]:

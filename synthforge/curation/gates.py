@@ -2,8 +2,8 @@
 
 A gate's Config is the gate: its fields are its settings, `judge` its test. Thresholds come from the reference's *validation* part by
 the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too: with fewer than 1 / loss
-validation images none of them fails, and of others some 1 in as many. A reference without that part has its fit images in its place, each
-left out in turn. Gates are light: which images
+validation images none of them fails, and of others some 1 in as many. For labels and the manifold a reference without that part
+has its fit images in its place, each left out in turn and judged by the views that have not seen it. Gates are light: which images
 make a good *set* is the selection's business, and filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118).
 All are applied to every image, for the record; the reason that counts is that of the first that fails.
 Not covered: anything about the set as a whole.

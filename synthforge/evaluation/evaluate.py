@@ -64,7 +64,8 @@ class Evaluation:
         reporter: Reporter,
         notes: Sequence[str] = (),
     ) -> None:
-        self.settings, self.classes, self.config, self.base, self.folder, self.reporter = settings, classes, config, base, folder, reporter
+        self.settings, self.classes, self.config = list(settings), classes, config
+        self.base, self.folder, self.reporter = base, folder, reporter
         self.holdout_address, self._cache = holdout, cache
         self.notes = list(notes)
         self.arms = {arm.name: arm for arm in config.arms}
@@ -170,6 +171,7 @@ class Evaluation:
     # Trainings
 
     def _train(self) -> None:
+        self._leave_out_lacking()
         self._by_arm: dict[tuple[int, str], ArmTrainings] = {}
         for index, setting in enumerate(self.settings):
             for name, arm in self.arms.items():
@@ -183,7 +185,34 @@ class Evaluation:
         self._found = dict(zip([training.digest for training in [*main, *checks]], results, strict=True))
         self._num_trainings = len(self._found)
 
+    def _leave_out_lacking(self) -> None:
+        """A source that lacks a class in one draw makes no arm in any draw, and so does not bound the size of others."""
+        for group in groups_of(self.settings):
+            of_group = [self.settings[index] for index in group]
+            lacking = {key: name for setting in of_group for key, name in setting.lacking(self.classes, self.is_copy).items()}
+            for name, arm in self.arms.items():
+                for source in (source for source in arm.of if arm.key_of(source) in lacking):
+                    reason = f"{source} has no image of class {lacking[arm.key_of(source)]}" + (" in some draw" if len(group) > 1 else "")
+                    self.missing |= {(index, name): reason for index in group}
+            for index in group:
+                sources = {key: images for key, images in self.settings[index].sources.items() if key not in lacking}
+                self.settings[index] = replace(self.settings[index], sources=sources)
+            self._note_short([self.settings[index] for index in group])
+
+    def _note_short(self, of_group: Sequence[Setting]) -> None:
+        num = len(self.classes)
+        short_GC = np.stack([setting.asked(num) - setting.wanted(num, self.is_copy) for setting in of_group])
+        if (short_GC > 0).any():
+            worst, label = (int(place) for place in np.unravel_index(int(np.argmax(short_GC)), short_GC.shape))
+            asked = int(of_group[worst].asked(num)[label])
+            self.notes.append(
+                f"{of_group[0].where}: {asked:,} images of class {self.classes[label]!r} were wanted of each source, one has "
+                f"{asked - int(short_GC[worst, label]):,}: every arm takes no more, so that arms are of one size; real only has all its own"
+            )
+
     def _add(self, index: int, setting: Setting, name: str, arm: ArmConfig) -> None:
+        if (index, name) in self.missing:
+            return
         by_seed = []
         for seed in range(self.config.seeds):
             parts = setting.parts(arm, seed, len(self.classes), self.is_copy)
@@ -257,7 +286,7 @@ class Evaluation:
             trainer=self.base.model_dump(mode="json"),
             steps=self.base.steps,
             copies_removed=self.copies_removed,
-            notes=list(dict.fromkeys([*self.notes, *findings.notes, *of_settings])),
+            notes=list(dict.fromkeys([*findings.of_steps, *self.notes, *findings.of_intervals, *of_settings])),
             trainings=self._num_trainings,
             device=_device_name(self.base.device),
             seconds=round(time.perf_counter() - self._started, 1),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig
-from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Outcomes, Worth, arm_score, compared, pairs, worth
+from synthforge.evaluation.scores import ArmScore, Comparison, Floats, Measured, Outcomes, Worth, arm_score, compared, pairs, worth
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainer import Predictions
@@ -41,6 +41,8 @@ class SettingResult:
     """Accuracy after twice the steps less that after the steps of the evaluation, by arm; of one seed in each draw."""
     steps_check_mean: Measured | None
     """The same over all arms."""
+    has_enough_steps: bool
+    """Nothing shows that accuracy moves by more than the margin with twice the steps; true also where that was not measured."""
     sentence: str
     missing: dict[str, str]
     """Arms that could not be made, and why."""
@@ -142,11 +144,6 @@ class Findings:
             CurvePoint(amount, round(size, 2), Measured.share(estimate(outcomes.correct_DSV))) for amount, size, outcomes in self._curve
         ]
 
-    @property
-    def notes(self) -> list[str]:
-        """What intervals do not cover, and whether the steps were enough."""
-        return [*self._of_draws(), *self._of_steps()]
-
     @functools.cached_property
     def _groups(self) -> list[list[int]]:
         """Indices of all draws of each setting."""
@@ -155,8 +152,14 @@ class Findings:
     def _outcomes(self, trainings: Sequence[Sequence[Training]]) -> Outcomes:
         return Outcomes.of([[self.predictions[one.digest] for one in by_seed] for by_seed in trainings], self.holdout.label_N)
 
-    def _of_draws(self) -> list[str]:
-        """What intervals do not cover."""
+    @property
+    def of_intervals(self) -> list[str]:
+        """What they do not cover, and what verdicts allow for, as notes."""
+        nums = [sum(len(setting.comparisons) for setting in table.settings) for table in self.tables]
+        together = [f"intervals are of each figure by itself; verdicts allow for {num} comparisons at once" for num in nums[:1] if num > 1]
+        return [*self._uncovered(), *together]
+
+    def _uncovered(self) -> list[str]:
         if self.config.draws == 1 and self.config.seeds == 1:
             return ["one draw and one seed: intervals cover holdout images only, so differences may be chance of a single training"]
         if self.config.draws == 1:
@@ -173,7 +176,7 @@ class Findings:
                 )
         for group in self._groups:
             of_draw = [self.settings[index] for index in group]
-            where = f"{of_draw[0].draw.per_class:g} real per class" + (", from elsewhere" if of_draw[0].origin == "elsewhere" else "")
+            where = of_draw[0].where
             pools = [[setting.sources[name].sha256_N for setting in of_draw] for name in of_draw[0].sources if " by " not in name]
             if any(np.array_equal(pool, others[0]) for others in pools for pool in others[1:]):
                 notes.append(f"{where}: all draws share one pool, so intervals do not cover other fits or pools")
@@ -181,19 +184,26 @@ class Findings:
                 notes.append(f"{where}: one generator made the pools of all draws, so intervals do not cover other fits")
         return notes
 
-    def _of_steps(self) -> list[str]:
-        """Whether the steps were enough."""
+    @property
+    def of_steps(self) -> list[str]:
+        """Whether they were enough, as notes."""
         margin, notes = self.config.margin, []
         for table in self.tables:
             for setting in table.settings:
-                moved = [name for name, one in setting.steps_check.items() if one.low > margin or one.high < -margin]
+                moved = [name for name, one in setting.steps_check.items() if _is_beyond(one, margin)]
                 mean, where = setting.steps_check_mean, f"{setting.real_per_class:g} real per class"
                 if mean is None:
                     continue
                 told = f"twice the steps change accuracy by {100 * mean.value:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}] points"
-                if moved or mean.low > margin or mean.high < -margin:
+                changed = [
+                    f"{one.arm} less {one.against} by {100 * one.steps_change.value:+.1f}"
+                    for one in setting.comparisons
+                    if one.steps_change is not None and _is_beyond(one.steps_change, 0.0)
+                ]
+                differences = f", and {', '.join(changed)}" if changed else ""
+                if not setting.has_enough_steps:
                     most = f", most of all {', '.join(moved)}" if moved else ""
-                    notes.append(f"{where}: {told} over all arms{most}; raise trainer.steps before believing differences")
+                    notes.append(f"{where}: {told} over all arms{most}{differences}; raise trainer.steps before believing differences")
                 elif max(mean.high, -mean.low) > margin:
                     notes.append(f"{where}: {told} over all arms; that it is less than {100 * margin:g} points is not shown")
         return notes
@@ -247,8 +257,16 @@ class Findings:
             )
             for name, outcomes in found.items()
         }
-        worths = self._worth(first, found)
-        checks, checked = self._steps_checks(group, found)
+        worths = self._worth(group, found)
+        moved = self._moved(group, found)
+        checks, checked = self._steps_checks(group, found, moved)
+        if len(group) > 1:
+            comparisons = [
+                replace(one, steps_change=Measured.difference(estimate(moved[one.arm] - moved[one.against])))
+                if one.arm in moved and one.against in moved
+                else one
+                for one in comparisons
+            ]
         missing = {
             name: next(self.missing[index, name] for index in group if (index, name) in self.missing)
             for name in self.arms
@@ -265,17 +283,23 @@ class Findings:
             worth=worths,
             steps_check=checks,
             steps_check_mean=checked,
-            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths),
+            has_enough_steps=not any(_is_beyond(one, self.config.margin) for one in [*checks.values(), *([checked] if checked else [])]),
+            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths, missing),
             missing=missing,
         )
 
-    def _steps_checks(self, group: Sequence[int], found: Mapping[str, Outcomes]) -> tuple[dict[str, Measured], Measured | None]:
-        """What twice the steps change, by arm and over all arms."""
-        moved = {
+    def _moved(self, group: Sequence[int], found: Mapping[str, Outcomes]) -> dict[str, Floats]:
+        """What twice the steps change on each holdout image, (D, 1, V) by arm."""
+        return {
             name: self._outcomes([self.by_arm[index, name].twice for index in group]).correct_DSV - one.correct_DSV[:, :1]
             for name, one in found.items()
             if self.by_arm[group[0], name].twice
         }
+
+    def _steps_checks(
+        self, group: Sequence[int], found: Mapping[str, Outcomes], moved: Mapping[str, Floats]
+    ) -> tuple[dict[str, Measured], Measured | None]:
+        """The same by arm and over all arms."""
         if not moved:
             return {}, None
         if len(group) > 1:
@@ -288,10 +312,12 @@ class Findings:
             return by_arm, next(iter(by_arm.values()))
         return by_arm, Measured.of(estimate(np.concatenate(list(moved.values()))))
 
-    def _worth(self, setting: Setting, found: dict[str, Outcomes]) -> dict[str, Worth]:
+    def _worth(self, group: Sequence[int], found: dict[str, Outcomes]) -> dict[str, Worth]:
         if len(self._curve) < 2:
             return {}
-        num_real, num_others = setting.draw.per_class, float(setting.wanted(len(self.classes), self.is_copy).mean())
+        of_group = [self.settings[index] for index in group]
+        num_real = float(np.mean([setting.draw.per_class for setting in of_group]))
+        num_others = float(np.mean([setting.wanted(len(self.classes), self.is_copy) for setting in of_group]))
         by_parts = {tuple(self.arms[name].of): name for name in found}
         worths = {}
         for name, outcomes in found.items():
@@ -302,7 +328,7 @@ class Findings:
             if has_real:
                 without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, "more"))
             else:  # what curation wins back of what random synthetic images lose to as many real ones
-                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,)) if setting.ratio == 1 else by_parts.get(("more",))
+                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,)) if of_group[0].ratio == 1 else by_parts.get(("more",))
                 if parts != ("curated",):
                     without = more_real = None
             if name in {without, more_real}:
@@ -317,6 +343,10 @@ class Findings:
                 more_real=found[more_real] if more_real is not None else None,
             )
         return worths
+
+
+def _is_beyond(one: Measured, margin: float) -> bool:
+    return one.low > margin or one.high < -margin
 
 
 def groups_of(settings: Sequence[Setting]) -> list[list[int]]:

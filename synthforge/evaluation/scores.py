@@ -105,6 +105,8 @@ class Comparison:
     interval_over: str
     by_class: dict[str, Measured]
     """Difference of recall of each class; these intervals are not corrected for their number."""
+    steps_change: Measured | None = None
+    """What twice the steps add to the difference, of one seed in each draw; None with a single draw, or where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class Worth:
     more_real_high: float
     others_per_real: float | None
     """How many of the arm's other images give what one more real image does; None where they may give nothing, or the curve ends."""
+    others_per_real_low: float | None
+    others_per_real_high: float | None
     recovered: float | None
     """Share of what as many more real images would have gained, and for `curated` alone of what random images lose to as many real ones;
     None where that is not known to be a gain, or was not measured."""
@@ -221,6 +225,8 @@ def worth(
         else (None, None)
     )
     gain = found.equivalent - num_real
+    has_rate = found.low > num_real and not (found.is_at_least or found.is_at_most or found.low_is_end)
+    rates = [round(num_others / size, 3) if has_rate else None for size in (gain, found.high - num_real, found.low - num_real)]
     return Worth(
         arm=arm,
         equivalent=round(found.equivalent, 2),
@@ -233,9 +239,9 @@ def worth(
         more_real=round(gain, 2),
         more_real_low=round(found.low - num_real, 2),
         more_real_high=round(found.high - num_real, 2),
-        others_per_real=round(num_others / gain, 3)
-        if found.low > num_real and not (found.is_at_least or found.is_at_most or found.low_is_end)
-        else None,
+        others_per_real=rates[0],
+        others_per_real_low=rates[1],
+        others_per_real_high=rates[2],
         recovered=round(share, 4) if share is not None else None,
         recovered_low=round(interval[0], 4) if interval is not None else None,
         recovered_high=round(interval[1], 4) if interval is not None else None,

@@ -72,18 +72,31 @@ class Setting:
     """What made the images."""
     notes: list[str] = field(default_factory=list)
 
-    def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
-        """Images of each class that an arm takes of each source beside `real`, int64 (C,).
+    @property
+    def where(self) -> str:
+        """For notes."""
+        return f"{self.draw.per_class:g} real per class" + (", from elsewhere" if self.origin == "elsewhere" else "")
 
-        As many as every source has, so that arms are of one size. A source that lacks a class altogether, of which there can be no arm,
-        does not count.
-        """
-        wanted_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
+    def asked(self, num_classes: int) -> Ints:
+        """Images of each class that arms are to take of each source beside `real`, int64 (C,)."""
+        asked_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
+        return asked_C
+
+    def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
+        """What they take, int64 (C,): as many as every source has, so that arms are of one size."""
+        wanted_C = self.asked(num_classes)
         for images in self.sources.values():
-            have_C = _without(images, is_copy).per_class(num_classes)
-            if not (wanted_C > 0)[have_C == 0].any():
-                wanted_C = np.minimum(wanted_C, have_C)
+            wanted_C = np.minimum(wanted_C, _without(images, is_copy).per_class(num_classes))
         return wanted_C
+
+    def lacking(self, classes: list[str], is_copy: Mapping[str, bool]) -> dict[str, str]:
+        """Keys of sources that have no image of a class at all, and the class."""
+        found = {}
+        for key, images in self.sources.items():
+            lacks_C = (self.asked(len(classes)) > 0) & (_without(images, is_copy).per_class(len(classes)) == 0)
+            if lacks_C.any():
+                found[key] = classes[int(np.flatnonzero(lacks_C)[0])]
+        return found
 
     def parts(self, arm: ArmConfig, seed: int, num_classes: int, is_copy: Mapping[str, bool]) -> list[Images] | str:
         """The images of one arm and seed, without copies of holdout images; or why there can't be such an arm."""

@@ -48,7 +48,7 @@ def told(comparison: Comparison) -> str:
         return "cannot tell of one training; raise seeds"
     if comparison.draws_needed is None:
         return "cannot tell, and with this holdout more trainings would not"
-    return f"cannot tell; some {comparison.draws_needed} {comparison.interval_over.split()[0]} would"
+    return f"cannot tell; some {comparison.draws_needed} {comparison.interval_over.split()[0]} probably would"
 
 
 def sentence_of(
@@ -58,6 +58,7 @@ def sentence_of(
     arms: Mapping[str, ArmScore],
     comparisons: Sequence[Comparison],
     worths: Mapping[str, Worth],
+    missing: Mapping[str, str],
 ) -> str:
     """One setting in words."""
     parts = [f"{number(per_class)} real images per class ({budget:,} in all), {number(ratio)} synthetic for each"]
@@ -65,21 +66,30 @@ def sentence_of(
         parts.append(f"real only {percent(arms['real'].accuracy)}")
     parts += [f"{one.arm} less {one.against} {points(one.difference)}: {told(one)}" for one in comparisons]
     parts += [worth_in_words(one) for one in worths.values()]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        reasons.setdefault(reason, []).append(name)
+    parts += [f"not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
     return "; ".join(parts) + "."
 
 
 def worth_in_words(one: Worth) -> str:
-    """An exchange rate."""
+    """An exchange rate; losses are told like gains."""
     low, high = ("≤ " if one.low_is_end else ""), ("≥ " if one.high_is_end else "")
-    interval = f" [{low}{number(one.more_real_low)}, {high}{number(one.more_real_high)}]"
+    at_end = f"{one.arm}: as good as {number(one.equivalent)} real images per class, where the real learning curve"
     if one.at_least:
-        return f"{one.arm}: as good as the end of the real learning curve or better, {number(one.equivalent)} real images per class"
+        return f"{at_end} ends, or more; " + ("how few is not known" if one.low_is_end else f"at least {number(one.equivalent_low)}")
     if one.at_most:
-        return f"{one.arm}: no better than the beginning of the real learning curve, {number(one.equivalent)} real images per class"
+        return f"{at_end} begins, or fewer; " + ("how many is not known" if one.high_is_end else f"at most {number(one.equivalent_high)}")
     if one.more_real_high <= 0 and not one.high_is_end:
-        return f"{one.arm}: its other images are worth no real one"
-    rate = f", so {number(one.others_per_real)} for each" if one.others_per_real is not None else ""
-    return f"{one.arm}: its other images are worth {number(one.more_real)}{interval} real ones per class{rate}"
+        interval = f"[{number(-one.more_real_high)}, {'≥ ' if one.low_is_end else ''}{number(-one.more_real_low)}]"
+        return f"{one.arm}: its other images cost as much as {number(-one.more_real)} {interval} real ones per class fewer"
+    rate = ""
+    if one.others_per_real is not None and one.others_per_real_low is not None and one.others_per_real_high is not None:
+        bounds = f"[{'≤ ' if one.high_is_end else ''}{number(one.others_per_real_low)}, {number(one.others_per_real_high)}]"
+        rate = f", so {number(one.others_per_real)} {bounds} for each"
+    interval = f"[{low}{number(one.more_real_low)}, {high}{number(one.more_real_high)}]"
+    return f"{one.arm}: its other images are worth {number(one.more_real)} {interval} real ones per class{rate}"
 
 
 def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]], arms: Mapping[str, ArmConfig]) -> str:
@@ -99,12 +109,19 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
     parts += [_summed(kind, found) for kind, found in kinds.items()]
     adding = kinds.get(ADDING, [])
-    if any(one.verdict == "helped" for one in adding):
-        parts.append("So use them where they helped.")
+    if adding and all(one.verdict == "helped" for one in adding):
+        parts.append("So use them.")
+    elif any(one.verdict == "helped" for one in adding):
+        parts.append("So use them where they helped, and only there.")
     elif adding and all(one.verdict in {"hurt", "did not help"} for one in adding):
         parts.append("So don't bother.")
     elif adding:
         parts.append("So there is no proof that it is worth it.")
+    if short := [setting.steps_check_mean for setting in table.settings if not setting.has_enough_steps and setting.steps_check_mean]:
+        parts.append(
+            f"But the trainings were short: with twice the steps accuracy still moves by {100 * max(abs(one.value) for one in short):.1f} "
+            "points, and differences with it; raise trainer.steps before believing this."
+        )
     return " ".join(parts)
 
 
@@ -132,7 +149,7 @@ def _summed(what: str, comparisons: Sequence[Comparison]) -> str:
     lowest = min(one.difference.value for one in comparisons)
     highest = max(one.difference.value for one in comparisons)
     words = ", ".join(f"{word} in {num}" for word, num in counts.items() if num)
-    return f"{what}: {100 * lowest:+.1f} to {100 * highest:+.1f} points of accuracy; {words} of {len(comparisons)} comparisons."
+    return f"{what}: about {100 * lowest:+.1f} to {100 * highest:+.1f} points of accuracy; {words} of {len(comparisons)} comparisons."
 
 
 def parsed(requirement: str, arms: Sequence[str], amounts: Sequence[str]) -> tuple[str, str, str, str | None]:

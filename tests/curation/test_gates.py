@@ -172,6 +172,26 @@ def test_without_a_validation_part_fit_images_set_the_thresholds() -> None:
     assert manifold.fails_N[strange].all() and np.delete(manifold.fails_N, np.append(strange, wrong)).mean() < 0.05
 
 
+def test_copies_within_the_reference_set_no_threshold() -> None:
+    """Every real image stands there twice: left out, it would lie at no distance from itself."""
+    pool, labels = drawn(200)
+    scene = Scene(pool, labels)
+    scene.fit[:] = True
+    scene.real[1::2] = scene.real[::2]
+    manifold = ManifoldGate().judge(scene.evidence(), np.ones(200, bool))
+    assert manifold.fails_N.mean() < 0.05
+
+
+def test_an_only_image_of_its_class_is_not_asked_for_its_neighbours_votes() -> None:
+    pool, labels = drawn(40)
+    scene = Scene(pool, labels)
+    scene.fit[:] = True
+    scene.real_class[:] = 0
+    scene.real_class[200] = 1
+    rows, _ = scene.evidence().judged
+    assert len(rows) == 279 and 200 not in rows
+
+
 def test_an_image_is_left_out_and_judged_by_models_that_have_not_seen_it() -> None:
     pool, labels = drawn(20)
     first = np.arange(280) % 2 == 0

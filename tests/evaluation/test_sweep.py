@@ -25,7 +25,7 @@ from synthforge.recipe_file import load_recipe
 from synthforge.shards.reading import read_labelled
 from synthforge.storage import resolve
 from tests.conftest import DIGITS, Ran, small
-from tests.evaluation.sets import QUICK
+from tests.evaluation.sets import QUICK, tripwire
 
 Cli = Callable[..., Ran]
 
@@ -54,7 +54,22 @@ def test_generators_that_are_there_give_a_table_of_their_own(tmp_path: Path) -> 
     }
     compared = {(one.arm, one.against) for one in setting.comparisons}
     assert {("curated", "random"), ("more-curated", "more"), ("real+curated", "real"), ("real+more", "real")} <= compared
-    assert not list((tmp_path / "evaluation").glob("**/holdout*"))
+
+
+def test_generating_curating_preparing_and_tuning_open_no_holdout(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a recipe that names one."""
+    import synthforge.evaluation.evaluate as verb
+
+    events, tune = ["start"], verb.tune
+    monkeypatch.setattr(verb, "tune", lambda *given: (events.append("tuning"), tune(*given), events.append("tuned"))[1])
+    tuning = ["evaluation.tuning.on=true", "evaluation.tuning.augmentations=[affine, shift]"]
+    sets = [part for text in sets_of(tmp_path, *tuning) for part in ("--set", text)]
+    with tripwire(Path(resolve("builtin:digits/holdout")), lambda: events[-1]) as opened:
+        assert cli("generate", DIGITS, *sets).status == 0
+        assert cli("curate", DIGITS, *sets).status == 0
+        assert not opened
+        evaluate(evaluation_of(str(DIGITS), sets=sets_of(tmp_path, *tuning)))
+    assert opened == {"tuned"}
 
 
 def test_a_generator_that_has_seen_more_than_its_budget_is_refused(tmp_path: Path) -> None:

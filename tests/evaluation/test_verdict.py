@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,8 @@ def comparison(arm: str, against: str, verdict: str, value: float = 0.0, over: s
 
 def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -> Any:
     arms = {name: SimpleNamespace(accuracy=one) for name, one in accuracy.items()}
-    return SimpleNamespace(origin=origin, settings=[SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms)])
+    steps = {"has_enough_steps": True, "steps_check_mean": Measured(0.015, 0.01, 0.02)}
+    return SimpleNamespace(origin=origin, settings=[SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms, **steps)])
 
 
 def outcomes(rate: float) -> Outcomes:
@@ -46,19 +48,30 @@ def exchange(rate: float, num_real: float = 20) -> str:
 
 
 def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
-    assert exchange(0.95) == "x: as good as the end of the real learning curve or better, 40 real images per class"
-    assert exchange(0.3) == "x: no better than the beginning of the real learning curve, 10 real images per class"
+    assert exchange(0.95) == "x: as good as 40 real images per class, where the real learning curve ends, or more; at least 40"
+    assert exchange(0.3) == "x: as good as 10 real images per class, where the real learning curve begins, or fewer; at most 10"
     assert "real ones per class, so" in exchange(0.76)
+    assert re.search(r"so 2\.\d+ \[(2|1\.\d+), 2\.\d+\] for each", exchange(0.75, num_real=18.28))
     assert "≥ 20] real ones per class" in exchange(0.798)
     assert "≥ 0] real ones per class" in exchange(0.798, num_real=40)
 
 
+def test_losses_are_told_like_gains() -> None:
+    gain, loss = exchange(0.76), exchange(0.65)
+    assert re.search(r"its other images are worth 10\.\d \[\d.*, \d.*\] real ones per class", gain)
+    assert re.search(r"its other images cost as much as 5\.\d+ \[\d.*, \d.*\] real ones per class fewer", loss)
+
+
 def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
     found = [table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "cannot tell"))]
-    assert "Adding synthetic images to real ones: +0.0 to +2.0 points of accuracy; helped in 1, cannot tell in 1" in verdict_of(
+    assert "Adding synthetic images to real ones: about +0.0 to +2.0 points of accuracy; helped in 1, cannot tell in 1" in verdict_of(
         found, [], ARMS
     )
-    assert verdict_of(found, [], ARMS).endswith("So use them where they helped.")
+    assert verdict_of(found, [], ARMS).endswith("So use them where they helped, and only there.")
+    found = [table(comparison("heap", "real", "helped", 0.02))]
+    assert verdict_of(found, [], ARMS).endswith("So use them.")
+    found[0].settings[0].has_enough_steps = False
+    assert "accuracy still moves by 1.5 points" in verdict_of(found, [], ARMS)
 
 
 def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
@@ -86,8 +99,8 @@ def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
 
 
 def test_seeds_are_not_called_draws() -> None:
-    assert told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; some 12 seeds would"
-    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; some 12 draws would"
+    assert told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; some 12 seeds probably would"
+    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; some 12 draws probably would"
     assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell of one training; raise seeds"
 
 
