@@ -17,7 +17,19 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from synthforge.console import ConsoleReporter, draw_image, duration, in_interval, print_json, print_rows, relative, say, size, stdout
+from synthforge.console import (
+    ConsoleReporter,
+    draw_image,
+    duration,
+    in_interval,
+    print_evaluation,
+    print_json,
+    print_rows,
+    relative,
+    say,
+    size,
+    stdout,
+)
 from synthforge.errors import RecipeError, SynthforgeError
 
 app = typer.Typer(
@@ -185,28 +197,17 @@ def evaluate(
     """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
     from synthforge.evaluating import evaluate as run
     from synthforge.evaluating import evaluation_of
-    from synthforge.evaluation.verdict import most, percent, points, told, worth_in_words
+    from synthforge.evaluation.verdict import percent
 
     request = evaluation_of(
         recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
     )
     result = run(request, ConsoleReporter(quiet))
-    rows: dict[str, str] = {}
-    for table in result.tables:
-        for setting in table.settings:
-            title = f"{setting.real_per_class:g} real per class" + (", generator from elsewhere" if table.origin == "elsewhere" else "")
-            rows[title] = f"{setting.budget:,} real images in all, {setting.synthetic_per_real:g} synthetic for each"
-            for name, score in setting.arms.items():
-                rows[f"{title}: {name}"] = f"{percent(score.accuracy)}, {score.images:,} images"
-            for one in setting.comparisons:
-                difference = [f"{points(one.difference)}: {told(one)}", most(one)]
-                rows[f"{title}: {one.arm} less {one.against}"] = "; ".join(filter(None, difference))
-            for name, found in setting.worth.items():
-                rows[f"{title}: worth of {name}"] = worth_in_words(found)
-            for name, why in setting.missing.items():
-                rows[f"{title}: {name}"] = f"not there: {why}"
-    rows["real only"] = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
-    rows |= _notes(result.notes)
+    if not (as_json or quiet):
+        for table in result.tables:
+            print_evaluation(stdout(), table)
+    curve = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
+    rows = {"real only": curve} | _notes(result.notes)
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
     rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
     rows["file"] = result.file or ""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from synthforge.evaluation.findings import TableResult
+
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
@@ -30,6 +32,34 @@ def print_rows(console: Console, title: str, rows: dict[str, str]) -> None:
             table.add_row(name, value)
     console.print(title, style="bold", markup=False)
     console.print(table, markup=False)
+
+
+def print_evaluation(console: Console, table: TableResult) -> None:
+    """Arms and comparisons by the amount of real data, each with its interval."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from synthforge.evaluation.verdict import most, percent, points, told, worth_in_words
+
+    kind = "everything fitted on these real images alone" if table.origin == "own" else "generator from elsewhere"
+    drawn = Table(box=SIMPLE_HEAD, title=f"accuracy on the holdout: {kind}", title_justify="left", title_style="bold")
+    drawn.add_column(no_wrap=True, style="dim")
+    by_column = []
+    for setting in table.settings:
+        asked = f"{setting.real_per_class:g} real per class, {setting.synthetic_per_real:g} synthetic for each"
+        drawn.add_column(f"{asked}\n{setting.budget:,} real images in all")
+        arms = {name: f"{percent(score.accuracy)}, {score.images:,} images" for name, score in setting.arms.items()}
+        differences = {
+            f"{one.arm} less {one.against}": "\n".join(filter(None, [points(one.difference), told(one), most(one)]))
+            for one in setting.comparisons
+        }
+        worths = {f"worth of {name}": worth_in_words(one).partition(": ")[2] for name, one in setting.worth.items()}
+        by_column.append((arms | {name: f"none: {why}" for name, why in setting.missing.items()}, differences, worths))
+    for section in zip(*by_column, strict=True):
+        for name in dict.fromkeys(name for column in section for name in column):
+            drawn.add_row(name, *(column.get(name, "") for column in section))
+        drawn.add_section()
+    console.print(drawn, markup=False)
 
 
 def draw_image(console: Console, data: bytes) -> None:

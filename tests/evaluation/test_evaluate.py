@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from synthforge.console import print_evaluation
 from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.findings import EvaluateResult
 from tests.conftest import DIGITS, FORKS, Ran
@@ -103,6 +105,21 @@ def test_everything_is_told(planted: EvaluateResult) -> None:
     assert 0 <= score.calibration_error <= 1
     written = json.loads(Path(planted.file or "").read_bytes())
     assert written["tables"][0]["settings"][0]["arms"]["real"]["accuracy"]["value"] == setting.arms["real"].accuracy.value
+
+
+def test_a_table_is_drawn_by_amounts(planted: EvaluateResult) -> None:
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_evaluation(console, planted.tables[0])
+    lines = console.export_text().splitlines()
+    (setting,) = planted.tables[0].settings
+    assert "generator from elsewhere" in lines[0]
+    assert any(f"{REAL} real per class, 1 synthetic for each" in line for line in lines)
+    for name in [
+        *setting.arms,
+        *(f"{one.arm} less {one.against}" for one in setting.comparisons),
+        *(f"worth of {one}" for one in setting.worth),
+    ]:
+        assert sum(line.strip().startswith(f"{name}  ") for line in lines) == 1, name
 
 
 def test_the_same_request_gives_the_same_figures_without_training_again(
