@@ -214,7 +214,8 @@ class Evidence:
     def judged(self) -> tuple[Ints, NDArray[np.bool_]]:
         """Rows of the real images that say what real ones are like, and which views can judge them, (rows, views).
 
-        The validation part; without one the fit part, each image left out in turn, by the views whose models have not seen it.
+        The validation part; without one the fit part, each image left out in turn, by the views whose models have not seen it. These are
+        fewer views than judge a pool image, so that such figures scatter more, and thresholds set by them are rather too mild.
         """
         if len(self.validation):
             return self.validation, np.ones((len(self.validation), len(self.views)), bool)
