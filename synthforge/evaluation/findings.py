@@ -13,13 +13,26 @@ from typing import Any
 import numpy as np
 
 from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig
-from synthforge.evaluation.scores import ArmScore, Comparison, Floats, Measured, Outcomes, Worth, arm_score, compared, pairs, worth
+from synthforge.evaluation.scores import (
+    ArmScore,
+    Claim,
+    Comparison,
+    Floats,
+    Measured,
+    Outcomes,
+    Worth,
+    arm_score,
+    claimed,
+    compared,
+    pairs,
+    worth,
+)
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainer import Predictions
 from synthforge.evaluation.trainings import Training
 from synthforge.evaluation.tuning import key_of
-from synthforge.evaluation.verdict import sentence_of
+from synthforge.evaluation.verdict import kind_of, sentence_of
 from synthforge.statistics import estimate, of_two_trainings
 
 _ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
@@ -55,6 +68,8 @@ class TableResult:
     origin: Origin
     generator: str
     settings: list[SettingResult]
+    claims: list[Claim]
+    """What comparisons of a kind tell together, over all settings."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +170,10 @@ class Findings:
     @property
     def of_intervals(self) -> list[str]:
         """What they do not cover, and what verdicts allow for, as notes."""
-        nums = [sum(len(setting.comparisons) for setting in table.settings) for table in self.tables]
-        together = [f"intervals are of each figure by itself; verdicts allow for {num} comparisons at once" for num in nums[:1] if num > 1]
+        num = sum(len(setting.comparisons) for setting in self.tables[0].settings) if self.tables else 0
+        together = (
+            [f"intervals are of each figure by itself; verdicts of single comparisons allow for all {num} at once"] if num > 1 else []
+        )
         return [*self._uncovered(), *together]
 
     def _uncovered(self) -> list[str]:
@@ -224,13 +241,16 @@ class Findings:
             (arm, against, found[arm].correct_DSV - found[against].correct_DSV) for found in outcomes for arm, against in self._pairs(found)
         ]
         comparisons = compared(differences, self.holdout.label_N, self.classes, self.config.margin)
+        kinds: dict[str, list[Floats]] = {}
+        for arm, against, values_DSV in differences:
+            kinds.setdefault(kind_of(self.arms[arm], self.arms[against]), []).append(values_DSV)
         settings = []
         for group, found in zip(groups, outcomes, strict=True):
             num = len(self._pairs(found))
             own, comparisons = comparisons[:num], comparisons[num:]
             settings.append(self._setting(group, found, own))
         generators = list(dict.fromkeys(self.settings[group[0]].generator for group in groups))
-        return TableResult(origin, "; ".join(filter(None, generators)), settings)
+        return TableResult(origin, "; ".join(filter(None, generators)), settings, claimed(kinds, self.config.margin))
 
     def _pairs(self, found: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
         usual = pairs({name: self.arms[name] for name in found}, self.config.mixing)

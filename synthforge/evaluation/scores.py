@@ -110,6 +110,24 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What all comparisons of one kind tell together, such as curation over random selection at every amount of real data."""
+
+    what: str
+    comparisons: int
+    difference: Measured
+    """Mean over them."""
+    lowest: float
+    """Of their differences, and the highest."""
+    highest: float
+    p_adjusted: float
+    """For all claims of the table together (Holm)."""
+    verdict: str
+    draws_needed: int | None
+    interval_over: str
+
+
+@dataclass(frozen=True)
 class Worth:
     """Of how many real images an arm is."""
 
@@ -196,6 +214,27 @@ def compared(
             {name: Measured.difference(its) for name, its in _by_class(values_DSV, truth_V, classes).items()},
         )
         for (arm, against, values_DSV), one in zip(differences, told, strict=True)
+    ]
+
+
+def claimed(kinds: Mapping[str, Sequence[Floats]], margin: float) -> list[Claim]:
+    """Verdicts on the means of differences (D, S, V) of each kind; draws of one number belong together, whatever their amount."""
+    if not kinds:
+        return []
+    found = verdicts([np.mean(differences, axis=0) for differences in kinds.values()], margin)
+    return [
+        Claim(
+            what,
+            len(differences),
+            Measured.difference(one.difference),
+            round(float(min(values.mean() for values in differences)), 5),
+            round(float(max(values.mean() for values in differences)), 5),
+            round(one.p_adjusted, 5),
+            one.word,
+            one.draws_needed,
+            one.difference.over,
+        )
+        for (what, differences), one in zip(kinds.items(), found, strict=True)
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from synthforge.errors import RequestError
 from synthforge.evaluation.config import MORE, REAL, REAL_SOURCES, ArmConfig
-from synthforge.evaluation.scores import ArmScore, Comparison, Measured, Worth
+from synthforge.evaluation.scores import ArmScore, Claim, Comparison, Measured, Worth
 
 if TYPE_CHECKING:
     from synthforge.evaluation.findings import EvaluateResult, TableResult
@@ -40,7 +40,7 @@ def most(comparison: Comparison) -> str:
     return f"most of all class {name}, {points(known[name])}"
 
 
-def told(comparison: Comparison) -> str:
+def told(comparison: Comparison | Claim) -> str:
     """A comparison's verdict with what it needs."""
     if comparison.verdict != "cannot tell":
         return comparison.verdict
@@ -103,17 +103,18 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     known = [one for setting in table.settings for one in setting.comparisons]
     kinds: dict[str, list[Comparison]] = {}
     for one in known:
-        kinds.setdefault(_kind(arms[one.arm], arms[one.against]), []).append(one)
+        kinds.setdefault(kind_of(arms[one.arm], arms[one.against]), []).append(one)
+    claims = {claim.what: claim for claim in table.claims}
     parts = []
     if table.origin == "elsewhere":
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
-    parts += [_summed(kind, found) for kind, found in kinds.items()]
+    parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
     adding = kinds.get(ADDING, [])
     if adding and all(one.verdict == "helped" for one in adding):
         parts.append("So use them.")
     elif any(one.verdict == "helped" for one in adding):
         parts.append("So use them where they helped, and only there.")
-    elif adding and all(one.verdict in {"hurt", "did not help"} for one in adding):
+    elif adding and claims[ADDING].verdict in {"hurt", "did not help"}:
         parts.append("So don't bother.")
     elif adding:
         parts.append("So there is no proof that it is worth it.")
@@ -128,7 +129,7 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
 ADDING = "Adding synthetic images to real ones"
 
 
-def _kind(arm: ArmConfig, against: ArmConfig) -> str:
+def kind_of(arm: ArmConfig, against: ArmConfig) -> str:
     """What a comparison tells."""
     others = [source for source in arm.of if source not in REAL_SOURCES]
     if against.of == [REAL]:
@@ -142,14 +143,15 @@ def _kind(arm: ArmConfig, against: ArmConfig) -> str:
     return f"{arm.name} less {against.name}"
 
 
-def _summed(what: str, comparisons: Sequence[Comparison]) -> str:
+def _summed(claim: Claim, comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) == 1:
-        return f"{what}: {points(comparisons[0].difference)} points of accuracy, {told(comparisons[0])}."
+        return f"{claim.what}: {points(claim.difference)} points of accuracy, {told(claim)}."
     counts = {word: sum(one.verdict == word for one in comparisons) for word in ("helped", "hurt", "did not help", "cannot tell")}
-    lowest = min(one.difference.value for one in comparisons)
-    highest = max(one.difference.value for one in comparisons)
     words = ", ".join(f"{word} in {num}" for word, num in counts.items() if num)
-    return f"{what}: about {100 * lowest:+.1f} to {100 * highest:+.1f} points of accuracy; {words} of {len(comparisons)} comparisons."
+    return (
+        f"{claim.what}: {points(claim.difference)} points of accuracy on average, {told(claim)} ({100 * claim.lowest:+.1f} to "
+        f"{100 * claim.highest:+.1f}; by itself each {words} of {len(comparisons)} comparisons)."
+    )
 
 
 def parsed(requirement: str, arms: Sequence[str], amounts: Sequence[str]) -> tuple[str, str, str, str | None]:

@@ -12,8 +12,8 @@ import pytest
 
 from synthforge.errors import RequestError
 from synthforge.evaluation.config import ArmConfig, MixingConfig
-from synthforge.evaluation.scores import Comparison, Measured, Outcomes, calibration_error, compared, pairs, worth
-from synthforge.evaluation.verdict import holds, most, parsed, told, verdict_of, worth_in_words
+from synthforge.evaluation.scores import Claim, Comparison, Measured, Outcomes, calibration_error, claimed, compared, pairs, worth
+from synthforge.evaluation.verdict import holds, kind_of, most, parsed, told, verdict_of, worth_in_words
 
 ARMS = {
     name: ArmConfig.model_validate(value)
@@ -27,14 +27,32 @@ ARMS = {
 }
 
 
+NAMES = ("real+curated", "real+random", "real+more", "curated", "more", "more-curated")
+KNOWN = {name: ArmConfig.model_validate(name) for name in NAMES} | ARMS
+
+
 def comparison(arm: str, against: str, verdict: str, value: float = 0.0, over: str = "draws and images") -> Comparison:
     return Comparison(arm, against, Measured(value, value - 0.01, value + 0.01), 0.5, verdict, 12, over, {})
+
+
+def claim(what: str, found: list[Comparison]) -> Claim:
+    """Their mean; told from 0 or not as the first of them."""
+    values = [one.difference.value for one in found]
+    value = float(np.mean(values))
+    around = Measured(value, value - 0.01, value + 0.01)
+    return Claim(what, len(found), around, min(values), max(values), 0.5, found[0].verdict, 12, found[0].interval_over)
 
 
 def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -> Any:
     arms = {name: SimpleNamespace(accuracy=one) for name, one in accuracy.items()}
     steps = {"has_enough_steps": True, "steps_check_mean": Measured(0.015, 0.01, 0.02)}
-    return SimpleNamespace(origin=origin, settings=[SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms, **steps)])
+    by_kind: dict[str, list[Comparison]] = {}
+    for one in comparisons:
+        by_kind.setdefault(kind_of(KNOWN[one.arm], KNOWN[one.against]), []).append(one)
+    claims = [claim(what, found) for what, found in by_kind.items()]
+    return SimpleNamespace(
+        origin=origin, claims=claims, settings=[SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms, **steps)]
+    )
 
 
 def outcomes(rate: float) -> Outcomes:
@@ -64,9 +82,10 @@ def test_losses_are_told_like_gains() -> None:
 
 def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
     found = [table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "cannot tell"))]
-    assert "Adding synthetic images to real ones: about +0.0 to +2.0 points of accuracy; helped in 1, cannot tell in 1" in verdict_of(
-        found, [], ARMS
+    words = (
+        "Adding synthetic images to real ones: +1.0 [+0.0, +2.0] points of accuracy on average, helped (+0.0 to +2.0; by itself each helped"
     )
+    assert words in verdict_of(found, [], ARMS)
     assert verdict_of(found, [], ARMS).endswith("So use them where they helped, and only there.")
     found = [table(comparison("heap", "real", "helped", 0.02))]
     assert verdict_of(found, [], ARMS).endswith("So use them.")
@@ -76,7 +95,8 @@ def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
 
 def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
     hurt, unsure = comparison("heap", "real", "hurt", -0.02), comparison("real+curated", "real", "cannot tell")
-    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("So there is no proof that it is worth it.")
+    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("So there is no proof that it is worth it.")
+    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("So don't bother.")  # together they hurt
     assert verdict_of([table(hurt)], [], ARMS).endswith("So don't bother.")
     assert "nothing was compared" in verdict_of([], [], ARMS)
 
@@ -88,8 +108,7 @@ def test_a_table_from_elsewhere_is_said_to_be_one() -> None:
 
 
 def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
-    names = ("real+curated", "real+random", "real+more", "curated", "more", "more-curated")
-    arms = {name: ArmConfig.model_validate(name) for name in names} | {"heap": ARMS["heap"]}
+    arms = {name: KNOWN[name] for name in (*NAMES, "heap")}
     kinds = {pair: verdict_of([table(comparison(*pair, "hurt"))], [], arms) for pair in itertools.permutations(arms, 2)}
     assert kinds["real+curated", "real+random"].startswith("Curation over random selection, beside real images:")
     assert kinds["real+curated", "real+more"].startswith("real+curated less real+more:")
@@ -146,3 +165,15 @@ def test_calibration_is_the_distance_of_confidence_from_accuracy() -> None:
     confident = np.full(100, 0.9, np.float32)
     assert calibration_error(confident, np.arange(100) < 90) == pytest.approx(0, abs=1e-6)
     assert calibration_error(confident, np.arange(100) < 50) == pytest.approx(0.4, abs=1e-6)
+
+
+def test_what_single_comparisons_cannot_tell_they_may_together() -> None:
+    """Ten amounts, at each of which a gain of a point is lost among as many comparisons, and one kind that is of nothing."""
+    rng = np.random.default_rng(0)
+    gains = [np.where(rng.random((5, 2, 800)) < 0.51, 1.0, 0.0) - (rng.random((5, 2, 800)) < 0.49) for _ in range(10)]
+    nothing = [(rng.random((5, 2, 800)) < 0.5) - (rng.random((5, 2, 800)) < 0.5).astype(float) for _ in range(10)]
+    gain, none = claimed({"gain": gains, "nothing": nothing}, 0.005)
+    assert (gain.what, gain.comparisons, gain.verdict) == ("gain", 10, "helped")
+    assert gain.difference.value == pytest.approx(0.02, abs=0.01)
+    assert none.verdict in {"cannot tell", "did not help"}
+    assert none.lowest < none.difference.value < none.highest
