@@ -98,12 +98,12 @@ def _clusters(values_DSV: Floats) -> Floats:
     return cells_DV
 
 
-def _parts(values_DSV: Floats) -> _Parts:
+def _parts(values_DSV: Floats, *, of_counts: bool = True) -> _Parts:
     cells_DV = _clusters(values_DSV)
     num_draws, num_images = cells_DV.shape
     mean_D, mean_V = cells_DV.mean(axis=1), cells_DV.mean(axis=0)
     of_draws = float(mean_D.var(ddof=1)) / num_draws if num_draws > 1 else 0.0
-    of_images = _of_images(mean_V)
+    of_images = _of_images(mean_V, of_counts=of_counts)
     shared = 0.0
     if num_draws > 1 and num_images > 1:
         left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
@@ -111,15 +111,19 @@ def _parts(values_DSV: Floats) -> _Parts:
     return _Parts(of_draws, of_images, shared, num_draws, num_images)
 
 
-def _of_images(mean_V: Floats) -> float:
+def _of_images(mean_V: Floats, *, of_counts: bool = True) -> float:
     """Variance of a mean by the images that it is over; each is between -1 and 1."""
     num = len(mean_V)
-    return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2) / (num * max(num - 1, 1))
+    return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2 * of_counts) / (num * max(num - 1, 1))
 
 
-def estimate(values_DSV: Floats) -> Estimate:
-    """The mean of one arm, or of the paired difference of two: values of every draw, seed and holdout image."""
-    parts = _parts(values_DSV)
+def estimate(values_DSV: Floats, *, of_counts: bool = True) -> Estimate:
+    """The mean of one arm, or of the paired difference of two: values of every draw, seed and holdout image.
+
+    Args:
+        of_counts: each value says whether an answer is right, or how that differs; not where it is a probability.
+    """
+    parts = _parts(values_DSV, of_counts=of_counts)
     over: Literal["draws and images", "seeds and images", "images"] = (
         "draws and images" if len(values_DSV) > 1 else "seeds and images" if values_DSV.shape[1] > 1 else "images"
     )

@@ -169,11 +169,13 @@ class Trainer:
 
     def difference(self, one: Arm, other: Arm) -> Difference:
         """One arm less another, with intervals."""
-        return Difference(*_with_interval(one.probability_SV - other.probability_SV), *_with_interval(one.correct_SV - other.correct_SV))
+        return Difference(
+            *_with_interval(one.probability_SV - other.probability_SV), *_with_interval(one.correct_SV - other.correct_SV, of_counts=True)
+        )
 
 
-def _with_interval(differences_SV: Floats) -> tuple[float, tuple[float, float]]:
-    found = estimate(differences_SV[None])
+def _with_interval(differences_SV: Floats, *, of_counts: bool = False) -> tuple[float, tuple[float, float]]:
+    found = estimate(differences_SV[None], of_counts=of_counts)
     low, high = found.interval()
     return round(found.value, 4), (round(low, 4), round(high, 4))
 
@@ -205,7 +207,7 @@ def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter
 
 
 def _is_as_good(one: Arm, best: Arm) -> bool:
-    lost = estimate((best.probability_SV - one.probability_SV)[None])
+    lost = estimate((best.probability_SV - one.probability_SV)[None], of_counts=False)
     return lost.value <= lost.error
 
 
