@@ -110,7 +110,8 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
     parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
     adding = kinds.get(ADDING, [])
-    if adding and all(one.verdict == "helped" for one in adding):
+    has_hurt = any(one.verdict == "hurt" for one in adding)
+    if adding and (all(one.verdict == "helped" for one in adding) or (claims[ADDING].verdict == "helped" and not has_hurt)):
         parts.append("So use them.")
     elif any(one.verdict == "helped" for one in adding):
         parts.append("So use them where they helped, and only there.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,7 +87,9 @@ def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
         "Adding synthetic images to real ones: +1.0 [+0.0, +2.0] points of accuracy on average, helped (+0.0 to +2.0; by itself each helped"
     )
     assert words in verdict_of(found, [], ARMS)
-    assert verdict_of(found, [], ARMS).endswith("So use them where they helped, and only there.")
+    assert verdict_of([table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "hurt"))], [], ARMS).endswith(
+        "So use them where they helped, and only there."
+    )
     found = [table(comparison("heap", "real", "helped", 0.02))]
     assert verdict_of(found, [], ARMS).endswith("So use them.")
     found[0].settings[0].has_enough_steps = False
@@ -99,6 +102,16 @@ def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
     assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("So don't bother.")  # together they hurt
     assert verdict_of([table(hurt)], [], ARMS).endswith("So don't bother.")
     assert "nothing was compared" in verdict_of([], [], ARMS)
+
+
+def test_what_helps_on_average_and_is_proven_nowhere_is_used() -> None:
+    unsure = [comparison(name, "real", "cannot tell", 0.01) for name in ("heap", "real+curated")]
+    found = table(*unsure)
+    found.claims[0] = replace(found.claims[0], verdict="helped")
+    assert verdict_of([found], [], ARMS).endswith("So use them.")
+    worse = table(comparison("heap", "real", "hurt", -0.01), unsure[1])
+    worse.claims[0] = replace(worse.claims[0], verdict="helped")
+    assert "So use them" not in verdict_of([worse], [], ARMS)
 
 
 def test_a_table_from_elsewhere_is_said_to_be_one() -> None:
