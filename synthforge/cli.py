@@ -382,8 +382,8 @@ def fit(
     from synthforge.recipe_file import config_from_sets
 
     config = config_from_sets(PixelFitConfig, sets or ())
-    from synthforge.generators.pixel.fit import Check
     from synthforge.generators.pixel.fit import fit as run
+    from synthforge.generators.pixel.report import Check
     from synthforge.training.loop import Progress as FitProgress
 
     reporter = ConsoleReporter(quiet)

@@ -35,9 +35,9 @@ from synthforge.evaluation.sets import Bools, Images, SetReader, path_of, write_
 from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
 from synthforge.evaluation.trainings import cpu_threads
 from synthforge.executors.protocol import Place
-from synthforge.executors.running import run_all
+from synthforge.executors.running import Workers
 from synthforge.generation import generate
-from synthforge.generators.pixel.fit import fit, was_fitted_on
+from synthforge.generators.pixel.report import was_fitted_on
 from synthforge.images import ImageFormat, decode, encode
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
@@ -282,6 +282,8 @@ class _Preparation:
         assert config is not None
         model = self.folder / "generator"
         if not (model / "model_index.json").exists():
+            from synthforge.generators.pixel.fit import fit  # takes seconds to import
+
             seeded = config.loop.model_copy(update={"seed": config.loop.seed + self.unit.draw})
             fit(self._draw_address(), model, config.model_copy(update={"loop": seeded, "per_class": None}))
         return model
@@ -472,17 +474,14 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
 
 def prepare(units: Sequence[Unit], work: PrepareWork, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:
     """Prepare what is not there yet; raises WorkError naming what failed."""
-    finished, failed = run_all(
-        work,
-        units,
-        workers,
-        task="preparing draws: generators, pools, curation",
-        what="draws",
-        reporter=reporter,
-        size=lambda unit: 1,
-        name=lambda unit: f"{unit.amount} real images, draw {unit.draw}",
-        deadline_seconds=24 * HOURS,
-    )
+    with Workers(work, workers, reporter, deadline_seconds=24 * HOURS) as started:
+        finished, failed = started.run(
+            units,
+            task="preparing draws: generators, pools, curation",
+            what="draws",
+            size=lambda unit: 1,
+            name=lambda unit: f"{unit.amount} real images, draw {unit.draw}",
+        )
     if failed:
         first = failed[0]
         raise WorkError(

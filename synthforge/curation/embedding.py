@@ -30,7 +30,7 @@ from synthforge.curation.encoders.config import EncoderConfig
 from synthforge.curation.encoders.protocol import Encoder, load_encoders
 from synthforge.errors import DatasetError, SynthforgeError, WorkError
 from synthforge.executors.protocol import Place
-from synthforge.executors.running import run_all
+from synthforge.executors.running import Workers
 from synthforge.images import Uint8, decode, is_blank, resize
 from synthforge.progress import Reporter
 from synthforge.shards.collection import Block, Collection, open_collection
@@ -249,16 +249,14 @@ def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, work
     ]
     if not todo:
         return
-    _, failed = run_all(
-        work,
-        todo,
-        workers,
-        task=f"embedding {collection.address.rsplit('/', 1)[-1]}",
-        reporter=reporter,
-        size=lambda block: block.num_samples,
-        name=lambda block: block.name,
-        tries=TRIES,
-    )
+    with Workers(work, workers, reporter) as started:
+        _, failed = started.run(
+            todo,
+            task=f"embedding {collection.address.rsplit('/', 1)[-1]}",
+            size=lambda block: block.num_samples,
+            name=lambda block: block.name,
+            tries=TRIES,
+        )
     if failed:
         raise WorkError(f"{collection.address}: {len(failed)} of {len(todo)} blocks could not be embedded; the first: {failed[0].reason}")
 

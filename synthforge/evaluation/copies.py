@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from synthforge.errors import DatasetError
 from synthforge.evaluation.images import decoded
 from synthforge.evaluation.sets import Bools, Images, SetReader
-from synthforge.images import decode
 from synthforge.training.memorising import nearest
 
 NEAR = 3.0
@@ -48,7 +48,7 @@ class HoldoutCopies:
                 readable = self._readable(left.take(np.arange(start, min(start + _AT_ONCE, len(left)))))
                 if not readable:
                     continue
-                distance_N = nearest(self._pixels_of([*readable.values()]), self._pixels_WD) / self._scale
+                distance_N = nearest(_flat(np.concatenate([*readable.values()])), self._pixels_WD) / self._scale
                 for sha256, distance in zip(readable, distance_N.tolist(), strict=True):
                     self.is_copy[sha256] = sha256 in self._files or distance <= NEAR
 
@@ -63,20 +63,20 @@ class HoldoutCopies:
         found: Bools = copied_W.view(2, -1).any(dim=0).numpy()
         return found
 
-    def _readable(self, images: Images) -> dict[str, bytes]:
-        """Files that can be decoded, by their SHA-256."""
+    def _readable(self, images: Images) -> dict[str, NDArray[np.uint8]]:
+        """Pixels (1, 3, H, W) of files that can be decoded, by their SHA-256."""
         found = {}
         for sha256, data in zip(images.sha256_N, self._reader.files(images), strict=True):
             try:
-                decode(data)
-                found[sha256] = data
+                found[sha256] = decoded([data], self._resolution)
             except DatasetError as error:
                 self.unreadable[sha256] = str(error)
                 self.is_copy[sha256] = True
         return found
 
     def _pixels(self, images: Images) -> torch.Tensor:
-        return self._pixels_of(self._reader.files(images))
+        return _flat(decoded(self._reader.files(images), self._resolution))
 
-    def _pixels_of(self, files: Sequence[bytes]) -> torch.Tensor:
-        return torch.from_numpy(decoded(files, self._resolution)).flatten(1).float()
+
+def _flat(pixels_NCHW: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(pixels_NCHW).flatten(1).float()

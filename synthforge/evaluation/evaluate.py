@@ -25,7 +25,7 @@ from synthforge.evaluation.findings import ArmTrainings, EvaluateResult, Finding
 from synthforge.evaluation.models import platform_of
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraw, Setting
-from synthforge.evaluation.trainings import Training, TrainWork, run_trainings
+from synthforge.evaluation.trainings import Training, Trainings, TrainWork
 from synthforge.evaluation.tuning import Tuned, key_of, tune
 from synthforge.evaluation.verdict import verdict_of
 from synthforge.images import decode
@@ -71,8 +71,6 @@ class Evaluation:
         self.arms = {arm.name: arm for arm in config.arms}
         drawn = {(str(draw.amount), draw.number): draw for draw in [*(setting.draw for setting in settings), *curve]}
         self.draws = sorted(drawn.values(), key=lambda draw: (draw.per_class, draw.number))
-        self.work = TrainWork(folder, cache, base.device, base.threads)
-        self.workers = default_workers(config, base.device)
         self.platform = platform_of(base)
         self.tuned: dict[tuple[str, int], Tuned] = {}
         self.missing: dict[tuple[int, str], str] = {}
@@ -87,9 +85,11 @@ class Evaluation:
     def run(self) -> EvaluateResult:
         """All of it; raises RequestError for a holdout that can't be used, WorkError for trainings that fail."""
         self._require_readable([images for draw in self.draws for images in (draw.fit, draw.validation) if images is not None])
-        self.tuned = tune(self.draws, self.base, self.config, self.work, len(self.classes), self.workers, self.reporter)
-        self._open_holdout()
-        self._train()
+        work = TrainWork(self.folder, self._cache, self.base.device, self.base.threads)
+        with Trainings(work, default_workers(self.config, self.base.device), self.reporter) as trainer:
+            self.tuned = tune(self.draws, self.base, self.config, trainer, len(self.classes))
+            self._open_holdout()
+            self._train(trainer)
         return self._result()
 
     def _require_readable(self, sets: Sequence[Images]) -> None:
@@ -170,7 +170,7 @@ class Evaluation:
 
     # Trainings
 
-    def _train(self) -> None:
+    def _train(self, trainer: Trainings) -> None:
         self._leave_out_lacking()
         self._by_arm: dict[tuple[int, str], ArmTrainings] = {}
         for index, setting in enumerate(self.settings):
@@ -181,7 +181,7 @@ class Evaluation:
         main = [training for arm in self._by_arm.values() for training in arm.by_seed]
         main += [training for ours in self._real_only.values() for training in ours]
         checks = [training for arm in self._by_arm.values() for training in arm.twice]
-        results = run_trainings([*main, *checks], self.work, self.workers, "training arms", self.reporter)
+        results = trainer.run([*main, *checks], "training arms")
         self._found = dict(zip([training.digest for training in [*main, *checks]], results, strict=True))
         self._num_trainings = len(self._found)
 

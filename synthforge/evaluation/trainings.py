@@ -14,6 +14,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from synthforge.evaluation.images import decoded
 from synthforge.evaluation.sets import SetReader
 from synthforge.evaluation.trainer import Predictions, predict, train
 from synthforge.executors.protocol import Place
-from synthforge.executors.running import run_all
+from synthforge.executors.running import Workers
 from synthforge.progress import Reporter
 from synthforge.shards.layout import digest_of
 
@@ -174,31 +176,41 @@ def cpu_threads(num: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_trainings(trainings: Sequence[Training], work: TrainWork, workers: int, task: str, reporter: Reporter) -> list[Predictions]:
-    """The result of each training, done now if it is not there yet; raises WorkError naming what failed."""
-    wanted = {training.digest: training for training in trainings}
-    todo = [training for training in wanted.values() if read_result(work.folder, training) is None]
-    if todo:
-        _run(todo, work, workers, task, sum(training.images for training in wanted.values()), reporter)
-    found = {digest: read_result(work.folder, training) for digest, training in wanted.items()}
-    results = [found[training.digest] for training in trainings]
-    if any(result is None for result in results):
-        raise WorkError(f"{work.folder / 'trainings'}: results vanished while they were read; run again")
-    return [result for result in results if result is not None]
+class Trainings:
+    """Does trainings on workers that stay open from one list to the next; a context manager."""
 
+    def __init__(self, work: TrainWork, workers: int, reporter: Reporter) -> None:
+        self.folder = work.folder
+        self._workers: Workers[Training, str] = Workers(work, workers, reporter, deadline_seconds=1800)
 
-def _run(todo: Sequence[Training], work: TrainWork, workers: int, task: str, total: int, reporter: Reporter) -> None:
-    _, failed = run_all(
-        work,
-        todo,
-        workers,
-        task=f"{task}: {len(todo)} trainings",
-        reporter=reporter,
-        size=lambda training: training.images,
-        name=lambda training: f"seed {training.seed}",
-        done=total - sum(training.images for training in todo),
-        tries=TRIES,
-        deadline_seconds=1800,
-    )
-    if failed:
-        raise WorkError(f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others")
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._workers.__exit__(kind, error, trace)
+
+    def run(self, trainings: Sequence[Training], task: str) -> list[Predictions]:
+        """The result of each training, done now if it is not there yet; raises WorkError naming what failed."""
+        wanted = {training.digest: training for training in trainings}
+        todo = [training for training in wanted.values() if read_result(self.folder, training) is None]
+        if todo:
+            self._run(todo, task, sum(training.images for training in wanted.values()))
+        found = {digest: read_result(self.folder, training) for digest, training in wanted.items()}
+        results = [found[training.digest] for training in trainings]
+        if any(result is None for result in results):
+            raise WorkError(f"{self.folder / 'trainings'}: results vanished while they were read; run again")
+        return [result for result in results if result is not None]
+
+    def _run(self, todo: Sequence[Training], task: str, total: int) -> None:
+        _, failed = self._workers.run(
+            todo,
+            task=f"{task}: {len(todo)} trainings",
+            size=lambda training: training.images,
+            name=lambda training: f"seed {training.seed}",
+            done=total - sum(training.images for training in todo),
+            tries=TRIES,
+        )
+        if failed:
+            raise WorkError(
+                f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others"
+            )

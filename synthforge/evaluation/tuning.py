@@ -19,8 +19,7 @@ from synthforge.evaluation.models import platform_of
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.settings import RealDraw
 from synthforge.evaluation.trainer import Predictions
-from synthforge.evaluation.trainings import Training, TrainWork, run_trainings
-from synthforge.progress import Reporter
+from synthforge.evaluation.trainings import Training, Trainings
 
 STRENGTHS: dict[str, dict[str, Any]] = {
     "none": {"share": 0.0, "erase": 0.0, "mixup": 0.0},
@@ -59,10 +58,8 @@ def tune(
     draws: Sequence[RealDraw],
     base: TrainerConfig,
     config: EvaluationConfig,
-    work: TrainWork,
+    trainer: Trainings,
     num_classes: int,
-    workers: int,
-    reporter: Reporter,
 ) -> dict[tuple[str, int], Tuned]:
     """The settings of each draw, by amount and number."""
     tried = candidates(config.tuning, base)
@@ -78,14 +75,14 @@ def tune(
         splits, on = _splits(draw, config.tuning.folds, num_classes)
         if not splits:
             continue
-        sets = [(write_set(work.folder, [fit]), write_set(work.folder, [test])) for fit, test in splits]
-        for name, trainer in tried.items():
+        sets = [(write_set(trainer.folder, [fit]), write_set(trainer.folder, [test])) for fit, test in splits]
+        for name, settings in tried.items():
             start = len(trainings)
             trainings += [
-                Training(fit, test, trainer, MixingConfig(), seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)
+                Training(fit, test, settings, MixingConfig(), seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)
             ]
             plan.append((draw, name, on, slice(start, len(trainings))))
-    results = run_trainings(trainings, work, workers, "tuning real only", reporter)
+    results = trainer.run(trainings, "tuning real only")
     scores: dict[tuple[str, int], dict[str, float]] = {}
     scored_on = {key_of(draw): on for draw, _, on, _ in plan}
     for draw, name, _, where in plan:

@@ -1,9 +1,10 @@
-"""Run a list of units to their end with a progress bar: in this process, or in several."""
+"""Run lists of units to their end with a progress bar: in this process, or in several that one run leaves open for the next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
@@ -13,37 +14,50 @@ from synthforge.progress import Reporter
 R = TypeVar("R")
 
 
-def run_all(
-    work: Work[U, R],
-    units: Sequence[U],
-    workers: int,
-    *,
-    task: str,
-    reporter: Reporter,
-    size: Callable[[U], int],
-    name: Callable[[U], str],
-    done: int = 0,
-    what: str = "images",
-    tries: int = 1,
-    deadline_seconds: float = 600.0,
-) -> tuple[list[Finished[U, R]], list[Failed[U]]]:
-    """What is finished and what has failed for good, in any order.
+class Workers(Generic[U, R]):
+    """Workers for one kind of work, started when the first units come; a context manager that ends them.
 
     Args:
-        task, what: for the progress bar.
-        size: what a unit adds to progress.
-        name: of a unit, for notes on failed tries.
-        done: progress that was made before.
+        most: as many processes at a time; fewer where there are fewer units.
+        deadline_seconds: see `LocalExecutor`.
     """
-    count = min(workers, len(units))
-    executor: Executor[U, R] = (
-        InlineExecutor(work) if count <= 1 else LocalExecutor(work, count, deadline_seconds=deadline_seconds, note=reporter.note)
-    )
-    finished: list[Finished[U, R]] = []
-    failed: list[Failed[U]] = []
-    with executor:
-        executor.open()
+
+    def __init__(self, work: Work[U, R], most: int, reporter: Reporter, *, deadline_seconds: float = 600.0) -> None:
+        self._work, self._most, self._reporter, self._deadline = work, most, reporter, deadline_seconds
+        self._executor: Executor[U, R] | None = None
+        self._num = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.__exit__(kind, error, trace)
+
+    def run(
+        self,
+        units: Sequence[U],
+        *,
+        task: str,
+        size: Callable[[U], int],
+        name: Callable[[U], str],
+        done: int = 0,
+        what: str = "images",
+        tries: int = 1,
+    ) -> tuple[list[Finished[U, R]], list[Failed[U]]]:
+        """What is finished and what has failed for good, in any order.
+
+        Args:
+            task, what: for the progress bar.
+            size: what a unit adds to progress.
+            name: of a unit, for notes on failed tries.
+            done: progress that was made before.
+        """
+        executor, reporter = self._for(len(units)), self._reporter
         reporter.begin(task, done + sum(map(size, units)), done, unit=what)
+        finished: list[Finished[U, R]] = []
+        failed: list[Failed[U]] = []
         outcomes = executor.run(
             iter(units),
             tries=tries,
@@ -57,4 +71,18 @@ def run_all(
             else:
                 finished.append(outcome)
         reporter.end()
-    return finished, failed
+        return finished, failed
+
+    def _for(self, num_units: int) -> Executor[U, R]:
+        """Those that are open, or more if so many units want more."""
+        num = max(1, min(self._most, num_units))
+        if self._executor is None or num > self._num:
+            self.__exit__(None, None, None)
+            self._num = num
+            self._executor = (
+                InlineExecutor(self._work)
+                if num == 1
+                else LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
+            )
+            self._executor.open()
+        return self._executor

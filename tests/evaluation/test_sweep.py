@@ -190,7 +190,7 @@ def test_another_number_of_synthetic_images_fits_no_generator_again(tmp_path: Pa
         "evaluation.arms=[real, random]",
     ]
     run(tmp_path, *fitted)
-    monkeypatch.setattr("synthforge.preparing.fit", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr("synthforge.generators.pixel.fit.fit", lambda *_: pytest.fail("fitted again"))
     result = run(tmp_path, *fitted, "count={total: 150}")
     assert result.tables[0].settings[0].arms["random"].images == 50
 

@@ -11,13 +11,11 @@ Shapes: B batch, C channels, H = W = resolution, D = C H W.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,6 +30,7 @@ from synthforge.errors import DatasetError, PlaceError
 from synthforge.generators.config import PixelFitConfig
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
+from synthforge.generators.pixel.report import REPORT, Check, FitReport, digest_of_images
 from synthforge.images import decode
 from synthforge.shards.layout import canonical_json, digest_of
 from synthforge.shards.reading import Labelled, read_labelled
@@ -40,59 +39,11 @@ from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop
 from synthforge.training.memorising import Memorising, coverage, memorising
 
-REPORT = "fit.json"
 _WORK = "_fit"
 _GENERATED_FOR_CHECK = 500
 _NOISE_LEVELS_FOR_CHECK = 16
 _STEPS_PER_BLOCK = 8
 """Steps whose images are gathered and augmented together: tiny networks take milliseconds a step, so every operation counts."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one look during the fit found."""
-
-    step: int
-    images_seen: int
-    held_out_loss: float | None
-    """On the validation part; None without one."""
-    fit_loss: float
-    """The same on as many fitted images."""
-    near_copies: float
-    near_copies_real: float
-    median_distance: float
-    median_distance_real: float
-    coverage: float | None
-    """Of the validation part by generated images (k = 5); None without one."""
-    is_candidate: bool
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """fit.json: what was fitted on what, and what the guards saw."""
-
-    model: str
-    images_fitted: int
-    images_validation: int
-    real_budget: int
-    """Every real image that these weights depend on: fitted ones, and the validation part if it chose among weights."""
-    data_digest: str
-    """Over names, labels and pixels of the images used."""
-    classes: list[str]
-    resolution: int
-    channels: int
-    parameters: int
-    sigma_data: float
-    images_seen: int
-    seconds: float
-    images_per_second: float
-    kept_step: int
-    stopped: str
-    """Why the fit ended."""
-    warning: str | None
-    checks: list[Check]
-    config: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 def fit(
@@ -139,7 +90,7 @@ class _Fit:
         self.fitted = self._on_device(fitted)
         self.validation = self._on_device(validation) if validation is not None and validation.examples else None
         used = [part for part in (self.fitted, self.validation) if part is not None]
-        self.data_digest = digest_of([_digest_of_images(part.images_NCHW, part.labels_N) for part in used])
+        self.data_digest = digest_of([digest_of_images(part.images_NCHW.cpu().numpy(), part.labels_N.cpu().numpy()) for part in used])
         # sigma_data of the data itself, not the 0.5 that images of the world have
         self.sigma_data = float(to_float(self.fitted.images_NCHW).std())
         if self.sigma_data < 1e-3:
@@ -405,23 +356,3 @@ class _Fit:
         network.load_state_dict(state)
         nn.Module.to(network, getattr(torch, self.config.store))
         return cast("PixelDenoiser", network.eval())
-
-
-def _digest_of_images(images_NCHW: Tensor, labels_N: Tensor) -> str:
-    total = hashlib.sha256(str(tuple(images_NCHW.shape)).encode())
-    total.update(images_NCHW.cpu().numpy().tobytes())
-    total.update(labels_N.cpu().numpy().tobytes())
-    return total.hexdigest()
-
-
-def was_fitted_on(model: Path, parts: Sequence[Labelled]) -> bool:
-    """Whether a model has seen just these real images: its fit.json says so by a digest of their pixels and labels."""
-    try:
-        report = json.loads((model / REPORT).read_bytes())
-        digests = []
-        for part in parts:
-            images_NCHW, labels_N = part.arrays(int(report["resolution"]), report["channels"])
-            digests.append(_digest_of_images(torch.from_numpy(images_NCHW), torch.from_numpy(labels_N)))
-        return bool(report["data_digest"] == digest_of(digests) and report["classes"] == parts[0].classes)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
