@@ -5,7 +5,22 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("startup", "plan", "encode", "engine", "diffusion", "fit", "memory", "select", "neighbours", "embed", "trainer", "worth", "gpu")
+NAMES = (
+    "startup",
+    "plan",
+    "encode",
+    "engine",
+    "diffusion",
+    "fit",
+    "memory",
+    "select",
+    "neighbours",
+    "embed",
+    "trainer",
+    "demo",
+    "worth",
+    "gpu",
+)
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or NAMES:

@@ -197,7 +197,7 @@ def evaluate(
     """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
     from synthforge.evaluating import evaluate as run
     from synthforge.evaluating import evaluation_of
-    from synthforge.evaluation.verdict import percent
+    from synthforge.evaluation.verdict import percent, points, told
 
     request = evaluation_of(
         recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
@@ -208,6 +208,8 @@ def evaluate(
             print_evaluation(stdout(), table)
     curve = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
     rows = {"real only": curve} | _notes(result.notes)
+    asked = result.tables[0].required if result.tables else []
+    rows |= {claim.what: f"{points(claim.difference)} points of accuracy, {told(claim)}" for claim in asked}
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
     rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
     rows["file"] = result.file or ""

@@ -153,10 +153,10 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
         notes += more
     required = [parsed(text, [arm.name for arm in config.arms], [str(one) for one in config.real_per_class]) for text in request.require]
     evaluation = Evaluation(settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes)
-    evaluation.also_compare([(arm, other) for arm, _, other, _ in required])
+    evaluation.require([one.pair for one in required])
     result = evaluation.run()
     result = replace(result, file=request.out)
-    result = replace(result, requirements={text: holds(text, result) for text in request.require})
+    result = replace(result, requirements={one.text: holds(one, result) for one in required})
     Folder(place).replace(file, canonical_json(asdict(result)))
     return result
 

@@ -76,11 +76,11 @@ class Evaluation:
         self.missing: dict[tuple[int, str], str] = {}
         self._started = time.perf_counter()
         self._num_trainings = 0
-        self._also: list[tuple[str, str]] = []
+        self._required: list[tuple[str, str, str | None]] = []
 
-    def also_compare(self, wanted: Sequence[tuple[str, str]]) -> None:
-        """Compare these arms as well, the one with the other."""
-        self._also = [pair for pair in wanted if all(name in self.arms for name in pair)]
+    def require(self, wanted: Sequence[tuple[str, str, str | None]]) -> None:
+        """Compare these arms as well, the one with the other, at one amount of real data or at all together."""
+        self._required = [pair for pair in wanted if all(name in self.arms for name in pair[:2])]
 
     def run(self) -> EvaluateResult:
         """All of it; raises RequestError for a holdout that can't be used, WorkError for trainings that fail."""
@@ -271,7 +271,7 @@ class Evaluation:
             self._found,
             self.is_copy,
             self.missing,
-            self._also,
+            self._required,
         )
         curve = findings.curve
         of_settings = [note for setting in self.settings for note in setting.notes]

@@ -32,7 +32,7 @@ from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainer import Predictions
 from synthforge.evaluation.trainings import Training
 from synthforge.evaluation.tuning import key_of
-from synthforge.evaluation.verdict import kind_of, sentence_of
+from synthforge.evaluation.verdict import kind_of, question, sentence_of
 from synthforge.statistics import estimate, of_two_trainings
 
 _ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
@@ -70,6 +70,8 @@ class TableResult:
     settings: list[SettingResult]
     claims: list[Claim]
     """What comparisons of a kind tell together, over all settings."""
+    required: list[Claim] = field(default_factory=list)
+    """The comparisons that --require asked for, over the settings that it named; corrected for these alone."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Findings:
         real_only: by `key_of` the draw.
         predictions: by the training's digest.
         missing: index of the setting and name of the arm to why there is none.
-        also: pairs of arms to compare besides the usual ones.
+        required: arms to compare besides the usual ones, at one amount or at all together.
     """
 
     settings: Sequence[Setting]
@@ -144,7 +146,7 @@ class Findings:
     predictions: Mapping[str, Predictions]
     is_copy: Mapping[str, bool]
     missing: Mapping[tuple[int, str], str]
-    also: Sequence[tuple[str, str]] = ()
+    required: Sequence[tuple[str, str, str | None]] = ()
 
     @functools.cached_property
     def tables(self) -> list[TableResult]:
@@ -244,17 +246,24 @@ class Findings:
         kinds: dict[str, list[Floats]] = {}
         for arm, against, values_DSV in differences:
             kinds.setdefault(kind_of(self.arms[arm], self.arms[against]), []).append(values_DSV)
+        asked: dict[str, list[Floats]] = {}
+        for group, found in zip(groups, outcomes, strict=True):
+            for arm, against, amount in self.required:
+                if amount in {None, str(self.settings[group[0]].draw.amount)} and found.keys() >= {arm, against}:
+                    values_DSV = found[arm].correct_DSV - found[against].correct_DSV
+                    asked.setdefault(question((arm, against, amount)), []).append(values_DSV)
         settings = []
         for group, found in zip(groups, outcomes, strict=True):
             num = len(self._pairs(found))
             own, comparisons = comparisons[:num], comparisons[num:]
             settings.append(self._setting(group, found, own))
         generators = list(dict.fromkeys(self.settings[group[0]].generator for group in groups))
-        return TableResult(origin, "; ".join(filter(None, generators)), settings, claimed(kinds, self.config.margin))
+        margin = self.config.margin
+        return TableResult(origin, "; ".join(filter(None, generators)), settings, claimed(kinds, margin), claimed(asked, margin))
 
     def _pairs(self, found: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
         usual = pairs({name: self.arms[name] for name in found}, self.config.mixing)
-        return list(dict.fromkeys([*usual, *(pair for pair in self.also if found.keys() >= set(pair))]))
+        return list(dict.fromkeys([*usual, *(pair[:2] for pair in self.required if found.keys() >= set(pair[:2]))]))
 
     def _arms_of(self, group: Sequence[int]) -> dict[str, Outcomes]:
         names = [name for name in self.arms if (group[0], name) in self.by_arm]

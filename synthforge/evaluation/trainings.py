@@ -193,6 +193,7 @@ class Trainings:
         """The result of each training, done now if it is not there yet; raises WorkError naming what failed."""
         wanted = {training.digest: training for training in trainings}
         todo = [training for training in wanted.values() if read_result(self.folder, training) is None]
+        todo.sort(key=lambda training: -training.images)  # the longest first, so that workers end together
         if todo:
             self._run(todo, task, sum(training.images for training in wanted.values()))
         found = {digest: read_result(self.folder, training) for digest, training in wanted.items()}

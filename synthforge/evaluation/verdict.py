@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from synthforge.errors import RequestError
@@ -155,18 +156,37 @@ def _summed(claim: Claim, comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def parsed(requirement: str, arms: Sequence[str], amounts: Sequence[str]) -> tuple[str, str, str, str | None]:
-    """Arm, `>` or `>=`, arm or accuracy, amount; raises RequestError."""
-    match = _REQUIREMENT.match(requirement)
+@dataclass(frozen=True)
+class Requirement:
+    """Of an evaluation's figures, for an exit status."""
+
+    text: str
+    arm: str
+    is_strict: bool
+    """`>`; otherwise `>=`."""
+    other: str
+    """An arm, or an accuracy."""
+    amount: str | None
+    """Of real data; None for all together."""
+
+    @property
+    def pair(self) -> tuple[str, str, str | None]:
+        """What is to be compared."""
+        return self.arm, self.other, self.amount
+
+
+def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requirement:
+    """A requirement from the command line; raises RequestError."""
+    match = _REQUIREMENT.match(text)
     if match is None:
-        raise RequestError(f'--require {requirement!r}: write it like "curated > random", "real+curated >= real" or "curated > 0.9 @ 20"')
+        raise RequestError(f'--require {text!r}: write it like "curated > random", "real+curated >= real" or "curated > 0.9 @ 20"')
     arm, relation, other, amount = match.groups()
     for name in (arm, other):
         if name not in arms and not (name == other and _as_accuracy(name) is not None):
-            raise RequestError(f"--require {requirement!r}: there is no arm {name!r}; there are {', '.join(arms)}")
+            raise RequestError(f"--require {text!r}: there is no arm {name!r}; there are {', '.join(arms)}")
     if amount is not None and amount not in amounts:
-        raise RequestError(f"--require {requirement!r}: {amount} is none of the amounts of real data; there are {', '.join(amounts)}")
-    return arm, relation, other, amount
+        raise RequestError(f"--require {text!r}: {amount} is none of the amounts of real data; there are {', '.join(amounts)}")
+    return Requirement(text, arm, relation == ">", other, amount)
 
 
 def _as_accuracy(text: str) -> float | None:
@@ -177,25 +197,27 @@ def _as_accuracy(text: str) -> float | None:
     return value if 0 <= value <= 1 else None
 
 
-def holds(requirement: str, result: EvaluateResult) -> bool:
-    """Whether a requirement holds in every setting of the first table that it speaks of.
+def holds(requirement: Requirement, result: EvaluateResult) -> bool:
+    """Whether a requirement holds in the first table, for all settings that it speaks of.
 
-    `a > b`: a helped over b. `a >= b`: a is not proven to hurt. With an accuracy in place of b: the whole interval lies above it, or not
-    all of it below.
+    `a > b`: on average a helped over b, and is not proven to hurt in any setting. `a >= b`: a hurt neither on average nor in one. With an
+    accuracy in place of b: the whole interval lies above it, or not all of it below, in every setting.
     """
-    settings = result.tables[0].settings if result.tables else []
-    match = _REQUIREMENT.match(requirement)
-    assert match is not None, "checked before anything was trained"
-    arm, relation, other, amount = match.groups()
-    found = []
-    for setting in settings:
-        if amount is not None and setting.amount != amount:
-            continue
-        level = None if other in setting.arms else _as_accuracy(other)
-        if arm in setting.arms and level is not None:
-            accuracy = setting.arms[arm].accuracy
-            found.append(accuracy.low > level if relation == ">" else accuracy.high >= level)
-            continue
-        one = next((one for one in setting.comparisons if (one.arm, one.against) == (arm, other)), None)
-        found.append(one is not None and (one.verdict == "helped" if relation == ">" else one.verdict != "hurt"))
-    return bool(found) and all(found)
+    table = result.tables[0] if result.tables else None
+    settings = [setting for setting in (table.settings if table else []) if requirement.amount in {None, setting.amount}]
+    if not settings or any(requirement.arm not in setting.arms for setting in settings):
+        return False
+    if all(requirement.other not in setting.arms for setting in settings) and (level := _as_accuracy(requirement.other)) is not None:
+        accuracies = [setting.arms[requirement.arm].accuracy for setting in settings]
+        return all(one.low > level if requirement.is_strict else one.high >= level for one in accuracies)
+    claim = next((claim for claim in table.required if claim.what == question(requirement.pair)), None) if table else None
+    singles = [one for setting in settings for one in setting.comparisons if (one.arm, one.against) == requirement.pair[:2]]
+    if claim is None or len(singles) < len(settings) or any(one.verdict == "hurt" for one in singles):
+        return False
+    return claim.verdict == "helped" if requirement.is_strict else claim.verdict != "hurt"
+
+
+def question(pair: tuple[str, str, str | None]) -> str:
+    """A required comparison in words."""
+    arm, other, amount = pair
+    return f"{arm} less {other}" + (f" with {amount} real per class" if amount is not None else "")

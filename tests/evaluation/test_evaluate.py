@@ -317,6 +317,9 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
     )
     assert ran.status == 1
     assert ran.json["requirements"] == {"wrong > real": False, "real >= 0.2": True}
+    (claim,) = ran.json["tables"][0]["required"]
+    assert claim["what"] == "wrong less real"
+    assert claim["difference"] == ran.json["tables"][0]["settings"][0]["comparisons"][0]["difference"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from synthforge.errors import RequestError
 from synthforge.evaluation.config import ArmConfig, MixingConfig
 from synthforge.evaluation.scores import Claim, Comparison, Measured, Outcomes, calibration_error, claimed, compared, pairs, worth
-from synthforge.evaluation.verdict import holds, kind_of, most, parsed, told, verdict_of, worth_in_words
+from synthforge.evaluation.verdict import Requirement, holds, kind_of, most, parsed, question, told, verdict_of, worth_in_words
 
 ARMS = {
     name: ArmConfig.model_validate(value)
@@ -51,9 +51,9 @@ def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -
     for one in comparisons:
         by_kind.setdefault(kind_of(KNOWN[one.arm], KNOWN[one.against]), []).append(one)
     claims = [claim(what, found) for what, found in by_kind.items()]
-    return SimpleNamespace(
-        origin=origin, claims=claims, settings=[SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms, **steps)]
-    )
+    required = [claim(question((one.arm, one.against, None)), [one]) for one in comparisons]
+    settings = [SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms, **steps)]
+    return SimpleNamespace(origin=origin, claims=claims, required=required, settings=settings)
 
 
 def outcomes(rate: float) -> Outcomes:
@@ -136,14 +136,41 @@ def test_seeds_are_not_called_draws() -> None:
     assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell of one training; raise seeds"
 
 
-def test_requirements_hold_in_every_setting_or_not_at_all() -> None:
+def require(text: str) -> Requirement:
+    return parsed(text, list(ARMS), ["20", "50"])
+
+
+def test_an_accuracy_is_required_in_every_setting_and_of_an_arm_that_is_there() -> None:
     result: Any = SimpleNamespace(tables=[table(comparison("heap", "real", "helped"), real=Measured(0.9, 0.88, 0.92))])
-    assert holds("heap > real", result)
-    assert holds("real > 0.87 @ 20", result)
-    assert not holds("real > 89%", result)
-    assert holds("real >= 91%", result)
-    assert not holds("curated > real", result)  # an arm that could not be made
-    assert not holds("curated > 0.1", result)
+    assert holds(require("real > 0.87 @ 20"), result)
+    assert not holds(require("real > 89%"), result)
+    assert holds(require("real >= 91%"), result)
+    assert not holds(require("curated > real"), result)  # an arm that could not be made
+    assert not holds(require("curated > 0.1"), result)
+    assert not holds(require("real > 0.5 @ 50"), result)
+
+
+@pytest.mark.parametrize(
+    ("on_average", "singles", "better", "not_worse"),
+    [
+        ("helped", ["helped", "cannot tell"], True, True),
+        ("helped", ["cannot tell", "cannot tell"], True, True),  # what draws of one amount don't prove those of all may
+        ("helped", ["helped", "hurt"], False, False),
+        ("cannot tell", ["helped", "cannot tell"], False, True),
+        ("did not help", ["did not help", "did not help"], False, True),
+        ("hurt", ["cannot tell", "cannot tell"], False, False),
+    ],
+)
+def test_a_comparison_is_required_on_average_and_may_hurt_nowhere(
+    on_average: str, singles: list[str], *, better: bool, not_worse: bool
+) -> None:
+    found = [comparison("heap", "real", word) for word in singles]
+    arms: Any = {"heap": None, "real": None}
+    settings = [SimpleNamespace(amount=amount, comparisons=[one], arms=arms) for amount, one in zip(("20", "50"), found, strict=True)]
+    asked = claim("heap less real", [replace(found[0], verdict=on_average)])
+    result: Any = SimpleNamespace(tables=[SimpleNamespace(settings=settings, required=[asked])])
+    assert holds(require("heap > real"), result) is better
+    assert holds(require("heap >= real"), result) is not_worse
 
 
 @pytest.mark.parametrize("text", ["", "a", "real = random", "real > nothing", "nothing > real", "real > 1.5", "real > random @ 7"])
