@@ -177,6 +177,7 @@ def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:
 
     `helped` and `hurt`: the difference is not 0, and of evaluations in which all arms are the same at most one in twenty says so of any.
     `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
+    One training of each (D = S = 1) can't tell: how far another seed would fall is not known, whatever the images say.
     """
     estimates = [estimate(values) for values in differences]
     nonzero = adjusted([one.p for one in estimates])
@@ -184,6 +185,9 @@ def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:
     found = []
     for values, one, p, p_small in zip(differences, estimates, nonzero, smaller, strict=True):
         word: Word = "cannot tell"
+        if one.over == "images":
+            found.append(Verdict(word, one, p, margin, None))
+            continue
         if p < 1 - CONFIDENCE:
             word = "helped" if one.value > 0 else "hurt"
         elif p_small < (1 - CONFIDENCE) / 2:

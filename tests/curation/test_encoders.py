@@ -32,15 +32,10 @@ from synthforge.progress import Reporter
 from synthforge.shards.reading import Example, Labelled, read_labelled
 from synthforge.training.config import LoopConfig
 from synthforge.training.networks import Classifier
+from tests.curation.clips import NORMALISED, TINY_CLIP, write_clip
 
 ASSETS = Path(__file__).resolve().parents[2] / "synthforge" / "assets" / "digits"
 BUILTIN = [OpenClipConfig(model="builtin:digits/encoder"), FittedConfig(model="builtin:digits/judge")]
-TINY_CLIP: dict[str, Any] = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
-NORMALISED = {"mean": [0.3, 0.4, 0.5], "std": [0.2, 0.3, 0.4]}
 QUICK = FittedConfig(width=8, pixels=None, loop=LoopConfig(images=640, batch=32, learning_rate=3e-3, checks=4, compile=False))
 
 
@@ -75,11 +70,7 @@ def some(digits: dict[str, Labelled]) -> Labelled:
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    save_file(open_clip.CLIP(**TINY_CLIP).state_dict(), folder / WEIGHTS_FILES[0])
-    (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": NORMALISED}))
-    return folder
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import webdataset as wds
 from PIL import Image
 from rich.console import Console
 
@@ -198,6 +199,25 @@ def test_what_intervals_do_not_cover_is_told(sets: Sets, tmp_path: Path) -> None
     assert f"{REAL} real per class: all draws share one pool" in told or f"{REAL} real per class, from elsewhere: all draws share" in told
     assert f"{2 * REAL} real per class: draws share real images" in told
     assert f"{REAL} real per class: draws share" not in told
+
+
+def test_one_training_proves_nothing_and_says_so(sets: Sets, tmp_path: Path) -> None:
+    result = ask(sets, tmp_path, sets.wrong, arms="real,wrong", more=("seeds=1",))
+    assert any(note.startswith("one draw and one seed: intervals cover holdout images only") for note in result.notes)
+    (comparison,) = result.tables[0].settings[0].comparisons
+    assert (comparison.verdict, comparison.interval_over) == ("cannot tell", "images")
+    assert "cannot tell of one training; raise seeds" in result.verdict
+
+
+def test_plain_webdataset_shards_are_worth_what_their_images_are(sets: Sets, tmp_path: Path) -> None:
+    shards = tmp_path / "more-set"
+    shards.mkdir()
+    with wds.ShardWriter(f"{shards}/%03d.tar", maxcount=100, verbose=0) as writer:
+        for path in sorted(sets.more.rglob("*.png")):
+            writer.write({"__key__": path.stem, "png": path.read_bytes(), "cls": path.parent.name})
+    of_shards = ask(sets, tmp_path / "shards", shards, arms="real,more-set,real+more-set")
+    of_folder = ask(sets, tmp_path / "folder", sets.more, arms="real,more-set,real+more-set")
+    assert of_shards.tables[0].settings == of_folder.tables[0].settings
 
 
 # The holdout

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +28,8 @@ from synthforge.progress import Reporter
 from synthforge.recipe_file import load_recipe
 from synthforge.shards.reading import read_labelled
 from synthforge.storage import resolve
-from tests.conftest import DIGITS, Ran, small
+from tests.conftest import DIGITS, FORKS, Ran, small
+from tests.curation.clips import write_clip
 from tests.evaluation.sets import QUICK, tripwire
 
 Cli = Callable[..., Ran]
@@ -100,6 +105,16 @@ def test_the_whole_reference_and_a_generator_fitted_on_it_are_of_one_budget(tmp_
     assert (table.origin, table.settings[0].budget) == ("own", 1000)
 
 
+@pytest.mark.slow
+def test_what_an_encoder_of_unknown_origin_chose_is_in_the_other_table(tmp_path: Path) -> None:
+    generate(load_recipe(str(DIGITS), small(tmp_path, total=1000, per_shard=500)))
+    encoder = f"curation.encoder={{kind: open_clip, model: {write_clip(tmp_path / 'clip')}}}"
+    result = run(tmp_path, "evaluation.real_per_class=[all]", "count={total: 1000}", "output.samples_per_shard=500", encoder)
+    assert [table.origin for table in result.tables] == ["elsewhere"]
+    assert set(result.tables[0].settings[0].arms) == {"real", "random", "curated", "real+curated"}
+    assert "may have seen more real images than the arms have" in result.verdict
+
+
 def test_without_a_pool_it_is_said_how_to_make_one(cli: Cli, tmp_path: Path) -> None:
     given = [part for text in sets_of(tmp_path, "evaluation.generators=null") for part in ("--set", text)]
     ran = cli("evaluate", DIGITS, *given)
@@ -124,6 +139,43 @@ def test_fitting_inside_the_sweep_sees_each_draw_and_nothing_else(tmp_path: Path
     reference = read_labelled("builtin:digits/reference")["fit"]
     assert not of_draw[0] & of_draw[1]
     assert of_draw[0] | of_draw[1] < {example.sha256 for example in reference.examples}
+
+
+def _evaluate(place: Path, dies_before: int | None, told: Any) -> None:
+    """In a child: says how many files it renamed below a place, or is killed before one of these."""
+    renamed = 0
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal renamed
+        if event in {"os.rename", "os.link"} and str(place) in str(arguments[1]):
+            if renamed == dies_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            renamed += 1
+
+    sys.addaudithook(audit)
+    fitted = "evaluation.fit={loop: {images: 1000, checks: 2}, threads: 1}"
+    result = run(place, fitted, "evaluation.generators=null", "evaluation.arms=[real, random, curated]", "evaluation.seeds=1")
+    told.put((renamed, result.tables))
+
+
+def _in_a_child(place: Path, dies_before: int | None = None) -> Any:
+    told = FORKS.Queue()
+    child = FORKS.Process(target=_evaluate, args=(place, dies_before, told))
+    child.start()
+    found = told.get(timeout=300) if dies_before is None else None
+    child.join(300)
+    assert child.exitcode == (0 if dies_before is None else -signal.SIGKILL)
+    return found
+
+
+@pytest.mark.slow
+def test_killed_anywhere_while_preparing_it_goes_on_to_the_same_figures(tmp_path: Path) -> None:
+    num, tables = _in_a_child(tmp_path / "undisturbed")
+    assert num > 15
+    place = tmp_path / "killed"
+    for _ in range(5):  # each goes on from what the last one left
+        _in_a_child(place, dies_before=3)
+    assert _in_a_child(place)[1] == tables
 
 
 def test_draws_share_as_few_images_as_they_can_and_more_draws_change_none() -> None:
