@@ -205,7 +205,7 @@ def _prepared(
         ratios = config.synthetic_per_real if any(MORE in arm.of for arm in config.arms) else config.synthetic_per_real[:1]
         return [Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in ratios for draw in by_amount]
     work = PrepareWork(request.reference, request.recipe, config, request.curation, request.folder, cache)
-    prepared = prepare(units, work, default_workers(config, config.trainer.device), reporter)
+    prepared = prepare(units, work, reference, default_workers(config, config.trainer.device), reporter)
     elsewhere = {unit.amount for unit in units if unit.origin == "elsewhere"}
     # Where curation's encoder has seen other images, `own` units are of elsewhere too; there may be such already.
     moved = {unit.amount for unit in units if unit.origin == "own" and prepared[unit].origin == "elsewhere"}

@@ -42,9 +42,9 @@ from synthforge.images import ImageFormat, decode, encode
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
-from synthforge.shards.collection import open_collection
+from synthforge.shards.collection import Collection, open_collection
 from synthforge.shards.folder import DatasetFolder, import_shard
-from synthforge.shards.layout import MANIFEST, Manifest, Segment, canonical_json, digest_of, key_of
+from synthforge.shards.layout import COMPLETE, MANIFEST, Manifest, Segment, canonical_json, digest_of, key_of
 from synthforge.shards.reading import read_labelled
 from synthforge.shards.tars import EncodedSample, write_tar
 from synthforge.shards.units import Part
@@ -197,24 +197,13 @@ class _Preparation:
 
     def run(self) -> Prepared:
         """All of it, or what an earlier run left."""
-        pool, generator = self._pool()
-        curated = sorted({(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated(self.work.config)})
+        recipe, generator = self._recipe()
+        if recipe is not self.work.recipe:
+            generate(recipe, Reporter())
+        pool = recipe.pool_path
         collection = open_collection(pool, self.work.cache)
-        contents = [collection.digest, self.reference.table.collections[0].digest]
-        depends = digest_of(
-            [
-                VERSION,
-                SIDES_VERSION,
-                self.unit.origin,
-                curated,
-                self.work.config.synthetic_per_real,
-                identity_of(self.work.curation, lambda path, value: _content_of(value)),
-                contents,
-                [pool, self.reference.address],  # sets say where images lie
-            ]
-        )
-        path = self.folder / f"{depends[:12]}-{PREPARED}"
-        if (left := self._left(path)) is not None:
+        path = self._path(collection)
+        if (left := self._left_at(path)) is not None:
             return left
         table = Table.of([collection])
         everything = Images.of(table, np.arange(len(table)), self.reference.classes, is_real=False)
@@ -223,7 +212,7 @@ class _Preparation:
             wanted = Setting(self.draw, ratio, origin, {}).asked(len(self.reference.classes))
             quota = {name: int(num) for name, num in zip(self.reference.classes, wanted, strict=True)}
             found = {"random": write_set(self.work.folder, [everything])}
-            for key, source, method, regime in curated:
+            for key, source, method, regime in self._curated:
                 chosen, is_own = self._chosen(source, method, regime, pool, quota)
                 if chosen is not None:
                     found[key] = write_set(self.work.folder, [chosen])
@@ -235,8 +224,40 @@ class _Preparation:
         published(path, lambda temporary: temporary.write_bytes(canonical_json(prepared.__dict__)))
         return prepared
 
-    def _left(self, path: Path) -> Prepared | None:
+    def left(self) -> Prepared | None:
         """What an earlier run prepared; None if nothing, or not all of it is there and whole."""
+        if self._is_fitted_here and not _is_model(self._model):
+            return None
+        recipe, _ = self._recipe()
+        if recipe is not self.work.recipe and not (Path(recipe.pool_path) / COMPLETE).exists():
+            return None
+        try:
+            return self._left_at(self._path(open_collection(recipe.pool_path, self.work.cache)))
+        except DatasetError:
+            return None
+
+    @property
+    def _curated(self) -> list[tuple[str, str, str, str]]:
+        """Key, source, rule and regime of each choice."""
+        return sorted({(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated(self.work.config)})
+
+    def _path(self, pool: Collection) -> Path:
+        """Where it is written what was prepared of a pool."""
+        depends = digest_of(
+            [
+                VERSION,
+                SIDES_VERSION,
+                self.unit.origin,
+                self._curated,
+                self.work.config.synthetic_per_real,
+                identity_of(self.work.curation, lambda path, value: _content_of(value)),
+                [pool.digest, self.reference.table.collections[0].digest],
+                [pool.address, self.reference.address],  # sets say where images lie
+            ]
+        )
+        return self.folder / f"{depends[:12]}-{PREPARED}"
+
+    def _left_at(self, path: Path) -> Prepared | None:
         try:
             found = Prepared(**json.loads(path.read_bytes()))
             for digest in {digest for by_ratio in found.sources for digest in by_ratio.values()}:
@@ -247,19 +268,28 @@ class _Preparation:
 
     # Generator and pool
 
-    def _pool(self) -> tuple[str, str]:
-        """Address of the pool, and a name for its generator."""
+    @property
+    def _is_fitted_here(self) -> bool:
+        return self.work.config.fit is not None and self.unit.origin == "own"
+
+    @property
+    def _model(self) -> Path:
+        """Of a generator that is fitted here."""
+        return self.folder / "generator"
+
+    def _recipe(self) -> tuple[Recipe, str]:
+        """The recipe of the pool, after its generator was fitted where that is asked for, and a name for the generator."""
         recipe, config = self.work.recipe, self.work.config
         assert recipe is not None
-        name = str(recipe.generator.model)
+        model = name = str(recipe.generator.model)
         if self.unit.origin == "elsewhere" or (self.draw.is_whole and config.fit is None and self.unit.draw == 0):
-            return recipe.pool_path, name
-        model: str = name
-        if config.fit is not None:
-            model = str(self._fitted())
+            return recipe, name
+        if self._is_fitted_here:
+            self._fit()
+            model, name = str(self._model), "fitted on these images"
         elif not self.draw.is_whole:
             assert config.generators is not None
-            model = config.generators.replace("{amount}", str(self.unit.amount))
+            model = name = config.generators.replace("{amount}", str(self.unit.amount))
         sampling = recipe.sampling.model_copy(update={"seed": recipe.sampling.seed + self.unit.draw})
         if sampling.real_guidance is not None:
             guided = sampling.real_guidance.model_copy(update={"reference": self._draw_address()})
@@ -273,20 +303,16 @@ class _Preparation:
         )
         # A plan has no length, but a pool has.
         place = self.folder / f"pool-{digest_of([Plan.of(made).digest, made.num_samples])[:12]}"
-        made = made.model_copy(update={"output": recipe.output.model_copy(update={"path": str(place)})})
-        generate(made, Reporter())
-        return made.pool_path, "fitted on these images" if config.fit is not None else model
+        return made.model_copy(update={"output": recipe.output.model_copy(update={"path": str(place)})}), name
 
-    def _fitted(self) -> Path:
+    def _fit(self) -> None:
         config = self.work.config.fit
         assert config is not None
-        model = self.folder / "generator"
-        if not (model / "model_index.json").exists():
+        if not _is_model(self._model):
             from synthforge.generators.pixel.fit import fit  # takes seconds to import
 
             seeded = config.loop.model_copy(update={"seed": config.loop.seed + self.unit.draw})
-            fit(self._draw_address(), model, config.model_copy(update={"loop": seeded, "per_class": None}))
-        return model
+            fit(self._draw_address(), self._model, config.model_copy(update={"loop": seeded, "per_class": None}))
 
     def _draw_address(self) -> str:
         """The draw's images as a set of their own."""
@@ -341,6 +367,10 @@ class _Preparation:
         images = [self.draw.fit, *([self.draw.validation] if self.draw.validation is not None else [])]
         budget = {sha256[:SEEN_DIGITS] for part in images for sha256 in part.sha256_N}
         return bool(seen) and seen <= budget
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "model_index.json").exists()
 
 
 def _content_of(path: str) -> Any:
@@ -472,11 +502,17 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
         )
 
 
-def prepare(units: Sequence[Unit], work: PrepareWork, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:
+def prepare(units: Sequence[Unit], work: PrepareWork, reference: Reference, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:
     """Prepare what is not there yet; raises WorkError naming what failed."""
+    left = {unit: _Preparation(work, reference, unit).left() for unit in units}
+    found = {unit: prepared for unit, prepared in left.items() if prepared is not None}
+    todo = [unit for unit in units if unit not in found]
+    if not todo:
+        return found
     with Workers(work, workers, reporter, deadline_seconds=24 * HOURS) as started:
         finished, failed = started.run(
-            units,
+            todo,
+            done=len(found),
             task="preparing draws: generators, pools, curation",
             what="draws",
             size=lambda unit: 1,
@@ -487,7 +523,7 @@ def prepare(units: Sequence[Unit], work: PrepareWork, workers: int, reporter: Re
         raise WorkError(
             f"{len(failed)} of {len(units)} draws could not be prepared; the first, {first.unit.amount} real images: {first.reason}"
         )
-    return {outcome.unit: outcome.receipt for outcome in finished}
+    return found | {outcome.unit: outcome.receipt for outcome in finished}
 
 
 def setting_of(draw: RealDraw, ratio: float, number: int, prepared: Prepared, folder: Path, cache: Path) -> Setting:
