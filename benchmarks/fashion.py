@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.images import encode
+from synthforge.images import encode, resize
 
 PLACE = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
@@ -28,25 +28,25 @@ def read(name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return images.reshape(-1, 28, 28), labels.astype(np.int64)
 
 
-def write_reference(out: Path, per_class: int = 100, validation: int = 50) -> Path:
-    """Fit and validation part as a folder of images by class; what is there stays."""
+def write_reference(out: Path, per_class: int = 100, validation: int = 50, side: int = 28) -> Path:
+    """Fit and validation part as a folder of images by class, of so many pixels; what is there stays."""
     images, labels = read("train")
     for number, name in enumerate(CLASSES):
         rows = np.flatnonzero(labels == number)[: per_class + validation]
         for place, row in enumerate(rows):
-            _write(out / ("fit" if place < per_class else "validation") / name / f"{row:05d}.png", images[row])
+            _write(out / ("fit" if place < per_class else "validation") / name / f"{row:05d}.png", images[row], side)
     return out
 
 
-def write_holdout(out: Path) -> Path:
+def write_holdout(out: Path, side: int = 28) -> Path:
     """All 10,000 test images likewise."""
     images, labels = read("t10k")
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
-        _write(out / CLASSES[label] / f"{row:05d}.png", image)
+        _write(out / CLASSES[label] / f"{row:05d}.png", image, side)
     return out
 
 
-def _write(path: Path, image: NDArray[np.uint8]) -> None:
+def _write(path: Path, image: NDArray[np.uint8], side: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        path.write_bytes(encode(image[:, :, None], "png", 100, marking=False))
+        path.write_bytes(encode(resize(image[:, :, None], side), "png", 100, marking=False))
