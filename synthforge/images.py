@@ -45,13 +45,15 @@ def decode(data: bytes, channels: int | None = None) -> Uint8:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} pixels are refused")
-            image = ImageOps.exif_transpose(opened)
+            ImageOps.exif_transpose(opened, in_place=True)
+            image: Image.Image = opened
             if channels is None:
                 grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;")
                 channels = 1 if grey else 3
             if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips instead of scaling
                 image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
-            array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+            mode = "L" if channels == 1 else "RGB"
+            array = np.asarray(image if image.mode == mode else image.convert(mode))
     except DatasetError:
         raise
     except Image.DecompressionBombError as error:
