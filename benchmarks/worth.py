@@ -106,7 +106,9 @@ def _said(result: EvaluateResult) -> dict[str, Any]:
     """All but what can be read elsewhere."""
     return {
         "verdict": result.verdict,
-        "claims": {table.origin: [asdict(claim) for claim in [*table.claims, *table.required]] for table in result.tables},
+        "claims": {
+            table.origin: [asdict(claim) for claim in [*table.claims, *(one.claim for one in table.required)]] for table in result.tables
+        },
         "tables": {table.origin: [_setting(setting) for setting in table.settings] for table in result.tables},
         "real learning curve": [asdict(point) for point in result.curve],
         "holdout images": result.holdout_images,

@@ -187,7 +187,9 @@ def evaluate(
     arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these arms, such as real,random,real+curated.")] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option(metavar="'A > B'", help="Leave with status 1 unless A is proven better than B (>=: not worse). Repeatable."),
+        typer.Option(
+            metavar="'A > B'", help="Leave with status 1 unless A is proven better than B (>=: unless it is proven worse). Repeatable."
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise evaluation.json in the run's folder.")] = None,
     sets: Sets = None,
@@ -209,7 +211,7 @@ def evaluate(
     curve = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
     rows = {"real only": curve} | _notes(result.notes)
     asked = result.tables[0].required if result.tables else []
-    rows |= {claim.what: f"{points(claim.difference)} points of accuracy, {told(claim)}" for claim in asked}
+    rows |= {one.claim.what: f"{points(one.claim.difference)} points of accuracy, {told(one.claim)}" for one in asked}
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
     rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
     rows["file"] = result.file or ""

@@ -21,7 +21,7 @@ from synthforge.evaluation.findings import EvaluateResult
 from synthforge.evaluation.models import filled_in
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
-from synthforge.evaluation.verdict import holds, parsed
+from synthforge.evaluation.verdict import Requirement, holds, parsed
 from synthforge.preparing import PrepareWork, Reference, draws_of, prepare, setting_of, units_of
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
@@ -49,7 +49,7 @@ class Request:
     recipe: Recipe | None = None
     synthetic: tuple[tuple[str, str], ...] = ()
     """Names and addresses of sets that were given apart from a recipe."""
-    require: tuple[str, ...] = ()
+    require: tuple[Requirement, ...] = ()
 
 
 def evaluation_of(
@@ -94,13 +94,14 @@ def evaluation_of(
     known = [REAL, MORE, *(["more-curated", "random", "curated"] if recipe is not None else []), *(name for name, _ in named)]
     if unknown := [source for arm in config.arms for source in arm.of if source not in known]:
         raise RequestError(f"evaluation.arms: there is no source {unknown[0]!r}; there are {', '.join(known)}")
-    for text in require:
-        parsed(text, [arm.name for arm in config.arms], [str(amount) for amount in config.real_per_class])
+    required = tuple(parsed(text, [arm.name for arm in config.arms], [str(amount) for amount in config.real_per_class]) for text in require)
+    if required and config.draws * config.seeds == 1:
+        raise RequestError(f"--require {required[0].text!r}: one training of each arm proves nothing; raise evaluation.seeds")
     run = recipe.run_path if recipe is not None else resolve("runs/evaluation")
     curation = recipe.curation if recipe is not None else CurationConfig()
     folder = Path(run) / "evaluation" if "://" not in run else cache_folder(curation) / "evaluation" / digest_of(run)[:16]
     result = resolve(out) if out is not None else f"{run}/{RESULT}"
-    return Request(reference, holdout, result, folder, config, curation, recipe, named, tuple(require))
+    return Request(reference, holdout, result, folder, config, curation, recipe, named, required)
 
 
 def _with_arms(config: EvaluationConfig, names: Sequence[str]) -> EvaluationConfig:
@@ -151,12 +152,10 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     else:
         settings, more = _given(request, reference, draws, cache, reporter)
         notes += more
-    required = [parsed(text, [arm.name for arm in config.arms], [str(one) for one in config.real_per_class]) for text in request.require]
-    evaluation = Evaluation(settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes)
-    evaluation.require([one.pair for one in required])
-    result = evaluation.run()
+    asked = (settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes, request.require)
+    result = Evaluation(*asked).run()
     result = replace(result, file=request.out)
-    result = replace(result, requirements={one.text: holds(one, result) for one in required})
+    result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
     Folder(place).replace(file, canonical_json(asdict(result)))
     return result
 

@@ -169,7 +169,7 @@ class Verdict:
     """A gain below this one is not worth having."""
     draws_needed: int | None
     """Of `cannot tell`: how many draws, or seeds of a single one, would tell four times in five, if the difference is what it was here;
-    None if no number would, with these images."""
+    None if no number would, with these images, and of one training, which tells nothing of others."""
 
 
 def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:

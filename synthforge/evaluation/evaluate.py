@@ -27,7 +27,7 @@ from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.evaluation.trainings import Training, Trainings, TrainWork
 from synthforge.evaluation.tuning import Tuned, key_of, tune
-from synthforge.evaluation.verdict import verdict_of
+from synthforge.evaluation.verdict import Requirement, verdict_of
 from synthforge.images import decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import open_collection
@@ -63,6 +63,7 @@ class Evaluation:
         cache: Path,
         reporter: Reporter,
         notes: Sequence[str] = (),
+        required: Sequence[Requirement] = (),
     ) -> None:
         self.settings, self.classes, self.config = list(settings), classes, config
         self.base, self.folder, self.reporter = base, folder, reporter
@@ -76,11 +77,7 @@ class Evaluation:
         self.missing: dict[tuple[int, str], str] = {}
         self._started = time.perf_counter()
         self._num_trainings = 0
-        self._required: list[tuple[str, str, str | None]] = []
-
-    def require(self, wanted: Sequence[tuple[str, str, str | None]]) -> None:
-        """Compare these arms as well, the one with the other, at one amount of real data or at all together."""
-        self._required = [pair for pair in wanted if all(name in self.arms for name in pair[:2])]
+        self._required = required
 
     def run(self) -> EvaluateResult:
         """All of it; raises RequestError for a holdout that can't be used, WorkError for trainings that fail."""

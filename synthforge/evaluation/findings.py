@@ -14,6 +14,7 @@ import numpy as np
 
 from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig
 from synthforge.evaluation.scores import (
+    Answer,
     ArmScore,
     Claim,
     Comparison,
@@ -32,8 +33,8 @@ from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainer import Predictions
 from synthforge.evaluation.trainings import Training
 from synthforge.evaluation.tuning import key_of
-from synthforge.evaluation.verdict import kind_of, question, sentence_of
-from synthforge.statistics import estimate, of_two_trainings
+from synthforge.evaluation.verdict import Requirement, kind_of, sentence_of
+from synthforge.statistics import estimate, of_two_trainings, verdicts
 
 _ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
 
@@ -70,8 +71,8 @@ class TableResult:
     settings: list[SettingResult]
     claims: list[Claim]
     """What comparisons of a kind tell together, over all settings."""
-    required: list[Claim] = field(default_factory=list)
-    """The comparisons that --require asked for, over the settings that it named; corrected for these alone."""
+    required: list[Answer] = field(default_factory=list)
+    """To the comparisons that --require asked for, apart from all others."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Findings:
         real_only: by `key_of` the draw.
         predictions: by the training's digest.
         missing: index of the setting and name of the arm to why there is none.
-        required: arms to compare besides the usual ones, at one amount or at all together.
+        required: what --require asks for.
     """
 
     settings: Sequence[Setting]
@@ -146,7 +147,7 @@ class Findings:
     predictions: Mapping[str, Predictions]
     is_copy: Mapping[str, bool]
     missing: Mapping[tuple[int, str], str]
-    required: Sequence[tuple[str, str, str | None]] = ()
+    required: Sequence[Requirement] = ()
 
     @functools.cached_property
     def tables(self) -> list[TableResult]:
@@ -246,24 +247,38 @@ class Findings:
         kinds: dict[str, list[Floats]] = {}
         for arm, against, values_DSV in differences:
             kinds.setdefault(kind_of(self.arms[arm], self.arms[against]), []).append(values_DSV)
-        asked: dict[str, list[Floats]] = {}
-        for group, found in zip(groups, outcomes, strict=True):
-            for arm, against, amount in self.required:
-                if amount in {None, str(self.settings[group[0]].draw.amount)} and found.keys() >= {arm, against}:
-                    values_DSV = found[arm].correct_DSV - found[against].correct_DSV
-                    asked.setdefault(question((arm, against, amount)), []).append(values_DSV)
         settings = []
         for group, found in zip(groups, outcomes, strict=True):
             num = len(self._pairs(found))
             own, comparisons = comparisons[:num], comparisons[num:]
             settings.append(self._setting(group, found, own))
         generators = list(dict.fromkeys(self.settings[group[0]].generator for group in groups))
-        margin = self.config.margin
-        return TableResult(origin, "; ".join(filter(None, generators)), settings, claimed(kinds, margin), claimed(asked, margin))
+        claims, answers = claimed(kinds, self.config.margin), self._answers(groups, outcomes)
+        return TableResult(origin, "; ".join(filter(None, generators)), settings, claims, answers)
+
+    def _answers(self, groups: Sequence[list[int]], outcomes: Sequence[Mapping[str, Outcomes]]) -> list[Answer]:
+        """To requirements that compare arms which are there."""
+        amounts = [str(self.settings[group[0]].draw.amount) for group in groups]
+        asked = {
+            one.what: [
+                (amount, found[one.arm].correct_DSV - found[one.other].correct_DSV)
+                for amount, found in zip(amounts, outcomes, strict=True)
+                if one.amount in {None, amount} and found.keys() >= {one.arm, one.other}
+            ]
+            for one in self.required
+            if one.level is None
+        }
+        asked = {what: found for what, found in asked.items() if found}
+        claims = claimed({what: [values_DSV for _, values_DSV in found] for what, found in asked.items()}, self.config.margin)
+        answers = []
+        for claim, found in zip(claims, asked.values(), strict=True):
+            singles = verdicts([values_DSV for _, values_DSV in found], self.config.margin)
+            hurts_at = [amount for (amount, _), single in zip(found, singles, strict=True) if single.word == "hurt"]
+            answers.append(Answer(claim, list(dict.fromkeys(hurts_at))))
+        return answers
 
     def _pairs(self, found: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
-        usual = pairs({name: self.arms[name] for name in found}, self.config.mixing)
-        return list(dict.fromkeys([*usual, *(pair[:2] for pair in self.required if found.keys() >= set(pair[:2]))]))
+        return pairs({name: self.arms[name] for name in found}, self.config.mixing)
 
     def _arms_of(self, group: Sequence[int]) -> dict[str, Outcomes]:
         names = [name for name in self.arms if (group[0], name) in self.by_arm]

@@ -101,7 +101,8 @@ class Comparison:
     """For all comparisons of its table together (Holm)."""
     verdict: str
     draws_needed: int | None
-    """Of `cannot tell`: draws, or with a single draw seeds, that would tell; None if none would, with these holdout images."""
+    """Of `cannot tell`: draws, or with a single draw seeds, that would tell; None if none would, with these holdout images, and of one
+    training, which tells nothing of others."""
     interval_over: str
     by_class: dict[str, Measured]
     """Difference of recall of each class; these intervals are not corrected for their number."""
@@ -125,6 +126,16 @@ class Claim:
     verdict: str
     draws_needed: int | None
     interval_over: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To a requirement that compares two arms."""
+
+    claim: Claim
+    """Corrected for the other requirements alone, since they were asked beforehand."""
+    hurts_at: list[str]
+    """Amounts of real data at which the arm is proven to hurt; corrected for these alone."""
 
 
 @dataclass(frozen=True)

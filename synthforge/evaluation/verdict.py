@@ -120,10 +120,12 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
         parts.append("So don't bother.")
     elif adding:
         parts.append("So there is no proof that it is worth it.")
-    if short := [setting.steps_check_mean for setting in table.settings if not setting.has_enough_steps and setting.steps_check_mean]:
+    short = [setting for setting in table.settings if not setting.has_enough_steps]
+    moved = [one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean] if one is not None]
+    if changes := [abs(one.value) for one in moved if one.low > 0 or one.high < 0]:
         parts.append(
-            f"But the trainings were short: with twice the steps accuracy still moves by {100 * max(abs(one.value) for one in short):.1f} "
-            "points, and differences with it; raise trainer.steps before believing this."
+            f"But the trainings were short: with twice the steps accuracy still moves by up to {100 * max(changes):.1f} points, and "
+            "differences with it; raise trainer.steps before believing this."
         )
     return " ".join(parts)
 
@@ -165,14 +167,16 @@ class Requirement:
     is_strict: bool
     """`>`; otherwise `>=`."""
     other: str
-    """An arm, or an accuracy."""
+    """An arm; nothing where an accuracy is asked for."""
+    level: float | None
+    """That accuracy."""
     amount: str | None
     """Of real data; None for all together."""
 
     @property
-    def pair(self) -> tuple[str, str, str | None]:
-        """What is to be compared."""
-        return self.arm, self.other, self.amount
+    def what(self) -> str:
+        """The comparison in words."""
+        return f"{self.arm} less {self.other}" + (f" with {self.amount} real per class" if self.amount is not None else "")
 
 
 def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requirement:
@@ -181,12 +185,13 @@ def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requiremen
     if match is None:
         raise RequestError(f'--require {text!r}: write it like "curated > random", "real+curated >= real" or "curated > 0.9 @ 20"')
     arm, relation, other, amount = match.groups()
+    level = _as_accuracy(other) if other not in arms else None
     for name in (arm, other):
-        if name not in arms and not (name == other and _as_accuracy(name) is not None):
+        if name not in arms and not (name == other and level is not None):
             raise RequestError(f"--require {text!r}: there is no arm {name!r}; there are {', '.join(arms)}")
     if amount is not None and amount not in amounts:
         raise RequestError(f"--require {text!r}: {amount} is none of the amounts of real data; there are {', '.join(amounts)}")
-    return Requirement(text, arm, relation == ">", other, amount)
+    return Requirement(text, arm, relation == ">", "" if level is not None else other, level, amount)
 
 
 def _as_accuracy(text: str) -> float | None:
@@ -200,24 +205,17 @@ def _as_accuracy(text: str) -> float | None:
 def holds(requirement: Requirement, result: EvaluateResult) -> bool:
     """Whether a requirement holds in the first table, for all settings that it speaks of.
 
-    `a > b`: on average a helped over b, and is not proven to hurt in any setting. `a >= b`: a hurt neither on average nor in one. With an
-    accuracy in place of b: the whole interval lies above it, or not all of it below, in every setting.
+    `a > b`: on average a helped over b, and is not proven to hurt in any setting. `a >= b`: a is proven to hurt neither on average nor in
+    one. With an accuracy in place of b: the whole interval lies above it, or not all of it below, in every setting.
     """
     table = result.tables[0] if result.tables else None
     settings = [setting for setting in (table.settings if table else []) if requirement.amount in {None, setting.amount}]
-    if not settings or any(requirement.arm not in setting.arms for setting in settings):
+    if table is None or not settings or any(requirement.arm not in setting.arms for setting in settings):
         return False
-    if all(requirement.other not in setting.arms for setting in settings) and (level := _as_accuracy(requirement.other)) is not None:
-        accuracies = [setting.arms[requirement.arm].accuracy for setting in settings]
+    if requirement.level is not None:
+        level, accuracies = requirement.level, [setting.arms[requirement.arm].accuracy for setting in settings]
         return all(one.low > level if requirement.is_strict else one.high >= level for one in accuracies)
-    claim = next((claim for claim in table.required if claim.what == question(requirement.pair)), None) if table else None
-    singles = [one for setting in settings for one in setting.comparisons if (one.arm, one.against) == requirement.pair[:2]]
-    if claim is None or len(singles) < len(settings) or any(one.verdict == "hurt" for one in singles):
+    answer = next((one for one in table.required if one.claim.what == requirement.what), None)
+    if answer is None or answer.claim.comparisons < len(settings) or answer.hurts_at:
         return False
-    return claim.verdict == "helped" if requirement.is_strict else claim.verdict != "hurt"
-
-
-def question(pair: tuple[str, str, str | None]) -> str:
-    """A required comparison in words."""
-    arm, other, amount = pair
-    return f"{arm} less {other}" + (f" with {amount} real per class" if amount is not None else "")
+    return answer.claim.verdict == "helped" if requirement.is_strict else answer.claim.verdict != "hurt"

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,15 @@ def difference(result: EvaluateResult, arm: str, against: str) -> Any:
     return next(one for one in setting.comparisons if (one.arm, one.against) == (arm, against))
 
 
+def answer(result: EvaluateResult, what: str) -> Any:
+    return next(one.claim for one in result.tables[0].required if one.claim.what == what)
+
+
 def test_half_of_the_labels_wrong_is_worse_than_none(planted: EvaluateResult) -> None:
     accuracy = {name: score.accuracy for name, score in planted.tables[0].settings[0].arms.items()}
     assert accuracy["wrong"].high < accuracy["more-set"].low
     assert planted.requirements == {"more-set > wrong": True, "wrong > more-set": False}
-    assert difference(planted, "more-set", "wrong").verdict == "helped"
+    assert answer(planted, "more-set less wrong").verdict == "helped"
 
 
 def test_real_images_in_disguise_are_worth_as_many_real_ones(planted: EvaluateResult) -> None:
@@ -140,13 +144,29 @@ def test_an_arm_beside_itself_is_no_different(sets: Sets, tmp_path: Path) -> Non
     assert result.requirements == {"twin > real": False, "twin >= real": True}
 
 
+def test_what_is_required_is_asked_of_the_amounts_that_it_names_and_changes_nothing_else(sets: Sets, tmp_path: Path) -> None:
+    both = (f"real_per_class=[{REAL}, {2 * REAL}]",)
+    asked = ["more-set > wrong", "more-set >= wrong", f"more-set > wrong @ {REAL}", "real >= 0.1"]
+    plain = ask(sets, tmp_path, sets.more, sets.wrong, arms="real,more-set,wrong", more=both)
+    result = ask(sets, tmp_path, sets.more, sets.wrong, arms="real,more-set,wrong", more=both, require=asked)
+    by_what = {one.claim.what: one.claim for one in result.tables[0].required}
+    assert {what: one.comparisons for what, one in by_what.items()} == {
+        "more-set less wrong": 2,
+        f"more-set less wrong with {REAL} real per class": 1,
+    }
+    assert list(result.requirements) == asked
+    assert result.requirements["more-set > wrong"] == (by_what["more-set less wrong"].verdict == "helped")
+    assert replace(result.tables[0], required=[]) == plain.tables[0]
+    assert result.verdict == plain.verdict
+
+
 def test_two_halves_of_one_pool_are_no_different(sets: Sets, tmp_path: Path) -> None:
     """Of the same writers in turn, so that one is as good as the other."""
     pool = per_class(digits(), 40, 70)
     one, two = (write(tmp_path / name, pool[start::2]) for name, start in (("one", 0), ("two", 1)))
     result = ask(sets, tmp_path, one, two, arms="one,two", more=("seeds=4", "trainer.steps=60"), require=["one > two", "two > one"])
-    for pair in (("one", "two"), ("two", "one")):
-        found = difference(result, *pair)
+    for what in ("one less two", "two less one"):
+        found = answer(result, what)
         assert found.difference.low <= 0 <= found.difference.high
         assert found.difference.low < found.difference.high
     assert result.requirements == {"one > two": False, "two > one": False}
@@ -183,7 +203,6 @@ def test_a_source_that_is_short_bounds_all_arms_and_one_that_lacks_a_class_none(
     (setting,) = result.tables[0].settings
     assert {name: score.images for name, score in setting.arms.items()} == {"real": 100, "more-set": 94, "short": 94}
     assert any("10 images of class '3' were wanted of each source, one has 4" in note for note in result.notes)
-    assert setting.worth["more-set"].others_per_real is None or setting.missing == {}
     shutil.rmtree(short / "3")
     result = ask(sets, tmp_path / "lacking", sets.more, short, arms="real,more-set,short")
     (setting,) = result.tables[0].settings
@@ -337,9 +356,9 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
     )
     assert ran.status == 1
     assert ran.json["requirements"] == {"wrong > real": False, "real >= 0.2": True}
-    (claim,) = ran.json["tables"][0]["required"]
-    assert claim["what"] == "wrong less real"
-    assert claim["difference"] == ran.json["tables"][0]["settings"][0]["comparisons"][0]["difference"]
+    (answer,) = ran.json["tables"][0]["required"]
+    assert answer["claim"]["what"] == "wrong less real"
+    assert answer["claim"]["difference"] == ran.json["tables"][0]["settings"][0]["comparisons"][0]["difference"]
 
 
 @pytest.mark.parametrize(
@@ -352,6 +371,10 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "a is better"], "write it like"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > nothing"], "there is no arm 'nothing'"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5 @ 7"], "7 is none of the amounts"),
+        (
+            ["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5", "--set", "seeds=1"],
+            "one training of each arm proves nothing",
+        ),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "real_per_class=[1000]"], "real images in the fit part"),
         (["--real", "{real}", "--holdout", "/nonesuch"], "/nonesuch"),
         (["--real", "{real}", "--holdout", "{holdout}", "--set", "mixing.policy=nonesuch"], "mixing.policy"),
