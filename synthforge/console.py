@@ -41,7 +41,7 @@ def print_evaluation(console: Console, table: TableResult) -> None:
 
     from synthforge.evaluation.verdict import most, percent, points, told, worth_in_words
 
-    kind = "everything fitted on these real images alone" if table.origin == "own" else "generator from elsewhere"
+    kind = "all that was fitted has seen these real images alone" if table.origin == "own" else "generator from elsewhere"
     drawn = Table(box=SIMPLE_HEAD, title=f"accuracy on the holdout: {kind}", title_justify="left", title_style="bold")
     drawn.add_column(no_wrap=True, style="dim")
     by_column = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -74,8 +75,8 @@ def evaluation_of(
     if arms is not None:
         config = _with_arms(config, [name.strip() for name in arms.split(",")])
     elif recipe is None and not any(text.startswith("arms") for text in sets):
-        beside = [f"{REAL}+{MORE}", MORE] if named else []
-        config = _with_arms(config, [REAL, *(name for name, _ in named), *(f"{REAL}+{name}" for name, _ in named), *beside])
+        others = [f"{REAL}+{MORE}", MORE] if named else []
+        config = _with_arms(config, [REAL, *(name for name, _ in named), *(f"{REAL}+{name}" for name, _ in named), *others])
     reference, holdout = real or (recipe.reference if recipe is not None else None), holdout or config.holdout
     if reference is None:
         raise RequestError("evaluate: which real images? give the recipe `reference:`, or use --real REAL")
@@ -97,7 +98,8 @@ def evaluation_of(
     required = tuple(parsed(text, [arm.name for arm in config.arms], [str(amount) for amount in config.real_per_class]) for text in require)
     if required and config.draws * config.seeds == 1:
         raise RequestError(f"--require {required[0].text!r}: one training of each arm proves nothing; raise evaluation.seeds")
-    run = recipe.run_path if recipe is not None else resolve("runs/evaluation")
+    beside = resolve(out).rpartition("/")[0] if out is not None else resolve("runs/evaluation")
+    run = recipe.run_path if recipe is not None else beside
     curation = recipe.curation if recipe is not None else CurationConfig()
     folder = Path(run) / "evaluation" if "://" not in run else cache_folder(curation) / "evaluation" / digest_of(run)[:16]
     result = resolve(out) if out is not None else f"{run}/{RESULT}"
@@ -128,19 +130,24 @@ def _names(addresses: Sequence[str]) -> list[str]:
 
 
 def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResult:
-    """Prepare every setting, train every arm, and write the result; raises RequestError before anything is trained, then WorkError."""
+    """Prepare every setting, train every arm, and write the result.
+
+    Raises RequestError before anything is made, and for what is wrong with the holdout, which is opened late; WorkError for what fails.
+    """
     reporter = reporter or Reporter()
     config, cache, folder = request.config, cache_folder(request.curation), request.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PlaceError(f"{folder}: can't be written ({error.strerror}); choose another place with output.path") from error
+        how = "output.path" if request.recipe is not None else "--out"
+        raise PlaceError(f"{folder}: can't be written ({error.strerror}); choose another place with {how}") from error
     place, _, file = request.out.rpartition("/")
     _require_file(request.out)
     reporter.note("reading the real images")
     reference = Reference.open(request.reference, cache, reporter)
     base = filled_in(config.trainer, reference.image_size)
     draws = {amount: draws_of(reference, amount, config) for amount in config.real_per_class}
+    _require_images(config, draws, len(reference.classes))
     curve = [
         draw
         for amount in _curve_amounts(config, reference)
@@ -158,6 +165,15 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
     Folder(place).replace(file, canonical_json(asdict(result)))
     return result
+
+
+def _require_images(config: EvaluationConfig, draws: dict[Amount, list[RealDraw]], num_classes: int) -> None:
+    """Refuse so few images beside each real one that they are none."""
+    if all(arm.of == [REAL] for arm in config.arms):
+        return
+    for (amount, (draw, *_)), ratio in itertools.product(draws.items(), config.synthetic_per_real):
+        if not Setting(draw, ratio, "own", {}).asked(num_classes).any():
+            raise RequestError(f"evaluation.synthetic_per_real: {ratio:g} for each of {amount} real images is no image at all; raise it")
 
 
 def _require_file(out: str) -> None:
@@ -204,7 +220,7 @@ def _prepared(
         ratios = config.synthetic_per_real if any(MORE in arm.of for arm in config.arms) else config.synthetic_per_real[:1]
         return [Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in ratios for draw in by_amount]
     work = PrepareWork(request.reference, request.recipe, config, request.curation, request.folder, cache)
-    prepared = prepare(units, work, reference, default_workers(config, config.trainer.device), reporter)
+    prepared = prepare(units, draws, work, reference, default_workers(config, config.trainer.device), reporter)
     elsewhere = {unit.amount for unit in units if unit.origin == "elsewhere"}
     # Where curation's encoder has seen other images, `own` units are of elsewhere too; there may be such already.
     moved = {unit.amount for unit in units if unit.origin == "own" and prepared[unit].origin == "elsewhere"}

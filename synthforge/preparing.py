@@ -7,9 +7,10 @@ does not say: origin `elsewhere`. Everything lies in a folder named by what it d
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from filelock import FileLock
 
 from synthforge.config import identity_of
 from synthforge.curation.config import CurationConfig, SizeConfig
-from synthforge.curation.curate import choose
+from synthforge.curation.curate import NothingLeftError, choose
 from synthforge.curation.embedding import published
 from synthforge.curation.encoders.config import FittedConfig, PixelsConfig
 from synthforge.curation.encoders.protocol import SEEN_DIGITS
@@ -52,6 +53,8 @@ from synthforge.storage import Folder, resolve
 
 VERSION = 1
 PREPARED = "prepared.json"
+MODEL = "model_index.json"
+"""The last file of a model that is saved."""
 SYNTHETIC = ("random", "curated")
 PARTS: tuple[Part, ...] = ("fit", "validation")
 HOURS = 3600.0
@@ -128,6 +131,11 @@ class PrepareWork:
         """Take a device, and open the real images."""
         return PrepareStream(self._on(own_gpu(place.worker, place.workers, "auto")))
 
+    @functools.cached_property
+    def choosing(self) -> Any:
+        """What curation's choices depend on, models by their content; the judge only measures."""
+        return identity_of(self.curation.model_copy(update={"judge": None}), lambda path, value: _content_of(value))
+
     def _on(self, device: str) -> PrepareWork:
         """The same on one device, where it is left open which."""
         assert self.recipe is not None
@@ -148,6 +156,7 @@ class PrepareStream:
     def __init__(self, work: PrepareWork) -> None:
         self._work = work
         self._reference = Reference.open(work.reference, work.cache, Reporter())
+        self._draws: dict[Amount, list[RealDraw]] = {}
 
     def describe(self) -> None:
         """Nothing to tell."""
@@ -156,8 +165,11 @@ class PrepareStream:
         """Prepare units."""
         for unit in units:
             try:
+                if unit.amount not in self._draws:
+                    self._draws[unit.amount] = draws_of(self._reference, unit.amount, self._work.config)
+                draw = self._draws[unit.amount][unit.draw]
                 with cpu_threads(self._work.config.trainer.threads):  # whatever the number of workers, the same images
-                    found: Prepared | SynthforgeError = _Preparation(self._work, self._reference, unit).run()
+                    found: Prepared | SynthforgeError = _Preparation(self._work, self._reference, draw, unit).run()
                 advance(1)
             except RequestError:  # a mistake of the user, which others would meet as well: better told now than after hours
                 raise
@@ -179,9 +191,8 @@ def draws_of(reference: Reference, amount: Amount, config: EvaluationConfig, whe
 class _Preparation:
     """One unit."""
 
-    def __init__(self, work: PrepareWork, reference: Reference, unit: Unit) -> None:
-        self.work, self.reference, self.unit = work, reference, unit
-        self.draw = draws_of(reference, unit.amount, work.config)[unit.draw]
+    def __init__(self, work: PrepareWork, reference: Reference, draw: RealDraw, unit: Unit) -> None:
+        self.work, self.reference, self.draw, self.unit = work, reference, draw, unit
         self.notes: list[str] = []
         assert work.recipe is not None
         self.threads = work.recipe.execution.threads or work.config.trainer.threads
@@ -197,11 +208,14 @@ class _Preparation:
 
     def run(self) -> Prepared:
         """All of it, or what an earlier run left."""
+        if self._is_fitted_here:
+            self._fit()
         recipe, generator = self._recipe()
         if recipe is not self.work.recipe:
             generate(recipe, Reporter())
         pool = recipe.pool_path
         collection = open_collection(pool, self.work.cache)
+        self.notes += [f"{self.draw.name}: {problem}" for problem in collection.problems]
         path = self._path(collection)
         if (left := self._left_at(path)) is not None:
             return left
@@ -226,7 +240,8 @@ class _Preparation:
 
     def left(self) -> Prepared | None:
         """What an earlier run prepared; None if nothing, or not all of it is there and whole."""
-        if self._is_fitted_here and not _is_model(self._model):
+        needs = [self._model / MODEL] * self._is_fitted_here + [self._images / COMPLETE] * self._is_guided
+        if not all(path.exists() for path in needs):
             return None
         recipe, _ = self._recipe()
         if recipe is not self.work.recipe and not (Path(recipe.pool_path) / COMPLETE).exists():
@@ -250,7 +265,7 @@ class _Preparation:
                 self.unit.origin,
                 self._curated,
                 self.work.config.synthetic_per_real,
-                identity_of(self.work.curation, lambda path, value: _content_of(value)),
+                self.work.choosing,
                 [pool.digest, self.reference.table.collections[0].digest],
                 [pool.address, self.reference.address],  # sets say where images lie
             ]
@@ -273,19 +288,29 @@ class _Preparation:
         return self.work.config.fit is not None and self.unit.origin == "own"
 
     @property
+    def _is_guided(self) -> bool:
+        assert self.work.recipe is not None
+        return self.work.recipe.sampling.real_guidance is not None and not self.draw.is_whole
+
+    @property
     def _model(self) -> Path:
         """Of a generator that is fitted here."""
         return self.folder / "generator"
 
+    @property
+    def _images(self) -> Path:
+        """The draw's images as a set of their own."""
+        return self.folder / "reference"
+
     def _recipe(self) -> tuple[Recipe, str]:
-        """The recipe of the pool, after its generator was fitted where that is asked for, and a name for the generator."""
+        """The recipe of the pool, and a name for its generator, which is there."""
         recipe, config = self.work.recipe, self.work.config
         assert recipe is not None
         model = name = str(recipe.generator.model)
         if self.unit.origin == "elsewhere" or (self.draw.is_whole and config.fit is None and self.unit.draw == 0):
-            return recipe, name
+            made_by = DatasetFolder.open(recipe.pool_path).manifest.generator or {}  # the recipe may have changed since
+            return recipe, str(made_by.get("model", name))
         if self._is_fitted_here:
-            self._fit()
             model, name = str(self._model), "fitted on these images"
         elif not self.draw.is_whole:
             assert config.generators is not None
@@ -308,19 +333,20 @@ class _Preparation:
     def _fit(self) -> None:
         config = self.work.config.fit
         assert config is not None
-        if not _is_model(self._model):
-            from synthforge.generators.pixel.fit import fit  # takes seconds to import
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".generator.lock"):  # another evaluation may want the same
+            if not (self._model / MODEL).exists():
+                from synthforge.generators.pixel.fit import fit  # takes seconds to import
 
-            seeded = config.loop.model_copy(update={"seed": config.loop.seed + self.unit.draw})
-            fit(self._draw_address(), self._model, config.model_copy(update={"loop": seeded, "per_class": None}))
+                seeded = config.loop.model_copy(update={"seed": config.loop.seed + self.unit.draw})
+                fit(self._draw_address(), self._model, config.model_copy(update={"loop": seeded, "per_class": None}))
 
     def _draw_address(self) -> str:
-        """The draw's images as a set of their own."""
+        """Of the draw's images as a set of their own, which is written if it is not there."""
         if self.draw.is_whole:
             return self.work.reference
-        place = self.folder / "reference"
-        write_real(self.reference, self.draw.fit, place, {"fit": (0, len(self.draw.fit))})
-        return str(place)
+        write_real(self.reference, self.draw.fit, self._images, {"fit": (0, len(self.draw.fit))})
+        return str(self._images)
 
     # What curation chooses
 
@@ -333,7 +359,11 @@ class _Preparation:
             write_real(self.reference, self.draw.rest, Path(pool), {})
         present = set(Table.of([open_collection(pool, self.work.cache)]).strings("class"))
         config = self._curation(method, regime, {name: num for name, num in quota.items() if name in present})
-        sides, choice = choose([pool], self._draw_address(), config, Reporter())
+        try:
+            sides, choice = choose([pool], self._draw_address(), config, Reporter())
+        except NothingLeftError as error:
+            self.notes.append(f"{self.draw.name}: {error}")
+            return None, True
         if len(choice.kept) == 0:
             return None, True
         if source == "more-curated":
@@ -367,10 +397,6 @@ class _Preparation:
         images = [self.draw.fit, *([self.draw.validation] if self.draw.validation is not None else [])]
         budget = {sha256[:SEEN_DIGITS] for part in images for sha256 in part.sha256_N}
         return bool(seen) and seen <= budget
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / "model_index.json").exists()
 
 
 def _content_of(path: str) -> Any:
@@ -474,8 +500,6 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
             f"evaluation: class {lacking[0]!r} of the real images is not among the recipe's ({', '.join(list(recipe.classes)[:8])}): there "
             "would be no synthetic images of it; add it to `classes`, or leave its real images out"
         )
-    if isinstance(amount, int) and (ratio := min(config.synthetic_per_real)) * amount < 0.5:
-        raise RequestError(f"evaluation.synthetic_per_real: {ratio:g} for each of {amount} real images is no image at all; raise it")
     if config.fit is not None:
         if recipe.generator.kind != "pixel":
             raise RequestError(
@@ -502,9 +526,16 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
         )
 
 
-def prepare(units: Sequence[Unit], work: PrepareWork, reference: Reference, workers: int, reporter: Reporter) -> dict[Unit, Prepared]:
+def prepare(
+    units: Sequence[Unit],
+    draws: Mapping[Amount, Sequence[RealDraw]],
+    work: PrepareWork,
+    reference: Reference,
+    workers: int,
+    reporter: Reporter,
+) -> dict[Unit, Prepared]:
     """Prepare what is not there yet; raises WorkError naming what failed."""
-    left = {unit: _Preparation(work, reference, unit).left() for unit in units}
+    left = {unit: _Preparation(work, reference, draws[unit.amount][unit.draw], unit).left() for unit in units}
     found = {unit: prepared for unit, prepared in left.items() if prepared is not None}
     todo = [unit for unit in units if unit not in found]
     if not todo:

@@ -142,6 +142,10 @@ def curate(
     return CurateResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
 
 
+class NothingLeftError(RequestError):
+    """No image of the pool can be used, or none passes the gates."""
+
+
 def choose(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> tuple[Sides, Choice]:
     """What `curate` would keep, without measuring a gap or writing anything; the same arguments and errors."""
     sides = Sides.read(pools, reference, config, reporter)
@@ -157,7 +161,7 @@ def _choice(sides: Sides, reporter: Reporter) -> Choice:
     reason = sides.problem.copy()
     alive = sides.usable.copy()
     if not alive.any():
-        raise RequestError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
+        raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
     gates = []
     for gate in config.gates.in_order():
@@ -171,7 +175,7 @@ def _choice(sides: Sides, reporter: Reporter) -> Choice:
         scores |= verdict.scores
         gates.append(GateReport(gate.title, verdict.rule, dropped))
     if not alive.any():
-        raise RequestError(
+        raise NothingLeftError(
             f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
             "--set gates.copies.on=false (with a recipe: curation.gates.copies.on), or make its `loss` smaller"
         )

@@ -104,7 +104,7 @@ def published(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise WorkError(f"{path}: can't be written ({error.strerror or error}); choose another place with the setting `cache`") from error
+        raise WorkError(f"{path}: can't be written ({error.strerror or error}); make room there and run again") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -69,6 +69,10 @@ class Evaluation:
         self.base, self.folder, self.reporter = base, folder, reporter
         self.holdout_address, self._cache = holdout, cache
         self.notes = list(notes)
+        if base.start != "scratch":
+            self.notes.append(
+                f"classifiers start from weights of {base.pretrained or base.network}, which may have seen the holdout's images"
+            )
         self.arms = {arm.name: arm for arm in config.arms}
         drawn = {(str(draw.amount), draw.number): draw for draw in [*(setting.draw for setting in settings), *curve]}
         self.draws = sorted(drawn.values(), key=lambda draw: (draw.per_class, draw.number))

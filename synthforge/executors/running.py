@@ -58,19 +58,21 @@ class Workers(Generic[U, R]):
         reporter.begin(task, done + sum(map(size, units)), done, unit=what)
         finished: list[Finished[U, R]] = []
         failed: list[Failed[U]] = []
-        outcomes = executor.run(
-            iter(units),
-            tries=tries,
-            size=size,
-            on_progress=reporter.advance,
-            on_try_failed=lambda unit, reason, number: reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}"),
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, Failed):
-                failed.append(outcome)
-            else:
-                finished.append(outcome)
-        reporter.end()
+        try:
+            outcomes = executor.run(
+                iter(units),
+                tries=tries,
+                size=size,
+                on_progress=reporter.advance,
+                on_try_failed=lambda unit, reason, number: reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}"),
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, Failed):
+                    failed.append(outcome)
+                else:
+                    finished.append(outcome)
+        finally:
+            reporter.end()
         return finished, failed
 
     def _for(self, num_units: int) -> Executor[U, R]:

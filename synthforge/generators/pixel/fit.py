@@ -71,7 +71,8 @@ class _Fit:
             raise PlaceError(f"{self.out}: holds a model already; choose another --out, or remove it")
         if self.out.exists() and not self.out.is_dir():
             raise PlaceError(f"{self.out}: is a file; choose a folder")
-        if self.out.exists() and any(path.name != _WORK for path in self.out.iterdir()):
+        left = {path.name for path in self.out.iterdir()} if self.out.exists() else set()
+        if left and _WORK not in left:  # with it, the rest is of a fit that was killed while it put the model in its place
             raise PlaceError(f"{self.out}: is not empty; choose a new folder with --out")
         parts = read_labelled(data)
         fitted, validation = parts.get("fit"), parts.get("validation")
