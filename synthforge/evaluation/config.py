@@ -101,8 +101,8 @@ class TrainerConfig(Config):
 class MixingConfig(Config):
     """How arms of real and synthetic images mix them."""
 
-    policy: Policy = identity("synthetic-then-real")
-    """`pooled`: one heap. `weighted`: every batch has a fixed share of synthetic images, whose loss counts less. `synthetic-then-real`:
+    policy: Policy = identity("weighted")
+    """`weighted`: every batch has a fixed share of synthetic images, whose loss counts less. `pooled`: one heap. `synthetic-then-real`:
     synthetic images first, then real ones alone. `split-norm`: as weighted, and batch norm has statistics of its own for each of both."""
     share: float | None = identity(None, gt=0, lt=1)
     """Synthetic share of each batch, or for synthetic-then-real of the steps; nothing means 0.5 and 0.45."""
@@ -113,6 +113,10 @@ class MixingConfig(Config):
     def synthetic_share(self) -> float:
         """`share` with its default filled in."""
         return self.share if self.share is not None else 0.45 if self.policy == "synthetic-then-real" else 0.5
+
+
+ALONE = MixingConfig(policy="pooled")
+"""Of sets that are all real or all synthetic."""
 
 
 class ArmConfig(Config):

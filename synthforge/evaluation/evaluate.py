@@ -19,7 +19,7 @@ import torch
 
 from synthforge.curation.pools import Table
 from synthforge.errors import DatasetError, RequestError
-from synthforge.evaluation.config import ArmConfig, EvaluationConfig, MixingConfig, TrainerConfig
+from synthforge.evaluation.config import ALONE, ArmConfig, EvaluationConfig, MixingConfig, TrainerConfig
 from synthforge.evaluation.copies import HoldoutCopies
 from synthforge.evaluation.findings import ArmTrainings, EvaluateResult, Findings, groups_of
 from synthforge.evaluation.models import platform_of
@@ -178,7 +178,7 @@ class Evaluation:
             for name, arm in self.arms.items():
                 self._add(index, setting, name, arm)
         self._drop_incomplete()
-        self._real_only = {key_of(draw): self._trainings_on([[draw.fit]] * self.config.seeds, draw, MixingConfig()) for draw in self.draws}
+        self._real_only = {key_of(draw): self._trainings_on([[draw.fit]] * self.config.seeds, draw, ALONE) for draw in self.draws}
         main = [training for arm in self._by_arm.values() for training in arm.by_seed]
         main += [training for ours in self._real_only.values() for training in ours]
         checks = [training for arm in self._by_arm.values() for training in arm.twice]
@@ -245,7 +245,7 @@ class Evaluation:
             kept = [part.take(np.array([not self.is_copy.get(sha, False) for sha in part.sha256_N], np.bool_)) for part in parts]
             has_both = len({part.is_real for part in kept}) == 2
             digest = write_set(self.folder, kept)
-            policy = mixing if has_both else MixingConfig()
+            policy = mixing if has_both else ALONE
             # Each draw has seeds of its own: where draws are of the same images, trainings still are not. More draws or seeds change none.
             own = seed * _MOST_DRAWS + draw.number
             found.append(Training(digest, self.holdout_set, config, policy, own, len(self.classes), self.platform))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from synthforge.evaluation.config import EvaluationConfig, MixingConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
+from synthforge.evaluation.config import ALONE, EvaluationConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
 from synthforge.evaluation.models import platform_of
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.settings import RealDraw
@@ -78,9 +78,7 @@ def tune(
         sets = [(write_set(trainer.folder, [fit]), write_set(trainer.folder, [test])) for fit, test in splits]
         for name, settings in tried.items():
             start = len(trainings)
-            trainings += [
-                Training(fit, test, settings, MixingConfig(), seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)
-            ]
+            trainings += [Training(fit, test, settings, ALONE, seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)]
             plan.append((draw, name, on, slice(start, len(trainings))))
     results = trainer.run(trainings, "tuning real only")
     scores: dict[tuple[str, int], dict[str, float]] = {}
