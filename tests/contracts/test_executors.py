@@ -24,6 +24,8 @@ from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.messages import Raised
 from synthforge.executors.protocol import Failed, Finished
+from synthforge.executors.running import Workers
+from synthforge.progress import Reporter
 from tests.contracts.works import ALWAYS, SIZE, FirstOnly, Losing, OnlyOnce, Placed, Squares
 
 EXECUTORS: dict[str, Callable[..., Any]] = {
@@ -102,6 +104,50 @@ def work(tmp_path: Path) -> Squares:
 
 def no_worker_left(work: Squares) -> bool:
     return not any(is_running(pid) for pid in pids_of(work) if pid != os.getpid())
+
+
+# Lists of units, one after another
+
+
+def squared(workers: Workers[int, Any], units: list[int]) -> None:
+    finished, failed = workers.run(units, task="squares", size=lambda unit: SIZE, name=str)
+    assert {one.unit: one.receipt[0] for one in finished} == {unit: unit**2 for unit in units}
+    assert not failed
+
+
+def test_workers_stay_for_the_next_list_and_more_come_if_it_wants_more(work: Squares) -> None:
+    with Workers(work, 2, Reporter()) as workers:
+        assert not work.read("opened")
+        squared(workers, [3])
+        assert pids_of(work) == [os.getpid()]
+        squared(workers, UNITS)
+        two = pids_of(work)[1:]
+        assert len(set(two)) == 2 and os.getpid() not in two
+        squared(workers, [5])
+        squared(workers, UNITS)
+        assert pids_of(work)[1:] == two
+    assert no_worker_left(work)
+
+
+class Shown(Reporter):
+    """Whether a bar is left standing."""
+
+    is_on = False
+
+    def begin(self, task: str, total: int, done: int = 0, unit: str = "images") -> None:
+        self.is_on = True
+
+    def end(self) -> None:
+        self.is_on = False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_leaves_no_worker_and_no_bar(tmp_path: Path, workers: int) -> None:
+    work, shown = Squares(str(tmp_path), {UNITS[2]: ("request", ALWAYS)}), Shown()
+    with pytest.raises(ModelError), Workers(work, workers, shown) as started:
+        squared(started, UNITS)
+    assert not shown.is_on
+    assert no_worker_left(work)
 
 
 # Every executor

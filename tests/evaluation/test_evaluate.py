@@ -442,6 +442,9 @@ def test_a_killed_sweep_goes_on_where_it_was(sets: Sets, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_several_processes_find_what_one_finds(sets: Sets, tmp_path: Path) -> None:
-    one = ask(sets, tmp_path / "one", sets.more, arms="real,more-set")
-    two = ask(sets, tmp_path / "two", sets.more, arms="real,more-set", more=("workers=2",))
+    """With one training to tune by in this process, and then the arms in two."""
+    tuned = ("tuning.on=true", "tuning.augmentations=[affine]", "tuning.flip=[false]", "tuning.learning_rates=[0.01, 0.003]", "curve=[5]")
+    one = ask(sets, tmp_path / "one", sets.more, arms="real,more-set", more=tuned)
+    two = ask(sets, tmp_path / "two", sets.more, arms="real,more-set", more=(*tuned, "workers=2"))
     assert one.tables == two.tables
+    assert one.tuned == two.tuned

@@ -115,6 +115,32 @@ def test_what_an_encoder_of_unknown_origin_chose_is_in_the_other_table(tmp_path:
     assert "may have seen more real images than the arms have" in result.verdict
 
 
+def test_a_draw_of_which_nothing_passes_the_gates_lacks_that_arm_and_no_other(tmp_path: Path) -> None:
+    result = run(tmp_path, "curation.gates.copies.factor=10", "curation.gates.copies.loss=0.99")
+    (setting,) = result.tables[0].settings
+    assert set(setting.arms) == {"real", "random"}
+    assert setting.missing["curated"] == "there are no images of curated"
+    assert any("no image passes the gates" in note for note in result.notes)
+
+
+def test_an_unfinished_pool_from_elsewhere_is_told_and_named_by_its_own_model(tmp_path: Path) -> None:
+    generate(load_recipe(str(DIGITS), sets_of(tmp_path)))
+    gone = sorted((tmp_path / "pool").glob("train-000001.*"))
+    for path in [*gone, tmp_path / "pool" / "complete.json"]:
+        path.unlink()
+    changed = "generator.model=builtin:digits/generator-50-per-class"
+    result = run(tmp_path, "evaluation.generators=null", "evaluation.elsewhere=true", "evaluation.arms=[real, random]", changed)
+    assert result.tables[0].generator == "builtin:digits/generator"
+    assert any("1 of 2 shards are not made yet" in note for note in result.notes)
+
+
+@pytest.mark.slow
+def test_two_workers_prepare_what_one_does(tmp_path: Path) -> None:
+    amounts = ("evaluation.real_per_class=[5, 10]", "evaluation.seeds=1")
+    one, two = run(tmp_path / "one", *amounts), run(tmp_path / "two", *amounts, "evaluation.workers=2")
+    assert one.tables == two.tables
+
+
 def test_without_a_pool_it_is_said_how_to_make_one(cli: Cli, tmp_path: Path) -> None:
     given = [part for text in sets_of(tmp_path, "evaluation.generators=null") for part in ("--set", text)]
     ran = cli("evaluate", DIGITS, *given)
@@ -218,6 +244,7 @@ def test_what_could_never_be_prepared_is_refused_at_once(cli: Cli, tmp_path: Pat
     for setting, words in (
         ("evaluation.curve=[4, 5000]", "evaluation.curve: 5000 asked for"),
         ("evaluation.synthetic_per_real=[0.05]", "0.05 for each of 5 real images is no image at all"),
+        ("evaluation.synthetic_per_real=[2, 0.1]", "0.1 for each of 5 real images is no image at all"),
         ("curation.selection.method=auto", "selection `auto` tries rules out on a validation part"),
     ):
         given = [part for text in sets_of(tmp_path, setting) for part in ("--set", text)]

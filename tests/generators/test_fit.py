@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.images import encode
 from synthforge.recipe_file import config_from_sets
 from tests import children
-from tests.conftest import files_of, in_child
+from tests.conftest import FORKS, files_of, in_child
 
 REFERENCE = "builtin:digits/reference"
 SHORT = ["loop.images=4000", "loop.batch=100", "loop.checks=4", "width=32", "depth=1", "threads=1"]
@@ -92,6 +94,37 @@ def test_killed_and_resumed_fit_gives_the_same_weights(tmp_path: Path) -> None:
     assert whole == resumed
     reports = [json.loads((tmp_path / of / "fit.json").read_text())["checks"] for of in ("whole", "killed")]
     assert reports[0] == reports[1]
+
+
+def test_a_fit_that_was_killed_while_it_put_its_model_in_place_goes_on(tmp_path: Path) -> None:
+    fit(REFERENCE, tmp_path / "whole", config(*TINY))
+    child = FORKS.Process(target=_fit_and_die, args=(tmp_path / "killed",))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    left = {path.name for path in (tmp_path / "killed").iterdir()}
+    assert "_fit" in left and len(left) > 1 and "model_index.json" not in left
+    fit(REFERENCE, tmp_path / "killed", config(*TINY))
+    weights = [
+        sorted((name, digest) for name, digest in files_of(tmp_path / of).items() if name != "fit.json") for of in ("whole", "killed")
+    ]
+    assert weights[0] == weights[1]
+
+
+TINY = ("loop.images=2000", "loop.checks=1")
+
+
+def _fit_and_die(out: Path) -> None:
+    """In a child: killed once a part of the model lies where it belongs."""
+    original = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        original(source, target)
+        if target.parent == out and "model" in str(source.parent):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace  # type: ignore[assignment]
+    fit(REFERENCE, out, config(*TINY))
 
 
 def colour_folder(place: Path, size: int, per_class: int = 12) -> Path:
