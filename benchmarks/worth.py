@@ -29,7 +29,7 @@ from synthforge.recipe_file import load_recipe
 
 PLACE = Path(os.environ.get("WORTH", "runs/worth"))
 CLAIM = "accuracy of each arm at each amount of real data, what curation wins back, and what one more real image is worth"
-POLICIES = {"digits": ("pooled", "split-norm", "synthetic-then-real"), "fashion": ("pooled",)}
+POLICIES = {"digits": ("pooled", "split-norm", "synthetic-then-real"), "fashion": ("pooled", "synthetic-then-real")}
 SIDE = 16
 """Pixels of Fashion-MNIST's images."""
 SAID = {
