@@ -30,11 +30,11 @@ AHEAD = 4
 class TrainingImages(Protocol):
     """The images of one training."""
 
-    def batch(self, step: int) -> Tensor:
-        """uint8 (B, 3, H, W) on the device; steps are asked for in order."""
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Rows, int64 (B,), and images, uint8 (B, 3, H, W) on the device; steps are asked for in order."""
 
     def of(self, rows_B: Tensor) -> Tensor:
-        """The same of any rows."""
+        """The images of any rows."""
 
     def close(self) -> None:
         """Let go of what is held."""
@@ -47,8 +47,9 @@ class Resident:
         self._images_NCHW = torch.from_numpy(images_NCHW).to(device)
         self._order = order
 
-    def batch(self, step: int) -> Tensor:
-        return self.of(self._order(step))
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        rows_B = self._order(step)
+        return rows_B, self.of(rows_B)
 
     def of(self, rows_B: Tensor) -> Tensor:
         return self._images_NCHW[rows_B.to(self._images_NCHW.device)]
@@ -64,13 +65,15 @@ class Streamed:
         self._gather, self._resolution, self._order, self._device = gather, resolution, order, device
         self._num_steps = num_steps
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decode")
-        self._waiting: dict[int, Future[Tensor]] = {}
+        self._waiting: dict[int, tuple[Tensor, Future[Tensor]]] = {}
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
         for coming in range(step, min(step + AHEAD, self._num_steps)):
             if coming not in self._waiting:
-                self._waiting[coming] = self._pool.submit(self._decode, self._order(coming))
-        return self._waiting.pop(step).result().to(self._device, non_blocking=True)
+                rows_B = self._order(coming)
+                self._waiting[coming] = rows_B, self._pool.submit(self._decode, rows_B)
+        rows_B, images = self._waiting.pop(step)
+        return rows_B, images.result().to(self._device, non_blocking=True)
 
     def of(self, rows_B: Tensor) -> Tensor:
         return self._decode(rows_B).to(self._device, non_blocking=True)

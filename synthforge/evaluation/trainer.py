@@ -87,7 +87,8 @@ def train(
     source = _source(config, images, mixed, device)
 
     def batch_of(step: int) -> Batch:
-        return mixed.rows(step).to(device), source.batch(step)
+        rows_B, images_BCHW = source.batch(step)
+        return rows_B.to(device), images_BCHW
 
     def loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         rows_B, images_BCHW = batch

@@ -108,6 +108,7 @@ class TrainingLoop:
         self._autocast: Callable[[], AbstractContextManager[Any]] = (
             (lambda: torch.autocast(self.device.type, dtype=torch.bfloat16)) if half else nullcontext
         )
+        self._in_one_order: Callable[[], AbstractContextManager[Any]] = _in_one_order if on_cuda else nullcontext
         if on_cuda and config.compile:
             self.network.compile(dynamic=False)
 
@@ -164,7 +165,7 @@ class TrainingLoop:
 
     def _update(self, batch: Batch) -> Tensor:
         """Forward, backward, and the optimiser; the loss."""
-        with _in_one_order():
+        with self._in_one_order():
             with self._autocast():
                 loss = self._loss(self.network, batch, self._generator)
             torch.autograd.backward(loss)
