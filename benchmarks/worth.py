@@ -6,7 +6,8 @@ evaluation stand the other ways of mixing real and curated images, and `matched`
 ones; whether these beat the default is asked of their mean over all amounts. A second run has four synthetic images for each real one; a
 third, of the digits, a generator that has seen all 800.
 Digits are trained on for twice the demo's steps, since with 5 of a class those leave some accuracy behind. Fashion-MNIST is shrunk to 16 px
-and its generators are smaller than the default one, so that two cores do all of it in some three hours.
+and its generators are MLPs, which in the same time make images that teach more than a U-Net's do on two cores (73.9 against 70.1 % of the test
+images, after 3 and 6 minutes of fitting on 100 of a class); all of it takes some three hours.
 Everything lies in the folder that the environment variable WORTH names (runs/worth), and a killed run goes on where it was.
 SET=digits or fashion measures one of the two; hours on two cores each, Fashion-MNIST many.
 """
@@ -145,7 +146,7 @@ def _fashion_recipe() -> Path:
         f"reference: {reference.resolve()}\n"
         "evaluation:\n"
         f"  holdout: {holdout.resolve()}\n"
-        "  fit: {width: 32, depth: 1, loop: {images: 300000, checks: 6}}\n"
+        "  fit: {body: mlp, width: 512, depth: 3, loop: {images: 1000000, checks: 8}}\n"
         "  trainer: {steps: 1200, batch: 32, width: 16}\n"
         "  tuning: {folds: 2, augmentations: [shift, strong], flip: [true], learning_rates: [0.01]}\n"
     )
