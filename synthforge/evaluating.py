@@ -97,7 +97,7 @@ def evaluation_of(
         raise RequestError(f"evaluation.arms: there is no source {unknown[0]!r}; there are {', '.join(known)}")
     required = tuple(parsed(text, [arm.name for arm in config.arms], [str(amount) for amount in config.real_per_class]) for text in require)
     if required and config.draws * config.seeds == 1:
-        raise RequestError(f"--require {required[0].text!r}: one training of each arm proves nothing; raise evaluation.seeds")
+        raise RequestError(f"--require {required[0].text!r}: one training of each arm proves nothing; raise seeds")
     beside = resolve(out).rpartition("/")[0] if out is not None else resolve("runs/evaluation")
     run = recipe.run_path if recipe is not None else beside
     curation = recipe.curation if recipe is not None else CurationConfig()

@@ -104,7 +104,9 @@ def published(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise WorkError(f"{path}: can't be written ({error.strerror or error}); make room there and run again") from error
+        raise WorkError(
+            f"{path}: can't be written ({error.strerror or error}); see that there is room and a right to write, and run again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
