@@ -9,7 +9,8 @@ Digits are trained on for twice the demo's steps, since with 5 of a class those 
 and its generators are MLPs, whose images teach more than a U-Net's of the same time on one core (73.9 against 70.1 % of the test images,
 after 3 and 6 minutes of fitting on 100 of a class).
 Everything lies in the folder that the environment variable WORTH names (runs/worth), and a killed run goes on where it was.
-SET=digits or fashion measures one of the two; some three hours each on two cores.
+SET=digits or fashion measures one of the two; some three hours each on two cores. WORKERS=8 has so many processes, which pays on a GPU too:
+its trainings are small.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe
 
 PLACE = Path(os.environ.get("WORTH", "runs/worth"))
+WORKERS = os.environ.get("WORKERS")
 CLAIM = "accuracy of each arm at each amount of real data, what curation wins back, and what one more real image is worth"
 POLICIES = {"digits": ("pooled", "split-norm", "synthetic-then-real"), "fashion": ("pooled", "synthetic-then-real")}
 SIDE = 16
@@ -76,6 +78,7 @@ def measure(name: str, recipe: str, sets: list[str], ratio: int, origin: str = "
         "evaluation.seeds=2",
         f"evaluation.synthetic_per_real=[{ratio}]",
         f"evaluation.arms=[{', '.join([*DEFAULT_ARMS, *mixed])}]",
+        *([f"evaluation.workers={WORKERS}"] if WORKERS else []),
         *sets,
     ]
     better = [f"real+curated > {policy}" for policy in POLICIES[name]] + ["real+curated > matched"]
