@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from synthforge.errors import ModelError, WorkError
 from synthforge.training.config import LoopConfig
@@ -233,11 +234,12 @@ class TrainingLoop:
 
 @contextmanager
 def _in_one_order() -> Iterator[None]:
-    """cuDNN sums gradients in the same order every time, which it otherwise need not."""
+    """Gradients are summed in the same order every time, which cuDNN and fused attention otherwise need not do."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.cudnn.deterministic = before
 

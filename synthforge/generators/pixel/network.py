@@ -90,7 +90,9 @@ class _Conditioning(nn.Module):
     def forward(self, time_N: Tensor, class_labels_N: Tensor, augment_NA: Tensor | None) -> Tensor:
         angles_NF = time_N[:, None].float() * self.frequencies_F.float()
         waves_NE = torch.cat([angles_NF.cos(), angles_NF.sin()], dim=1).to(self.label.weight.dtype)
-        embedding_NE: Tensor = self.time(waves_NE) + self.label(class_labels_N)
+        # Instead of a lookup, whose gradient a GPU sums in any order.
+        label_NK = functional.one_hot(class_labels_N, self.label.num_embeddings).to(waves_NE.dtype)
+        embedding_NE: Tensor = self.time(waves_NE) + label_NK @ self.label.weight
         if self.augment is not None and augment_NA is not None:
             embedding_NE = embedding_NE + self.augment(augment_NA.to(embedding_NE.dtype))
         return functional.silu(embedding_NE)
@@ -156,8 +158,7 @@ class _UNet(nn.Module):
             hidden = block(hidden, embedding_NE)
             if number == len(self.low) // 2 - 1:
                 hidden = self.attention(hidden)
-        hidden = self.up(functional.interpolate(hidden, scale_factor=2.0, mode="nearest"))
-        hidden = torch.cat([hidden, skip], dim=1)
+        hidden = torch.cat([self.up(_doubled(hidden)), skip], dim=1)
         for block in self.out:
             hidden = block(hidden, embedding_NE)
         return functional.pixel_shuffle(self.last(functional.silu(self.norm(hidden))), self.patch)
@@ -198,6 +199,13 @@ class _Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
         mixed_NLC = self.last(mixed.transpose(1, 2).reshape(num, height * width, channels))
         return hidden_NCHW + mixed_NLC.transpose(1, 2).view(num, channels, height, width)  # type: ignore[no-any-return]
+
+
+def _doubled(hidden_NCHW: Tensor) -> Tensor:
+    """Every place four times, (N, C, 2 H, 2 W), channels last. Compiled, `interpolate` sums gradients in any order on a GPU."""
+    hidden_NHWC = hidden_NCHW.permute(0, 2, 3, 1)
+    wide_NHWC = torch.stack([hidden_NHWC, hidden_NHWC], dim=3).flatten(2, 3)
+    return torch.stack([wide_NHWC, wide_NHWC], dim=2).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def body_for(resolution: int) -> dict[str, Any]:
