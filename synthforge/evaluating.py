@@ -17,13 +17,17 @@ from synthforge.curation.pools import Table
 from synthforge.curation.sides import cache_folder
 from synthforge.errors import PlaceError, RequestError
 from synthforge.evaluation.config import CHOSEN, MORE, POOL_SOURCES, REAL, Amount, ArmConfig, EvaluationConfig
-from synthforge.evaluation.evaluate import Evaluation, default_workers
+from synthforge.evaluation.evaluate import Evaluation, default_workers, require_readable
 from synthforge.evaluation.findings import EvaluateResult
 from synthforge.evaluation.models import filled_in
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
+from synthforge.evaluation.trainings import Trainings, TrainWork, read_result
+from synthforge.evaluation.tuning import Tuning, key_of
 from synthforge.evaluation.verdict import Requirement, holds, parsed
-from synthforge.preparing import PrepareWork, Reference, draws_of, prepare, setting_of, units_of
+from synthforge.evaluationwork import Beside, EvaluationWork
+from synthforge.executors.running import Workers
+from synthforge.preparing import DEADLINE, Prepared, PrepareWork, Reference, Unit, draws_of, prepare, setting_of, units_of
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
 from synthforge.recipe_file import config_from_sets, load_recipe
@@ -153,14 +157,27 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
         for amount in _curve_amounts(config, reference)
         for draw in draws.get(amount) or draws_of(reference, amount, config, "evaluation.curve")
     ]
-    notes = [*reference.notes]
-    if request.recipe is not None:
-        settings = _prepared(request, reference, draws, cache, reporter)
-    else:
-        settings, more = _given(request, reference, draws, cache, reporter)
-        notes += more
-    asked = (settings, curve, request.holdout, reference.classes, config, base, folder, cache, reporter, notes, request.require)
-    result = Evaluation(*asked).run()
+    every = {key_of(draw): draw for draw in [*itertools.chain(*draws.values()), *curve]}
+    in_order = sorted(every.values(), key=lambda draw: (draw.per_class, draw.number))
+    require_readable([images for draw in in_order for images in (draw.fit, draw.validation) if images is not None], folder, cache)
+    recipe, preparing, units, notes = request.recipe, None, [], [*reference.notes]
+    if recipe is not None:
+        units = [unit for amount in config.real_per_class for unit in units_of(reference, amount, recipe, config)]
+        preparing = PrepareWork(request.reference, recipe, config, request.curation, folder, cache)
+    work = EvaluationWork(TrainWork(folder, cache, base.device, base.threads), preparing)
+    with Workers(work, default_workers(config, base.device), reporter, deadline_seconds=DEADLINE if units else 1800) as workers:
+        tuning = Tuning.of(in_order, base, config, folder, len(reference.classes))
+        if preparing is not None and units:
+            beside = [Beside(training) for training in tuning.trainings if read_result(folder, training) is None]
+            prepared = prepare(units, draws, preparing, reference, workers, beside)
+            settings = _prepared(prepared, draws, config, folder, cache)
+        elif recipe is not None:
+            settings = _only_real(draws, config)
+        else:
+            settings, more = _given(request, reference, draws, cache, reporter)
+            notes += more
+        asked = (settings, tuning, request.holdout, reference.classes, config, folder, cache, reporter, notes, request.require)
+        result = Evaluation(*asked).run(Trainings(folder, workers))
     result = replace(result, file=request.out)
     result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
     Folder(place).replace(file, canonical_json(asdict(result)))
@@ -209,24 +226,22 @@ def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amoun
     return [amount for amount in amounts if not (isinstance(amount, int) and amount > whole)]
 
 
+def _only_real(draws: dict[Amount, list[RealDraw]], config: EvaluationConfig) -> list[Setting]:
+    """Settings of a recipe of which no synthetic images are asked."""
+    ratios = config.synthetic_per_real if any(MORE in arm.of for arm in config.arms) else config.synthetic_per_real[:1]
+    return [Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in ratios for draw in by_amount]
+
+
 def _prepared(
-    request: Request, reference: Reference, draws: dict[Amount, list[RealDraw]], cache: Path, reporter: Reporter
+    prepared: dict[Unit, Prepared], draws: dict[Amount, list[RealDraw]], config: EvaluationConfig, folder: Path, cache: Path
 ) -> list[Setting]:
     """Settings of a recipe."""
-    assert request.recipe is not None
-    config = request.config
-    units = [unit for amount in config.real_per_class for unit in units_of(reference, amount, request.recipe, config)]
-    if not units:
-        ratios = config.synthetic_per_real if any(MORE in arm.of for arm in config.arms) else config.synthetic_per_real[:1]
-        return [Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in ratios for draw in by_amount]
-    work = PrepareWork(request.reference, request.recipe, config, request.curation, request.folder, cache)
-    prepared = prepare(units, draws, work, reference, default_workers(config, config.trainer.device), reporter)
-    elsewhere = {unit.amount for unit in units if unit.origin == "elsewhere"}
+    elsewhere = {unit.amount for unit in prepared if unit.origin == "elsewhere"}
     # Where curation's encoder has seen other images, `own` units are of elsewhere too; there may be such already.
-    moved = {unit.amount for unit in units if unit.origin == "own" and prepared[unit].origin == "elsewhere"}
-    kept = [unit for unit in units if not (unit.origin == "own" and unit.amount in moved & elsewhere)]
+    moved = {unit.amount for unit, found in prepared.items() if unit.origin == "own" and found.origin == "elsewhere"}
+    kept = [unit for unit in prepared if not (unit.origin == "own" and unit.amount in moved & elsewhere)]
     settings = [
-        setting_of(draws[unit.amount][unit.draw], ratio, number, prepared[unit], request.folder, cache)
+        setting_of(draws[unit.amount][unit.draw], ratio, number, prepared[unit], folder, cache)
         for unit in kept
         for number, ratio in enumerate(config.synthetic_per_real)
     ]

@@ -57,8 +57,8 @@ MODEL = "model_index.json"
 """The last file of a model that is saved."""
 SYNTHETIC = ("random", "curated")
 PARTS: tuple[Part, ...] = ("fit", "validation")
-HOURS = 3600.0
-"""Fitting and generating say nothing to the executor meanwhile, so that a worker is not taken for hung too soon."""
+DEADLINE = 24 * 3600.0
+"""Seconds. Fitting and generating say nothing to the executor meanwhile, so that a worker is not taken for hung too soon."""
 
 
 @dataclass(frozen=True)
@@ -531,30 +531,34 @@ def prepare(
     draws: Mapping[Amount, Sequence[RealDraw]],
     work: PrepareWork,
     reference: Reference,
-    workers: int,
-    reporter: Reporter,
+    workers: Workers[Any, Any],
+    beside: Sequence[Any] = (),
 ) -> dict[Unit, Prepared]:
-    """Prepare what is not there yet; raises WorkError naming what failed."""
+    """Prepare what is not there yet; raises WorkError naming what failed.
+
+    Args:
+        beside: what workers may do that have no draw left.
+    """
     left = {unit: _Preparation(work, reference, draws[unit.amount][unit.draw], unit).left() for unit in units}
     found = {unit: prepared for unit, prepared in left.items() if prepared is not None}
     todo = [unit for unit in units if unit not in found]
     if not todo:
         return found
-    with Workers(work, workers, reporter, deadline_seconds=24 * HOURS) as started:
-        finished, failed = started.run(
-            todo,
-            done=len(found),
-            task="preparing draws: generators, pools, curation",
-            what="draws",
-            size=lambda unit: 1,
-            name=lambda unit: f"{unit.amount} real images, draw {unit.draw}",
-        )
-    if failed:
+    finished, missed = workers.run(
+        todo,
+        done=len(found),
+        task="preparing draws: generators, pools, curation",
+        what="draws",
+        size=lambda unit: int(isinstance(unit, Unit)),
+        name=lambda unit: f"{unit.amount} real images, draw {unit.draw}" if isinstance(unit, Unit) else "a training",
+        beside=beside,
+    )
+    if failed := [one for one in missed if isinstance(one.unit, Unit)]:
         first = failed[0]
         raise WorkError(
             f"{len(failed)} of {len(units)} draws could not be prepared; the first, {first.unit.amount} real images: {first.reason}"
         )
-    return found | {outcome.unit: outcome.receipt for outcome in finished}
+    return found | {outcome.unit: outcome.receipt for outcome in finished if isinstance(outcome.unit, Unit)}
 
 
 def setting_of(draw: RealDraw, ratio: float, number: int, prepared: Prepared, folder: Path, cache: Path) -> Setting:

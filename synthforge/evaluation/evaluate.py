@@ -19,14 +19,14 @@ import torch
 
 from synthforge.curation.pools import Table
 from synthforge.errors import DatasetError, RequestError
-from synthforge.evaluation.config import ALONE, ArmConfig, EvaluationConfig, MixingConfig, TrainerConfig
+from synthforge.evaluation.config import ALONE, ArmConfig, EvaluationConfig, MixingConfig
 from synthforge.evaluation.copies import HoldoutCopies
 from synthforge.evaluation.findings import ArmTrainings, EvaluateResult, Findings, groups_of
 from synthforge.evaluation.models import platform_of
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraw, Setting
-from synthforge.evaluation.trainings import Training, Trainings, TrainWork
-from synthforge.evaluation.tuning import Tuned, key_of, tune
+from synthforge.evaluation.trainings import Training, Trainings
+from synthforge.evaluation.tuning import Tuned, Tuning, key_of, tune
 from synthforge.evaluation.verdict import Requirement, verdict_of
 from synthforge.images import decode
 from synthforge.progress import Reporter
@@ -46,19 +46,17 @@ class Evaluation:
 
     Args:
         settings: prepared without the holdout, those of `own` origin first.
-        curve: draws of further amounts, on which only `real` is trained.
+        tuning: of their draws, and of those of further amounts, on which only `real` is trained.
         folder: where sets and trainings lie.
-        base: the trainer, with its resolution filled in.
     """
 
     def __init__(
         self,
         settings: Sequence[Setting],
-        curve: Sequence[RealDraw],
+        tuning: Tuning,
         holdout: str,
         classes: list[str],
         config: EvaluationConfig,
-        base: TrainerConfig,
         folder: Path,
         cache: Path,
         reporter: Reporter,
@@ -66,7 +64,8 @@ class Evaluation:
         required: Sequence[Requirement] = (),
     ) -> None:
         self.settings, self.classes, self.config = list(settings), classes, config
-        self.base, self.folder, self.reporter = base, folder, reporter
+        self.tuning, self.base, self.folder, self.reporter = tuning, tuning.base, folder, reporter
+        base = self.base
         self.holdout_address, self._cache = holdout, cache
         self.notes = list(notes)
         if base.start != "scratch":
@@ -74,8 +73,7 @@ class Evaluation:
                 f"classifiers start from weights of {base.pretrained or base.network}, which may have seen the holdout's images"
             )
         self.arms = {arm.name: arm for arm in config.arms}
-        drawn = {(str(draw.amount), draw.number): draw for draw in [*(setting.draw for setting in settings), *curve]}
-        self.draws = sorted(drawn.values(), key=lambda draw: (draw.per_class, draw.number))
+        self.draws = tuning.draws
         self.platform = platform_of(base)
         self.tuned: dict[tuple[str, int], Tuned] = {}
         self.missing: dict[tuple[int, str], str] = {}
@@ -83,28 +81,12 @@ class Evaluation:
         self._num_trainings = 0
         self._required = required
 
-    def run(self) -> EvaluateResult:
+    def run(self, trainer: Trainings) -> EvaluateResult:
         """All of it; raises RequestError for a holdout that can't be used, WorkError for trainings that fail."""
-        self._require_readable([images for draw in self.draws for images in (draw.fit, draw.validation) if images is not None])
-        work = TrainWork(self.folder, self._cache, self.base.device, self.base.threads)
-        with Trainings(work, default_workers(self.config, self.base.device), self.reporter) as trainer:
-            self.tuned = tune(self.draws, self.base, self.config, trainer, len(self.classes))
-            self._open_holdout()
-            self._train(trainer)
+        self.tuned = tune(self.tuning, trainer)
+        self._open_holdout()
+        self._train(trainer)
         return self._result()
-
-    def _require_readable(self, sets: Sequence[Images]) -> None:
-        reader, known = SetReader(self.folder, self._cache), set[str]()
-        for images in sets:
-            new = images.take(np.array([sha256 not in known for sha256 in images.sha256_N], np.bool_))
-            known.update(new.sha256_N)
-            for start in range(0, len(new), _READ_AT_ONCE):
-                part = new.take(np.arange(start, min(start + _READ_AT_ONCE, len(new))))
-                for row, data in zip(part.row_N, reader.files(part), strict=True):
-                    try:
-                        decode(data)
-                    except DatasetError as error:
-                        raise DatasetError(f"{images.address}, image {row}: {error}; remove or replace it") from error
 
     # The holdout
 
@@ -126,7 +108,7 @@ class Evaluation:
             raise RequestError(
                 f"{self.holdout_address}: class {unknown[0]!r} is not among the real images' ({', '.join(self.classes[:8])})"
             )
-        self._require_readable([self.holdout])
+        require_readable([self.holdout], self.folder, self._cache)
         self._find_copies()
         self.holdout_set = write_set(self.folder, [self.holdout])
         counts = self.holdout.per_class(len(self.classes))
@@ -292,6 +274,21 @@ class Evaluation:
             device=_device_name(self.base.device),
             seconds=round(time.perf_counter() - self._started, 1),
         )
+
+
+def require_readable(sets: Sequence[Images], folder: Path, cache: Path) -> None:
+    """Raises DatasetError for an image of some sets that can't be decoded."""
+    reader, known = SetReader(folder, cache), set[str]()
+    for images in sets:
+        new = images.take(np.array([sha256 not in known for sha256 in images.sha256_N], np.bool_))
+        known.update(new.sha256_N)
+        for start in range(0, len(new), _READ_AT_ONCE):
+            part = new.take(np.arange(start, min(start + _READ_AT_ONCE, len(new))))
+            for row, data in zip(part.row_N, reader.files(part), strict=True):
+                try:
+                    decode(data)
+                except DatasetError as error:
+                    raise DatasetError(f"{images.address}, image {row}: {error}; remove or replace it") from error
 
 
 def default_workers(config: EvaluationConfig, device: str) -> int:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,6 @@ from synthforge.evaluation.sets import SetReader
 from synthforge.evaluation.trainer import Predictions, predict, train
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
-from synthforge.progress import Reporter
 from synthforge.shards.layout import digest_of
 
 VERSION = 2
@@ -177,17 +175,10 @@ def cpu_threads(num: int) -> Iterator[None]:
 
 
 class Trainings:
-    """Does trainings on workers that stay open from one list to the next; a context manager."""
+    """Does trainings that were not done yet on some workers."""
 
-    def __init__(self, work: TrainWork, workers: int, reporter: Reporter) -> None:
-        self.folder = work.folder
-        self._workers: Workers[Training, str] = Workers(work, workers, reporter, deadline_seconds=1800)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._workers.__exit__(kind, error, trace)
+    def __init__(self, folder: Path, workers: Workers[Any, Any]) -> None:
+        self.folder, self._workers = folder, workers
 
     def run(self, trainings: Sequence[Training], task: str) -> list[Predictions]:
         """The result of each training, done now if it is not there yet; raises WorkError naming what failed."""

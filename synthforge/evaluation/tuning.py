@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,33 +55,43 @@ def candidates(tuning: TuningConfig, base: TrainerConfig) -> dict[str, TrainerCo
     return found
 
 
-def tune(
-    draws: Sequence[RealDraw],
-    base: TrainerConfig,
-    config: EvaluationConfig,
-    trainer: Trainings,
-    num_classes: int,
-) -> dict[tuple[str, int], Tuned]:
+@dataclass(frozen=True)
+class Tuning:
+    """What is tried for some draws."""
+
+    draws: Sequence[RealDraw]
+    base: TrainerConfig
+    tried: dict[str, TrainerConfig]
+    trainings: list[Training]
+    plan: list[tuple[RealDraw, str, str, slice]]
+    """Draw, candidate, what it is scored on, and which of the trainings are its own."""
+
+    @classmethod
+    def of(cls, draws: Sequence[RealDraw], base: TrainerConfig, config: EvaluationConfig, folder: Path, num_classes: int) -> Tuning:
+        """Their sets are written."""
+        tried = candidates(config.tuning, base) if config.tuning.on else {"": base}
+        trainings: list[Training] = []
+        plan: list[tuple[RealDraw, str, str, slice]] = []
+        platform = platform_of(base)
+        for draw in draws if len(tried) > 1 else ():
+            splits, on = _splits(draw, config.tuning.folds, num_classes)
+            sets = [(write_set(folder, [fit]), write_set(folder, [test])) for fit, test in splits]
+            for name, settings in tried.items() if sets else ():
+                start = len(trainings)
+                trainings += [Training(fit, test, settings, ALONE, seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)]
+                plan.append((draw, name, on, slice(start, len(trainings))))
+        return cls(draws, base, tried, trainings, plan)
+
+
+def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
     """The settings of each draw, by amount and number."""
-    tried = candidates(config.tuning, base)
-    if not config.tuning.on or len(tried) == 1:
-        only = next(iter(tried.values())) if config.tuning.on else base
+    draws, base, tried, plan = tuning.draws, tuning.base, tuning.tried, tuning.plan
+    if len(tried) == 1:
+        (only,) = tried.values()
         return {
             key_of(draw): Tuned(str(draw.amount), draw.number, _chosen(only), "nothing, there is no choice", {}, only) for draw in draws
         }
-    platform = platform_of(base)
-    trainings: list[Training] = []
-    plan: list[tuple[RealDraw, str, str, slice]] = []
-    for draw in draws:
-        splits, on = _splits(draw, config.tuning.folds, num_classes)
-        if not splits:
-            continue
-        sets = [(write_set(trainer.folder, [fit]), write_set(trainer.folder, [test])) for fit, test in splits]
-        for name, settings in tried.items():
-            start = len(trainings)
-            trainings += [Training(fit, test, settings, ALONE, seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)]
-            plan.append((draw, name, on, slice(start, len(trainings))))
-    results = trainer.run(trainings, "tuning real only")
+    results = trainer.run(tuning.trainings, "tuning real only")
     scores: dict[tuple[str, int], dict[str, float]] = {}
     scored_on = {key_of(draw): on for draw, _, on, _ in plan}
     for draw, name, _, where in plan:

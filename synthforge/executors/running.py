@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -45,6 +46,7 @@ class Workers(Generic[U, R]):
         done: int = 0,
         what: str = "images",
         tries: int = 1,
+        beside: Sequence[U] = (),
     ) -> tuple[list[Finished[U, R]], list[Failed[U]]]:
         """What is finished and what has failed for good, in any order.
 
@@ -53,20 +55,28 @@ class Workers(Generic[U, R]):
             size: what a unit adds to progress.
             name: of a unit, for notes on failed tries.
             done: progress that was made before.
+            beside: of size 0; done by workers that have no unit left, until the last unit is done. The rest of them are left.
         """
-        executor, reporter = self._for(len(units)), self._reporter
+        executor, reporter = self._for(len(units) + len(beside)), self._reporter
         reporter.begin(task, done + sum(map(size, units)), done, unit=what)
         finished: list[Finished[U, R]] = []
         failed: list[Failed[U]] = []
+        left = set(units) if beside else set()
+
+        def feed() -> Iterator[U]:
+            yield from units
+            yield from itertools.takewhile(lambda unit: left, beside)
+
         try:
             outcomes = executor.run(
-                iter(units),
+                feed(),
                 tries=tries,
                 size=size,
                 on_progress=reporter.advance,
                 on_try_failed=lambda unit, reason, number: reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}"),
             )
             for outcome in outcomes:
+                left.discard(outcome.unit)
                 if isinstance(outcome, Failed):
                     failed.append(outcome)
                 else:
