@@ -130,6 +130,25 @@ def test_workers_stay_for_the_next_list_and_more_come_if_it_wants_more(work: Squ
     assert no_worker_left(work)
 
 
+def test_what_stands_beside_is_done_by_idle_workers_until_the_last_unit_is_done(work: Squares) -> None:
+    slow, beside = Squares(work.folder, seconds=0.4, depth=1), list(range(100, 200))
+    with Workers(slow, 2, Reporter()) as workers:
+        squared(workers, [1, 2])
+        wait_for(lambda: len(pids_of(work)) == 2)
+        finished, failed = workers.run([3], task="squares", size=lambda unit: SIZE * (unit < 100), name=str, beside=beside)
+        done = [one.unit for one in finished]
+        assert 3 in done and not failed
+        assert 1 <= len(set(done) & set(beside)) <= 6
+        assert all(one.receipt[0] == one.unit**2 for one in finished)
+        squared(workers, [4, 5])
+
+
+def test_one_worker_does_nothing_that_stands_beside(work: Squares) -> None:
+    with Workers(Squares(work.folder, depth=1), 1, Reporter()) as workers:
+        finished, _ = workers.run([1, 2], task="squares", size=lambda unit: SIZE, name=str, beside=[100])
+    assert [one.unit for one in finished] == [1, 2]
+
+
 class Shown(Reporter):
     """Whether a bar is left standing."""
 

@@ -22,6 +22,10 @@ from synthforge.evaluation.config import ArmConfig, EvaluationConfig
 from synthforge.evaluation.findings import EvaluateResult
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import RealDraw, Setting
+from synthforge.evaluation.trainings import TrainWork, read_result
+from synthforge.evaluation.tuning import Tuning
+from synthforge.evaluationwork import Beside, EvaluationWork
+from synthforge.executors.protocol import Place
 from synthforge.generation import generate
 from synthforge.preparing import Reference, draws_of
 from synthforge.progress import Reporter
@@ -136,9 +140,24 @@ def test_an_unfinished_pool_from_elsewhere_is_told_and_named_by_its_own_model(tm
 
 @pytest.mark.slow
 def test_two_workers_prepare_what_one_does(tmp_path: Path) -> None:
-    amounts = ("evaluation.real_per_class=[5, 10]", "evaluation.seeds=1")
+    """And tune meanwhile, of which nothing but the result is told."""
+    amounts = ("evaluation.real_per_class=[5, 10]", "evaluation.seeds=1", "evaluation.tuning.on=true")
     one, two = run(tmp_path / "one", *amounts), run(tmp_path / "two", *amounts, "evaluation.workers=2")
     assert one.tables == two.tables
+    assert one.tuned == two.tuned
+    assert len(one.tuned[0]["scores"]) > 1
+
+
+def test_a_training_beside_the_draws_tells_no_progress_and_leaves_its_result(tmp_path: Path) -> None:
+    request = evaluation_of(str(DIGITS), sets=sets_of(tmp_path, "evaluation.tuning.on=true", "evaluation.trainer.resolution=8"))
+    reference = Reference.open(request.reference, tmp_path, Reporter())
+    draws = draws_of(reference, 5, request.config)
+    training = Tuning.of(draws, request.config.trainer, request.config, request.folder, len(reference.classes)).trainings[0]
+    work = EvaluationWork(TrainWork(request.folder, tmp_path, "cpu", 1), None)
+    told: list[int] = []
+    assert list(work.open(Place(0, 1)).run(iter([Beside(training)]), told.append)) == [(Beside(training), training.digest)]
+    assert set(told) == {0}
+    assert read_result(request.folder, training) is not None
 
 
 def test_without_a_pool_it_is_said_how_to_make_one(cli: Cli, tmp_path: Path) -> None:
