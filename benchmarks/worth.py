@@ -9,8 +9,7 @@ Digits are trained on for twice the demo's steps, since with 5 of a class those 
 and its generators are MLPs, whose images teach more than a U-Net's of the same time on one core (73.9 against 70.1 % of the test images,
 after 3 and 6 minutes of fitting on 100 of a class).
 Everything lies in the folder that the environment variable WORTH names (runs/worth), and a killed run goes on where it was.
-SET=digits or fashion measures one of the two; some three hours each on two cores. WORKERS=8 has so many processes, which pays on a GPU too:
-its trainings are small.
+SET=digits or fashion measures one of the two; some three hours each on two cores. WORKERS=8 has so many processes.
 """
 
 from __future__ import annotations
