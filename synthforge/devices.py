@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,9 +32,14 @@ def own_gpu(worker: int, workers: int, device: str) -> str:
     Each sees its own GPU only, so that it is the first device of every worker, and what one has compiled fits the others. Where CUDA
     has looked at the environment already (that is how devices are counted without NVML), the GPU is named by its number instead.
     """
+    return device if workers == 1 or device != "auto" else _taken(worker)
+
+
+@functools.cache  # the environment is changed once, however often a worker asks
+def _taken(worker: int) -> str:
     num_gpus = torch.cuda.device_count()
-    if workers == 1 or device != "auto" or num_gpus == 0:
-        return device
+    if num_gpus == 0:
+        return "auto"
     number = worker % num_gpus
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_gpus)))).split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[number]

@@ -27,7 +27,7 @@ from synthforge.evaluation.tuning import Tuning, key_of
 from synthforge.evaluation.verdict import Requirement, holds, parsed
 from synthforge.evaluationwork import Beside, EvaluationWork
 from synthforge.executors.running import Workers
-from synthforge.preparing import DEADLINE, Prepared, PrepareWork, Reference, Unit, draws_of, prepare, setting_of, units_of
+from synthforge.preparing import Prepared, PrepareWork, Reference, Unit, draws_of, prepare, setting_of, units_of
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
 from synthforge.recipe_file import config_from_sets, load_recipe
@@ -37,6 +37,8 @@ from synthforge.storage import Folder, resolve
 
 RESULT = "evaluation.json"
 FEWEST_CURVE_POINTS = 3
+TRAINING_DEADLINE = 1800.0
+"""Seconds without progress after which a training is taken for hung."""
 
 
 @dataclass(frozen=True)
@@ -159,23 +161,22 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     ]
     every = {key_of(draw): draw for draw in [*itertools.chain(*draws.values()), *curve]}
     in_order = sorted(every.values(), key=lambda draw: (draw.per_class, draw.number))
-    require_readable([images for draw in in_order for images in (draw.fit, draw.validation) if images is not None], folder, cache)
     recipe, preparing, units, notes = request.recipe, None, [], [*reference.notes]
     if recipe is not None:
         units = [unit for amount in config.real_per_class for unit in units_of(reference, amount, recipe, config)]
         preparing = PrepareWork(request.reference, recipe, config, request.curation, folder, cache)
+        settings = _only_real(draws, config)
+    else:
+        settings, more = _given(request, reference, draws, cache, reporter)
+        notes += more
+    require_readable([images for draw in in_order for images in (draw.fit, draw.validation) if images is not None], folder, cache)
+    tuning = Tuning.of(in_order, base, config, folder, len(reference.classes))
     work = EvaluationWork(TrainWork(folder, cache, base.device, base.threads), preparing)
-    with Workers(work, default_workers(config, base.device), reporter, deadline_seconds=DEADLINE if units else 1800) as workers:
-        tuning = Tuning.of(in_order, base, config, folder, len(reference.classes))
+    with Workers(work, default_workers(config, base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
         if preparing is not None and units:
-            beside = [Beside(training) for training in tuning.trainings if read_result(folder, training) is None]
-            prepared = prepare(units, draws, preparing, reference, workers, beside)
-            settings = _prepared(prepared, draws, config, folder, cache)
-        elif recipe is not None:
-            settings = _only_real(draws, config)
-        else:
-            settings, more = _given(request, reference, draws, cache, reporter)
-            notes += more
+            different = {training.digest: training for training in tuning.trainings}
+            beside = [Beside(training) for training in different.values() if read_result(folder, training) is None]
+            settings = _prepared(prepare(units, draws, preparing, reference, workers, beside), draws, config, folder, cache)
         asked = (settings, tuning, request.holdout, reference.classes, config, folder, cache, reporter, notes, request.require)
         result = Evaluation(*asked).run(Trainings(folder, workers))
     result = replace(result, file=request.out)

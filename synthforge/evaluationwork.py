@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
+
+import torch
 
 from synthforge.errors import SynthforgeError
 from synthforge.evaluation.trainings import Training, TrainWork
@@ -45,6 +48,7 @@ class EvaluationStream:
         self._work, self._place = work, place
         self._training = work.training.open(place)
         self._preparing: PrepareStream | None = None
+        self._prepared_last = False
 
     def describe(self) -> str:
         """The device."""
@@ -55,6 +59,7 @@ class EvaluationStream:
     ) -> Generator[tuple[Job, Prepared | str | SynthforgeError], None, None]:
         """Do one after another."""
         for job in units:
+            self._change_to(type(job) is Unit)
             if isinstance(job, Unit):
                 yield from self._prepares().run(iter([job]), advance)
             elif isinstance(job, Beside):
@@ -62,6 +67,14 @@ class EvaluationStream:
                     yield job, found
             else:
                 yield from self._training.run(iter([job]), advance)
+
+    def _change_to(self, prepares: bool) -> None:
+        """On a GPU draws leave nothing behind for trainings and these nothing for draws: memory, and networks that were compiled."""
+        if prepares != self._prepared_last and torch.cuda.is_initialized():
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.compiler.reset()  # compiled networks share a limit, above which steps are slow, or sampling fails
+        self._prepared_last = prepares
 
     def _prepares(self) -> PrepareStream:
         if self._preparing is None:

@@ -51,7 +51,7 @@ from synthforge.shards.tars import EncodedSample, write_tar
 from synthforge.shards.units import Part
 from synthforge.storage import Folder, resolve
 
-VERSION = 1
+VERSION = 2
 PREPARED = "prepared.json"
 MODEL = "model_index.json"
 """The last file of a model that is saved."""
@@ -550,15 +550,19 @@ def prepare(
         task="preparing draws: generators, pools, curation",
         what="draws",
         size=lambda unit: int(isinstance(unit, Unit)),
-        name=lambda unit: f"{unit.amount} real images, draw {unit.draw}" if isinstance(unit, Unit) else "a training",
+        name=lambda unit: (
+            f"{unit.amount} real images, draw {unit.draw}" if isinstance(unit, Unit) else "a training of the tuning, to be repeated"
+        ),
         beside=beside,
+        deadline_seconds=DEADLINE,
     )
     if failed := [one for one in missed if isinstance(one.unit, Unit)]:
         first = failed[0]
         raise WorkError(
             f"{len(failed)} of {len(units)} draws could not be prepared; the first, {first.unit.amount} real images: {first.reason}"
         )
-    return found | {outcome.unit: outcome.receipt for outcome in finished if isinstance(outcome.unit, Unit)}
+    found |= {outcome.unit: outcome.receipt for outcome in finished if isinstance(outcome.unit, Unit)}
+    return {unit: found[unit] for unit in units}
 
 
 def setting_of(draw: RealDraw, ratio: float, number: int, prepared: Prepared, folder: Path, cache: Path) -> Setting:

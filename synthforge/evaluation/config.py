@@ -210,7 +210,7 @@ class EvaluationConfig(Config):
     steps_check: bool = identity(True)
     """Train each arm once more for twice the steps, to see whether steps were enough."""
     workers: int | None = execution(None, ge=1, le=1024)
-    """Processes that train; nothing means one per GPU, or one per CPU core."""
+    """Processes that prepare and train; nothing means one per GPU, or one per CPU core."""
 
     @model_validator(mode="after")
     def _possible(self) -> EvaluationConfig:

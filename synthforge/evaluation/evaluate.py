@@ -64,8 +64,8 @@ class Evaluation:
         required: Sequence[Requirement] = (),
     ) -> None:
         self.settings, self.classes, self.config = list(settings), classes, config
-        self.tuning, self.base, self.folder, self.reporter = tuning, tuning.base, folder, reporter
-        base = self.base
+        base = tuning.base
+        self.tuning, self.base, self.folder, self.reporter = tuning, base, folder, reporter
         self.holdout_address, self._cache = holdout, cache
         self.notes = list(notes)
         if base.start != "scratch":

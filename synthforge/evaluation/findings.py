@@ -107,6 +107,7 @@ class EvaluateResult:
     trainings: int
     device: str
     seconds: float
+    """Since draws were prepared: what was left of the tuning, arms and figures."""
     file: str | None = None
     requirements: dict[str, bool] = field(default_factory=dict)
     """What --require asked for, and whether it holds."""

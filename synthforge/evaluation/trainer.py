@@ -83,8 +83,8 @@ def train(
     torch.manual_seed(seed)
     network = build(config, num_classes, "parts" if mixed.num_first else "batch").to(device).to(memory_format=torch.channels_last)
     set_parts(network, mixed.num_first)
-    target_NC = functional.one_hot(torch.from_numpy(images.label_N).to(device), num_classes).float()
-    weight_N = mixed.weight_N.to(device)
+    label_N, weight_N = torch.from_numpy(images.label_N).to(device), mixed.weight_N.to(device)
+    class_C = torch.arange(num_classes, device=device)
     source = _source(config, images, mixed, device)
 
     def batch_of(step: int) -> Batch:
@@ -93,8 +93,9 @@ def train(
 
     def loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         rows_B, images_BCHW = batch
+        target_BC = (label_N[rows_B, None] == class_C).float()
         with torch.autocast(device.type, enabled=False):  # grids of half precision are wrong by a fifth of a pixel
-            changed_BCHW, target_BC = _changed(to_float(images_BCHW), target_NC[rows_B], mixed.part_sizes, config, generator)
+            changed_BCHW, target_BC = _changed(to_float(images_BCHW), target_BC, mixed.part_sizes, config, generator)
         logits_BC = network(changed_BCHW.contiguous(memory_format=torch.channels_last)).float()
         loss_B = functional.cross_entropy(logits_BC, target_BC, label_smoothing=config.label_smoothing, reduction="none")
         weight_B = weight_N[rows_B]

@@ -31,7 +31,7 @@ from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
 from synthforge.shards.layout import digest_of
 
-VERSION = 2
+VERSION = 3
 """Of training: raised when equal sets and settings give another result."""
 TRIES = 2
 

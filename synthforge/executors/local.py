@@ -67,6 +67,10 @@ class LocalExecutor(Generic[U, R]):
         else:
             self._end()  # the error that is on its way says more
 
+    def allow(self, deadline_seconds: float) -> None:
+        """Another deadline from now on."""
+        self._allowance.deadline = deadline_seconds
+
     def open(self) -> Any:
         self._pickled_work = pickle.dumps(self._work)
         self._listened = time.monotonic()

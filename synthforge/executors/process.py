@@ -23,7 +23,7 @@ EXIT_SECONDS = 5.0
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Allowance:
     """For how long a worker may report nothing, in seconds."""
 

@@ -47,6 +47,7 @@ class Workers(Generic[U, R]):
         what: str = "images",
         tries: int = 1,
         beside: Sequence[U] = (),
+        deadline_seconds: float | None = None,
     ) -> tuple[list[Finished[U, R]], list[Failed[U]]]:
         """What is finished and what has failed for good, in any order.
 
@@ -55,13 +56,18 @@ class Workers(Generic[U, R]):
             size: what a unit adds to progress.
             name: of a unit, for notes on failed tries.
             done: progress that was made before.
-            beside: of size 0; done by workers that have no unit left, until the last unit is done. The rest of them are left.
+            beside: of size 0, with one try; done by workers that have no unit left, until the last unit is done or one of these has failed.
+                The rest of them are left.
+            deadline_seconds: of these units, if it is another.
         """
+        assert not beside or tries == 1, "units that are to be tried again would come after all that stand beside"
         executor, reporter = self._for(len(units) + len(beside)), self._reporter
+        if isinstance(executor, LocalExecutor):
+            executor.allow(deadline_seconds or self._deadline)
         reporter.begin(task, done + sum(map(size, units)), done, unit=what)
         finished: list[Finished[U, R]] = []
         failed: list[Failed[U]] = []
-        left = set(units) if beside else set()
+        left = {*units} if beside else set()
 
         def feed() -> Iterator[U]:
             yield from units
@@ -76,7 +82,10 @@ class Workers(Generic[U, R]):
                 on_try_failed=lambda unit, reason, number: reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}"),
             )
             for outcome in outcomes:
-                left.discard(outcome.unit)
+                if isinstance(outcome, Failed) and outcome.unit not in left:
+                    left.clear()
+                elif left:
+                    left.discard(outcome.unit)
                 if isinstance(outcome, Failed):
                     failed.append(outcome)
                 else:

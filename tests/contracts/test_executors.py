@@ -143,6 +143,17 @@ def test_what_stands_beside_is_done_by_idle_workers_until_the_last_unit_is_done(
         squared(workers, [4, 5])
 
 
+def test_of_what_stands_beside_nothing_is_done_after_a_failure(work: Squares) -> None:
+    beside = list(range(100, 200))
+    slow = Squares(work.folder, dict.fromkeys(beside, ("fail", ALWAYS)), seconds=0.4, depth=1)
+    with Workers(slow, 2, Reporter()) as workers:
+        workers.run([1, 2], task="squares", size=lambda unit: SIZE, name=str)
+        wait_for(lambda: len(pids_of(work)) == 2)
+        finished, failed = workers.run([3, 4, 5], task="squares", size=lambda unit: SIZE * (unit < 100), name=str, beside=beside)
+    assert {one.unit for one in finished} == {3, 4, 5}
+    assert len(failed) <= 2
+
+
 def test_one_worker_does_nothing_that_stands_beside(work: Squares) -> None:
     with Workers(Squares(work.folder, depth=1), 1, Reporter()) as workers:
         finished, _ = workers.run([1, 2], task="squares", size=lambda unit: SIZE, name=str, beside=[100])
