@@ -68,7 +68,7 @@ class Tuning:
 
     @classmethod
     def of(cls, draws: Sequence[RealDraw], base: TrainerConfig, config: EvaluationConfig, folder: Path, num_classes: int) -> Tuning:
-        """Their sets are written."""
+        """Every candidate on every split of every draw; writes the sets that these train and test on. Without a choice there are none."""
         tried = candidates(config.tuning, base) if config.tuning.on else {"": base}
         trainings: list[Training] = []
         plan: list[tuple[RealDraw, str, str, slice]] = []
