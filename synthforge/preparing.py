@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from synthforge.config import identity_of
 from synthforge.curation.config import CurationConfig, SizeConfig
-from synthforge.curation.curate import NothingLeftError, choose
+from synthforge.curation.curate import Gated, NothingLeftError, choose, gate
 from synthforge.curation.embedding import published
 from synthforge.curation.encoders.config import FittedConfig, PixelsConfig
 from synthforge.curation.encoders.protocol import SEEN_DIGITS
@@ -194,6 +194,8 @@ class _Preparation:
     def __init__(self, work: PrepareWork, reference: Reference, draw: RealDraw, unit: Unit) -> None:
         self.work, self.reference, self.draw, self.unit = work, reference, draw, unit
         self.notes: list[str] = []
+        self._gated: dict[str, Gated] = {}
+        """Of each pool that curation has looked at: rules and ratios differ in what they choose of the same images."""
         assert work.recipe is not None
         self.threads = work.recipe.execution.threads or work.config.trainer.threads
         real = [
@@ -360,12 +362,15 @@ class _Preparation:
         present = set(Table.of([open_collection(pool, self.work.cache)]).strings("class"))
         config = self._curation(method, regime, {name: num for name, num in quota.items() if name in present})
         try:
-            sides, choice = choose([pool], self._draw_address(), config, Reporter())
+            if pool not in self._gated:
+                self._gated[pool] = gate([pool], self._draw_address(), config, Reporter())
+            choice = choose(self._gated[pool], config, Reporter())
         except NothingLeftError as error:
             self.notes.append(f"{self.draw.name}: {error}")
             return None, True
         if len(choice.kept) == 0:
             return None, True
+        sides = self._gated[pool].sides
         if source == "more-curated":
             rows = np.sort(choice.kept)
             return replace(self.draw.rest.take(rows), weight_N=choice.weight_N[rows]), self._is_own(sides)

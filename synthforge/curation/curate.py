@@ -106,7 +106,7 @@ def curate(
     folder.require_writable()
     sides.embed_pool(reporter)
 
-    choice = _choice(sides, reporter)
+    choice = _choice(_gated(sides, reporter), sides, reporter)
     reporter.note("measuring the gap")
     draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
 
@@ -146,40 +146,66 @@ class NothingLeftError(RequestError):
     """No image of the pool can be used, or none passes the gates."""
 
 
-def choose(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> tuple[Sides, Choice]:
-    """What `curate` would keep, without measuring a gap or writing anything; the same arguments and errors."""
+@dataclass(frozen=True)
+class Gated:
+    """Pools of which the gates have judged every image; N of them."""
+
+    sides: Sides
+    alive: Bools
+    """Images that passed, (N,)."""
+    reason_N: NDArray[np.object_]
+    """Why an image did not pass; None if it did."""
+    scores: dict[str, NDArray[Any]]
+    reports: list[GateReport]
+
+
+def gate(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Gated:
+    """Read and embed both sides, and judge the pools by the gates, as `curate` does; the same arguments and errors."""
     sides = Sides.read(pools, reference, config, reporter)
     sides.load(reporter, with_judge=False)
     sides.embed_reference(reporter)
     sides.embed_pool(reporter)
-    return sides, _choice(sides, reporter)
+    return _gated(sides, reporter)
 
 
-def _choice(sides: Sides, reporter: Reporter) -> Choice:
-    """Gates, then a subset of what passes, class by class."""
+def choose(gated: Gated, config: CurationConfig, reporter: Reporter) -> Choice:
+    """What `curate` would keep, without measuring a gap or writing anything.
+
+    Args:
+        config: that of the gates but for `selection` and `regime`.
+    """
+    return _choice(gated, gated.sides.choosing_by(config), reporter)
+
+
+def _gated(sides: Sides, reporter: Reporter) -> Gated:
     config = sides.config
     reason = sides.problem.copy()
     alive = sides.usable.copy()
     if not alive.any():
         raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
-    gates = []
-    for gate in config.gates.in_order():
-        reporter.note(f"gate: {gate.title}")
-        verdict = gate.judge(sides.evidence, alive)
+    reports = []
+    for one in config.gates.in_order():
+        reporter.note(f"gate: {one.title}")
+        verdict = one.judge(sides.evidence, alive)
         dropped = {}
         for text, marks in verdict.reasons.items():
             hit = marks & alive
             reason[hit], dropped[text] = text, int(hit.sum())
         alive &= ~verdict.fails_N
         scores |= verdict.scores
-        gates.append(GateReport(gate.title, verdict.rule, dropped))
+        reports.append(GateReport(one.title, verdict.rule, dropped))
     if not alive.any():
         raise NothingLeftError(
             f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
             "--set gates.copies.on=false (with a recipe: curation.gates.copies.on), or make its `loss` smaller"
         )
-    asked = sides.asked
+    return Gated(sides, alive, reason, scores, reports)
+
+
+def _choice(gated: Gated, sides: Sides, reporter: Reporter) -> Choice:
+    """A subset of what passed, class by class."""
+    config, alive, asked = sides.config, gated.alive, sides.asked
     method, trials = choose_method(sides, alive, asked, reporter)
     if config.selection.weights:
         ranked, weight, at_floor = weighed(sides, alive)
@@ -188,7 +214,7 @@ def _choice(sides: Sides, reporter: Reporter) -> Choice:
         reporter.note(f"selecting by {method}")
         ranked, at_floor = pick(sides, alive, asked, method)
         weight = None
-    return Choice.of(sides, alive, reason, scores, gates, method, trials, ranked, asked, at_floor, weight)
+    return Choice.of(sides, alive, gated.reason_N, gated.scores, gated.reports, method, trials, ranked, asked, at_floor, weight)
 
 
 def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:

@@ -6,7 +6,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,13 @@ class Sides:
         encoder, judge = _models(config, reference, real)
         sides = cls(config, cache, reference, Table.of(opened), Table.of([real]), [], encoder, judge, [], [], notes)
         sides._align()
+        sides._require_possible()
+        return sides
+
+    def choosing_by(self, config: CurationConfig) -> Sides:
+        """The same sides with another `selection` and `regime`; raises RequestError for what of these can't be met."""
+        assert config.model_copy(update={"selection": self.config.selection, "regime": self.config.regime}) == self.config
+        sides = replace(self, config=config, notes=[])
         sides._require_possible()
         return sides
 
