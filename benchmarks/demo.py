@@ -1,7 +1,7 @@
 """What `make demo` does, as a user runs it: generate, curate and evaluate the digits in whole processes, and where evaluate's time goes.
 
 Asked of evaluate: 3 amounts of real data x 4 arms x 5 seeds, with tuning and the check of steps, in under three minutes on two cores.
-Nothing is there before: pools, features and trainings are made anew in each run. Three minutes and a half a run.
+Nothing is there before: pools, features and trainings are made anew in each run. Five minutes a run.
 """
 
 from __future__ import annotations

@@ -89,6 +89,7 @@ class TrainingLoop:
         self._batch_of, self._loss = batch_of, loss
         self._checkpoint = checkpoint
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._optimized = [_as_one(self._parameters)] if self.device.type == "cpu" else self._parameters
         averaged = dict(self.ema.named_parameters())
         # Detached views of the parameters, which the optimiser changes in place.
         self._trained: list[Tensor] = [parameter.detach() for parameter in self._parameters]
@@ -98,7 +99,7 @@ class TrainingLoop:
         self._generator = torch.Generator(self.device)
         self._take_step = _CapturedStep(self._update, self._generator) if self._captures else self._update
         self._optimizer = torch.optim.AdamW(
-            self._parameters,
+            self._optimized,
             lr=torch.tensor(config.learning_rate, device=self.device) if self._captures else config.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
@@ -171,7 +172,7 @@ class TrainingLoop:
                 loss = self._loss(self.network, batch, self._generator)
             torch.autograd.backward(loss)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=self.device.type != "cpu")  # see `_as_one`
         return loss.detach()
 
     def _reseed_dropout(self, seed: int) -> None:
@@ -194,7 +195,7 @@ class TrainingLoop:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         tensors |= {f"extra.{name}": value for name, value in self.extra.items()}
-        for number, parameter in enumerate(self._parameters):
+        for number, parameter in enumerate(self._optimized):
             state = self._optimizer.state[parameter]
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
         metadata = {"step": str(self.step), "config": self._identity(), "notes": json.dumps(self.notes)}
@@ -219,7 +220,7 @@ class TrainingLoop:
         self.ema.load_state_dict(_below("ema.", tensors))
         self.extra = _below("extra.", tensors)
         self.step, self.notes = int(metadata["step"]), json.loads(metadata["notes"])
-        for number, parameter in enumerate(self._parameters):
+        for number, parameter in enumerate(self._optimized):
             self._optimizer.state[parameter] = _below(f"optimizer.{number}.", tensors)
         return True
 
@@ -229,7 +230,25 @@ class TrainingLoop:
             self._checkpoint.unlink(missing_ok=True)
 
     def _identity(self) -> str:
-        return json.dumps({**self.config.model_dump(mode="json", exclude={"compile"}), "notes": self.notes.get("identity")}, sort_keys=True)
+        settings = self.config.model_dump(mode="json", exclude={"compile"})
+        return json.dumps({**settings, "tensors": len(self._optimized), "notes": self.notes.get("identity")}, sort_keys=True)
+
+
+def _as_one(parameters: list[nn.Parameter]) -> Tensor:
+    """One tensor (P,) with its gradient, of which these parameters and theirs become views; they keep their strides.
+
+    A CPU takes several times as long to come to each of a small network's tensors as to update all its numbers.
+    """
+    flat_P = torch.empty(sum(parameter.numel() for parameter in parameters))
+    flat_P.grad = torch.zeros_like(flat_P)
+    start = 0
+    for parameter in parameters:
+        shape, strides = parameter.shape, parameter.stride()
+        view = flat_P.as_strided(shape, strides, start)
+        parameter.data = view.copy_(parameter.data)
+        parameter.grad = flat_P.grad.as_strided(shape, strides, start)
+        start += parameter.numel()
+    return flat_P
 
 
 @contextmanager
