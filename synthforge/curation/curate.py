@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def curate(
     folder.require_writable()
     sides.embed_pool(reporter)
 
-    choice = _choice(_gated(sides, reporter), sides, reporter)
+    choice = _choice(_gated(sides, reporter), reporter)
     reporter.note("measuring the gap")
     draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
 
@@ -174,7 +174,7 @@ def choose(gated: Gated, config: CurationConfig, reporter: Reporter) -> Choice:
     Args:
         config: that of the gates but for `selection` and `regime`.
     """
-    return _choice(gated, gated.sides.choosing_by(config), reporter)
+    return _choice(replace(gated, sides=gated.sides.choosing_by(config)), reporter)
 
 
 def _gated(sides: Sides, reporter: Reporter) -> Gated:
@@ -203,9 +203,10 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
     return Gated(sides, alive, reason, scores, reports)
 
 
-def _choice(gated: Gated, sides: Sides, reporter: Reporter) -> Choice:
+def _choice(gated: Gated, reporter: Reporter) -> Choice:
     """A subset of what passed, class by class."""
-    config, alive, asked = sides.config, gated.alive, sides.asked
+    sides, alive = gated.sides, gated.alive
+    config, asked = sides.config, sides.asked
     method, trials = choose_method(sides, alive, asked, reporter)
     if config.selection.weights:
         ranked, weight, at_floor = weighed(sides, alive)

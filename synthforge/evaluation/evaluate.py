@@ -164,9 +164,8 @@ class Evaluation:
         main = [training for arm in self._by_arm.values() for training in arm.by_seed]
         main += [training for ours in self._real_only.values() for training in ours]
         checks = [training for arm in self._by_arm.values() for training in arm.twice]
-        longest_first = [*checks, *main]  # so that workers end together
-        results = trainer.run(longest_first, "training arms")
-        self._found = dict(zip([training.digest for training in longest_first], results, strict=True))
+        results = trainer.run([*main, *checks], "training arms")
+        self._found = dict(zip([training.digest for training in [*main, *checks]], results, strict=True))
         self._num_trainings = len(self._found)
 
     def _leave_out_lacking(self) -> None:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ class TrainingLoop:
         self._batch_of, self._loss = batch_of, loss
         self._checkpoint = checkpoint
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._optimized = [_as_one(self._parameters)] if self.device.type == "cpu" else self._parameters
+        self._joined = _Joined(self._parameters) if self.device.type == "cpu" else None
         averaged = dict(self.ema.named_parameters())
         # Detached views of the parameters, which the optimiser changes in place.
         self._trained: list[Tensor] = [parameter.detach() for parameter in self._parameters]
@@ -99,7 +99,7 @@ class TrainingLoop:
         self._generator = torch.Generator(self.device)
         self._take_step = _CapturedStep(self._update, self._generator) if self._captures else self._update
         self._optimizer = torch.optim.AdamW(
-            self._optimized,
+            [self._joined.whole_P] if self._joined else self._parameters,
             lr=torch.tensor(config.learning_rate, device=self.device) if self._captures else config.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
@@ -172,7 +172,7 @@ class TrainingLoop:
                 loss = self._loss(self.network, batch, self._generator)
             torch.autograd.backward(loss)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=self.device.type != "cpu")  # see `_as_one`
+        self._optimizer.zero_grad(set_to_none=self._joined is None)  # joined gradients stay where they are
         return loss.detach()
 
     def _reseed_dropout(self, seed: int) -> None:
@@ -195,14 +195,19 @@ class TrainingLoop:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         tensors |= {f"extra.{name}": value for name, value in self.extra.items()}
-        for number, parameter in enumerate(self._optimized):
-            state = self._optimizer.state[parameter]
+        for number, state in enumerate(self._optimizer_states()):
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
         metadata = {"step": str(self.step), "config": self._identity(), "notes": json.dumps(self.notes)}
         temporary = self._checkpoint.with_suffix(".part")
         temporary.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, temporary, metadata)
         os.replace(temporary, self._checkpoint)
+
+    def _optimizer_states(self) -> list[dict[str, Tensor]]:
+        """The optimiser's tensors of each parameter, the same on every device."""
+        if self._joined:
+            return self._joined.split(self._optimizer.state[self._joined.whole_P])
+        return [self._optimizer.state[parameter] for parameter in self._parameters]
 
     def resume(self) -> bool:
         """Go on from the checkpoint if there is one of the same configuration; whether there was."""
@@ -220,8 +225,11 @@ class TrainingLoop:
         self.ema.load_state_dict(_below("ema.", tensors))
         self.extra = _below("extra.", tensors)
         self.step, self.notes = int(metadata["step"]), json.loads(metadata["notes"])
-        for number, parameter in enumerate(self._optimized):
-            self._optimizer.state[parameter] = _below(f"optimizer.{number}.", tensors)
+        states = [_below(f"optimizer.{number}.", tensors) for number in range(len(self._parameters))]
+        if self._joined:
+            self._optimizer.state[self._joined.whole_P] = self._joined.join(states)
+        else:
+            self._optimizer.state.update(zip(self._parameters, states, strict=True))
         return True
 
     def discard(self) -> None:
@@ -230,25 +238,51 @@ class TrainingLoop:
             self._checkpoint.unlink(missing_ok=True)
 
     def _identity(self) -> str:
-        settings = self.config.model_dump(mode="json", exclude={"compile"})
-        return json.dumps({**settings, "tensors": len(self._optimized), "notes": self.notes.get("identity")}, sort_keys=True)
+        return json.dumps({**self.config.model_dump(mode="json", exclude={"compile"}), "notes": self.notes.get("identity")}, sort_keys=True)
 
 
-def _as_one(parameters: list[nn.Parameter]) -> Tensor:
-    """One tensor (P,) with its gradient, of which these parameters and theirs become views; they keep their strides.
+class _Joined:
+    """Parameters and their gradients as views of one tensor, which a CPU's optimiser updates.
 
-    A CPU takes several times as long to come to each of a small network's tensors as to update all its numbers.
+    It takes several times as long to come to each tensor of a small network as to update all their numbers. Parameters keep their
+    strides, and must stay where they are: a network that is moved or cast afterwards is not trained any more. One that the loss does not
+    depend on has a gradient of zero instead of none, so it decays.
+
+    Args:
+        parameters: on the CPU, of one dtype.
     """
-    flat_P = torch.empty(sum(parameter.numel() for parameter in parameters))
-    flat_P.grad = torch.zeros_like(flat_P)
-    start = 0
-    for parameter in parameters:
-        shape, strides = parameter.shape, parameter.stride()
-        view = flat_P.as_strided(shape, strides, start)
-        parameter.data = view.copy_(parameter.data)
-        parameter.grad = flat_P.grad.as_strided(shape, strides, start)
-        start += parameter.numel()
-    return flat_P
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        (dtype,) = {parameter.dtype for parameter in parameters}
+        self._places: list[tuple[torch.Size, tuple[int, ...], int]] = []
+        start = 0
+        for parameter in parameters:
+            dense = torch.empty_like(parameter)  # of the same strides, without gaps
+            self._places.append((parameter.shape, dense.stride(), start))
+            start += parameter.numel()
+        self.whole_P = torch.empty(start, dtype=dtype)
+        """All numbers, with `grad`."""
+        self.whole_P.grad = torch.zeros_like(self.whole_P)
+        for parameter, view, gradient in zip(parameters, self._views(self.whole_P), self._views(self.whole_P.grad), strict=True):
+            parameter.data = view.copy_(parameter.data)
+            parameter.grad = gradient
+
+    def split(self, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """An optimiser's tensors of the whole as those of each parameter; all are at the same step."""
+        by_name = {name: [value] * len(self._places) if name == "step" else self._views(value) for name, value in state.items()}
+        return [dict(zip(by_name, values, strict=True)) for values in zip(*by_name.values(), strict=True)]
+
+    def join(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The inverse of `split`."""
+        found = {"step": states[0]["step"]}
+        for name in [name for name in states[0] if name != "step"]:
+            found[name] = torch.empty_like(self.whole_P)
+            for view, state in zip(self._views(found[name]), states, strict=True):
+                view.copy_(state[name])
+        return found
+
+    def _views(self, whole_P: Tensor) -> list[Tensor]:
+        return [whole_P.as_strided(*place) for place in self._places]
 
 
 @contextmanager

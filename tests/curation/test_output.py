@@ -17,7 +17,7 @@ import pytest
 
 from synthforge.curation import output
 from synthforge.curation.config import CurationConfig
-from synthforge.curation.curate import _choice
+from synthforge.curation.curate import _choice, _gated
 from synthforge.curation.sides import Sides
 from synthforge.errors import RequestError, SynthforgeError, WorkError
 from synthforge.generation import generate
@@ -77,7 +77,7 @@ def caught(pool: Path, per_class: int, reference: str = REFERENCE, method: str =
     sides.embed_pool(Reporter())
     result = {"digest": digest_of(sides.settings), "sentence": f"{per_class} of each class"}
     options = {"name": "curated", "licence": None, "tags": (), "reporter": Reporter()}
-    return Run((sides, _choice(sides, Reporter()), result), options)
+    return Run((sides, _choice(_gated(sides, Reporter()), Reporter()), result), options)
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ class Steps(Reporter):
 
 def child(folder: str) -> None:
     """What `curate` does between embedding and writing."""
-    from synthforge.curation.curate import RANDOM_DRAWS, _choice, _regions
+    from synthforge.curation.curate import RANDOM_DRAWS, _choice, _gated, _regions
     from synthforge.curation.gap import measure_gap
     from synthforge.curation.trials import random_rows
 
@@ -151,7 +151,7 @@ def child(folder: str) -> None:
     judges: list[Any] = [Named("judge")]
     sides = Sides(config, Path(folder), "real", Table.of([pool]), Table.of([real]), [], model, model, encoders, judges, [])
     sides._align()
-    choice = _choice(sides, reporter)
+    choice = _choice(_gated(sides, reporter), reporter)
     reporter.note("reading the judge's features")
     draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
     before = np.flatnonzero(sides.usable)
