@@ -7,20 +7,25 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 from PIL import Image
 from rich.console import Console
 
 from synthforge.console import print_evaluation
+from synthforge.curation.config import CurationConfig
+from synthforge.curation.curate import curate
 from synthforge.evaluating import evaluate, evaluation_of
 from synthforge.evaluation.findings import EvaluateResult
+from synthforge.recipe_file import config_from_sets
 from tests.conftest import DIGITS, FORKS, Ran
 from tests.evaluation.sets import QUICK, digits, per_class, tripwire, write
 
@@ -95,6 +100,37 @@ def test_real_images_in_disguise_are_worth_as_many_real_ones(planted: EvaluateRe
     assert compared.low <= 0.06 and compared.high >= -0.06  # other images than those, so only about as good
     worth = setting.worth["more-set"]
     assert worth.equivalent_low <= REAL <= worth.equivalent_high
+    assert not (worth.low_is_end and worth.high_is_end)  # not the whole curve
+
+
+def test_importance_weights_of_a_curated_set_count_in_trainings(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import synthforge.evaluation.trainings as trainings
+
+    settings = ["encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}", "selection.weights=true"]
+    config = config_from_sets(CurationConfig, [*settings, f"cache={tmp_path / 'cache'}", "gates.labels.on=false"])
+    curated = curate([str(sets.more)], str(sets.real), str(tmp_path / "weighted"), config)
+    decisions = pq.read_table(tmp_path / "weighted" / "decisions.parquet").to_pylist()
+    given = {row["curated_key"]: row["weight"] for row in decisions if row["kept"]}
+    assert len(given) == curated.kept > 200 and len(set(given.values())) > 20
+
+    train, seen = trainings.train, []
+
+    def trained(config: Any, mixing: Any, images: Any, *rest: Any) -> Any:
+        if not images.is_real_N.any():
+            seen.append(images)
+        return train(config, mixing, images, *rest)
+
+    monkeypatch.setattr(trainings, "train", trained)
+    ask(sets, tmp_path / "asked", tmp_path / "weighted", arms="weighted")
+    by_image = {}
+    for shard in (tmp_path / "weighted").glob("*.tar"):
+        with tarfile.open(shard) as tar:
+            images = [member for member in tar if member.name.endswith(".png")]
+            by_image |= {tar.extractfile(member).read(): given[member.name.removesuffix(".png")] for member in images}  # type: ignore[union-attr]
+    assert len(by_image) == len(given) and seen
+    for images in seen:
+        files = images.gather(np.arange(len(images)))
+        assert images.weight_N.tolist() == [by_image[data] for data in files]
 
 
 def test_everything_is_told(planted: EvaluateResult) -> None:

@@ -76,6 +76,17 @@ def test_generating_curating_preparing_and_tuning_open_no_holdout(tmp_path: Path
     with tripwire(Path(resolve("builtin:digits/holdout")), lambda: events[-1]) as opened:
         assert cli("generate", DIGITS, *sets).status == 0
         assert cli("curate", DIGITS, *sets).status == 0
+        (pool,) = tmp_path.rglob("pool")
+        for command in (
+            ("plan", DIGITS, *sets, "--measure"),
+            ("preview", DIGITS, *sets, "--out", tmp_path / "preview.png", "--per-class", 1),
+            ("status", pool),
+            ("verify", pool),
+            ("show", 3, pool),
+            ("recipe", "check", DIGITS),
+            ("fit", "builtin:digits/reference", "--out", tmp_path / "fitted", "--set", "loop.images=2000", "--set", "loop.checks=2"),
+        ):
+            assert cli(*command).status == 0, command
         assert not opened
         evaluate(evaluation_of(str(DIGITS), sets=sets_of(tmp_path, *tuning)))
     assert opened == {"tuned"}
