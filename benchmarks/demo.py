@@ -1,4 +1,4 @@
-"""What `make demo` does, as a user runs it: generate, curate and evaluate the digits in whole processes, and where evaluate's time goes.
+"""Generate, curate and evaluate the digits in whole processes, as a user does, and where evaluate's time goes.
 
 Asked of evaluate: 3 amounts of real data x 4 arms x 5 seeds, with tuning and the check of steps, in under three minutes on two cores.
 Nothing is there before: pools, features and trainings are made anew in each run. Five minutes a run.

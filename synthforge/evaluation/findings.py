@@ -47,7 +47,7 @@ class SettingResult:
     real_per_class: float
     synthetic_per_real: float
     budget: int
-    """Every real image that anything behind the arms has seen, generators and pretrained weights from elsewhere aside."""
+    """Every real image that anything behind the arms has seen, but for `more` ones and what came with weights from elsewhere."""
     arms: dict[str, ArmScore]
     comparisons: list[Comparison]
     worth: dict[str, Worth]
