@@ -21,10 +21,11 @@ from typing import Any
 
 from benchmarks import fashion
 from benchmarks.harness import keep
-from synthforge.evaluating import evaluate, evaluation_of
+from synthforge.evaluating import evaluate
 from synthforge.evaluation.config import DEFAULT_ARMS
 from synthforge.evaluation.findings import EvaluateResult, SettingResult, TableResult
 from synthforge.evaluation.verdict import percent, points
+from synthforge.evaluationrequest import evaluation_of
 from synthforge.generation import generate
 from synthforge.recipe_file import load_recipe
 

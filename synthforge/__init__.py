@@ -31,7 +31,7 @@ _HOMES = {
     "SynthforgeError": "errors",
     "curate": "curation.curate",
     "evaluate": "evaluating",
-    "evaluation_of": "evaluating",
+    "evaluation_of": "evaluationrequest",
     "fit": "generators.pixel.fit",
     "generate": "generation",
     "load_recipe": "recipe_file",
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from synthforge.curation.curate import curate as curate
     from synthforge.errors import SynthforgeError as SynthforgeError
     from synthforge.evaluating import evaluate as evaluate
-    from synthforge.evaluating import evaluation_of as evaluation_of
     from synthforge.evaluation.config import EvaluationConfig as EvaluationConfig
     from synthforge.evaluation.findings import EvaluateResult as EvaluateResult
+    from synthforge.evaluationrequest import evaluation_of as evaluation_of
     from synthforge.generation import GenerateResult as GenerateResult
     from synthforge.generation import generate as generate
     from synthforge.generators.config import PixelFitConfig as PixelFitConfig

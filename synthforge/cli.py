@@ -6,6 +6,7 @@ exactly one JSON object; progress and words always go to standard error. It is l
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -197,13 +198,17 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
-    from synthforge.evaluating import evaluate as run
-    from synthforge.evaluating import evaluation_of
-    from synthforge.evaluation.verdict import percent, points, told
+    from synthforge.evaluationrequest import evaluation_of
+    from synthforge.executors.process import begin_imports
 
     request = evaluation_of(
         recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
     )
+    if request.config.workers != 1:
+        begin_imports("synthforge.evaluationwork", *(["diffusers.pipelines.pipeline_utils"] if recipe is not None else []))
+    from synthforge.evaluating import evaluate as run
+    from synthforge.evaluation.verdict import percent, points, told
+
     result = run(request, ConsoleReporter(quiet))
     if not (as_json or quiet):
         for table in result.tables:
@@ -491,6 +496,7 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
+            gc.freeze()  # on the way out all that torch has imported would be looked through for garbage, which takes seconds
     except SynthforgeError as error:
         _fail([*error.problems] if isinstance(error, RecipeError) else [str(error)], error.exit_status, as_json)
     except SystemExit as leaving:

@@ -1,138 +1,39 @@
-"""What `evaluate` is asked for on the command line, and the verb: prepare every setting, then train and measure."""
+"""The verb `evaluate`: prepare every setting, then train and measure."""
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from synthforge.curation.config import CurationConfig
+from synthforge.curation.config import cache_folder
 from synthforge.curation.pools import Table
-from synthforge.curation.sides import cache_folder
 from synthforge.errors import PlaceError, RequestError
-from synthforge.evaluation.config import CHOSEN, MORE, POOL_SOURCES, REAL, Amount, ArmConfig, EvaluationConfig
+from synthforge.evaluation.config import MORE, REAL, Amount, EvaluationConfig
 from synthforge.evaluation.evaluate import Evaluation, default_workers, require_readable
 from synthforge.evaluation.findings import EvaluateResult
 from synthforge.evaluation.models import filled_in
+from synthforge.evaluation.requirements import holds
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainings import Trainings, TrainWork, read_result
 from synthforge.evaluation.tuning import Tuning, key_of
-from synthforge.evaluation.verdict import Requirement, holds, parsed
+from synthforge.evaluationrequest import RESULT, Request
 from synthforge.evaluationwork import Beside, EvaluationWork
 from synthforge.executors.running import Workers
 from synthforge.preparing import Prepared, PrepareWork, Reference, Unit, draws_of, prepare, setting_of, units_of
 from synthforge.progress import Reporter
-from synthforge.recipe import Recipe
-from synthforge.recipe_file import config_from_sets, load_recipe
 from synthforge.shards.collection import open_collection
-from synthforge.shards.layout import canonical_json, digest_of
+from synthforge.shards.layout import canonical_json
 from synthforge.storage import Folder, resolve
 
-RESULT = "evaluation.json"
 FEWEST_CURVE_POINTS = 3
 TRAINING_DEADLINE = 1800.0
 """Seconds without progress after which a training is taken for hung."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """An evaluation that was asked for, checked as far as it can be without opening anything."""
-
-    reference: str
-    holdout: str
-    out: str
-    """The file for the result."""
-    folder: Path
-    """For everything that is made on the way."""
-    config: EvaluationConfig
-    curation: CurationConfig
-    recipe: Recipe | None = None
-    synthetic: tuple[tuple[str, str], ...] = ()
-    """Names and addresses of sets that were given apart from a recipe."""
-    require: tuple[Requirement, ...] = ()
-
-
-def evaluation_of(
-    recipe_path: str | None,
-    *,
-    synthetic: Sequence[str] = (),
-    real: str | None = None,
-    holdout: str | None = None,
-    arms: str | None = None,
-    out: str | None = None,
-    require: Sequence[str] = (),
-    sets: Sequence[str] = (),
-) -> Request:
-    """What is to be evaluated; raises RequestError or RecipeError."""
-    recipe = load_recipe(recipe_path, sets) if recipe_path is not None else None
-    if recipe is not None and synthetic:
-        raise RequestError("evaluate: give a recipe, or --synthetic sets with --real and --holdout; not both")
-    config = recipe.evaluation if recipe is not None else config_from_sets(EvaluationConfig, sets)
-    if recipe is None and (idle := sorted(config.model_fields_set & {"elsewhere", "fit", "generators"})):
-        raise RequestError(f"evaluate: {idle[0]} is about a recipe's generator, and there is no recipe; leave it out, or give one")
-    named = tuple(zip(_names(synthetic), synthetic, strict=True))
-    if arms is not None:
-        config = _with_arms(config, [name.strip() for name in arms.split(",")])
-    elif recipe is None and not any(text.startswith("arms") for text in sets):
-        others = [f"{REAL}+{MORE}", MORE] if named else []
-        config = _with_arms(config, [REAL, *(name for name, _ in named), *(f"{REAL}+{name}" for name, _ in named), *others])
-    reference, holdout = real or (recipe.reference if recipe is not None else None), holdout or config.holdout
-    if reference is None:
-        raise RequestError("evaluate: which real images? give the recipe `reference:`, or use --real REAL")
-    if holdout is None:
-        raise RequestError(
-            "evaluate: which real images are to measure it? Give some that are used for nothing else, as the recipe's "
-            "`evaluation.holdout` or with --holdout HOLDOUT"
-        )
-    place = resolve(holdout)
-    if "://" not in place and not any(mark in place for mark in "*?{") and not Path(place).exists():
-        raise RequestError(f"{holdout}: no such holdout; check the path")
-    if config.trainer.network != "residual" and any((arm.mixing or config.mixing).policy == "split-norm" for arm in config.arms):
-        raise RequestError(f"evaluation.mixing.policy: split-norm is for the residual network, not for {config.trainer.network}")
-    if resolve(reference) == place:
-        raise RequestError(f"{holdout}: is both holdout and real images; a holdout must be used for nothing else")
-    known = [REAL, MORE, *(["more-curated", "random", "curated"] if recipe is not None else []), *(name for name, _ in named)]
-    if unknown := [source for arm in config.arms for source in arm.of if source not in known]:
-        raise RequestError(f"evaluation.arms: there is no source {unknown[0]!r}; there are {', '.join(known)}")
-    required = tuple(parsed(text, [arm.name for arm in config.arms], [str(amount) for amount in config.real_per_class]) for text in require)
-    if required and config.draws * config.seeds == 1:
-        raise RequestError(f"--require {required[0].text!r}: one training of each arm proves nothing; raise seeds")
-    beside = resolve(out).rpartition("/")[0] if out is not None else resolve("runs/evaluation")
-    run = recipe.run_path if recipe is not None else beside
-    curation = recipe.curation if recipe is not None else CurationConfig()
-    folder = Path(run) / "evaluation" if "://" not in run else cache_folder(curation) / "evaluation" / digest_of(run)[:16]
-    result = resolve(out) if out is not None else f"{run}/{RESULT}"
-    return Request(reference, holdout, result, folder, config, curation, recipe, named, required)
-
-
-def _with_arms(config: EvaluationConfig, names: Sequence[str]) -> EvaluationConfig:
-    known = {arm.name: arm for arm in config.arms}
-    try:
-        arms = [known.get(name) or ArmConfig.model_validate(name) for name in names]
-        return EvaluationConfig.model_validate({**{name: getattr(config, name) for name in type(config).model_fields}, "arms": arms})
-    except ValidationError as error:
-        told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise RequestError(f"--arms {','.join(names)}: {told}; write names such as real,random,real+curated") from error
-
-
-def _names(addresses: Sequence[str]) -> list[str]:
-    """A name for each set: the last part of its address that says something."""
-    names: list[str] = []
-    for address in addresses:
-        parts = [part for part in Path(address).parts if part not in {"/", "pool"}]
-        name = "".join(letter if letter.isalnum() or letter in "_-." else "-" for letter in (parts[-1] if parts else "synthetic"))
-        name = name[:50]
-        name = f"{name}-set" if name in {REAL, MORE, *POOL_SOURCES, *CHOSEN} else name
-        same = sum(other == name or other.rpartition("~")[0] == name for other in names)
-        names.append(f"{name}~{same + 1}" if same else name)
-    return names
 
 
 def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResult:

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Estimate:
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Low and high."""
-        half = float(stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
+        half = float(scipy.stats.t.ppf((1 + confidence) / 2, self.freedom)) * self.error
         return self.value - half, self.value + half
 
     @property
@@ -61,7 +61,7 @@ class Estimate:
         """Of the hypothesis that the mean is 0, two-sided; 1 if nothing varies and it is."""
         if self.error == 0:
             return 0.0 if self.value else 1.0
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * scipy.stats.t.sf(abs(self.value) / self.error, self.freedom))
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _p_below(one: Estimate, margin: float) -> float:
     """Of the hypothesis that the mean is at least `margin`, one-sided."""
     if one.error == 0:
         return 0.0 if one.value < margin else 1.0
-    return float(stats.t.cdf((one.value - margin) / one.error, one.freedom))
+    return float(scipy.stats.t.cdf((one.value - margin) / one.error, one.freedom))
 
 
 def _draws_needed(parts: _Parts, value: float, margin: float, comparisons: int) -> int | None:
@@ -211,7 +211,7 @@ def _draws_needed(parts: _Parts, value: float, margin: float, comparisons: int) 
 
     def tells(num: int) -> bool:
         expected = parts.with_draws(num)
-        errors = stats.t.ppf(level, expected.freedom) + stats.t.ppf(POWER, expected.freedom)
+        errors = scipy.stats.t.ppf(level, expected.freedom) + scipy.stats.t.ppf(POWER, expected.freedom)
         return bool(errors * expected.variance**0.5 <= wanted)
 
     first = parts.num_draws + 1
@@ -287,7 +287,7 @@ def _joint(arms: Sequence[Floats]) -> tuple[Floats, Floats, float]:
 
 def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) -> float:
     """Where a monotone curve has a value, in log n; its ends if it lies beyond. On a flat stretch the middle."""
-    rising_K = optimize.isotonic_regression(curve_K, weights=weights_K).x
+    rising_K = scipy.optimize.isotonic_regression(curve_K, weights=weights_K).x
     if value <= rising_K[0]:
         return float(logs_K[0])
     if value >= rising_K[-1]:
@@ -307,7 +307,7 @@ def recovered(arm: Floats, without: Floats, more_real: Floats) -> tuple[float | 
     """
     mean_A, root_AA, freedom = _joint([arm - without, more_real - without])
     covariance_AA = root_AA @ root_AA.T
-    t2 = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) ** 2
+    t2 = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) ** 2
     a = mean_A[1] ** 2 - t2 * covariance_AA[1, 1]
     if a <= 0 or mean_A[1] <= 0:
         return None, None

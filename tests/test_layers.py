@@ -21,7 +21,17 @@ def test_import_layers_hold() -> None:
     assert contract["exhaustive"] is True
 
 
-@pytest.mark.parametrize("module", ["synthforge", "synthforge.cli", "synthforge.recipe", "synthforge.generators.config"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "synthforge",
+        "synthforge.cli",
+        "synthforge.recipe",
+        "synthforge.generators.config",
+        "synthforge.evaluationrequest",
+        "synthforge.executors.process",
+    ],
+)
 def test_light_modules_load_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'diffusers', 'transformers', 'webdataset') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -5,6 +5,8 @@ Each part's Config stands beside its code; here they are composed.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +15,7 @@ from synthforge.config import Config, execution, identity
 from synthforge.curation.encoders.config import EncoderConfig
 from synthforge.curation.gates import GatesConfig
 from synthforge.curation.index_config import IndexConfig
+from synthforge.storage import resolve
 
 Regime = Literal["s2r", "da"]
 MethodName = Literal["auto", "random", "nearest", "center", "clusters", "covariance", "mean+covariance", "mmd", "smoothed", "novel"]
@@ -115,3 +118,11 @@ class CurationConfig(Config):
     """Threads that decode images; nothing means one per CPU core, at most eight."""
     workers: int = execution(1, ge=1, le=1024)
     """Processes that embed."""
+
+
+def cache_folder(config: CurationConfig) -> Path:
+    """Where features and indices are kept."""
+    if config.cache is not None:
+        return Path(resolve(config.cache))
+    base = os.environ.get("SYNTHFORGE_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "synthforge")
+    return Path(base)

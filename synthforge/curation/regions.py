@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from synthforge.curation.gap import JudgeView
 from synthforge.curation.metrics import Doubles, squared_distances
@@ -178,9 +178,9 @@ def _to_centres(view: JudgeView, pool_rows: Ints, centres_RD: Doubles) -> Double
 
 def too_few_by_chance(num_pool: int, num_real: int, all_pool: int, all_real: int) -> float:
     """Fisher's exact test: how likely at most `num_pool` of `all_pool` are where `num_real` of `all_real` lie, at equal rates."""
-    return float(stats.hypergeom.cdf(num_pool, all_pool + all_real, all_pool, num_pool + num_real))
+    return float(scipy.stats.hypergeom.cdf(num_pool, all_pool + all_real, all_pool, num_pool + num_real))
 
 
 def adjusted_p_values(p_R: Doubles) -> Doubles:
     """Benjamini and Hochberg's: compare with the rate of false discoveries that is to be held."""
-    return np.asarray(stats.false_discovery_control(p_R)) if len(p_R) else p_R
+    return np.asarray(scipy.stats.false_discovery_control(p_R)) if len(p_R) else p_R

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.config import identity_of
-from synthforge.curation.config import CurationConfig
+from synthforge.curation.config import CurationConfig, cache_folder
 from synthforge.curation.embedding import EmbedWork, embed, facts_of, features_of, loaded
 from synthforge.curation.encoders.config import EncoderConfig, FittedConfig, OpenClipConfig, TimmConfig
 from synthforge.curation.encoders.protocol import SEEN_DIGITS, Encoder
@@ -37,14 +36,6 @@ VERSION = 3
 SMALL = 64
 """Up to so many pixels, models of natural images say little, and small networks fitted on the reference say more."""
 _DIGITS = "builtin:digits/reference"
-
-
-def cache_folder(config: CurationConfig) -> Path:
-    """Where features and indices are kept."""
-    if config.cache is not None:
-        return Path(resolve(config.cache))
-    base = os.environ.get("SYNTHFORGE_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "synthforge")
-    return Path(base)
 
 
 @dataclass

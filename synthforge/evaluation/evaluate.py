@@ -23,11 +23,12 @@ from synthforge.evaluation.config import ALONE, ArmConfig, EvaluationConfig, Mix
 from synthforge.evaluation.copies import HoldoutCopies
 from synthforge.evaluation.findings import ArmTrainings, EvaluateResult, Findings, groups_of
 from synthforge.evaluation.models import platform_of
+from synthforge.evaluation.requirements import Requirement
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.evaluation.trainings import Training, Trainings
 from synthforge.evaluation.tuning import Tuned, Tuning, key_of, tune
-from synthforge.evaluation.verdict import Requirement, verdict_of
+from synthforge.evaluation.verdict import verdict_of
 from synthforge.images import decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import open_collection

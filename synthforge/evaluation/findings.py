@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig
+from synthforge.evaluation.requirements import Requirement
 from synthforge.evaluation.scores import (
     Answer,
     ArmScore,
@@ -33,7 +34,7 @@ from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainer import Predictions
 from synthforge.evaluation.trainings import Training
 from synthforge.evaluation.tuning import key_of
-from synthforge.evaluation.verdict import Requirement, kind_of, sentence_of
+from synthforge.evaluation.verdict import kind_of, sentence_of
 from synthforge.statistics import estimate, of_two_trainings, verdicts
 
 _ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import pickle
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from typing import Generic
 
 from synthforge.executors import worker
@@ -20,7 +22,22 @@ from synthforge.executors.queue import Task
 EXIT_SECONDS = 5.0
 """A process that was terminated, or that said it dies, gets so long before it is killed."""
 
-_SPAWN = multiprocessing.get_context("spawn")
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+_FORKS = sys.platform == "linux" and not any(os.path.exists(driver) for driver in _GPU_DRIVERS)
+"""Whether workers are forked from a server that has imported what they need. Where there is a GPU each starts afresh instead, for once an
+import has as much as counted the GPUs, a forked process can't use one; and there an import is little beside loading a model."""
+_CONTEXT = multiprocessing.get_context("forkserver") if _FORKS else multiprocessing.get_context("spawn")
+
+
+def begin_imports(*modules: str) -> None:
+    """Begin to import what workers will need, in the server that they are forked from, while the caller goes on.
+
+    Only the first call of a process counts. Where workers start afresh, and on a single core, nothing is done.
+    """
+    if _FORKS and (os.cpu_count() or 1) > 1:
+        multiprocessing.set_forkserver_preload(["synthforge.executors.server", *modules])
+        with interrupts_blocked():
+            forkserver.ensure_running()
 
 
 @dataclass
@@ -55,9 +72,10 @@ class WorkerProcess(Generic[U]):
         self._is_warm = False
         self._silence = 0.0
         self._numbers = itertools.count()
-        self.pipe, other_end = _SPAWN.Pipe()
+        self.pipe, other_end = _CONTEXT.Pipe()
         # Not a daemon: those may have no children, and work may want some (compilers, loaders).
-        self.process = _SPAWN.Process(target=worker.main, args=(other_end, place, pickled_work), name=f"worker-{place.worker}")
+        arguments = (other_end, place, pickled_work, dict(os.environ))
+        self.process = _CONTEXT.Process(target=worker.main, args=arguments, name=f"worker-{place.worker}")
         self.process.start()
         other_end.close()  # so that the end of the process is the end of the pipe
 

@@ -23,8 +23,14 @@ from synthforge.executors.protocol import Place, Stream, Work
 from synthforge.executors.queue import InFlight
 
 
-def main(connection: Connection, place: Place, pickled_work: bytes) -> None:
-    """The life of one worker."""
+def main(connection: Connection, place: Place, pickled_work: bytes, environment: dict[str, str]) -> None:
+    """The life of one worker.
+
+    Args:
+        environment: the caller's, which may have changed since the process was begun that this one was forked from.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     _set_up()
     pipe = _Pipe(connection)
     pipe.send(Began())

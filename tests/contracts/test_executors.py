@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -19,22 +20,34 @@ import psutil
 import pytest
 
 from synthforge.errors import DatasetError, ModelError, RecipeError, RequestError, ShardFailed, StorageFailed, WorkError
+from synthforge.executors import process
 from synthforge.executors.array import Part, parse_part, part_from_slurm
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.messages import Raised
-from synthforge.executors.protocol import Failed, Finished
+from synthforge.executors.protocol import Failed, Finished, Place
 from synthforge.executors.running import Workers
 from synthforge.progress import Reporter
 from tests.contracts.works import ALWAYS, SIZE, FirstOnly, Losing, OnlyOnce, Placed, Squares
+
+
+class Afresh(LocalExecutor[Any, Any]):
+    """Its workers start afresh, as where there is a GPU."""
+
+    def _start(self, place: Place) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(process, "_CONTEXT", multiprocessing.get_context("spawn"))
+            super()._start(place)
+
 
 EXECUTORS: dict[str, Callable[..., Any]] = {
     "inline": lambda work, **options: InlineExecutor(work),
     "local-1": lambda work, **options: LocalExecutor(work, 1, **options),
     "local-3": lambda work, **options: LocalExecutor(work, 3, **options),
+    "afresh-2": lambda work, **options: Afresh(work, 2, **options),
 }
 each = pytest.mark.parametrize("kind", EXECUTORS)
-each_local = pytest.mark.parametrize("kind", ["local-1", "local-3"])
+each_local = pytest.mark.parametrize("kind", ["local-1", "local-3", "afresh-2"])
 UNITS = list(range(12))
 
 
@@ -331,7 +344,7 @@ def test_the_feed_is_drawn_only_as_workers_want_units(kind: str, work: Squares) 
         assert drawn == 0
         for done in range(1, 10):
             next(outcomes)
-            workers = 3 if kind == "local-3" else 1
+            workers = {"local-3": 3, "afresh-2": 2}.get(kind, 1)
             assert drawn <= done + workers * work.depth
         outcomes.close()
         assert no_worker_left(work)

@@ -23,8 +23,9 @@ from rich.console import Console
 from synthforge.console import print_evaluation
 from synthforge.curation.config import CurationConfig
 from synthforge.curation.curate import curate
-from synthforge.evaluating import evaluate, evaluation_of
+from synthforge.evaluating import evaluate
 from synthforge.evaluation.findings import EvaluateResult
+from synthforge.evaluationrequest import evaluation_of
 from synthforge.recipe_file import config_from_sets
 from tests.conftest import DIGITS, FORKS, Ran
 from tests.evaluation.sets import QUICK, digits, per_class, tripwire, write

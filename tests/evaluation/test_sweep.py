@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.curation.config import CurationConfig
-from synthforge.curation.sides import cache_folder
-from synthforge.evaluating import evaluate, evaluation_of
+from synthforge.curation.config import CurationConfig, cache_folder
+from synthforge.evaluating import evaluate
 from synthforge.evaluation.config import ArmConfig, EvaluationConfig
 from synthforge.evaluation.findings import EvaluateResult
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.evaluation.trainings import TrainWork, read_result
 from synthforge.evaluation.tuning import Tuning
+from synthforge.evaluationrequest import evaluation_of
 from synthforge.evaluationwork import Beside, EvaluationWork
 from synthforge.executors.protocol import Place
 from synthforge.generation import generate

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from synthforge.errors import RequestError
-from synthforge.evaluating import evaluate, evaluation_of
+from synthforge.evaluating import evaluate
 from synthforge.evaluation.config import MixingConfig, TrainerConfig
 from synthforge.evaluation.images import decoded
 from synthforge.evaluation.mixing import Mixing
 from synthforge.evaluation.models import build, filled_in
 from synthforge.evaluation.trainer import TrainingSet, predict, train
+from synthforge.evaluationrequest import evaluation_of
 from synthforge.training.networks import NormByParts, set_parts
 from tests.evaluation.sets import digits, per_class, write
 

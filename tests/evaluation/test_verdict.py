@@ -13,8 +13,9 @@ import pytest
 
 from synthforge.errors import RequestError
 from synthforge.evaluation.config import ArmConfig, MixingConfig
+from synthforge.evaluation.requirements import Requirement, holds, parsed
 from synthforge.evaluation.scores import Answer, Claim, Comparison, Measured, Outcomes, calibration_error, claimed, compared, pairs, worth
-from synthforge.evaluation.verdict import Requirement, holds, kind_of, most, parsed, told, verdict_of, worth_in_words
+from synthforge.evaluation.verdict import kind_of, most, told, verdict_of, worth_in_words
 
 ARMS = {
     name: ArmConfig.model_validate(value)
