@@ -6,6 +6,7 @@ exactly one JSON object; progress and words always go to standard error. It is l
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -199,13 +200,15 @@ def evaluate(
 ) -> None:
     """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
     from synthforge.evaluationrequest import evaluation_of
-    from synthforge.executors.process import begin_imports
+    from synthforge.executors.process import start_early
 
     request = evaluation_of(
         recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
     )
-    if request.config.workers != 1:
-        begin_imports("synthforge.evaluationwork", *(["diffusers.pipelines.pipeline_utils"] if recipe is not None else []))
+    if not Path(request.out).exists():  # what was evaluated before has little left to do
+        most = request.config.workers or os.cpu_count() or 1
+        modules = ["synthforge.evaluationwork", *(["diffusers.pipelines.pipeline_utils"] if recipe is not None else [])]
+        start_early(min(most, 2) if most > 1 else 0, modules)
     from synthforge.evaluating import evaluate as run
     from synthforge.evaluation.verdict import percent, points, told
 
@@ -488,6 +491,7 @@ def new(
 def main() -> None:
     """Entry point of the `synthforge` command."""
     warnings.filterwarnings("ignore")  # libraries' deprecation notes are not for users
+    atexit.register(gc.freeze)  # or all that torch has imported is looked through for garbage, which takes seconds
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - both may be closed when a script starts us
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     as_json = "--json" in sys.argv[1:]
@@ -496,7 +500,6 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
-            gc.freeze()  # on the way out all that torch has imported would be looked through for garbage, which takes seconds
     except SynthforgeError as error:
         _fail([*error.problems] if isinstance(error, RecipeError) else [str(error)], error.exit_status, as_json)
     except SystemExit as leaving:

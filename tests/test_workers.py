@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +53,11 @@ def one_process(stable_diffusion: Path, tmp_path_factory: pytest.TempPathFactory
     return files_of(out / "pool")
 
 
-def workers_of_this_process() -> list[psutil.Process]:
-    """Forked by the server that is a child of this process, or children that were started afresh."""
-    me, found = psutil.Process(), []
-    for child in me.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if child.ppid() != me.pid or "spawn_main" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
-
-
 def kill_one_worker_after_a_shard(pool: Path, killed: list[int]) -> None:
     """SIGKILL to a worker process of this process, once the first shard is there."""
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
-        workers = workers_of_this_process()
+        workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
         if len(workers) >= 3 and list(pool.glob("*.tar")):
             workers[-1].kill()
             killed.append(workers[-1].pid)
@@ -87,7 +76,7 @@ def test_three_workers_of_which_one_is_killed(stable_diffusion: Path, one_proces
     assert killed
     assert (result.is_complete, result.samples, result.quarantined) == (True, 48, {})
     assert files_of(tmp_path / "pool") == one_process
-    assert not workers_of_this_process()
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 
 @pytest.fixture

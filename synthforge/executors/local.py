@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from synthforge.errors import SynthforgeError, WorkError
 from synthforge.executors.messages import Advanced, Died, Made, Message, Missed, Opened, Raised
-from synthforge.executors.process import EXIT_SECONDS, Allowance, WorkerProcess, begin_imports, interrupts_blocked
+from synthforge.executors.process import EXIT_SECONDS, Allowance, WorkerProcess, interrupts_blocked
 from synthforge.executors.protocol import Finished, Outcome, Place, U, Work
 from synthforge.executors.queue import Queue
 
@@ -30,8 +30,7 @@ R = TypeVar("R")
 
 
 class LocalExecutor(Generic[U, R]):
-    """Workers in processes of their own, which share no state of a device or of threads: forked from a server that has only imported
-    modules, or started afresh (see `executors.process`).
+    """Workers in processes of their own, started afresh (spawned), so that they share no state of a device or of threads.
 
     Args:
         workers: number of processes.
@@ -74,7 +73,6 @@ class LocalExecutor(Generic[U, R]):
 
     def open(self) -> Any:
         self._pickled_work = pickle.dumps(self._work)
-        begin_imports(type(self._work).__module__)
         self._listened = time.monotonic()
         try:
             for number in range(self._num_workers):

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from synthforge.errors import SynthforgeError
+from synthforge.executors.protocol import Place
 
-# From the caller, in answer to Asked.
+# From the caller: first of all, then in answer to Asked.
+
+
+@dataclass(frozen=True)
+class Open:
+    """What to work on, and where."""
+
+    place: Place
+    pickled_work: bytes
 
 
 @dataclass(frozen=True)

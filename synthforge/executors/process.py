@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import multiprocessing
-import os
 import pickle
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Generic
 
 from synthforge.executors import worker
-from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Drain, Made, Message, Missed, Opened, Stop, Take
+from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Drain, Made, Message, Missed, Open, Opened, Stop, Take
 from synthforge.executors.protocol import Place, U
 from synthforge.executors.queue import Task
 
 EXIT_SECONDS = 5.0
 """A process that was terminated, or that said it dies, gets so long before it is killed."""
 
-_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-_FORKS = sys.platform == "linux" and not any(os.path.exists(driver) for driver in _GPU_DRIVERS)
-"""Whether workers are forked from a server that has imported what they need. Where there is a GPU each starts afresh instead, for once an
-import has as much as counted the GPUs, a forked process can't use one; and there an import is little beside loading a model."""
-_CONTEXT = multiprocessing.get_context("forkserver") if _FORKS else multiprocessing.get_context("spawn")
+_SPAWN = multiprocessing.get_context("spawn")
+_early: list[tuple[SpawnProcess, Connection]] = []
 
 
-def begin_imports(*modules: str) -> None:
-    """Begin to import what workers will need, in the server that they are forked from, while the caller goes on.
+def start_early(num: int, modules: Sequence[str]) -> None:
+    """Start processes that import what workers will need while the caller still imports and reads: the next workers are these.
 
-    Only the first call of a process counts. Where workers start afresh, and on a single core, nothing is done.
+    Those that nobody wants end with the caller, or by `end_early`.
     """
-    if _FORKS and (os.cpu_count() or 1) > 1:
-        multiprocessing.set_forkserver_preload(["synthforge.executors.server", *modules])
+    for _ in range(num):
         with interrupts_blocked():
-            forkserver.ensure_running()
+            _early.append(_started(modules))
+
+
+def end_early() -> None:
+    """End what was started early and is not wanted."""
+    while _early:
+        process, pipe = _early.pop()
+        process.kill()
+        process.join(EXIT_SECONDS)
+        pipe.close()
+
+
+atexit.register(end_early)  # before multiprocessing waits for its children, which it does on the way out too
+
+
+def _started(modules: Sequence[str] = ()) -> tuple[SpawnProcess, Connection]:
+    """A new process and the way to it."""
+    pipe, other_end = _SPAWN.Pipe()
+    # Not a daemon: those may have no children, and work may want some (compilers, loaders).
+    process = _SPAWN.Process(target=worker.main, args=(other_end, [*modules]))
+    process.start()
+    other_end.close()  # so that the end of the process is the end of the pipe
+    return process, pipe
 
 
 @dataclass
@@ -55,7 +74,7 @@ class Allowance:
 
 
 class WorkerProcess(Generic[U]):
-    """One worker, as its caller sees it; starts its process."""
+    """One worker, as its caller sees it; starts its process, unless one was started early."""
 
     def __init__(self, pickled_work: bytes, place: Place, allowance: Allowance) -> None:
         self.place = place
@@ -72,12 +91,9 @@ class WorkerProcess(Generic[U]):
         self._is_warm = False
         self._silence = 0.0
         self._numbers = itertools.count()
-        self.pipe, other_end = _CONTEXT.Pipe()
-        # Not a daemon: those may have no children, and work may want some (compilers, loaders).
-        arguments = (other_end, place, pickled_work, dict(os.environ))
-        self.process = _CONTEXT.Process(target=worker.main, args=arguments, name=f"worker-{place.worker}")
-        self.process.start()
-        other_end.close()  # so that the end of the process is the end of the pipe
+        self.process, self.pipe = _early.pop() if _early else _started()
+        with suppress(OSError):  # it died, which is seen like every death
+            self.pipe.send_bytes(pickle.dumps(Open(place, pickled_work)))
 
     def give(self, task: Task[U]) -> bool:
         """Answer with a unit; false if it is too late for that."""

@@ -9,6 +9,7 @@ from typing import Generic, Self, TypeVar
 
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
+from synthforge.executors.process import end_early
 from synthforge.executors.protocol import Executor, Failed, Finished, U, Work
 from synthforge.progress import Reporter
 
@@ -106,4 +107,5 @@ class Workers(Generic[U, R]):
                 else LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
             )
             self._executor.open()
+            end_early()
         return self._executor

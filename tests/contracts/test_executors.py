@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import pickle
 import signal
@@ -20,34 +19,23 @@ import psutil
 import pytest
 
 from synthforge.errors import DatasetError, ModelError, RecipeError, RequestError, ShardFailed, StorageFailed, WorkError
-from synthforge.executors import process
 from synthforge.executors.array import Part, parse_part, part_from_slurm
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.messages import Raised
-from synthforge.executors.protocol import Failed, Finished, Place
+from synthforge.executors.process import end_early, start_early
+from synthforge.executors.protocol import Failed, Finished
 from synthforge.executors.running import Workers
 from synthforge.progress import Reporter
 from tests.contracts.works import ALWAYS, SIZE, FirstOnly, Losing, OnlyOnce, Placed, Squares
-
-
-class Afresh(LocalExecutor[Any, Any]):
-    """Its workers start afresh, as where there is a GPU."""
-
-    def _start(self, place: Place) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(process, "_CONTEXT", multiprocessing.get_context("spawn"))
-            super()._start(place)
-
 
 EXECUTORS: dict[str, Callable[..., Any]] = {
     "inline": lambda work, **options: InlineExecutor(work),
     "local-1": lambda work, **options: LocalExecutor(work, 1, **options),
     "local-3": lambda work, **options: LocalExecutor(work, 3, **options),
-    "afresh-2": lambda work, **options: Afresh(work, 2, **options),
 }
 each = pytest.mark.parametrize("kind", EXECUTORS)
-each_local = pytest.mark.parametrize("kind", ["local-1", "local-3", "afresh-2"])
+each_local = pytest.mark.parametrize("kind", ["local-1", "local-3"])
 UNITS = list(range(12))
 
 
@@ -344,7 +332,7 @@ def test_the_feed_is_drawn_only_as_workers_want_units(kind: str, work: Squares) 
         assert drawn == 0
         for done in range(1, 10):
             next(outcomes)
-            workers = {"local-3": 3, "afresh-2": 2}.get(kind, 1)
+            workers = 3 if kind == "local-3" else 1
             assert drawn <= done + workers * work.depth
         outcomes.close()
         assert no_worker_left(work)
@@ -541,6 +529,57 @@ def test_a_worker_killed_from_outside_while_it_waits_is_replaced(work: Squares) 
         result = Ran().run(executor, iter(UNITS))
         result.check(set())
         assert len(pids_of(work)) == 2
+
+
+# Processes that were started early
+
+
+@pytest.fixture
+def early() -> Iterator[list[int]]:
+    """The processes that are started early in a test; none is left after it."""
+    before = set(psutil.Process().children())
+    start_early(3, ["no_such_module", "tests.contracts.works"])
+    yield (
+        pids := [child.pid for child in psutil.Process().children() if child not in before and "spawn_main" in " ".join(child.cmdline())]
+    )
+    end_early()
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_workers_are_the_processes_that_were_started_early(early: list[int], work: Squares) -> None:
+    with LocalExecutor(work, 2) as executor:
+        executor.open()
+        Ran().run(executor, iter(UNITS)).check(set())
+        wait_for(lambda: len(pids_of(work)) == 2)
+    assert len(early) == 3 and set(pids_of(work)) < set(early)
+
+
+def test_of_those_started_early_none_is_left_beside_the_workers(early: list[int], work: Squares) -> None:
+    with Workers(work, 2, Reporter()) as workers:
+        finished, failed = workers.run(UNITS, task="squares", size=lambda unit: SIZE, name=str)
+        assert sum(is_running(pid) for pid in early) == 2
+    assert len(finished) == len(UNITS) and not failed
+
+
+def test_one_that_died_before_it_was_wanted_is_replaced(early: list[int], work: Squares) -> None:
+    for pid in early:
+        os.kill(pid, signal.SIGKILL)
+    with LocalExecutor(work, 2) as executor:
+        executor.open()
+        Ran().run(executor, iter(UNITS)).check(set())
+
+
+def test_a_command_that_fails_does_not_wait_for_those_started_early() -> None:
+    code = (
+        "import time\n"
+        "from synthforge.executors.process import start_early\n"
+        "if __name__ == '__main__':\n"
+        "    start_early(2, ['tests.contracts.slow_import'])\n"
+        "    raise SystemExit('failed')\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.stderr == "failed\n" and time.monotonic() - began < 20
 
 
 # Processes that outlive, print, are interrupted
