@@ -539,9 +539,9 @@ def early() -> Iterator[list[int]]:
     """The processes that are started early in a test; none is left after it."""
     before = set(psutil.Process().children())
     start_early(3, ["no_such_module", "tests.contracts.works"])
-    yield (
-        pids := [child.pid for child in psutil.Process().children() if child not in before and "spawn_main" in " ".join(child.cmdline())]
-    )
+    started = [child for child in psutil.Process().children() if child not in before]
+    pids = [child.pid for child in started if "spawn_main" in " ".join(child.cmdline())]
+    yield pids
     end_early()
     assert not any(is_running(pid) for pid in pids)
 
@@ -562,8 +562,8 @@ def test_of_those_started_early_none_is_left_beside_the_workers(early: list[int]
 
 
 def test_one_that_died_before_it_was_wanted_is_replaced(early: list[int], work: Squares) -> None:
-    for pid in early:
-        os.kill(pid, signal.SIGKILL)
+    os.kill(early[-1], signal.SIGKILL)
+    wait_for(lambda: not is_running(early[-1]))
     with LocalExecutor(work, 2) as executor:
         executor.open()
         Ran().run(executor, iter(UNITS)).check(set())
