@@ -92,18 +92,12 @@ def generate(
 ) -> None:
     """Make a recipe's images and write them as sealed shards. Run it again after any interruption: it goes on."""
     from synthforge.executors.array import parse_part
-    from synthforge.generation import generate as run
     from synthforge.recipe_file import load_recipe
 
-    reporter = ConsoleReporter(quiet)
-    result = run(
-        load_recipe(recipe, sets or ()),
-        reporter,
-        extend=extend,
-        overwrite=overwrite,
-        retry_quarantined=retry_quarantined,
-        part=parse_part(part) if part is not None else None,
-    )
+    wanted, only = load_recipe(recipe, sets or ()), parse_part(part) if part is not None else None
+    from synthforge.generation import generate as run  # heavy: mistakes are told before it
+
+    result = run(wanted, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
     title = f"part {result.part} done" if result.part is not None else "pool complete" if result.is_complete else "pool not complete"
     rows = {
         "images": f"{result.samples:,} in {result.shards:,} shards, {size(result.bytes)}",
@@ -143,9 +137,10 @@ def curate(
 ) -> None:
     """Keep the images that make the pool's distribution that of the real images, say why, and measure the gap that is left."""
     from synthforge.curating import request_of
-    from synthforge.curation.curate import curate as run
 
     request = request_of(sources, real, out, sets or ())
+    from synthforge.curation.curate import curate as run  # heavy: mistakes are told before it
+
     result = run(**request, reporter=ConsoleReporter(quiet), reselect=reselect)
     metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
     rows = {
@@ -209,7 +204,7 @@ def evaluate(
         most = request.config.workers or os.cpu_count() or 1
         modules = ["synthforge.evaluationwork", *(["diffusers.pipelines.pipeline_utils"] if recipe is not None else [])]
         start_early(min(most, 2) if most > 1 else 0, modules)
-    from synthforge.evaluating import evaluate as run
+    from synthforge.evaluating import evaluate as run  # heavy: mistakes are told before it
     from synthforge.evaluation.verdict import percent, points, told
 
     result = run(request, ConsoleReporter(quiet))

@@ -47,6 +47,20 @@ def test_recipe_check_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("verb", ["generate", "curate", "evaluate"])
+def test_mistakes_are_told_before_torch_is_loaded(verb: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['synthforge', '{verb}', 'recipes/digits.yaml', '--set', 'reference.oops=1']\n"
+        "from synthforge import cli\n"
+        "try:\n"
+        "    cli.main()\n"
+        "except SystemExit as leaving:\n"
+        "    print(leaving.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "2 False\n" and "reference" in done.stderr
+
+
 def test_exports_exist_and_are_sorted() -> None:
     assert synthforge.__all__ == sorted(synthforge.__all__)
     for name in synthforge.__all__:
