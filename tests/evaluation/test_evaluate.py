@@ -257,6 +257,20 @@ def test_what_intervals_do_not_cover_is_told(sets: Sets, tmp_path: Path) -> None
     assert f"{REAL} real per class: draws share" not in told
 
 
+def test_a_holdout_that_lacks_a_class_or_has_few_of_it_says_so(sets: Sets, tmp_path: Path) -> None:
+    holdout = shutil.copytree(sets.holdout, tmp_path / "holdout")
+    shutil.rmtree(holdout / "3")
+    for image in sorted((holdout / "4").iterdir())[5:]:
+        image.unlink()
+    result = ask(replace(sets, holdout=holdout), tmp_path, sets.more, arms="real,more-set")
+    assert "the holdout has no images of class 3: nothing is known of them" in result.notes
+    assert any(note.startswith("fewer than 20 holdout images of class") and "4" in note for note in result.notes)
+    (setting,) = result.tables[0].settings
+    assert "3" not in setting.arms["real"].recall and 0 <= setting.arms["real"].recall["4"].value <= 1
+    assert "3" not in difference(result, "more-set", "real").by_class
+    assert 0.3 < setting.arms["real"].accuracy.value < 1
+
+
 def test_one_training_proves_nothing_and_says_so(sets: Sets, tmp_path: Path) -> None:
     result = ask(sets, tmp_path, sets.wrong, arms="real,wrong", more=("seeds=1",))
     assert any(note.startswith("one draw and one seed: intervals cover holdout images only") for note in result.notes)
