@@ -194,20 +194,20 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
-    from synthforge.evaluationrequest import evaluation_of
-    from synthforge.executors.process import start_early
+    from synthforge.evaluationrequest import evaluation_of, start_workers
+    from synthforge.executors.process import end_early
 
     request = evaluation_of(
         recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
     )
-    if not Path(request.out).exists():  # what was evaluated before has little left to do
-        most = request.config.workers or os.cpu_count() or 1
-        modules = ["synthforge.evaluationwork", *(["diffusers.pipelines.pipeline_utils"] if recipe is not None else [])]
-        start_early(min(most, 2) if most > 1 else 0, modules)
+    start_workers(request)
     from synthforge.evaluating import evaluate as run  # heavy: mistakes are told before it
     from synthforge.evaluation.verdict import percent, points, told
 
-    result = run(request, ConsoleReporter(quiet))
+    try:
+        result = run(request, ConsoleReporter(quiet))
+    finally:
+        end_early()
     if not (as_json or quiet):
         for table in result.tables:
             print_evaluation(stdout(), table)

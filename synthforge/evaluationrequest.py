@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ from synthforge.curation.config import CurationConfig, cache_folder
 from synthforge.errors import RequestError
 from synthforge.evaluation.config import CHOSEN, MORE, POOL_SOURCES, REAL, ArmConfig, EvaluationConfig
 from synthforge.evaluation.requirements import Requirement, parsed
+from synthforge.executors.process import start_early
 from synthforge.recipe import Recipe
 from synthforge.recipe_file import config_from_sets, load_recipe
 from synthforge.shards.layout import digest_of
 from synthforge.storage import resolve
 
 RESULT = "evaluation.json"
+WORKERS_IMPORT = ("synthforge.evaluationwork", "diffusers.pipelines.pipeline_utils")
+"""What takes long to import; the second for recipes, of which workers make pools."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,14 @@ def evaluation_of(
     folder = Path(run) / "evaluation" if "://" not in run else cache_folder(curation) / "evaluation" / digest_of(run)[:16]
     result = resolve(out) if out is not None else f"{run}/{RESULT}"
     return Request(reference, holdout, result, folder, config, curation, recipe, named, required)
+
+
+def start_workers(request: Request) -> None:
+    """Start two of the workers now if several will be wanted: they import what they need while the caller still imports and reads."""
+    config = request.config
+    wanted = config.workers or (os.cpu_count() if config.trainer.device in {"auto", "cpu"} else 1) or 1
+    if wanted > 1 and not os.path.exists(request.out):  # what was evaluated before has little left to do
+        start_early(2, WORKERS_IMPORT if request.recipe is not None else WORKERS_IMPORT[:1])
 
 
 def _with_arms(config: EvaluationConfig, names: Sequence[str]) -> EvaluationConfig:

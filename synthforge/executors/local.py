@@ -115,7 +115,9 @@ class LocalExecutor(Generic[U, R]):
 
     def _start(self, place: Place) -> None:
         with interrupts_blocked():  # a process that is started is in the list
-            self._workers.append(WorkerProcess(self._pickled_work, place, self._allowance))
+            worker: WorkerProcess[U] = WorkerProcess(place, self._allowance)
+            self._workers.append(worker)
+        worker.begin(self._pickled_work)
 
     def _answer_all(self, queue: Queue[U]) -> None:
         for worker in self._workers:

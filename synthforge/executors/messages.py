@@ -45,7 +45,7 @@ Answer: TypeAlias = Take | Drain | Stop
 
 @dataclass(frozen=True)
 class Began:
-    """The process runs; now it opens its work."""
+    """The process runs; now it imports, and opens its work."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,16 @@ def end_early() -> None:
 atexit.register(end_early)  # before multiprocessing waits for its children, which it does on the way out too
 
 
+def _early_or_started() -> tuple[SpawnProcess, Connection]:
+    """A process without work."""
+    while _early:
+        process, pipe = _early.pop()
+        if process.is_alive():
+            return process, pipe
+        pipe.close()
+    return _started()
+
+
 def _started(modules: Sequence[str] = ()) -> tuple[SpawnProcess, Connection]:
     """A new process and the way to it."""
     pipe, other_end = _SPAWN.Pipe()
@@ -76,7 +86,7 @@ class Allowance:
 class WorkerProcess(Generic[U]):
     """One worker, as its caller sees it; starts its process, unless one was started early."""
 
-    def __init__(self, pickled_work: bytes, place: Place, allowance: Allowance) -> None:
+    def __init__(self, place: Place, allowance: Allowance) -> None:
         self.place = place
         self.name = f"worker {place.worker + 1} of {place.workers}"
         self.tasks: dict[int, Task[U]] = {}
@@ -91,9 +101,12 @@ class WorkerProcess(Generic[U]):
         self._is_warm = False
         self._silence = 0.0
         self._numbers = itertools.count()
-        self.process, self.pipe = _early.pop() if _early else _started()
+        self.process, self.pipe = _early_or_started()
+
+    def begin(self, pickled_work: bytes) -> None:
+        """Say what to work on, where; it may wait for a large work to be read."""
         with suppress(OSError):  # it died, which is seen like every death
-            self.pipe.send_bytes(pickle.dumps(Open(place, pickled_work)))
+            self.pipe.send_bytes(pickle.dumps(Open(self.place, pickled_work)))
 
     def give(self, task: Task[U]) -> bool:
         """Answer with a unit; false if it is too late for that."""

@@ -107,5 +107,6 @@ class Workers(Generic[U, R]):
                 else LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
             )
             self._executor.open()
-            end_early()
+            if num == self._most:
+                end_early()
         return self._executor

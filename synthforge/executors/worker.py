@@ -55,9 +55,9 @@ def main(connection: Connection, modules: Sequence[str]) -> None:
     try:
         begin: Open = pipe.receive()
         work: Work[Any, Any] = pickle.loads(begin.pickled_work)  # noqa: S301 - from our own parent
-        stream = work.open(begin.place)
         gc.freeze()
         gc.enable()
+        stream = work.open(begin.place)
         pipe.send(Opened(stream.describe()))
         while not pipe.has_stopped:
             _run(stream, pipe)
@@ -115,9 +115,10 @@ class _Pipe:
     def receive(self) -> Any:
         """What the caller sends; waits."""
         try:
-            return pickle.loads(self._connection.recv_bytes())  # noqa: S301 - from our own parent
+            data = self._connection.recv_bytes()
         except (EOFError, OSError):
             os._exit(1)
+        return pickle.loads(data)  # noqa: S301 - from our own parent
 
 
 def _set_up() -> None:

@@ -562,11 +562,14 @@ def test_of_those_started_early_none_is_left_beside_the_workers(early: list[int]
 
 
 def test_one_that_died_before_it_was_wanted_is_replaced(early: list[int], work: Squares) -> None:
-    os.kill(early[-1], signal.SIGKILL)
-    wait_for(lambda: not is_running(early[-1]))
-    with LocalExecutor(work, 2) as executor:
+    notes: list[str] = []
+    for pid in early:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not any(map(is_running, early)))
+    with LocalExecutor(work, 2, note=notes.append) as executor:
         executor.open()
         Ran().run(executor, iter(UNITS)).check(set())
+    assert not notes
 
 
 def test_a_command_that_fails_does_not_wait_for_those_started_early() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
 import shutil
 import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ import webdataset as wds
 from PIL import Image
 from rich.console import Console
 
+from synthforge import evaluationrequest
 from synthforge.console import print_evaluation
 from synthforge.curation.config import CurationConfig
 from synthforge.curation.curate import curate
 from synthforge.evaluating import evaluate
 from synthforge.evaluation.findings import EvaluateResult
-from synthforge.evaluationrequest import evaluation_of
+from synthforge.evaluationrequest import WORKERS_IMPORT, evaluation_of
 from synthforge.recipe_file import config_from_sets
 from tests.conftest import DIGITS, FORKS, Ran
 from tests.evaluation.sets import QUICK, digits, per_class, tripwire, write
@@ -397,6 +399,25 @@ def test_real_only_is_a_baseline_for_any_folder(cli: Cli, sets: Sets, tmp_path: 
     assert ran.status == 0, ran.err
     assert "Real only, tuned:" in ran.out
     assert (tmp_path / "runs" / "evaluation" / "evaluation.json").exists()
+
+
+def test_two_workers_start_early_where_several_are_wanted(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[int, Sequence[str]]] = []
+    monkeypatch.setattr(evaluationrequest, "start_early", lambda num, modules: started.append((num, modules)))
+
+    def begun(*more: str) -> list[tuple[int, Sequence[str]]]:
+        started.clear()
+        asked = evaluation_of(None, real=str(sets.real), holdout=str(sets.holdout), out=str(tmp_path / "e.json"), sets=more, arms="real")
+        evaluationrequest.start_workers(asked)
+        return [*started]
+
+    assert begun("workers=3") == [(2, WORKERS_IMPORT[:1])]
+    assert begun("workers=1") == begun("trainer.device=cuda") == []
+    (tmp_path / "e.json").touch()
+    assert begun("workers=3") == []
+    evaluationrequest.start_workers(evaluation_of(str(DIGITS), sets=["evaluation.workers=2", f"output.path={tmp_path}"]))
+    assert started == [(2, WORKERS_IMPORT)]
+    assert all(importlib.util.find_spec(module) for module in WORKERS_IMPORT)
 
 
 def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
