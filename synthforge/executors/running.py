@@ -107,6 +107,6 @@ class Workers(Generic[U, R]):
                 else LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
             )
             self._executor.open()
-            if num == self._most:
+            if num == self._most:  # otherwise a longer list may want them
                 end_early()
         return self._executor

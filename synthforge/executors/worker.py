@@ -122,7 +122,7 @@ class _Pipe:
 
 
 def _set_up() -> None:
-    # Imports make no garbage; to look for it among them costs a sixth of their time, and seconds on the way out.
+    # Imports make little garbage, and what they leave is looked through for some again and again, the last time on the way out.
     gc.disable()
     atexit.register(gc.freeze)
     with suppress(OSError):

@@ -574,7 +574,6 @@ def test_one_that_died_before_it_was_wanted_is_replaced(early: list[int], work: 
 
 def test_a_command_that_fails_does_not_wait_for_those_started_early() -> None:
     code = (
-        "import time\n"
         "from synthforge.executors.process import start_early\n"
         "if __name__ == '__main__':\n"
         "    start_early(2, ['tests.contracts.slow_import'])\n"
