@@ -24,6 +24,7 @@ from synthforge.console import (
     draw_image,
     duration,
     in_interval,
+    print_diagnosis,
     print_evaluation,
     print_json,
     print_rows,
@@ -219,6 +220,46 @@ def evaluate(
     rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
     rows["file"] = result.file or ""
     _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
+
+
+@app.command(
+    epilog="Example: synthforge diagnose recipes/digits.yaml; or: synthforge diagnose --synthetic pool/ --real photos/ --holdout test/"
+)
+def diagnose(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)] = None,
+    synthetic: Annotated[str | None, typer.Option(metavar="SET", help="Without a recipe: the synthetic images, in any form.")] = None,
+    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images; with a recipe its `reference`.")] = None,
+    holdout: Annotated[
+        str | None, typer.Option(metavar="HOLDOUT", help="Real images that measure the result and are used for nothing else.")
+    ] = None,
+    rendered: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Without a recipe: the real images as the generator renders them (image to image), of equal names."),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise diagnosis.json in the run's folder.")] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what synthetic images lose their accuracy by (appearance, content, wrong labels), and what to do about it."""
+    from synthforge.evaluationrequest import diagnosis_of, start_workers
+    from synthforge.executors.process import end_early
+
+    request = diagnosis_of(recipe, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=sets or ())
+    start_workers(request)
+    from synthforge.diagnosing import diagnose as run  # heavy: mistakes are told before it
+
+    try:
+        result = run(request, ConsoleReporter(quiet))
+    finally:
+        end_early()
+    if not (as_json or quiet):
+        for table in result.tables:
+            print_diagnosis(stdout(), table)
+    rows = _notes(result.notes) | {"trained": f"{result.trainings:,} times, {duration(result.seconds)}", "so": result.verdict}
+    rows |= {f"next {number}": advice for number, advice in enumerate(result.advice, 1)}
+    rows["file"] = result.file or ""
+    _finish(result, "diagnosed", rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from synthforge.evaluation.diagnosis import TableDiagnosis
     from synthforge.evaluation.findings import TableResult
 
 
@@ -59,6 +60,29 @@ def print_evaluation(console: Console, table: TableResult) -> None:
         for name in dict.fromkeys(name for column in section for name in column):
             drawn.add_row(name, *(column.get(name, "") for column in section))
         drawn.add_section()
+    console.print(drawn, markup=False)
+
+
+def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
+    """The loss and its parts by the amount of real data, and over all, each with its interval."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from synthforge.evaluation.verdict import points
+
+    origin = "" if table.origin == "own" else ", of a generator from elsewhere"
+    drawn = Table(box=SIMPLE_HEAD, title=f"points of accuracy lost by synthetic images{origin}", title_justify="left", title_style="bold")
+    drawn.add_column(no_wrap=True, style="dim")
+    losses = [one.loss for one in table.settings]
+    for one in table.settings:
+        drawn.add_column(f"{one.real_per_class:g} real per class")
+    if len(losses) > 1:
+        losses.append(table.mean)
+        drawn.add_column("mean")
+    for name in ["in all", *table.mean.parts]:
+        parts = [one.whole if name == "in all" else one.parts[name] for one in losses]
+        told = [f"{points(part.loss)}\n{part.verdict}" if part.loss is not None else part.verdict for part in parts]
+        drawn.add_row(name, *told)
     console.print(drawn, markup=False)
 
 

@@ -6,20 +6,25 @@ import itertools
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from synthforge.curation.config import cache_folder
+from synthforge.curation.encoders.config import PixelsConfig
 from synthforge.curation.pools import Table
+from synthforge.curation.sides import CLIP, SMALL
 from synthforge.errors import PlaceError, RequestError
+from synthforge.evaluation import taxonomy
 from synthforge.evaluation.config import MORE, REAL, Amount, EvaluationConfig
 from synthforge.evaluation.evaluate import Evaluation, default_workers, require_readable
-from synthforge.evaluation.findings import EvaluateResult
+from synthforge.evaluation.findings import EvaluateResult, Findings
 from synthforge.evaluation.models import filled_in
 from synthforge.evaluation.requirements import holds
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
+from synthforge.evaluation.taxonomy import Rendered, sources_of
 from synthforge.evaluation.trainings import Trainings, TrainWork, read_result
 from synthforge.evaluation.tuning import Tuning, key_of
 from synthforge.evaluationrequest import RESULT, Request
@@ -41,14 +46,27 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
 
     Raises RequestError before anything is made, and for what is wrong with the holdout, which is opened late; WorkError for what fails.
     """
-    reporter = reporter or Reporter()
+    evaluation, findings = measured(request, reporter or Reporter())
+    result = replace(evaluation.result(findings), file=request.out)
+    result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
+    write_result(request, result)
+    return result
+
+
+def write_result(request: Request, result: Any) -> None:
+    """As JSON, in one go."""
+    place, _, file = request.out.rpartition("/")
+    Folder(place).replace(file, canonical_json(asdict(result)))
+
+
+def measured(request: Request, reporter: Reporter) -> tuple[Evaluation, Findings]:
+    """Prepare every setting and train every arm; errors as for `evaluate`."""
     config, cache, folder = request.config, cache_folder(request.curation), request.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         how = "output.path" if request.recipe is not None else "--out"
         raise PlaceError(f"{folder}: can't be written ({error.strerror}); choose another place with {how}") from error
-    place, _, file = request.out.rpartition("/")
     _require_file(request.out)
     reporter.note("reading the real images")
     reference = Reference.open(request.reference, cache, reporter)
@@ -65,7 +83,7 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     recipe, preparing, units, notes = request.recipe, None, [], [*reference.notes]
     if recipe is not None:
         units = [unit for amount in config.real_per_class for unit in units_of(reference, amount, recipe, config)]
-        preparing = PrepareWork(request.reference, recipe, config, request.curation, folder, cache)
+        preparing = PrepareWork(request.reference, recipe, config, request.curation, folder, cache, request.diagnosis)
         settings = _only_real(draws, config)
     else:
         settings, more = _given(request, reference, draws, cache, reporter)
@@ -79,11 +97,8 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
             beside = [Beside(training) for training in different.values() if read_result(folder, training) is None]
             settings = _prepared(prepare(units, draws, preparing, reference, workers, beside), draws, config, folder, cache)
         asked = (settings, tuning, request.holdout, reference.classes, config, folder, cache, reporter, notes, request.require)
-        result = Evaluation(*asked).run(Trainings(folder, workers))
-    result = replace(result, file=request.out)
-    result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
-    Folder(place).replace(file, canonical_json(asdict(result)))
-    return result
+        evaluation = Evaluation(*asked)
+        return evaluation, evaluation.run(Trainings(folder, workers))
 
 
 def _require_images(config: EvaluationConfig, draws: dict[Amount, list[RealDraw]], num_classes: int) -> None:
@@ -170,6 +185,9 @@ def _given(
                 f"{address}: {len(table) - len(found):,} images of classes that the real images lack, or without a label, are left out"
             )
         sources[name] = found
+    if request.diagnosis is not None:
+        settings = [_diagnosed(request, reference, draw, cache, notes, reporter) for by_amount in draws.values() for draw in by_amount]
+        return settings, notes
     origin: Origin = "elsewhere" if sources else "own"
     generators = ", ".join(name for name, _ in request.synthetic)
     settings = [
@@ -179,6 +197,28 @@ def _given(
         for draw in by_amount
     ]
     return settings, notes
+
+
+def _diagnosed(request: Request, reference: Reference, draw: RealDraw, cache: Path, notes: list[str], reporter: Reporter) -> Setting:
+    """What arms of a diagnosis take from, of a set that was given."""
+    config, rendered, ((name, address),) = request.diagnosis, None, request.synthetic
+    assert config is not None
+    reporter.note(f"comparing {address} with {draw.per_class:g} real images per class")
+    if request.rendered is None:
+        notes.append("appearance can't be measured without the generator; give --rendered, the real images as it renders them")
+    else:
+        keys = Table.of([open_collection(request.rendered, cache, reporter=reporter)]).strings("key")
+        row_of = {key: row for row, key in enumerate(keys)}
+        of_real = reference.table.strings("key")[draw.fit.row_N]
+        rendered = Rendered(request.rendered, np.array([row_of.get(key, -1) for key in of_real], np.int64))
+        if (rendered.row_N < 0).all():
+            raise RequestError(
+                f"{request.rendered}: none of its images has the name of a real one ({of_real[0]!r}, for example), so none can be paired"
+            )
+    encoder = config.encoder or (PixelsConfig() if reference.image_size <= SMALL else CLIP)
+    sources, facts = sources_of(reference.table, draw.fit, address, rendered, reference.classes, encoder, config, request.curation)
+    sources = {key: taxonomy.as_source(key, images) for key, images in sources.items()}
+    return Setting(draw, 1.0, "elsewhere", sources, name, [], facts)
 
 
 def _weights(address: str, table: Table) -> np.ndarray | None:

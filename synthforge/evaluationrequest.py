@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from synthforge.curation.config import CurationConfig, cache_folder
 from synthforge.errors import RequestError
-from synthforge.evaluation.config import CHOSEN, MORE, POOL_SOURCES, REAL, ArmConfig, EvaluationConfig
+from synthforge.evaluation.config import CHOSEN, DIAGNOSIS_ARMS, MORE, POOL_SOURCES, REAL, ArmConfig, DiagnosisConfig, EvaluationConfig
 from synthforge.evaluation.requirements import Requirement, parsed
 from synthforge.executors.process import start_early
 from synthforge.recipe import Recipe
@@ -19,7 +19,7 @@ from synthforge.recipe_file import config_from_sets, load_recipe
 from synthforge.shards.layout import digest_of
 from synthforge.storage import resolve
 
-RESULT = "evaluation.json"
+RESULT, DIAGNOSIS = "evaluation.json", "diagnosis.json"
 WORKERS_IMPORT = ("synthforge.evaluationwork", "diffusers.pipelines.pipeline_utils")
 """What takes long to import; the second for recipes, of which workers make pools."""
 
@@ -40,6 +40,10 @@ class Request:
     synthetic: tuple[tuple[str, str], ...] = ()
     """Names and addresses of sets that were given apart from a recipe."""
     require: tuple[Requirement, ...] = ()
+    diagnosis: DiagnosisConfig | None = None
+    """Ask what is wrong with the images, and not what they are worth."""
+    rendered: str | None = None
+    """For a diagnosis of a set that was given apart from a recipe: the real images as its generator renders them."""
 
 
 def evaluation_of(
@@ -93,6 +97,38 @@ def evaluation_of(
     folder = Path(run) / "evaluation" if "://" not in run else cache_folder(curation) / "evaluation" / digest_of(run)[:16]
     result = resolve(out) if out is not None else f"{run}/{RESULT}"
     return Request(reference, holdout, result, folder, config, curation, recipe, named, required)
+
+
+def diagnosis_of(
+    recipe_path: str | None,
+    *,
+    synthetic: str | None = None,
+    real: str | None = None,
+    holdout: str | None = None,
+    rendered: str | None = None,
+    out: str | None = None,
+    sets: Sequence[str] = (),
+) -> Request:
+    """The same of a diagnosis: amounts, draws, seeds and classifier are the evaluation's. Raises RequestError or RecipeError."""
+    if recipe_path is None and synthetic is None:
+        raise RequestError("diagnose: which images? give a recipe, or --synthetic SET with --real and --holdout")
+    if recipe_path is not None and rendered is not None:
+        raise RequestError("diagnose: --rendered is for --synthetic sets; a recipe's generator renders the real images itself")
+    prefix = "diagnosis."
+    own = [text.removeprefix(prefix) for text in sets if text.startswith(prefix)] if recipe_path is None else []
+    others = [text for text in sets if recipe_path is not None or not text.startswith(prefix)]
+    asked = evaluation_of(
+        recipe_path, synthetic=[synthetic] if synthetic is not None else [], real=real, holdout=holdout, out=out, sets=others
+    )
+    update = {
+        "arms": [ArmConfig(name=name, of=[name]) for name in DIAGNOSIS_ARMS],
+        "synthetic_per_real": [1.0],
+        "curve": [*asked.config.real_per_class],
+        "steps_check": False,
+    }
+    config = asked.recipe.diagnosis if asked.recipe is not None else config_from_sets(DiagnosisConfig, own)
+    place = asked.out if out is not None else f"{asked.out.rpartition('/')[0]}/{DIAGNOSIS}"
+    return replace(asked, config=asked.config.model_copy(update=update), out=place, diagnosis=config, rendered=rendered)
 
 
 def start_workers(request: Request) -> None:

@@ -24,16 +24,18 @@ from synthforge.config import identity_of
 from synthforge.curation.config import CurationConfig, SizeConfig
 from synthforge.curation.curate import Gated, NothingLeftError, choose, gate
 from synthforge.curation.embedding import published
-from synthforge.curation.encoders.config import FittedConfig, PixelsConfig
+from synthforge.curation.encoders.config import FittedConfig, OpenClipConfig, PixelsConfig, TimmConfig
 from synthforge.curation.encoders.protocol import SEEN_DIGITS
 from synthforge.curation.pools import Table
+from synthforge.curation.sides import CLIP, SMALL, Sides
 from synthforge.curation.sides import VERSION as SIDES_VERSION
-from synthforge.curation.sides import Sides
 from synthforge.devices import own_gpu
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
-from synthforge.evaluation.config import Amount, ArmConfig, EvaluationConfig
+from synthforge.evaluation import taxonomy
+from synthforge.evaluation.config import Amount, ArmConfig, DiagnosisConfig, EvaluationConfig
 from synthforge.evaluation.sets import Bools, Images, SetReader, path_of, write_set
 from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
+from synthforge.evaluation.taxonomy import Rendered, sources_of
 from synthforge.evaluation.trainings import cpu_threads
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
@@ -43,6 +45,7 @@ from synthforge.images import ImageFormat, decode, encode
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
+from synthforge.rendering import render, why_not
 from synthforge.shards.collection import Collection, open_collection
 from synthforge.shards.folder import DatasetFolder, import_shard
 from synthforge.shards.layout import COMPLETE, MANIFEST, Manifest, Segment, canonical_json, digest_of, key_of
@@ -114,6 +117,10 @@ class Prepared:
     sources: list[dict[str, str]]
     """For each ratio: key of a source to the digest of its images."""
     notes: list[str] = field(default_factory=list)
+    rendered: str | None = None
+    """For a diagnosis: where the real images lie as the generator renders them."""
+    facts: dict[str, float] = field(default_factory=dict)
+    """For a diagnosis: what is known of labels."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,8 @@ class PrepareWork:
     curation: CurationConfig
     folder: Path
     cache: Path
+    diagnosis: DiagnosisConfig | None = None
+    """What arms of a diagnosis take from is prepared, in place of what curation chooses."""
 
     def open(self, place: Place) -> PrepareStream:
         """Take a device, and open the real images."""
@@ -221,7 +230,14 @@ class _Preparation:
         path = self._path(collection)
         if (left := self._left_at(path)) is not None:
             return left
-        table = Table.of([collection])
+        prepared = self._diagnosed(recipe, generator) if self.work.diagnosis is not None else self._chosen_from(collection, generator)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        published(path, lambda temporary: temporary.write_bytes(canonical_json(prepared.__dict__)))
+        return prepared
+
+    def _chosen_from(self, collection: Collection, generator: str) -> Prepared:
+        """Random and curated images of a pool, for each ratio."""
+        pool, table = collection.address, Table.of([collection])
         everything = Images.of(table, np.arange(len(table)), self.reference.classes, is_real=False)
         sources, origin = [], self.unit.origin
         for ratio in self.work.config.synthetic_per_real:
@@ -235,10 +251,7 @@ class _Preparation:
                 if not is_own and source == "curated":
                     origin = "elsewhere"
             sources.append(found)
-        prepared = Prepared(origin, generator, sources, self.notes)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        published(path, lambda temporary: temporary.write_bytes(canonical_json(prepared.__dict__)))
-        return prepared
+        return Prepared(origin, generator, sources, self.notes)
 
     def left(self) -> Prepared | None:
         """What an earlier run prepared; None if nothing, or not all of it is there and whole."""
@@ -270,6 +283,7 @@ class _Preparation:
                 self.work.choosing,
                 [pool.digest, self.reference.table.collections[0].digest],
                 [pool.address, self.reference.address],  # sets say where images lie
+                *self._diagnosis,
             ]
         )
         return self.folder / f"{depends[:12]}-{PREPARED}"
@@ -281,7 +295,7 @@ class _Preparation:
                 pq.read_metadata(path_of(self.work.folder, digest))
         except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
             return None
-        return found
+        return found if found.rendered is None or (Path(found.rendered) / COMPLETE).exists() else None
 
     # Generator and pool
 
@@ -349,6 +363,56 @@ class _Preparation:
             return self.work.reference
         write_real(self.reference, self.draw.fit, self._images, {"fit": (0, len(self.draw.fit))})
         return str(self._images)
+
+    # What a diagnosis compares
+
+    @property
+    def _diagnosis(self) -> list[Any]:
+        """What it depends on besides."""
+        config = self.work.diagnosis
+        if config is None:
+            return []
+        described = config.model_copy(update={"encoder": self._likeness})
+        return [taxonomy.VERSION, identity_of(described, lambda path, value: _content_of(value))]
+
+    @property
+    def _likeness(self) -> Any:
+        """The encoder by whose features images are alike."""
+        assert self.work.diagnosis is not None
+        if self.work.diagnosis.encoder is not None:
+            return self.work.diagnosis.encoder
+        encoder = self.work.curation.encoder
+        if self.reference.image_size <= SMALL or self.unit.origin == "own":
+            return PixelsConfig()
+        return encoder if isinstance(encoder, OpenClipConfig | TimmConfig) else CLIP
+
+    def _diagnosed(self, recipe: Recipe, generator: str) -> Prepared:
+        config, rendered = self.work.diagnosis, None
+        assert config is not None
+        if (reason := why_not(recipe, config.strength)) is not None:
+            self.notes.append(f"{self.draw.name}: appearance can't be measured: {reason}")
+        else:
+            real = self._draw_address()
+            address = render(recipe, real, config.strength, self.folder, self.threads)
+            as_rendered = self.draw.fit.sha256_N
+            if not self.draw.is_whole:  # a draw's images may have been encoded anew
+                as_rendered = Table.of([open_collection(real, self.work.cache)]).strings("image_sha256")
+            sources = Table.of([open_collection(address, self.work.cache)]).strings("source_sha256")
+            row_of = {sha256: row for row, sha256 in enumerate(sources)}
+            rendered = Rendered(address, np.array([row_of.get(sha256, -1) for sha256 in as_rendered], np.int64))
+        classes = self.reference.classes
+        found, facts = sources_of(
+            self.reference.table,
+            self.draw.fit,
+            recipe.pool_path,
+            rendered,
+            classes,
+            self._likeness,
+            config,
+            self.work.curation,
+        )
+        digests = {key: write_set(self.work.folder, [images]) for key, images in found.items()}
+        return Prepared(self.unit.origin, generator, [digests], self.notes, rendered.address if rendered is not None else None, facts)
 
     # What curation chooses
 
@@ -573,5 +637,5 @@ def prepare(
 def setting_of(draw: RealDraw, ratio: float, number: int, prepared: Prepared, folder: Path, cache: Path) -> Setting:
     """A unit's setting for one ratio."""
     reader = SetReader(folder, cache)
-    sources = {key: reader.images(digest) for key, digest in prepared.sources[number].items()}
-    return Setting(draw, ratio, prepared.origin, sources, prepared.generator, prepared.notes)
+    sources = {key: taxonomy.as_source(key, reader.images(digest)) for key, digest in prepared.sources[number].items()}
+    return Setting(draw, ratio, prepared.origin, sources, prepared.generator, prepared.notes, prepared.facts)

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from synthforge.config import Config, execution, identity, location, walk
 from synthforge.curation.config import CurationConfig
-from synthforge.evaluation.config import EvaluationConfig
+from synthforge.evaluation.config import DiagnosisConfig, EvaluationConfig
 from synthforge.generators.config import KINDS, GeneratorConfig, SamplingConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.images import ImageFormat
@@ -27,7 +27,7 @@ MAX_SAMPLES = 10**9
 """Keys have nine digits."""
 MAX_SHARDS = 10**6
 """Shard names have six."""
-LATER_STAGES = ("reference", "curation", "evaluation")
+LATER_STAGES = ("reference", "curation", "evaluation", "diagnosis")
 """Fields that generation does not depend on: not in the digest of a plan."""
 
 
@@ -161,6 +161,8 @@ class Recipe(Config):
     """How the pool is matched to the reference."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """How it is measured what the images are worth."""
+    diagnosis: DiagnosisConfig = Field(default_factory=DiagnosisConfig)
+    """How it is told what is wrong with them."""
     output: OutputConfig = Field(default_factory=OutputConfig)
     """Where to."""
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)

@@ -301,11 +301,16 @@ def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) ->
 
 
 def recovered(arm: Floats, without: Floats, more_real: Floats) -> tuple[float | None, tuple[float, float] | None]:
-    """What share of the gain of as many more real images an arm has, with its 95 % interval (Fieller 1954).
+    """What share of the gain of as many more real images an arm has, with its 95 % interval; as `share`."""
+    return share(arm - without, more_real - without)
 
-    (arm - without) / (more_real - without); None where the gain of more real images can't be told from 0, for then the share has no bounds.
+
+def share(part: Floats, whole: Floats) -> tuple[float | None, tuple[float, float] | None]:
+    """The ratio of two means of paired differences (D, S, V), with its 95 % interval (Fieller 1954).
+
+    None where the whole can't be told from 0, or is negative, for then a share has no bounds.
     """
-    mean_A, root_AA, freedom = _joint([arm - without, more_real - without])
+    mean_A, root_AA, freedom = _joint([part, whole])
     covariance_AA = root_AA @ root_AA.T
     t2 = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) ** 2
     a = mean_A[1] ** 2 - t2 * covariance_AA[1, 1]

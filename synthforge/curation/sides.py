@@ -35,6 +35,8 @@ VERSION = 3
 """Of the whole procedure: raised when equal inputs and settings choose otherwise."""
 SMALL = 64
 """Up to so many pixels, models of natural images say little, and small networks fitted on the reference say more."""
+CLIP = OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
+"""The encoder of larger images."""
 _DIGITS = "builtin:digits/reference"
 
 
@@ -347,8 +349,7 @@ def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[E
         fitted = FittedConfig()
         other = FittedConfig(width=48, pixels=None, loop=fitted.loop.model_copy(update={"seed": 1}))
         return encoder or fitted, judge or other
-    encoder = encoder or OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
-    return encoder, judge or TimmConfig(model="vit_small_patch14_dinov2.lvd142m", resolution=224)
+    return encoder or CLIP, judge or TimmConfig(model="vit_small_patch14_dinov2.lvd142m", resolution=224)
 
 
 def _name(config: EncoderConfig) -> str:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from synthforge.config import Config, execution, identity, location
 from synthforge.curation.config import MethodName, Regime
+from synthforge.curation.encoders.config import OpenClipConfig, PixelsConfig, TimmConfig
 from synthforge.generators.config import PixelFitConfig
 from synthforge.training.config import AugmentConfig
 
@@ -226,3 +227,21 @@ class EvaluationConfig(Config):
         if self.generators is not None and "{amount}" not in self.generators:
             raise ValueError("generators: write {amount} where the number of real images per class stands")
         return self
+
+
+DIAGNOSIS_ARMS = (REAL, "random", "believed", "rendered", "resampled", "shuffled", "rendered-resampled", "rendered-shuffled")
+"""What a diagnosis compares; see `taxonomy`."""
+
+
+class DiagnosisConfig(Config):
+    """How it is told what synthetic images lose their accuracy by; amounts of real data, draws, seeds and classifier are `evaluation`'s."""
+
+    strength: float = identity(0.3, gt=0, lt=1)
+    """Of real guidance, with which real images are rendered by the generator: low, so that they stay what they are."""
+    encoder: Annotated[OpenClipConfig | TimmConfig | PixelsConfig, Field(discriminator="kind")] | None = None
+    """By whose features images are alike. Nothing: raw pixels up to 64 px, for which models of natural images say little, or where
+    the arms' real budget forbids a model that has seen others; above that the encoder of `curation`."""
+    neighbours: int = identity(10, ge=1, le=64)
+    """Real images that vote on the label of a synthetic one, at most as many as the smallest class has."""
+    loss: float = identity(0.02, ge=0, lt=1)
+    """Share of the real images that may look as little like their class as an image whose label is doubted."""

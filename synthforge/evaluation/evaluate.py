@@ -79,15 +79,28 @@ class Evaluation:
         self.tuned: dict[tuple[str, int], Tuned] = {}
         self.missing: dict[tuple[int, str], str] = {}
         self._started = time.perf_counter()
-        self._num_trainings = 0
+        self.num_trainings = 0
         self._required = required
 
-    def run(self, trainer: Trainings) -> EvaluateResult:
+    def run(self, trainer: Trainings) -> Findings:
         """All of it; raises RequestError for a holdout that can't be used, WorkError for trainings that fail."""
         self.tuned = tune(self.tuning, trainer)
         self._open_holdout()
         self._train(trainer)
-        return self._result()
+        return Findings(
+            self.settings,
+            self.draws,
+            self.arms,
+            self.config,
+            self.classes,
+            self.holdout,
+            self._by_arm,
+            self._real_only,
+            self._found,
+            self.is_copy,
+            self.missing,
+            self._required,
+        )
 
     # The holdout
 
@@ -167,7 +180,7 @@ class Evaluation:
         checks = [training for arm in self._by_arm.values() for training in arm.twice]
         results = trainer.run([*main, *checks], "training arms")
         self._found = dict(zip([training.digest for training in [*main, *checks]], results, strict=True))
-        self._num_trainings = len(self._found)
+        self.num_trainings = len(self._found)
 
     def _leave_out_lacking(self) -> None:
         """A source that lacks a class in one draw makes no arm in any draw, and so does not bound the size of others."""
@@ -242,23 +255,9 @@ class Evaluation:
                     for index in group:
                         self._by_arm.pop((index, name), None)
 
-    def _result(self) -> EvaluateResult:
-        findings = Findings(
-            self.settings,
-            self.draws,
-            self.arms,
-            self.config,
-            self.classes,
-            self.holdout,
-            self._by_arm,
-            self._real_only,
-            self._found,
-            self.is_copy,
-            self.missing,
-            self._required,
-        )
+    def result(self, findings: Findings) -> EvaluateResult:
+        """What follows from it."""
         curve = findings.curve
-        of_settings = [note for setting in self.settings for note in setting.notes]
         return EvaluateResult(
             holdout=self.holdout_address,
             holdout_images=len(self.holdout),
@@ -270,11 +269,26 @@ class Evaluation:
             trainer=self.base.model_dump(mode="json"),
             steps=self.base.steps,
             copies_removed=self.copies_removed,
-            notes=list(dict.fromkeys([*findings.of_steps, *self.notes, *findings.of_intervals, *of_settings])),
-            trainings=self._num_trainings,
-            device=_device_name(self.base.device),
-            seconds=round(time.perf_counter() - self._started, 1),
+            notes=self.all_notes([*findings.of_steps], findings.of_intervals),
+            trainings=self.num_trainings,
+            device=self.device_name,
+            seconds=self.seconds,
         )
+
+    def all_notes(self, before: Sequence[str], after: Sequence[str]) -> list[str]:
+        """What there is to say beside the figures, each once."""
+        of_settings = [note for setting in self.settings for note in setting.notes]
+        return list(dict.fromkeys([*before, *self.notes, *after, *of_settings]))
+
+    @property
+    def device_name(self) -> str:
+        """What the classifiers were trained on."""
+        return _device_name(self.base.device)
+
+    @property
+    def seconds(self) -> float:
+        """Since draws were prepared."""
+        return round(time.perf_counter() - self._started, 1)
 
 
 def require_readable(sets: Sequence[Images], folder: Path, cache: Path) -> None:

@@ -37,7 +37,7 @@ from synthforge.evaluation.tuning import key_of
 from synthforge.evaluation.verdict import kind_of, sentence_of
 from synthforge.statistics import estimate, of_two_trainings, verdicts
 
-_ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
+ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Findings:
     @functools.cached_property
     def tables(self) -> list[TableResult]:
         """Those that have settings, `own` first."""
-        by_origin = {origin: [group for group in self._groups if self.settings[group[0]].origin == origin] for origin in _ORIGINS}
+        by_origin = {origin: [group for group in self.groups if self.settings[group[0]].origin == origin] for origin in ORIGINS}
         return [self._table(origin, groups) for origin, groups in by_origin.items() if groups]
 
     @property
@@ -165,7 +165,7 @@ class Findings:
         ]
 
     @functools.cached_property
-    def _groups(self) -> list[list[int]]:
+    def groups(self) -> list[list[int]]:
         """Indices of all draws of each setting."""
         return groups_of(self.settings)
 
@@ -196,7 +196,7 @@ class Findings:
                 notes.append(
                     f"{where}: draws share real images, {num:,} in all; the interval is about these, and would be wider about others"
                 )
-        for group in self._groups:
+        for group in self.groups:
             of_draw = [self.settings[index] for index in group]
             where = of_draw[0].where
             pools = [[setting.sources[name].sha256_N for setting in of_draw] for name in of_draw[0].sources if " by " not in name]
@@ -241,7 +241,7 @@ class Findings:
         return sorted(found, key=lambda point: point[1])
 
     def _table(self, origin: Origin, groups: Sequence[list[int]]) -> TableResult:
-        outcomes = [self._arms_of(group) for group in groups]
+        outcomes = [self.arms_of(group) for group in groups]
         differences = [
             (arm, against, found[arm].correct_DSV - found[against].correct_DSV) for found in outcomes for arm, against in self._pairs(found)
         ]
@@ -282,7 +282,8 @@ class Findings:
     def _pairs(self, found: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
         return pairs({name: self.arms[name] for name in found}, self.config.mixing)
 
-    def _arms_of(self, group: Sequence[int]) -> dict[str, Outcomes]:
+    def arms_of(self, group: Sequence[int]) -> dict[str, Outcomes]:
+        """What became of each arm in all draws of a setting."""
         names = [name for name in self.arms if (group[0], name) in self.by_arm]
         return {name: self._outcomes([self.by_arm[index, name].by_seed for index in group]) for name in names}
 

@@ -8,9 +8,10 @@ Shapes: N images.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -63,13 +64,23 @@ class Images:
     def __len__(self) -> int:
         return len(self.row_N)
 
-    def take(self, index: Ints | Bools) -> Images:
+    def take(self, index: Ints | Bools) -> Self:
         """Some of them, in the order of the index."""
-        return Images(self.address, self.row_N[index], self.label_N[index], self.sha256_N[index], self.is_real, self.weight_N[index])
+        parts = {name: getattr(self, name)[index] for name in ("row_N", "label_N", "sha256_N", "weight_N")}
+        return replace(self, **parts)
+
+    def usable(self, is_copy: Mapping[str, bool]) -> Self:
+        """All that can be in an arm: no copies of holdout images, and nothing that an importance weight of 0 leaves out."""
+        kept = np.array([not is_copy.get(sha256, False) for sha256 in self.sha256_N], np.bool_) & (self.weight_N > 0)
+        return self if kept.all() else self.take(kept)
 
     def per_class(self, num_classes: int) -> Ints:
         """How many of each class."""
         return np.bincount(self.label_N, minlength=num_classes).astype(np.int64)
+
+    def reach(self, num_classes: int) -> Ints:
+        """How many of each class can be drawn."""
+        return self.per_class(num_classes)
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
         """So many of each class at random, without repetition; in the order they lie in, with the importance weights that they have."""

@@ -71,6 +71,8 @@ class Setting:
     generator: str = ""
     """What made the images."""
     notes: list[str] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
+    """For a diagnosis: what is known of labels."""
 
     @property
     def where(self) -> str:
@@ -86,14 +88,14 @@ class Setting:
         """What they take, int64 (C,): as many as every source has, so that arms are of one size."""
         wanted_C = self.asked(num_classes)
         for images in self.sources.values():
-            wanted_C = np.minimum(wanted_C, _without(images, is_copy).per_class(num_classes))
+            wanted_C = np.minimum(wanted_C, images.usable(is_copy).reach(num_classes))
         return wanted_C
 
     def lacking(self, classes: list[str], is_copy: Mapping[str, bool]) -> dict[str, str]:
         """Keys of sources that have no image of a class at all, and the class."""
         found = {}
         for key, images in self.sources.items():
-            lacks_C = (self.asked(len(classes)) > 0) & (_without(images, is_copy).per_class(len(classes)) == 0)
+            lacks_C = (self.asked(len(classes)) > 0) & (images.usable(is_copy).reach(len(classes)) == 0)
             if lacks_C.any():
                 found[key] = classes[int(np.flatnonzero(lacks_C)[0])]
         return found
@@ -104,23 +106,17 @@ class Setting:
         parts = []
         for name in arm.of:
             if name == REAL:
-                parts.append(_without(self.draw.fit, is_copy))
+                parts.append(self.draw.fit.usable(is_copy))
                 continue
             source = self.draw.rest if name == MORE else self.sources.get(arm.key_of(name))
             if source is None or not len(source):
                 return "there are not enough other real images" if name.startswith(MORE) else f"there are no images of {name}"
-            source = _without(source, is_copy)
-            if (source.per_class(num_classes) < wanted_C).any():
+            source = source.usable(is_copy)
+            if (source.reach(num_classes) < wanted_C).any():
                 return f"{name} has too few images of a class"
             # Draw and seed alone decide, so that arms which take from one source take the same images.
             parts.append(source.draw(wanted_C, (self.draw.number, seed)))
         return parts
-
-
-def _without(images: Images, is_copy: Mapping[str, bool]) -> Images:
-    """All that can be in an arm: no copies of holdout images, and nothing that an importance weight of 0 leaves out."""
-    kept = np.array([not is_copy.get(sha256, False) for sha256 in images.sha256_N], np.bool_) & (images.weight_N > 0)
-    return images if kept.all() else images.take(kept)
 
 
 def real_draws(

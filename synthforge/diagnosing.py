@@ -1,0 +1,39 @@
+"""The verb `diagnose`: what of the accuracy that synthetic images lose comes of what, and what to do about it.
+
+It trains and measures as `evaluate` does, on the same holdout and with the same classifiers, so that what that has trained is not trained
+again; nothing is chosen by what it finds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from synthforge.evaluating import measured, write_result
+from synthforge.evaluation.diagnosis import DiagnoseResult, advice_of, tables_of, verdict_of
+from synthforge.evaluationrequest import Request
+from synthforge.progress import Reporter
+
+
+def diagnose(request: Request, reporter: Reporter | None = None) -> DiagnoseResult:
+    """Prepare every setting, train the arms that differ in one thing, and write the result; errors as for `evaluate`."""
+    assert request.diagnosis is not None
+    evaluation, findings = measured(request, reporter or Reporter())
+    tables = tables_of(findings)
+    result = DiagnoseResult(
+        verdict=verdict_of(tables),
+        advice=advice_of(tables),
+        tables=tables,
+        holdout=request.holdout,
+        holdout_images=len(findings.holdout),
+        strength=request.diagnosis.strength,
+        trainer=evaluation.base.model_dump(mode="json"),
+        draws=request.config.draws,
+        seeds=request.config.seeds,
+        notes=evaluation.all_notes([], []),
+        trainings=evaluation.num_trainings,
+        device=evaluation.device_name,
+        seconds=evaluation.seconds,
+    )
+    result = replace(result, file=request.out)
+    write_result(request, result)
+    return result

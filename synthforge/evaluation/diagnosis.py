@@ -1,0 +1,211 @@
+"""What became of a diagnosis: how much of the loss is appearance, content, labels, and what to do about it, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthforge.evaluation.findings import ORIGINS, Findings
+from synthforge.evaluation.scores import Measured
+from synthforge.evaluation.settings import Origin, Setting
+from synthforge.evaluation.taxonomy import PARTS, Loss, Part, losses
+from synthforge.evaluation.verdict import points
+from synthforge.statistics import estimate
+
+DOUBTED_BY_CHANCE = 0.01
+"""A pool has more doubtful labels than the real images if so many would come by chance this seldom."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Images that look like another class, mean over draws."""
+
+    doubted: float
+    """Share of the pool's images."""
+    doubted_real: float
+    """Of the real images, each judged by the others."""
+    p_value: float
+    """Of the pool's share by chance, the largest of any draw."""
+
+
+@dataclass(frozen=True)
+class SettingDiagnosis:
+    """One amount of real data."""
+
+    amount: str
+    real_per_class: float
+    loss: Loss
+    labels: Labels | None
+    accuracy: dict[str, Measured]
+    """Of each arm."""
+    missing: dict[str, str]
+    """Arms that could not be made, and why."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class TableDiagnosis:
+    """Settings whose pools are of one origin."""
+
+    origin: Origin
+    generator: str
+    settings: list[SettingDiagnosis]
+    mean: Loss
+    """Over all settings."""
+
+
+@dataclass(frozen=True)
+class DiagnoseResult:
+    """What `diagnose` found; diagnosis.json."""
+
+    verdict: str
+    """In words, of the first table."""
+    advice: list[str]
+    """What to do next, the most promising first."""
+    tables: list[TableDiagnosis]
+    """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
+    holdout: str
+    holdout_images: int
+    strength: float
+    """Of real guidance, with which real images were rendered."""
+    trainer: dict[str, Any]
+    draws: int
+    seeds: int
+    notes: list[str]
+    trainings: int
+    device: str
+    seconds: float
+    file: str | None = None
+
+
+def tables_of(findings: Findings) -> list[TableDiagnosis]:
+    """The parts of the loss in every setting, `own` first."""
+    tables = []
+    for origin in ORIGINS:
+        groups = [group for group in findings.groups if findings.settings[group[0]].origin == origin]
+        outcomes = [findings.arms_of(group) for group in groups]
+        known = [(group, found) for group, found in zip(groups, outcomes, strict=True) if {"real", "random"} <= found.keys()]
+        if not known:
+            continue
+        *each, mean = losses([{name: one.correct_DSV for name, one in found.items()} for _, found in known], findings.config.margin)
+        settings = []
+        for (group, found), loss in zip(known, each, strict=True):
+            of_group = [findings.settings[index] for index in group]
+            first = of_group[0]
+            per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
+            labels = _labels(of_group)
+            settings.append(
+                SettingDiagnosis(
+                    amount=str(first.draw.amount),
+                    real_per_class=per_class,
+                    loss=loss,
+                    labels=labels,
+                    accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
+                    missing={name: why for (index, name), why in findings.missing.items() if index == group[0]},
+                    sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_of_labels(labels)}",
+                )
+            )
+        generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
+        tables.append(TableDiagnosis(first.origin, "; ".join(filter(None, generators)), settings, mean))
+    return tables
+
+
+def _labels(of_group: Sequence[Setting]) -> Labels | None:
+    facts = [setting.facts for setting in of_group if setting.facts]
+    if not facts:
+        return None
+    return Labels(
+        round(sum(one["doubted"] for one in facts) / len(facts), 4),
+        round(sum(one["doubted_real"] for one in facts) / len(facts), 4),
+        max(one["doubted_p"] for one in facts),
+    )
+
+
+def _of_labels(labels: Labels | None) -> str:
+    if labels is None or labels.p_value > DOUBTED_BY_CHANCE:
+        return ""
+    return f" {labels.doubted:.0%} of the pool look like another class than theirs, and {labels.doubted_real:.0%} of the real images."
+
+
+def _in_words(loss: Loss) -> str:
+    whole = loss.whole
+    assert whole.loss is not None
+    told = f"synthetic images cost {points(whole.loss)} points of accuracy"
+    if whole.verdict != "loss":
+        told += {"none": ", no loss worth naming", "gain": ", so they are the better ones"}.get(whole.verdict, ", which may be chance")
+    parts = [f"{name} {_part_in_words(loss.parts[name])}" for name in PARTS]
+    return f"{told}; {', '.join(parts)}"
+
+
+def _part_in_words(part: Part) -> str:
+    if part.loss is None:
+        return "not measurable"
+    return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
+
+
+def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
+    """The loss and its parts over all settings of the first table."""
+    if not tables:
+        return "Nothing could be compared: there is no arm of real or of synthetic images."
+    mean = tables[0].mean
+    assert mean.whole.loss is not None
+    if mean.whole.verdict == "none":
+        return f"Synthetic images lose nothing worth naming: {points(mean.whole.loss)} points of accuracy."
+    if mean.whole.verdict == "gain":
+        return f"Synthetic images are better than as many real ones, by {points(mean.whole.loss)} points of accuracy."
+    first = f"Synthetic images in place of as many real ones cost {points(mean.whole.loss)} points of accuracy"
+    if mean.whole.verdict == "cannot tell":
+        return f"{first}, which may be chance; more draws or seeds would tell."
+    shown = sorted((part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss")
+    if not shown:
+        return f"{first}; of which part they come can't be told from so few trainings."
+    told = [f"{_TITLES[name]} {points(part)}{_share(mean.parts[name])}" for _, name in reversed(shown) if (part := mean.parts[name].loss)]
+    unknown = [] if mean.parts["appearance"].loss is not None else ["appearance could not be measured"]
+    return f"{first}: {', '.join([*told, *unknown])}."
+
+
+def _share(part: Part) -> str:
+    if part.share is None or part.share_low is None or part.share_high is None:
+        return ""
+    return f", {part.share:.0%} [{part.share_low:.0%}, {part.share_high:.0%}] of it"
+
+
+_TITLES = {
+    "appearance": "appearance",
+    "content": "content",
+    "labels": "wrong labels",
+    "interaction": "content and appearance together, beyond both alone,",
+    "rest": "what these leave",
+}
+_ADVICE = {
+    "appearance": "Appearance: the images look generated. A better generator, or one fitted longer or on more real images, is what helps; "
+    "curation can't mend it. Images that start from real ones (sampling.real_guidance, low strength) look more like them.",
+    "content": "Content: the pool shows the wrong mix of kinds within its classes. Curate it (`synthforge curate`), from a larger pool; "
+    "lower sampling.guidance and vary the prompts for more variety; or start from real images (sampling.real_guidance).",
+    "labels": "Labels: too many images show another class than theirs. Keep curation.gates.labels on, raise sampling.guidance, "
+    "and look at the prompts of the classes concerned.",
+    "interaction": "Content and appearance add up to more than each alone: curate first, then look at the generator.",
+    "rest": "The rest: neither look nor mix of kinds nor labels. Images between kinds, near duplicates, or too little variety "
+    "within a kind: a better generator, a larger pool, or simply more real images.",
+}
+
+
+def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
+    """What to do next, the largest part first."""
+    if not tables:
+        return []
+    mean = tables[0].mean
+    if mean.whole.verdict in {"none", "gain"}:
+        return ["Nothing to mend: use the images, and let `synthforge evaluate` say whether adding them to real ones helps."]
+    shown = [(part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss"]
+    if not shown:
+        return ["More trainings first: raise evaluation.seeds, or evaluation.draws, until a part stands out."]
+    advice = [_ADVICE[name] for _, name in sorted(shown, reverse=True)]
+    if all(part.verdict != "loss" for name, part in mean.parts.items() if name == "labels") and any(
+        one.labels is not None and one.labels.p_value <= DOUBTED_BY_CHANCE for one in tables[0].settings
+    ):
+        advice.append(_ADVICE["labels"])
+    return advice

@@ -1,0 +1,318 @@
+"""Appearance, content or labels: what of the accuracy that synthetic images lose comes of what.
+
+The words are those of Wang, Schmedding and Huber (2024, arXiv 2311.03959); the measurement is an operational definition of our own. Beside
+`real` and `random` (the pool) stand arms of the same size that differ from one of these in one thing:
+
+- `rendered`: each real image as the generator renders it, by real guidance at low strength: real content, generated look.
+- `resampled`: real images, each as often as the pool has images like it within its class: real look, generated content. `shuffled` has as
+  many copies of as many real images, but of any: what resampling costs by repeating images is in both.
+- the same two of rendered images.
+- `believed`: the pool, images that don't look like their class replaced by others that do.
+
+The loss is real - random. *Labels* are believed - random, *appearance* real - rendered, *content* shuffled - resampled, the *interaction*
+is the same of rendered images, less content; the *rest* is what these leave: what is neither look, nor how often there is what, nor labels,
+such as images that lie between kinds, or too little variety within one.
+Likeness is judged by the rendered images where there are some, so that the generated look does not pass for content.
+Not covered: content that no real image of the setting has (it is in the rest); looks that low strengths leave as they were.
+Shapes: N real images, M pool images, D features; D draws, S seeds, V holdout images where values are named so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from synthforge.curation.config import CurationConfig, cache_folder
+from synthforge.curation.embedding import EmbedWork, Features, embed, facts_of, features_of, loaded
+from synthforge.curation.encoders.config import EncoderConfig
+from synthforge.curation.index import Neighbours
+from synthforge.curation.index_config import IndexConfig
+from synthforge.curation.pools import Table
+from synthforge.evaluation.config import REAL, DiagnosisConfig
+from synthforge.evaluation.scores import Measured
+from synthforge.evaluation.sets import Bools, Floats, Images, Ints
+from synthforge.progress import Reporter
+from synthforge.shards.collection import open_collection
+from synthforge.shards.layout import digest_of
+from synthforge.statistics import estimate, share, verdicts
+
+VERSION = 1
+"""Raised when equal images and settings give other sources."""
+RANDOM, BELIEVED, RENDERED = "random", "believed", "rendered"
+RESAMPLED, SHUFFLED = "resampled", "shuffled"
+RENDERED_RESAMPLED, RENDERED_SHUFFLED = "rendered-resampled", "rendered-shuffled"
+PARTS = ("appearance", "content", "labels", "interaction", "rest")
+"""In the order in which they are told."""
+NEAREST = 3
+"""Real images for which a pool image counts."""
+_ANY_NUMBER = 2**40
+
+
+# What arms take from
+
+
+@dataclass(frozen=True)
+class Repeated(Images):
+    """Images of which an arm takes each as often as its weight says, up to rounding; any number in all."""
+
+    is_shuffled: bool = False
+    """The same numbers of copies, but of images at random."""
+
+    def usable(self, is_copy: Mapping[str, bool]) -> Self:
+        """Without copies of holdout images."""
+        return self.take(_no_copy(self, is_copy))
+
+    def reach(self, num_classes: int) -> Ints:
+        """Any number of a class that is there."""
+        return np.where(self.per_class(num_classes) > 0, _ANY_NUMBER, 0)
+
+    def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
+        """Systematic sampling: an image of weight w stands there floor(w) or ceil(w) times, on average w times."""
+        parts = []
+        for number, wanted in enumerate(wanted_C.tolist()):
+            rows, chooser = np.flatnonzero(self.label_N == number), np.random.default_rng((*seed, number))
+            ends = np.cumsum(self.weight_N[rows])
+            copies = np.diff(np.floor(ends / ends[-1] * wanted + chooser.random()), prepend=0).astype(np.int64) if wanted else rows * 0
+            parts.append(np.repeat(rows, chooser.permutation(copies) if self.is_shuffled else copies))
+        return _plain(self.take(np.sort(np.concatenate(parts))))
+
+
+@dataclass(frozen=True)
+class Believed(Images):
+    """A pool of which an arm takes images of weight 1: those that `Images.draw` takes of the whole pool, the others replaced."""
+
+    def usable(self, is_copy: Mapping[str, bool]) -> Self:
+        """Without copies of holdout images."""
+        return self.take(_no_copy(self, is_copy))
+
+    def reach(self, num_classes: int) -> Ints:
+        """Any number: where there are too few, they are taken again."""
+        there = np.bincount(self.label_N[self.weight_N > 0], minlength=num_classes)
+        return np.where(there > 0, _ANY_NUMBER, 0)
+
+    def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
+        """In the order in which `Images.draw` takes them."""
+        chooser, parts = np.random.default_rng(seed), []
+        for number, wanted in enumerate(wanted_C.tolist()):
+            order = chooser.permutation(np.flatnonzero(self.label_N == number))
+            parts.append(np.resize(order[self.weight_N[order] > 0], wanted))
+        return _plain(self.take(np.sort(np.concatenate(parts))))
+
+
+def _no_copy(images: Images, is_copy: Mapping[str, bool]) -> Bools:
+    return np.array([not is_copy.get(sha256, False) for sha256 in images.sha256_N], np.bool_)
+
+
+def _plain(images: Images) -> Images:
+    return Images(images.address, images.row_N, images.label_N, images.sha256_N, images.is_real, np.ones(len(images)))
+
+
+def as_source(key: str, images: Images) -> Images:
+    """A set that was read from its file, as its arm takes from it."""
+    if key == BELIEVED:
+        return Believed(**images.__dict__)
+    if key in {RENDERED, RESAMPLED, SHUFFLED, RENDERED_RESAMPLED, RENDERED_SHUFFLED}:
+        return Repeated(**images.__dict__, is_shuffled=key in {SHUFFLED, RENDERED_SHUFFLED})
+    return images
+
+
+# Labels and content, by features
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """Images that don't look like their class."""
+
+    doubted_M: Bools
+    share: float
+    """Of the pool."""
+    share_of_real: float
+    """Of the real images, each judged by the others."""
+    p_value: float
+    """Of as many in the pool by chance, if its rate were that of the real images (Fisher's exact test, one-sided)."""
+
+
+def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, neighbours: int, loss: float) -> Doubts:
+    """Pool images of which fewer of the nearest real images have their label than of all but a share `loss` of the real ones.
+
+    Args:
+        real_ND: rendered where that is possible, so that looks are alike.
+        neighbours: real images that vote, at most as many as the smallest class has.
+    """
+    votes = max(1, min(neighbours, int(np.unique(real_class_N, return_counts=True)[1].min()), len(real_class_N) - 1))
+    index = Neighbours(np.asarray(real_ND, np.float32), IndexConfig())
+    of_real = (real_class_N[index.exclude_self(votes)[1]] == real_class_N[:, None]).mean(axis=1)
+    of_pool = (real_class_N[index.search(np.asarray(pool_MD, np.float32), votes)[1]] == pool_class_M[:, None]).mean(axis=1)
+    limit = max(min(0.5, float(np.quantile(of_real, loss, method="lower"))), 0.5 / votes)
+    doubted_M, real_doubted_N = of_pool < limit, of_real < limit
+    counts = [[int(doubted_M.sum()), int((~doubted_M).sum())], [int(real_doubted_N.sum()), int((~real_doubted_N).sum())]]
+    p_value = float(scipy.stats.fisher_exact(counts, alternative="greater").pvalue)
+    return Doubts(doubted_M, float(doubted_M.mean()), float(real_doubted_N.mean()), p_value)
+
+
+def content_weights(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints) -> Floats:
+    """How often the pool has images like each real image of its class, over how often real images have, mean 1 in each class; (N,).
+
+    Each image counts for the `NEAREST` real ones of its class that are nearest to it, so clusters are as small as they can be, and overlap.
+    With k-means of five to a cluster, or kernel mean matching, less of the weight came to lie where a planted pool was; with one nearest
+    image more, but pools of real images then got weights as uneven as others.
+    """
+    weight_N = np.ones(len(real_ND))
+    for number in np.unique(real_class_N):
+        of_real, of_pool = real_class_N == number, pool_class_M == number
+        num = int(of_real.sum())
+        if not of_pool.any() or num < 2:
+            continue
+        index = Neighbours(np.asarray(real_ND[of_real], np.float32), IndexConfig())
+        nearest = min(NEAREST, num - 1)
+        near_pool = index.search(np.asarray(pool_MD[of_pool], np.float32), nearest)[1]
+        near_real = index.exclude_self(nearest)[1]
+        share_N, natural_N = (np.bincount(found.ravel(), minlength=num) / found.size for found in (near_pool, near_real))
+        ratio_N = share_N / (natural_N + 0.5 / num)  # an image that is near to no other is not worth the more for that
+        weight_N[of_real] = ratio_N / ratio_N.mean() if ratio_N.any() else 1.0
+    return weight_N
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The real images of a draw as a generator renders them."""
+
+    address: str
+    row_N: Ints
+    """In that set, of each real image of the draw; -1 where it has no rendering."""
+
+
+def sources_of(
+    reference: Table,
+    real: Images,
+    pool: str,
+    rendered: Rendered | None,
+    classes: list[str],
+    encoder: EncoderConfig,
+    config: DiagnosisConfig,
+    curation: CurationConfig,
+) -> tuple[dict[str, Images], dict[str, float]]:
+    """What the arms take from, by key, and what is known of labels.
+
+    Args:
+        reference: all real images.
+        real: those of the draw.
+        encoder: of one view, that has seen no more than the arms may have.
+    """
+    cache = cache_folder(curation)
+
+    def embedded(table: Table) -> tuple[Features, Bools]:
+        (collection,) = table.collections
+        address, device = collection.address, curation.device
+        (model,) = loaded((encoder,), device, address, cache)
+        work = EmbedWork(address, curation.classes, (encoder,), cache, device, curation.batch, curation.decoders, address, ready=[model])
+        digest = digest_of(model.identity())
+        embed(collection, [digest], work, 1, Reporter())
+        problems = facts_of(collection, cache).column("problem").to_pylist()
+        return features_of([collection], digest, cache), np.array([problem is None for problem in problems])
+
+    features, _ = embedded(reference)
+    like_ND, like_class_N = features[real.row_N], real.label_N
+    found: dict[str, Images] = {}
+    has = np.ones(len(real), np.bool_)
+    if rendered is not None:
+        table, has = Table.of([open_collection(rendered.address, cache)]), rendered.row_N >= 0
+        looks = Images.of(table, rendered.row_N[has], classes, is_real=False)
+        like_ND, like_class_N = embedded(table)[0][looks.row_N], looks.label_N
+    table = Table.of([open_collection(pool, cache)])
+    everything = Images.of(table, np.arange(len(table)), classes, is_real=False)
+    features, is_readable = embedded(table)
+    readable = is_readable[everything.row_N]
+    pool_MD, pool_class_M = features[everything.row_N[readable]], everything.label_N[readable]
+    labels = doubts(like_ND, like_class_N, pool_MD, pool_class_M, config.neighbours, config.loss)
+    believed_M = readable.copy()
+    believed_M[readable] = ~labels.doubted_M
+    weight_N = np.ones(len(real))
+    weight_N[has] = content_weights(like_ND, like_class_N, pool_MD[~labels.doubted_M], pool_class_M[~labels.doubted_M])
+    found = {
+        RANDOM: everything,
+        BELIEVED: replace(everything, weight_N=believed_M.astype(np.float64)),
+        RESAMPLED: replace(real, weight_N=weight_N),
+        SHUFFLED: replace(real, weight_N=weight_N),
+    }
+    if rendered is not None:
+        found[RENDERED] = looks
+        found |= dict.fromkeys((RENDERED_RESAMPLED, RENDERED_SHUFFLED), replace(looks, weight_N=weight_N[has]))
+    return found, {"doubted": labels.share, "doubted_real": labels.share_of_real, "doubted_p": labels.p_value}
+
+
+# Parts of the loss
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the accuracy that is lost."""
+
+    loss: Measured | None
+    """None where it was not measured."""
+    verdict: str
+    """`loss`, `gain`, `none` (a loss of the margin or more is ruled out), `cannot tell` or `not measured`."""
+    share: float | None = None
+    """Of the whole loss; None where that can't be told from 0, for then shares have no bounds."""
+    share_low: float | None = None
+    share_high: float | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The accuracy that is lost by training on random synthetic images instead of as many real ones, and its parts."""
+
+    whole: Part
+    parts: dict[str, Part]
+    """By name, in the order of `PARTS`."""
+
+
+def losses(settings: Sequence[Mapping[str, Floats]], margin: float) -> list[Loss]:
+    """Of each setting, and last the mean over all of them; verdicts of the settings allow for each other, and so do those of the means.
+
+    Args:
+        settings: for each the values (D, S, V) of its arms, right or wrong; arms that could not be made are missing.
+        margin: a loss below this one does not count.
+    """
+    each = [_contrasts(correct) for correct in settings]
+    common = [name for name in each[0] if all(name in found for found in each)]
+    mean = {name: np.mean([found[name] for found in each], axis=0) for name in common}
+    return [*_judged(each, margin), *_judged([mean], margin)]
+
+
+def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
+    """The whole loss and its parts, paired by draw, seed and image."""
+    found = {"whole": correct[REAL] - correct[RANDOM]}
+    if RENDERED in correct:
+        found["appearance"] = correct[REAL] - correct[RENDERED]
+    if RESAMPLED in correct:
+        found["content"] = correct[SHUFFLED] - correct[RESAMPLED]
+    if BELIEVED in correct:
+        found["labels"] = correct[BELIEVED] - correct[RANDOM]
+    if RENDERED_RESAMPLED in correct and "content" in found:
+        found["interaction"] = correct[RENDERED_SHUFFLED] - correct[RENDERED_RESAMPLED] - found["content"]
+    found["rest"] = found["whole"] - sum(found[name] for name in PARTS if name in found)
+    return found
+
+
+def _judged(each: Sequence[Mapping[str, Floats]], margin: float) -> list[Loss]:
+    told = iter(verdicts([values_DSV for found in each for values_DSV in found.values()], margin))
+    results = []
+    for found in each:
+        parts = {}
+        for name, values_DSV in found.items():
+            ratio, interval = share(values_DSV, found["whole"]) if name != "whole" else (None, None)
+            low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
+            loss = Measured.difference(estimate(values_DSV))
+            parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
+        results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
+    return results
+
+
+_WORDS = {"helped": "loss", "hurt": "gain", "did not help": "none", "cannot tell": "cannot tell"}
+"""A difference that is a loss, in words."""
