@@ -234,7 +234,9 @@ def diagnose(
     ] = None,
     rendered: Annotated[
         str | None,
-        typer.Option(metavar="SET", help="Without a recipe: the real images as the generator renders them (image to image), of equal names."),
+        typer.Option(
+            metavar="SET", help="Without a recipe: the real images as the generator renders them (image to image), of equal names."
+        ),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise diagnosis.json in the run's folder.")] = None,
     sets: Sets = None,
@@ -260,6 +262,51 @@ def diagnose(
     rows |= {f"next {number}": advice for number, advice in enumerate(result.advice, 1)}
     rows["file"] = result.file or ""
     _finish(result, "diagnosed", rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge run recipes/digits.yaml")
+def run(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do it all: generate, curate, evaluate, diagnose, report. What has not changed is left as it is; after any interruption it goes on."""
+    from synthforge.executors.process import end_early
+    from synthforge.pipeline import run as do
+
+    try:
+        result = do(recipe, sets or (), ConsoleReporter(quiet))
+    finally:
+        end_early()
+    rows = {
+        one.stage: f"{one.state}{f', {duration(one.seconds)}' if one.state == 'made' else ''}{f': {one.reason}' if one.reason else ''}"
+        for one in result.stages
+    }
+    rows |= {"in all": duration(result.seconds)} | {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows |= {"so": result.headline, "page": f"file://{result.page}" if "://" not in result.page else result.page}
+    _finish(result, "done", rows, as_json, quiet, failed=not result.is_complete)
+
+
+@app.command(epilog="Example: synthforge report recipes/digits.yaml; or: synthforge report runs/digits --no-real-images --out page.html")
+def report(
+    run: Annotated[str, typer.Argument(metavar="RECIPE | RUN", help="A recipe, or a run's folder.", show_default=False)],
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The page; otherwise report.html in the run's folder.")] = None,
+    no_real_images: Annotated[
+        bool, typer.Option("--no-real-images", help="Show no real image, so that the page can be given away.")
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw all that is known of a run on one page: whether the images are worth it, why, and what to do next. Opens from disk."""
+    from synthforge.reporting.gathered import Gathered
+    from synthforge.reporting.report import report as write
+
+    result = write(Gathered.asked(run, sets or ()), out, ConsoleReporter(quiet), real_images=not no_real_images)
+    rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows |= {"so": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
+    _finish(result, "reported", rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")

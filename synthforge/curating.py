@@ -8,11 +8,9 @@ from typing import Any
 from synthforge.curation.config import CurationConfig
 from synthforge.errors import RequestError
 from synthforge.recipe import Recipe
-from synthforge.recipe_file import config_from_sets, load_recipe
+from synthforge.recipe_file import RECIPES, config_from_sets, load_recipe
 from synthforge.shards.layout import MANIFEST
 from synthforge.storage import Folder
-
-RECIPES = (".yaml", ".yml")
 
 
 def request_of(sources: Sequence[str], real: str | None, out: str | None, sets: Sequence[str] = ()) -> dict[str, Any]:

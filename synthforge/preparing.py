@@ -8,7 +8,6 @@ does not say: origin `elsewhere`. Everything lies in a folder named by what it d
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +51,7 @@ from synthforge.shards.layout import COMPLETE, MANIFEST, Manifest, Segment, cano
 from synthforge.shards.reading import read_labelled
 from synthforge.shards.tars import EncodedSample, write_tar
 from synthforge.shards.units import Part
-from synthforge.storage import Folder, resolve
+from synthforge.storage import Folder, content_of, resolve
 
 VERSION = 2
 PREPARED = "prepared.json"
@@ -143,7 +142,7 @@ class PrepareWork:
     @functools.cached_property
     def choosing(self) -> Any:
         """What curation's choices depend on, models by their content; the judge only measures."""
-        return identity_of(self.curation.model_copy(update={"judge": None}), lambda path, value: _content_of(value))
+        return identity_of(self.curation.model_copy(update={"judge": None}), lambda path, value: content_of(value))
 
     def _on(self, device: str) -> PrepareWork:
         """The same on one device, where it is left open which."""
@@ -373,7 +372,7 @@ class _Preparation:
         if config is None:
             return []
         described = config.model_copy(update={"encoder": self._likeness})
-        return [taxonomy.VERSION, identity_of(described, lambda path, value: _content_of(value))]
+        return [taxonomy.VERSION, identity_of(described, lambda path, value: content_of(value))]
 
     @property
     def _likeness(self) -> Any:
@@ -466,17 +465,6 @@ class _Preparation:
         images = [self.draw.fit, *([self.draw.validation] if self.draw.validation is not None else [])]
         budget = {sha256[:SEEN_DIGITS] for part in images for sha256 in part.sha256_N}
         return bool(seen) and seen <= budget
-
-
-def _content_of(path: str) -> Any:
-    """What a place holds: digests of its files where they are on this disk; otherwise, as of a hub's model, its name."""
-    place = Path(resolve(path))
-    files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
-    found = []
-    for file in files:
-        with file.open("rb") as opened:
-            found.append([str(file.relative_to(place)), hashlib.file_digest(opened, "sha256").hexdigest()])
-    return found or path
 
 
 def _curated(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:

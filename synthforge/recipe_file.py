@@ -25,6 +25,8 @@ from synthforge.recipe import Recipe, cross_checks
 from synthforge.storage import resolve
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+RECIPES = (".yaml", ".yml")
+"""How a recipe's file is told from other places."""
 
 
 def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:

@@ -410,3 +410,14 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def content_of(path: str) -> Any:
+    """What a place holds: digests of its files where they are on this disk; otherwise, as of a hub's model, its name."""
+    place = Path(resolve(path))
+    files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
+    found = []
+    for file in files:
+        with file.open("rb") as opened:
+            found.append([str(file.relative_to(place)), hashlib.file_digest(opened, "sha256").hexdigest()])
+    return found or path

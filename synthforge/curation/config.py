@@ -17,6 +17,8 @@ from synthforge.curation.gates import GatesConfig
 from synthforge.curation.index_config import IndexConfig
 from synthforge.storage import resolve
 
+DECISIONS, GAP = "decisions.parquet", "gap.json"
+"""What `curate` leaves beside the shards."""
 Regime = Literal["s2r", "da"]
 MethodName = Literal["auto", "random", "nearest", "center", "clusters", "covariance", "mean+covariance", "mmd", "smoothed", "novel"]
 

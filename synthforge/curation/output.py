@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice
+from synthforge.curation.config import DECISIONS, GAP
 from synthforge.curation.sides import Sides
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
 from synthforge.images import contact_sheet, decode, encode
@@ -30,7 +31,6 @@ from synthforge.storage import Folder, in_words
 
 Ints = NDArray[np.int64]
 
-DECISIONS, GAP = "decisions.parquet", "gap.json"
 _AT_ONCE = 64
 """Samples in memory while shards are written."""
 _SHOWN = 12

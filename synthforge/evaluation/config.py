@@ -236,7 +236,7 @@ DIAGNOSIS_ARMS = (REAL, "random", "believed", "rendered", "resampled", "shuffled
 class DiagnosisConfig(Config):
     """How it is told what synthetic images lose their accuracy by; amounts of real data, draws, seeds and classifier are `evaluation`'s."""
 
-    strength: float = identity(0.3, gt=0, lt=1)
+    strength: float = identity(0.4, gt=0, lt=1)
     """Of real guidance, with which real images are rendered by the generator: low, so that they stay what they are."""
     encoder: Annotated[OpenClipConfig | TimmConfig | PixelsConfig, Field(discriminator="kind")] | None = None
     """By whose features images are alike. Nothing: raw pixels up to 64 px, for which models of natural images say little, or where

@@ -15,13 +15,15 @@ from synthforge.evaluation.taxonomy import PARTS, Loss, Part, losses
 from synthforge.evaluation.verdict import points
 from synthforge.statistics import estimate
 
+RECOGNISED = 0.9
+"""If fewer of the rendered images are nearest to the real one that they started from, content was not kept."""
 DOUBTED_BY_CHANCE = 0.01
 """A pool has more doubtful labels than the real images if so many would come by chance this seldom."""
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Images that look like another class, mean over draws."""
+class Facts:
+    """What can be said of the images without training on them, mean over draws."""
 
     doubted: float
     """Share of the pool's images."""
@@ -29,6 +31,10 @@ class Labels:
     """Of the real images, each judged by the others."""
     p_value: float
     """Of the pool's share by chance, the largest of any draw."""
+    variety: float
+    """How far pool images of a class lie apart, over how far as many real ones do (see `taxonomy.variety`)."""
+    recognised: float | None
+    """Share of the rendered images that are nearest to the real image that they started from; None where none were rendered."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class SettingDiagnosis:
     amount: str
     real_per_class: float
     loss: Loss
-    labels: Labels | None
+    facts: Facts | None
     accuracy: dict[str, Measured]
     """Of each arm."""
     missing: dict[str, str]
@@ -96,16 +102,16 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
             of_group = [findings.settings[index] for index in group]
             first = of_group[0]
             per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
-            labels = _labels(of_group)
+            facts = _facts(of_group)
             settings.append(
                 SettingDiagnosis(
                     amount=str(first.draw.amount),
                     real_per_class=per_class,
                     loss=loss,
-                    labels=labels,
+                    facts=facts,
                     accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
                     missing={name: why for (index, name), why in findings.missing.items() if index == group[0]},
-                    sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_of_labels(labels)}",
+                    sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
                 )
             )
         generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
@@ -113,21 +119,27 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
     return tables
 
 
-def _labels(of_group: Sequence[Setting]) -> Labels | None:
-    facts = [setting.facts for setting in of_group if setting.facts]
-    if not facts:
+def _facts(of_group: Sequence[Setting]) -> Facts | None:
+    found = [setting.facts for setting in of_group if setting.facts]
+    if not found:
         return None
-    return Labels(
-        round(sum(one["doubted"] for one in facts) / len(facts), 4),
-        round(sum(one["doubted_real"] for one in facts) / len(facts), 4),
-        max(one["doubted_p"] for one in facts),
-    )
+    mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if name != "doubted_p"}
+    p_value = max(one["doubted_p"] for one in found)
+    return Facts(mean["doubted"], mean["doubted_real"], p_value, mean["variety"], mean.get("recognised"))
 
 
-def _of_labels(labels: Labels | None) -> str:
-    if labels is None or labels.p_value > DOUBTED_BY_CHANCE:
+def _facts_in_words(facts: Facts | None) -> str:
+    if facts is None:
         return ""
-    return f" {labels.doubted:.0%} of the pool look like another class than theirs, and {labels.doubted_real:.0%} of the real images."
+    told = f" The pool's images lie {facts.variety:.2f} times as far apart as as many real ones."
+    if facts.p_value <= DOUBTED_BY_CHANCE:
+        told += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
+    if facts.recognised is not None and facts.recognised < RECOGNISED:
+        told += (
+            f" Only {facts.recognised:.0%} of the rendered images are nearest to their own real one, so some of what is called appearance "
+            "is content; lower diagnosis.strength."
+        )
+    return told
 
 
 def _in_words(loss: Loss) -> str:
@@ -205,7 +217,7 @@ def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
         return ["More trainings first: raise evaluation.seeds, or evaluation.draws, until a part stands out."]
     advice = [_ADVICE[name] for _, name in sorted(shown, reverse=True)]
     if all(part.verdict != "loss" for name, part in mean.parts.items() if name == "labels") and any(
-        one.labels is not None and one.labels.p_value <= DOUBTED_BY_CHANCE for one in tables[0].settings
+        one.facts is not None and one.facts.p_value <= DOUBTED_BY_CHANCE for one in tables[0].settings
     ):
         advice.append(_ADVICE["labels"])
     return advice

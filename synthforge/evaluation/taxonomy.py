@@ -5,7 +5,7 @@ The words are those of Wang, Schmedding and Huber (2024, arXiv 2311.03959); the 
 
 - `rendered`: each real image as the generator renders it, by real guidance at low strength: real content, generated look.
 - `resampled`: real images, each as often as the pool has images like it within its class: real look, generated content. `shuffled` has as
-  many copies of as many real images, but of any: what resampling costs by repeating images is in both.
+  many copies of as many real images, but of any: what repeating images costs is in both.
 - the same two of rendered images.
 - `believed`: the pool, images that don't look like their class replaced by others that do.
 
@@ -48,8 +48,11 @@ RESAMPLED, SHUFFLED = "resampled", "shuffled"
 RENDERED_RESAMPLED, RENDERED_SHUFFLED = "rendered-resampled", "rendered-shuffled"
 PARTS = ("appearance", "content", "labels", "interaction", "rest")
 """In the order in which they are told."""
-NEAREST = 3
-"""Real images for which a pool image counts."""
+NEAREST = 8
+"""Real images for which a pool image counts; of a class with few images a third of these."""
+ABSENT = 0.5
+"""A real image of which the pool has less than this share of what real ones have counts as absent."""
+_STEPS = 10
 _ANY_NUMBER = 2**40
 
 
@@ -158,24 +161,58 @@ def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], poo
 def content_weights(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints) -> Floats:
     """How often the pool has images like each real image of its class, over how often real images have, mean 1 in each class; (N,).
 
-    Each image counts for the `NEAREST` real ones of its class that are nearest to it, so clusters are as small as they can be, and overlap.
-    With k-means of five to a cluster, or kernel mean matching, less of the weight came to lie where a planted pool was; with one nearest
-    image more, but pools of real images then got weights as uneven as others.
+    Clusters are small and overlap: around each real image those that have it among their `NEAREST` real images. The pool is counted by
+    these, and the weights are such that the real images, so weighted, would be counted alike (by as many steps of Richardson's (1972) and
+    Lucy's (1974) deconvolution as leave the weights of unspoilt pools near 1). Weights below `ABSENT` become 0, since a trace of a kind
+    that the pool lacks brings back much of the accuracy that lacking it costs.
+    On planted pools more of the weight came to lie where these were than with k-means of 5 to a cluster, or kernel mean matching.
     """
     weight_N = np.ones(len(real_ND))
     for number in np.unique(real_class_N):
         of_real, of_pool = real_class_N == number, pool_class_M == number
         num = int(of_real.sum())
-        if not of_pool.any() or num < 2:
+        nearest = min(NEAREST, num // 3)
+        if not of_pool.any() or nearest < 1:
             continue
         index = Neighbours(np.asarray(real_ND[of_real], np.float32), IndexConfig())
-        nearest = min(NEAREST, num - 1)
-        near_pool = index.search(np.asarray(pool_MD[of_pool], np.float32), nearest)[1]
-        near_real = index.exclude_self(nearest)[1]
-        share_N, natural_N = (np.bincount(found.ravel(), minlength=num) / found.size for found in (near_pool, near_real))
-        ratio_N = share_N / (natural_N + 0.5 / num)  # an image that is near to no other is not worth the more for that
-        weight_N[of_real] = ratio_N / ratio_N.mean() if ratio_N.any() else 1.0
+        found = index.search(np.asarray(pool_MD[of_pool], np.float32), nearest)[1]
+        share_N = np.bincount(found.ravel(), minlength=num) / found.size
+        counts_NN = np.eye(num)  # of which real images each would be counted for: itself, and its nearest others
+        if nearest > 1:
+            counts_NN[np.arange(num)[:, None], index.exclude_self(nearest - 1)[1]] = 1
+        counts_NN /= nearest
+        of_class = np.full(num, 1 / num)
+        for _ in range(_STEPS):
+            of_class *= counts_NN @ (share_N / np.maximum(counts_NN.T @ of_class, 1e-12))
+        of_class /= of_class.mean()
+        of_class[of_class < ABSENT] = 0
+        weight_N[of_real] = of_class / of_class.mean()
     return weight_N
+
+
+def variety(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, tries: int = 5) -> float:
+    """How far as many pool images of a class lie from their nearest among each other, over how far real ones do; mean over classes.
+
+    Below 1 the pool has less variety than the real images. 1 where no class has two images of each side.
+    """
+    ratios = []
+    for number in np.unique(real_class_N):
+        of_real, of_pool = np.flatnonzero(real_class_N == number), np.flatnonzero(pool_class_M == number)
+        num = min(len(of_real), len(of_pool))
+        if num < 2:
+            continue
+        chooser = np.random.default_rng(int(number))
+        distances = [
+            [
+                float(np.sqrt(Neighbours(np.asarray(side, np.float32), IndexConfig()).exclude_self(1)[0]).mean())
+                for side in (real_ND[chooser.permutation(of_real)[:num]], pool_MD[chooser.permutation(of_pool)[:num]])
+            ]
+            for _ in range(tries)
+        ]
+        apart_real, apart_pool = np.mean(distances, axis=0)
+        if apart_real > 0:
+            ratios.append(apart_pool / apart_real)
+    return float(np.mean(ratios)) if ratios else 1.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +234,8 @@ def sources_of(
     config: DiagnosisConfig,
     curation: CurationConfig,
 ) -> tuple[dict[str, Images], dict[str, float]]:
-    """What the arms take from, by key, and what is known of labels.
+    """What the arms take from, by key, and what is known besides: the shares of `Doubts`, `variety`, and as `recognised` the share of
+    renderings that are nearest to the real image that they started from, which falls where the strength is too high to keep content.
 
     Args:
         reference: all real images.
@@ -226,9 +264,9 @@ def sources_of(
         like_ND, like_class_N = embedded(table)[0][looks.row_N], looks.label_N
     table = Table.of([open_collection(pool, cache)])
     everything = Images.of(table, np.arange(len(table)), classes, is_real=False)
-    features, is_readable = embedded(table)
+    of_pool, is_readable = embedded(table)
     readable = is_readable[everything.row_N]
-    pool_MD, pool_class_M = features[everything.row_N[readable]], everything.label_N[readable]
+    pool_MD, pool_class_M = of_pool[everything.row_N[readable]], everything.label_N[readable]
     labels = doubts(like_ND, like_class_N, pool_MD, pool_class_M, config.neighbours, config.loss)
     believed_M = readable.copy()
     believed_M[readable] = ~labels.doubted_M
@@ -243,7 +281,12 @@ def sources_of(
     if rendered is not None:
         found[RENDERED] = looks
         found |= dict.fromkeys((RENDERED_RESAMPLED, RENDERED_SHUFFLED), replace(looks, weight_N=weight_N[has]))
-    return found, {"doubted": labels.share, "doubted_real": labels.share_of_real, "doubted_p": labels.p_value}
+    facts = {"doubted": labels.share, "doubted_real": labels.share_of_real, "doubted_p": labels.p_value}
+    facts["variety"] = variety(like_ND, like_class_N, pool_MD, pool_class_M)
+    if rendered is not None:
+        own = Neighbours(np.asarray(features[real.row_N], np.float32), IndexConfig()).search(np.asarray(like_ND, np.float32), 1)[1][:, 0]
+        facts["recognised"] = float(np.mean(own == np.flatnonzero(has)))
+    return found, facts
 
 
 # Parts of the loss

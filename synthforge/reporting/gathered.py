@@ -1,0 +1,153 @@
+"""What a run's folder holds, as far as it is there: pool, curated set, decisions, gap, evaluation, diagnosis."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from synthforge.curation.config import DECISIONS, GAP, cache_folder
+from synthforge.curation.embedding import features_of
+from synthforge.curation.pools import Ints, Table
+from synthforge.errors import DatasetError, RequestError
+from synthforge.recipe import Recipe
+from synthforge.recipe_file import RECIPES, load_recipe
+from synthforge.shards.collection import open_collection
+from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, digest_of
+from synthforge.storage import Folder, resolve
+
+EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """One run."""
+
+    recipe: Recipe
+    folder: Folder
+    """The run's."""
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Gathered:
+        """The run that a recipe names."""
+        return cls(recipe, Folder(recipe.run_path))
+
+    @classmethod
+    def asked(cls, run: str, sets: Sequence[str] = ()) -> Gathered:
+        """By a recipe's file or a run's folder; raises RequestError or RecipeError."""
+        if run.endswith(RECIPES):
+            return cls.of(load_recipe(run, sets))
+        if sets:
+            raise RequestError(f"report: --set is for a recipe, and {run} is a run's folder; leave it out")
+        return cls.at(run)
+
+    @classmethod
+    def at(cls, address: str) -> Gathered:
+        """The run in a folder, by the recipe that its pool keeps; raises RequestError if there is none."""
+        place = resolve(address)
+        log = Folder(f"{place}/pool").within(LOG)
+        try:
+            recipe = Recipe.model_validate_json(log.read(RECIPE_LOG))
+        except FileNotFoundError as error:
+            raise RequestError(
+                f"{address}: no run is there, since it has no pool with the recipe it was made by; give the recipe"
+            ) from error
+        except ValidationError as error:
+            raise RequestError(f"{address}: the recipe that its pool keeps is of another version; give the recipe itself") from error
+        return cls(recipe.model_copy(update={"output": recipe.output.model_copy(update={"path": place})}), Folder(place))
+
+    @property
+    def name(self) -> str:
+        """The recipe's."""
+        return self.recipe.name
+
+    @functools.cached_property
+    def cache(self) -> Path:
+        """Where features are kept."""
+        return cache_folder(self.recipe.curation)
+
+    def json(self, name: str, folder: Folder | None = None) -> dict[str, Any] | None:
+        """A result; None if it is not there. Raises DatasetError if it can't be read."""
+        folder = folder or self.folder
+        try:
+            found = json.loads(folder.read(name))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DatasetError(f"{folder.where(name)}: can't be read ({error}); remove it and make it again") from error
+        return found if isinstance(found, dict) else None
+
+    @functools.cached_property
+    def evaluation(self) -> dict[str, Any] | None:
+        """evaluation.json."""
+        return self.json(EVALUATION)
+
+    @functools.cached_property
+    def diagnosis(self) -> dict[str, Any] | None:
+        """diagnosis.json."""
+        return self.json(DIAGNOSIS)
+
+    @functools.cached_property
+    def gap(self) -> dict[str, Any] | None:
+        """gap.json of the curated set."""
+        return self.json(GAP, Folder(self.recipe.curated_path))
+
+    @functools.cached_property
+    def pool(self) -> Table | None:
+        """The pool's images; None if there are none yet."""
+        return self._table(self.recipe.pool_path)
+
+    @functools.cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What dataset.json of the pool says of its generator."""
+        return dict(DatasetFolder.open(self.recipe.pool_path).manifest.generator or {}) if self.pool is not None else {}
+
+    @functools.cached_property
+    def real(self) -> Table | None:
+        """The real images."""
+        return Table.of([open_collection(self.recipe.reference, self.cache)]) if self.recipe.reference is not None else None
+
+    def _table(self, address: str) -> Table | None:
+        if not Folder(address).exists(MANIFEST):
+            return None
+        collection = open_collection(address, self.cache)
+        return Table.of([collection]) if collection.blocks else None
+
+    @functools.cached_property
+    def decisions(self) -> dict[str, Any] | None:
+        """Columns of decisions.parquet as arrays, in the order of the pool; None where pool and decisions don't belong together."""
+        if self.gap is None or self.pool is None:
+            return None
+        try:
+            table = pq.read_table(io.BytesIO(Folder(self.recipe.curated_path).read(DECISIONS)))
+        except FileNotFoundError:
+            return None
+        keys = table.column("key").to_pylist()
+        if keys != self.pool.strings("key").tolist():
+            return None
+        wanted = [name for name in ("kept", "reason", "nearest_real", "nearest_real_distance") if name in table.column_names]
+        return {name: np.array(table.column(name).to_pylist(), None if name == "kept" else object) for name in wanted}
+
+    def kept(self) -> Ints:
+        """Rows of the pool that were kept."""
+        return np.flatnonzero(self.decisions["kept"]) if self.decisions is not None else np.zeros(0, np.int64)
+
+    def features(self, of: Table, who: str = "judge") -> np.ndarray | None:
+        """What the judge, or the encoder, made of images: its views side by side, float32 (N, D); None if the cache has lost it."""
+        if self.gap is None:
+            return None
+        try:
+            parts = [features_of(of.collections, digest_of(identity), self.cache)[np.arange(len(of))] for identity in self.gap[who]]
+        except (OSError, ValueError, KeyError):
+            return None
+        scaled = [part / max(float(np.linalg.norm(part - part.mean(axis=0), axis=1).mean()), 1e-9) for part in parts]
+        return np.concatenate(scaled, axis=1).astype(np.float32) if scaled else None

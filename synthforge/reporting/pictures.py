@@ -1,0 +1,86 @@
+"""Images in the page: small, as data, and never more than a page can hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from synthforge.curation.pools import Table
+from synthforge.errors import DatasetError
+from synthforge.images import decode
+
+SIDE = 64
+"""Pixels of an image in the page, at most; smaller ones are enlarged by whole factors, so that their pixels show."""
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some images side by side in one file, and what they are."""
+
+    uri: str
+    alt: str
+    columns: int
+    rows: int
+    side: int
+    """Pixels of each."""
+
+    @property
+    def width(self) -> int:
+        return self.columns * self.side
+
+    @property
+    def height(self) -> int:
+        return self.rows * self.side
+
+
+def strip(table: Table, rows: Sequence[int], alt: str, *, columns: int | None = None, side: int = SIDE) -> Strip | None:
+    """Images of a table in one picture, row by row; None if there are none. What can't be decoded is grey."""
+    if not len(rows):
+        return None
+    wanted = np.asarray(rows, np.int64)
+    found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(wanted))}
+    return sheet([found[row] for row in wanted.tolist()], alt, columns or len(wanted), side)
+
+
+def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int) -> Strip:
+    """Square images of one size in one file."""
+    num_rows = -(-len(images) // columns)
+    whole = Image.new("RGB", (columns * side, num_rows * side), (128, 128, 128))
+    for place, image in enumerate(images):
+        whole.paste(image, (place % columns * side, place // columns * side))
+    return Strip(_uri(whole), alt, columns, num_rows, side)
+
+
+def thumbnails(table: Table, rows: NDArray[np.int64], side: int) -> list[Image.Image]:
+    """The images of some rows, in order."""
+    found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(rows))}
+    return [found[row] for row in rows.tolist()]
+
+
+def _thumbnail(data: bytes, side: int) -> Image.Image:
+    """Fitted into a square; as sharp as it is if it is small."""
+    try:
+        pixels = decode(data, 3)
+    except DatasetError:
+        return Image.new("RGB", (side, side), (128, 128, 128))
+    image = Image.fromarray(pixels)
+    longer = max(image.size)
+    scale = side / longer
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    fitted = image.resize(size, Image.Resampling.NEAREST if longer * 2 <= side else Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (side, side), (128, 128, 128))
+    square.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
+    return square
+
+
+def _uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,169 @@
+"""Plots of results as SVG whose colours the page decides, and as files.
+
+Text stays text, in the page's own font; colours are names until the page, light or dark, says what they are.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LIGHT = {
+    "ink": "#1c1f24",
+    "soft": "#5a626e",
+    "line": "#d5d9df",
+    "paper": "#ffffff",
+    "real": "#2456a6",
+    "random": "#8a5a00",
+    "curated": "#0b7a53",
+    "other": "#7a3b9c",
+}
+"""Colours by what they stand for, on white; the page has others for dark."""
+_MARKS = {name: f"#0100{number:02x}" for number, name in enumerate(LIGHT)}
+_WIDTH = 4.8
+"""Inches; at 100 pixels to one as wide as a phone shows well."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A figure with its interval."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    colour: str = "ink"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot, drawn once for the page and once for files."""
+
+    name: str
+    alt: str
+    """What it shows, in words, for those who don't see it."""
+    inline: str
+    """SVG for the page: colours are its variables."""
+    svg: bytes
+    png: bytes
+
+
+def dots(
+    name: str, alt: str, groups: Mapping[str, Sequence[Dot]], axis: str, *, zero: bool = False, band: tuple[float, float] | None = None
+) -> Picture:
+    """Figures with intervals as rows, in titled groups.
+
+    Args:
+        axis: what is measured, with its unit.
+        zero: draw a line at 0.
+        band: shade a range, such as that of real images among themselves.
+    """
+    num = sum(len(rows) for rows in groups.values()) + len(groups)
+
+    def draw(figure: Figure, colours: Mapping[str, str]) -> None:
+        axes = _axes(figure, colours)
+        labels: list[tuple[float, str]] = []
+        at = 0.0
+        for title, rows in groups.items():
+            if title:
+                labels.append((at, title))
+                at += 1
+            for row in rows:
+                colour = colours[row.colour]
+                axes.plot([row.low, row.high], [at, at], color=colour, linewidth=2, solid_capstyle="round")
+                axes.plot([row.value], [at], "o", color=colour, markersize=6)
+                labels.append((at, row.label))
+                at += 1
+            at += 0.4
+        if band is not None:
+            axes.axvspan(*band, color=colours["line"], alpha=0.6, linewidth=0, zorder=0)
+        if zero:
+            axes.axvline(0, color=colours["soft"], linewidth=1, zorder=0)
+        axes.set_yticks([place for place, _ in labels], [text for _, text in labels])
+        for tick, (_, text) in zip(axes.get_yticklabels(), labels, strict=True):
+            tick.set_fontweight("bold" if text in groups else "normal")
+        axes.set_ylim(at, -0.8)
+        axes.set_xlabel(axis)
+        axes.grid(axis="x", color=colours["line"], linewidth=0.6)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+
+    return _picture(name, alt, draw, 0.9 + 0.27 * num)
+
+
+def curves(
+    name: str, alt: str, lines: Mapping[str, tuple[str, Sequence[tuple[float, float, float, float]]]], x_axis: str, y_axis: str
+) -> Picture:
+    """Lines with bands over a logarithmic number: for each name its colour, and x, value, low, high."""
+
+    def draw(figure: Figure, colours: Mapping[str, str]) -> None:
+        from matplotlib.ticker import NullFormatter, NullLocator
+
+        axes = _axes(figure, colours)
+        ticks: set[float] = set()
+        for label, (colour, points) in lines.items():
+            x, value, low, high = (list(column) for column in zip(*sorted(points), strict=True))
+            axes.plot(x, value, "o-", color=colours[colour], label=label, markersize=5, linewidth=1.8)
+            axes.fill_between(x, low, high, color=colours[colour], alpha=0.15, linewidth=0)
+            ticks.update(x)
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
+        axes.set_xlabel(x_axis)
+        axes.set_ylabel(y_axis)
+        axes.grid(color=colours["line"], linewidth=0.6)
+        legend = axes.legend(frameon=False, loc="lower right")
+        for text in legend.get_texts():
+            text.set_color(colours["ink"])
+
+    return _picture(name, alt, draw, 3.4)
+
+
+def _axes(figure: Figure, colours: Mapping[str, str]) -> Axes:
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in {"bottom", "left"})
+        spine.set_color(colours["line"])
+    axes.tick_params(colors=colours["soft"], labelcolor=colours["ink"])
+    axes.xaxis.label.set_color(colours["soft"])
+    axes.yaxis.label.set_color(colours["soft"])
+    return axes
+
+
+def _picture(name: str, alt: str, draw: Any, height: float) -> Picture:
+    inline = _saved(draw, height, _MARKS, "svg", name).decode()
+    inline = inline[inline.index("<svg") :]
+    for colour, mark in _MARKS.items():
+        inline = inline.replace(mark, f"var(--{colour})")
+    # Several stand in one page, so names are made different, and the size is the page's business.
+    inline = re.sub(r'\bid="', f'id="{name}-', inline)
+    inline = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", inline)
+    inline = re.sub(r"<metadata>.*?</metadata>", "", inline, flags=re.DOTALL)
+    inline = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg xmlns="http://www.w3.org/2000/svg" viewBox="\1" aria-hidden="true">', inline, count=1
+    )
+    return Picture(name, alt, inline, _saved(draw, height, LIGHT, "svg", name), _saved(draw, height, LIGHT, "png", name))
+
+
+def _saved(draw: Any, height: float, colours: Mapping[str, str], form: str, name: str) -> bytes:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}
+    buffer = io.BytesIO()
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        figure.patch.set_facecolor(colours["paper"])
+        figure.patch.set_alpha(1.0 if colours is LIGHT else 0.0)
+        draw(figure, colours)
+        figure.savefig(buffer, format=form, dpi=160, metadata={"Date": None} if form == "svg" else {})
+    return buffer.getvalue()

@@ -1,0 +1,480 @@
+"""`report`: everything that is known of a run as one page of HTML, which opens from disk and asks nothing of any network.
+
+What a run has not got, the page says, and how to get it. Its size is bounded: of a pool of any size the same number of images is shown.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup, escape
+
+from synthforge.curation.metrics import METRICS
+from synthforge.curation.pools import Ints, Table
+from synthforge.errors import PlaceError
+from synthforge.progress import Reporter
+from synthforge.reporting.answers import PARTS, Answer, answers_of, headline_of
+from synthforge.reporting.gathered import Gathered
+from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
+from synthforge.reporting.plots import Dot, Picture, curves, dots
+from synthforge.storage import Folder, resolve
+
+REPORT, PLOTS = "report.html", "plots"
+SHOWN_CLASSES = 12
+SHOWN_IMAGES = 12
+"""Of a class, or of whatever else stands in a row."""
+SHOWN_REGIONS = 8
+SHOWN_PAIRS = 12
+MAPPED = {"real": 300, "pool": 600, "kept": 300}
+"""Points of the map, at most."""
+MAP_SIDE = 32
+"""Pixels of an image that the map shows."""
+_LIBRARIES = ("synthforge", "torch", "diffusers", "open-clip-torch", "faiss-cpu", "numpy")
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What `report` leaves behind."""
+
+    file: str
+    plots: list[str]
+    bytes: int
+    headline: str
+    missing: list[str]
+    """What the page could not show, and how to get it."""
+    seconds: float
+
+
+@dataclass
+class _Page:
+    """What the template shows."""
+
+    name: str
+    headline: str
+    verdict: str
+    answers: list[Answer]
+    asked: list[tuple[str, str]]
+    missing: list[str] = field(default_factory=list)
+    plots: dict[str, Picture] = field(default_factory=dict)
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    classes_left: int = 0
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+    kept_in_words: str = ""
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    map: dict[str, Any] | None = None
+    gap: dict[str, Any] | None = None
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    diagnosis: dict[str, Any] | None = None
+    regions: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    reproduce: list[str] = field(default_factory=list)
+    versions: list[tuple[str, str]] = field(default_factory=list)
+    recipe: str = ""
+    shows_real: bool = True
+
+
+def report(run: Gathered, out: str | None = None, reporter: Reporter | None = None, *, real_images: bool = True) -> ReportResult:
+    """Write the page and its plots.
+
+    Args:
+        out: the page's file; otherwise report.html in the run's folder. Plots lie beside it.
+        real_images: whether real images are shown; without, the page can leave the house.
+    Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
+    """
+    reporter, started = reporter or Reporter(), time.perf_counter()
+    page = _Page(
+        name=run.name,
+        headline=headline_of(run.evaluation),
+        verdict=run.evaluation["verdict"] if run.evaluation is not None else "",
+        answers=answers_of(run.evaluation, run.gap, run.diagnosis),
+        asked=_asked(run),
+        shows_real=real_images,
+    )
+    reporter.note("collecting results and images")
+    _add_images(page, run, real_images)
+    _add_gap(page, run)
+    _add_evaluation(page, run)
+    _add_diagnosis(page, run)
+    reporter.note("drawing the map")
+    page.map = _map(run, real_images, page.missing)
+    _add_reproduction(page, run)
+    address = resolve(out) if out is not None else run.folder.where(REPORT)
+    place, _, file = address.rpartition("/")
+    folder = Folder(place)
+    content = _rendered(page).encode()
+    written = []
+    try:
+        if folder.path is not None:
+            Path(folder.path, PLOTS).mkdir(parents=True, exist_ok=True)
+        for picture in page.plots.values():
+            for ending, data in (("svg", picture.svg), ("png", picture.png)):
+                folder.within(PLOTS).replace(f"{picture.name}.{ending}", data)
+                written.append(f"{place}/{PLOTS}/{picture.name}.{ending}")
+        folder.replace(file, content)
+    except OSError as error:
+        raise PlaceError(f"{address}: can't be written ({error.strerror}); name another file with --out") from error
+    return ReportResult(address, written, len(content), page.headline, page.missing, round(time.perf_counter() - started, 1))
+
+
+def _rendered(page: _Page) -> str:
+    source = importlib.resources.files("synthforge.reporting").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = _code
+    return environment.from_string(source).render(page=page)
+
+
+def _code(text: str) -> Markup:
+    """What stands in backticks, as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
+
+
+# What was asked for
+
+
+def _asked(run: Gathered) -> list[tuple[str, str]]:
+    recipe, made_by = run.recipe, run.manifest
+    guidance = ", ".join(f"{one:g}" for one in recipe.sampling.guidance)
+    rows = [
+        ("generator", f"{recipe.generator.kind} {made_by.get('model', recipe.generator.model)}"),
+        ("weights, SHA-256", str(made_by.get("sha256", "not known yet"))[:16]),
+        ("classes", f"{len(recipe.classes):,}: {', '.join(list(recipe.classes)[:12])}{', …' if len(recipe.classes) > 12 else ''}"),
+        ("images asked for", f"{recipe.num_samples:,}"),
+        (
+            "sampling",
+            f"{recipe.sampling.steps} steps, guidance {guidance}, seed {recipe.sampling.seed}",
+        ),
+        ("real images", recipe.reference or "none"),
+        ("holdout", recipe.evaluation.holdout or "none"),
+    ]
+    if run.gap is not None:
+        rows.append(("curation", f"{run.gap['method']}, for {run.gap['regime']}; {run.gap['kept']:,} of {run.gap['pool']:,} kept"))
+    return rows
+
+
+# Images
+
+
+def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
+    if run.pool is None:
+        page.missing.append("There is no pool yet: run `synthforge generate`.")
+        return
+    if run.gap is None:
+        page.missing.append("The pool is not curated yet: run `synthforge curate`.")
+    elif run.decisions is None:
+        page.missing.append(
+            "The pool has changed since it was curated, so what was kept can't be shown: run `synthforge curate --reselect`."
+        )
+    classes = list(run.recipe.classes)
+    of_pool, of_real = run.pool.class_indices(classes), run.real.class_indices(classes) if run.real is not None else None
+    kept = run.kept()
+    page.classes_left = max(0, len(classes) - SHOWN_CLASSES)
+    for number, name in enumerate(classes[:SHOWN_CLASSES]):
+        rows: list[tuple[str, Strip | None]] = []
+        if real_images and run.real is not None and of_real is not None:
+            rows.append(("real", _row(run.real, np.flatnonzero(of_real == number), f"real images of class {name}")))
+        rows.append(("made", _row(run.pool, np.flatnonzero(of_pool == number), f"made images of class {name}")))
+        if run.decisions is not None:
+            rows.append(("kept", _row(run.pool, kept[of_pool[kept] == number], f"made images of class {name} that were kept")))
+        page.classes.append(
+            {"name": name, "rows": rows, "num": int((of_pool == number).sum()), "kept": int((of_pool[kept] == number).sum())}
+        )
+    _add_decisions(page, run, kept, real_images)
+
+
+def _row(table: Table, rows: Ints, alt: str) -> Strip | None:
+    """The first so many of some rows."""
+    chosen = rows[:SHOWN_IMAGES].tolist()
+    return strip(table, chosen, f"{len(chosen)} {alt}")
+
+
+def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) -> None:
+    if run.decisions is None or run.gap is None or run.pool is None:
+        return
+    reasons = run.decisions["reason"]
+    page.kept_in_words = f"{len(kept):,} of {len(reasons):,} images were kept."
+    rules = {reason: gate for gate in run.gap["gates"] for reason in gate["dropped"]}
+    counts = {str(reason): int((reasons == reason).sum()) for reason in dict.fromkeys(reasons) if reason is not None}
+    for reason, num in sorted(counts.items(), key=lambda item: -item[1]):
+        rows = np.flatnonzero(reasons == reason)
+        spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
+        gate = rules.get(reason)
+        rule = (
+            gate["rule"]
+            if gate is not None
+            else "passed every gate; the set is nearer to the real images without them"
+            if reason == "not selected"
+            else ""
+        )
+        page.reasons.append({"reason": reason, "num": num, "rule": rule, "images": _row(run.pool, spread, f"images dropped: {reason}")})
+    if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
+        distance = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
+        nearest = kept[np.argsort(distance[kept], kind="stable")[:SHOWN_PAIRS]]
+        row_of = {key: row for row, key in enumerate(run.real.strings("key"))}
+        pairs = [(int(row), row_of[run.decisions["nearest_real"][row]]) for row in nearest if run.decisions["nearest_real"][row] in row_of]
+        for made, real in pairs:
+            both = [*thumbnails(run.pool, np.array([made]), 64), *thumbnails(run.real, np.array([real]), 64)]
+            page.pairs.append(
+                {"images": sheet(both, "a kept image, and the real one nearest to it", 2, 64), "distance": f"{distance[made]:.3g}"}
+            )
+    for region in [one for one in run.gap["regions"] if one["is_significant"]][:SHOWN_REGIONS]:
+        row: dict[str, Any] = {
+            "class": region["class_name"],
+            "wanted": region["num_wanted"],
+            "real_share": region["real_share"],
+            "pool_share": region["pool_share"],
+        }
+        of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
+        row["pool"] = strip(
+            run.pool,
+            [of_pool[key] for key in region["pool_keys"] if key in of_pool],
+            f"the made images of class {region['class_name']} that come nearest",
+        )
+        row["real"] = None
+        if real_images and run.real is not None:
+            of_real = {key: number for number, key in enumerate(run.real.strings("key"))}
+            row["real"] = strip(
+                run.real,
+                [of_real[key] for key in region["real_keys"] if key in of_real],
+                f"real images of class {region['class_name']} of which there are too few made ones",
+            )
+        page.regions.append(row)
+
+
+# Gap, evaluation, diagnosis
+
+
+def _add_gap(page: _Page, run: Gathered) -> None:
+    if run.gap is None:
+        return
+    gap = run.gap["gap"]
+    names = {
+        "before": ("whole pool", "other"),
+        "random": ("random, as many", "random"),
+        "after": ("curated", "curated"),
+        "floor": ("real against real", "real"),
+    }
+    rows = []
+    for metric, found in [(metric, gap["metrics"][metric]) for metric in METRICS if metric in gap["metrics"]]:
+        figures = {which: found[which] for which in names}
+        if figures["after"]["value"] is None:
+            continue
+        rows.append(
+            {"metric": METRICS[metric].name, "better": METRICS[metric].better, **{which: _interval(one) for which, one in figures.items()}}
+        )
+    found = gap["metrics"][gap["primary"]]
+    known = {which: found[which] for which in names if found[which]["low"] is not None and found[which]["value"] is not None}
+    if known:
+        title = METRICS[gap["primary"]].name
+        told = "; ".join(f"{names[which][0]} {_interval(one)}" for which, one in known.items())
+        dots_of = [Dot(names[which][0], one["value"], one["low"], one["high"], names[which][1]) for which, one in known.items()]
+        band = (known["floor"]["low"], known["floor"]["high"]) if "floor" in known else None
+        page.plots["gap"] = dots(
+            "gap", f"{title} to the real images: {told}", {"": dots_of}, f"{title} to the real images (nearer is better)", band=band
+        )
+    page.gap = {"sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
+
+
+def _interval(one: dict[str, Any]) -> str:
+    if one["value"] is None:
+        return "unknown"
+    return f"{one['value']:.3g}" + (f" [{one['low']:.3g}, {one['high']:.3g}]" if one["low"] is not None else "")
+
+
+_COLOURS = {"real": "real", "random": "random", "curated": "curated"}
+
+
+def _add_evaluation(page: _Page, run: Gathered) -> None:
+    if run.evaluation is None:
+        page.missing.append("Nothing was trained on these images yet: run `synthforge evaluate` (it needs a holdout of real images).")
+        return
+    for table in run.evaluation["tables"]:
+        if not any(setting["arms"] for setting in table["settings"]):
+            continue
+        origin = table["origin"]
+        groups = {}
+        for setting in table["settings"]:
+            title = f"{setting['real_per_class']:g} real per class" + (
+                f", {setting['synthetic_per_real']:g} made for each" if setting["synthetic_per_real"] != 1 else ""
+            )
+            groups[title] = [_dot(name, score["accuracy"], _COLOURS.get(name, "other")) for name, score in setting["arms"].items()]
+        told = "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:.1f} %' for one in rows)}" for title, rows in groups.items())
+        page.plots[f"accuracy-{origin}"] = dots(
+            f"accuracy-{origin}", f"Accuracy on the holdout. {told}", groups, "accuracy on real holdout images, %"
+        )
+        differences = {
+            title: [
+                Dot(
+                    f"{one['arm']} − {one['against']}",
+                    *_ends(one["difference"]),
+                    _COLOURS.get(one["arm"], "other"),
+                )
+                for one in setting["comparisons"]
+            ]
+            for title, setting in zip(groups, table["settings"], strict=True)
+            if setting["comparisons"]
+        }
+        if differences:
+            told = "; ".join(
+                f"{title}: {', '.join(f'{one.label} {one.value:+.1f}' for one in rows)}" for title, rows in differences.items()
+            )
+            page.plots[f"differences-{origin}"] = dots(
+                f"differences-{origin}",
+                f"Differences in points of accuracy. {told}",
+                differences,
+                "difference, points of accuracy",
+                zero=True,
+            )
+        page.tables.append(
+            {"origin": origin, "generator": table["generator"], "settings": [setting["sentence"] for setting in table["settings"]]}
+        )
+        _add_curve(page, run.evaluation, table)
+    page.notes += run.evaluation["notes"]
+
+
+def _dot(name: str, accuracy: dict[str, float], colour: str) -> Dot:
+    return Dot(name, *_ends(accuracy), colour)
+
+
+def _ends(one: dict[str, float]) -> tuple[float, float, float]:
+    """A figure and its interval in points."""
+    return 100 * one["value"], 100 * one["low"], 100 * one["high"]
+
+
+def _add_curve(page: _Page, evaluation: dict[str, Any], table: dict[str, Any]) -> None:
+    """Accuracy over the amount of real data, of real only and of arms that stand beside it."""
+
+    def point(size: float, accuracy: dict[str, float]) -> tuple[float, float, float, float]:
+        return size, *_ends(accuracy)
+
+    lines: dict[str, tuple[str, list[tuple[float, float, float, float]]]] = {}
+    if len(evaluation["curve"]) > 1:
+        lines["real"] = ("real", [point(one["real_per_class"], one["accuracy"]) for one in evaluation["curve"]])
+    ratios = {setting["synthetic_per_real"] for setting in table["settings"]}
+    for name, colour in (("random", "random"), ("curated", "curated"), ("real+curated", "other")):
+        found = [
+            point(setting["real_per_class"], setting["arms"][name]["accuracy"])
+            for setting in table["settings"]
+            if name in setting["arms"] and setting["synthetic_per_real"] == min(ratios)
+        ]
+        if len(found) > 1:
+            lines[name] = (colour, found)
+    if lines:
+        told = "; ".join(
+            f"{name}: {', '.join(f'{value:.1f} % with {size:g}' for size, value, _, _ in rows)}" for name, (_, rows) in lines.items()
+        )
+        name = f"curve-{table['origin']}"
+        page.plots[name] = curves(
+            name, f"Accuracy by the number of real images per class. {told}", lines, "real images per class", "accuracy, %"
+        )
+
+
+def _add_diagnosis(page: _Page, run: Gathered) -> None:
+    if run.diagnosis is None:
+        page.missing.append("What the images lack was not diagnosed yet: run `synthforge diagnose`.")
+        return
+    tables = []
+    for table in run.diagnosis["tables"]:
+        groups = {}
+        for one in [*table["settings"], {"real_per_class": None, "loss": table["mean"]}]:
+            if one["real_per_class"] is None and len(table["settings"]) < 2:
+                continue
+            title = f"{one['real_per_class']:g} real per class" if one["real_per_class"] is not None else "mean"
+            parts = {"in all": one["loss"]["whole"], **{name: one["loss"]["parts"][name] for name in PARTS}}
+            groups[title] = [
+                Dot(name, *_ends(part["loss"]), "ink" if name == "in all" else "other")
+                for name, part in parts.items()
+                if part["loss"] is not None
+            ]
+        told = "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:+.1f}' for one in rows)}" for title, rows in groups.items())
+        name = f"diagnosis-{table['origin']}"
+        page.plots[name] = dots(name, f"Points of accuracy lost, by cause. {told}", groups, "points of accuracy lost", zero=True)
+        tables.append({"origin": table["origin"], "sentences": [one["sentence"] for one in table["settings"]], "plot": name})
+    page.diagnosis = {
+        "verdict": run.diagnosis["verdict"],
+        "advice": run.diagnosis["advice"],
+        "tables": tables,
+        "strength": run.diagnosis["strength"],
+    }
+    page.notes += [note for note in run.diagnosis["notes"] if note not in page.notes]
+
+
+# The map
+
+
+def _map(run: Gathered, real_images: bool, missing: list[str]) -> dict[str, Any] | None:
+    """Real, made and kept images in two dimensions, by what the judge makes of them (t-SNE; van der Maaten and Hinton 2008)."""
+    if run.gap is None or run.pool is None or run.real is None or run.decisions is None:
+        return None
+    of_pool, of_real = run.features(run.pool), run.features(run.real)
+    if of_pool is None or of_real is None:
+        missing.append("The map needs the judge's features, which are no longer in the cache: run `synthforge curate` again.")
+        return None
+    chooser = np.random.default_rng(0)
+    finite = np.isfinite(of_pool).all(axis=1)
+    kept = run.kept()
+    others = np.setdiff1d(np.flatnonzero(finite), kept)
+    rows = {
+        "real": chooser.permutation(len(of_real))[: MAPPED["real"]],
+        "pool": chooser.permutation(others)[: MAPPED["pool"]],
+        "kept": chooser.permutation(kept)[: MAPPED["kept"]],
+    }
+    features = np.concatenate([of_real[rows["real"]], of_pool[rows["pool"]], of_pool[rows["kept"]]])
+    if len(features) < 10:
+        return None
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    reduced = PCA(min(30, *features.shape), random_state=0).fit_transform(features)
+    places = TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, max_iter=500).fit_transform(reduced)
+    places = (places - places.min(axis=0)) / np.maximum(np.ptp(places, axis=0), 1e-9)
+    points, images = [], []
+    start = 0
+    for kind, chosen in rows.items():
+        table = run.real if kind == "real" else run.pool
+        classes, keys = table.strings("class")[chosen], table.strings("key")[chosen]
+        if kind != "real" or real_images:
+            images += thumbnails(table, chosen, MAP_SIDE)
+        shown = kind != "real" or real_images
+        for number in range(len(chosen)):
+            x, y = places[start + number].tolist()
+            points.append(
+                [
+                    round(x, 4),
+                    round(y, 4),
+                    kind,
+                    str(classes[number]),
+                    str(keys[number]),
+                    len(images) - len(chosen) + number if shown else -1,
+                ]
+            )
+        start += len(chosen)
+    whole = sheet(images, "", 40, MAP_SIDE)
+    return {"points": json.dumps(points), "sprite": whole, "num": {kind: len(chosen) for kind, chosen in rows.items()}}
+
+
+# How to make it again
+
+
+def _add_reproduction(page: _Page, run: Gathered) -> None:
+    page.recipe = json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2)
+    page.reproduce = [f"synthforge {verb} recipe.yaml" for verb in ("generate", "curate", "evaluate", "diagnose", "report")]
+    for name in _LIBRARIES:
+        try:
+            page.versions.append((name, version(name)))
+        except PackageNotFoundError:
+            continue
+    if run.pool is not None:
+        page.versions.append(("digest of the pool", str(run.pool.collections[0].digest)))
+    if run.gap is not None:
+        page.versions.append(("digest of the curated set's plan", str(run.gap["digest"])))
+    if run.evaluation is not None:
+        page.versions.append(("trained on", str(run.evaluation["device"])))
