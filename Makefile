@@ -7,11 +7,8 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONWARNINGS=default
 
 .PHONY: demo test check bench assets clean help
 
-demo: $(VENV)/.installed  ## make 5,000 digit images on this machine, verify them, keep 800 that match the real ones, draw both
-	$(BIN)/synthforge generate recipes/digits.yaml
-	$(BIN)/synthforge verify runs/digits/pool --regenerate 50
-	$(BIN)/synthforge curate recipes/digits.yaml
-	@echo "look at runs/digits/contact-sheet.png and runs/digits/curated-sheet.png"
+demo: $(VENV)/.installed  ## make 5,000 digit images, keep 800 that match the real ones, measure what they are worth, draw a page of it
+	$(BIN)/synthforge run recipes/digits.yaml
 
 test: $(VENV)/.installed-dev  ## the everyday tests; SLOW=1 adds the slow ones
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(if $(SLOW),,-m "not slow")

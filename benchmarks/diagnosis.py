@@ -2,8 +2,9 @@
 
 content: of each class only the half that lies lowest along its first principal component. appearance: blurred. labels: three in ten wrong.
 real: not spoilt. Of the loss as it was measured, the share that is attributed to the part that was planted is to be 80 % or more in at
-least 9 of 10; a pool of real images is to show no loss. Images are shrunk to 12 px; 60 real images of a class, pools of 240, tests on 2,000
-test images. The real images are given as they look after the same blur (--rendered), or as they are. A minute each on two cores.
+least 9 of 10; a pool of real images is to show no loss. Images are shrunk to 12 px; 75 real images of a class, of which 15 are for
+validation, pools of 240, tests on 2,000 test images. The real images are given as they look after the same blur (--rendered), or as they
+are. A minute each on two cores.
 KINDS=content,real and TIMES=3 measure less.
 """
 
@@ -26,7 +27,7 @@ from synthforge.images import encode, resize
 
 CLAIM = "the planted cause of a loss is named by `diagnose`"
 KINDS = ("content", "appearance", "labels", "real")
-SIDE, REAL, POOL, HOLDOUT = 12, 60, 240, 2000
+SIDE, REAL, POOL, HOLDOUT = 12, 75, 240, 2000
 BLUR, WRONG, KEPT = 0.8, 0.3, 0.5
 SETTINGS = [
     "trainer={steps: 300, batch: 32, width: 16, learning_rate: 0.01, augment: {shift: 0.08}}",
@@ -79,8 +80,8 @@ def planted(place: Path, kind: str, seed: int) -> DiagnoseResult:
         wrong = np.concatenate([rows[: int(WRONG * POOL)] for rows in pool])
         shown[wrong] = (labels[wrong] + chooser.integers(1, 10, len(wrong))) % 10
     tests, truth = fashion.read("t10k")
-    _write(place / "real" / "fit", images, labels, np.concatenate(real), 0.0)
-    _write(place / "rendered" / "fit", images, labels, np.concatenate(real), look)
+    _write(place / "real", images, labels, np.concatenate(real), 0.0)
+    _write(place / "rendered", images, labels, np.concatenate(real), look)
     _write(place / "pool", images, shown, np.concatenate(pool), look)
     _write(place / "holdout", tests, truth, np.arange(HOLDOUT), 0.0)
     addresses = {name: str(place / name) for name in ("real", "holdout", "rendered")}

@@ -120,13 +120,15 @@ def diagnosis_of(
     asked = evaluation_of(
         recipe_path, synthetic=[synthetic] if synthetic is not None else [], real=real, holdout=holdout, out=out, sets=others
     )
+    config = asked.recipe.diagnosis if asked.recipe is not None else config_from_sets(DiagnosisConfig, own)
+    amounts = config.real_per_class or asked.config.real_per_class
     update = {
         "arms": [ArmConfig(name=name, of=[name]) for name in DIAGNOSIS_ARMS],
+        "real_per_class": [*amounts],
+        "curve": [*amounts],
         "synthetic_per_real": [1.0],
-        "curve": [*asked.config.real_per_class],
         "steps_check": False,
     }
-    config = asked.recipe.diagnosis if asked.recipe is not None else config_from_sets(DiagnosisConfig, own)
     place = asked.out if out is not None else f"{asked.out.rpartition('/')[0]}/{DIAGNOSIS}"
     return replace(asked, config=asked.config.model_copy(update=update), out=place, diagnosis=config, rendered=rendered)
 

@@ -234,8 +234,10 @@ DIAGNOSIS_ARMS = (REAL, "random", "believed", "rendered", "resampled", "shuffled
 
 
 class DiagnosisConfig(Config):
-    """How it is told what synthetic images lose their accuracy by; amounts of real data, draws, seeds and classifier are `evaluation`'s."""
+    """How it is told what synthetic images lose their accuracy by; draws, seeds, classifier and holdout are `evaluation`'s."""
 
+    real_per_class: list[Amount] | None = identity(None, min_length=1, max_length=100)
+    """Amounts of real data; nothing means the evaluation's."""
     strength: float = identity(0.4, gt=0, lt=1)
     """Of real guidance, with which real images are rendered by the generator: low, so that they stay what they are."""
     encoder: Annotated[OpenClipConfig | TimmConfig | PixelsConfig, Field(discriminator="kind")] | None = None

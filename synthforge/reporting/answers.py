@@ -100,29 +100,30 @@ def _of_diagnosis(mean: dict[str, Any]) -> Answer:
 
 
 def _of_worth(table: dict[str, Any]) -> Answer | None:
-    """Of the arm with the most real images that has a rate, the curated one first."""
+    """The rates of the first arm that has one, at every amount of real data."""
     question = "What is one more real image worth?"
-    known = [
-        (setting, setting["worth"][name])
-        for name in ("curated", "random")
-        for setting in reversed(table["settings"])
-        if name in setting["worth"] and setting["worth"][name]["others_per_real"] is not None
-    ]
-    if known:
-        setting, one = known[0]
-        low, high = one["others_per_real_low"], one["others_per_real_high"]
-        interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""
-        made = f"{setting['real_per_class'] * setting['synthetic_per_real']:g}"
-        text = (
-            f"{one['others_per_real']:.3g}{interval} {one['arm']} made ones: {made} of a class are worth {one['equivalent']:.3g} "
-            f"[{one['equivalent_low']:.3g}, {one['equivalent_high']:.3g}] real ones, by the real learning curve"
-        )
-        return Answer(question, f"{one['others_per_real']:.2g} made ones", text, "unsure")
-    some = [setting["worth"][name] for setting in table["settings"] for name in ("curated", "random") if name in setting["worth"]]
-    if not some:
+    measured = [name for name in ("curated", "random") if any(name in setting["worth"] for setting in table["settings"])]
+    if not measured:
         return None
-    text = "the real learning curve ends before it tells; more amounts of real data (evaluation.curve) may"
-    return Answer(question, "not told", text, "unsure")
+    for name in measured:
+        known = [
+            (setting, one)
+            for setting in table["settings"]
+            if (one := setting["worth"].get(name)) is not None and one["others_per_real"] is not None
+        ]
+        if known:
+            told = [
+                f"with {setting['real_per_class']:g} real per class {one['others_per_real']:.3g} "
+                f"[{one['others_per_real_low']:.3g}, {one['others_per_real_high']:.3g}]"
+                for setting, one in known
+            ]
+            rates = [f"{one['others_per_real']:.2g}" for _, one in known]
+            figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} made"
+            text = f"so many {name} made images, in place of real ones, do what one real image does: {', '.join(told)}"
+            return Answer(question, figure, text, "unsure")
+    return Answer(
+        question, "not told", "the real learning curve begins or ends before it tells; evaluation.curve can name more amounts", "unsure"
+    )
 
 
 def _points(one: Any, high: float | None = None) -> str:

@@ -290,6 +290,7 @@ def _interval(one: dict[str, Any]) -> str:
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}
+_ORDER = {name: place for place, name in enumerate(_COLOURS)}
 
 
 def _add_evaluation(page: _Page, run: Gathered) -> None:
@@ -305,7 +306,8 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
             title = f"{setting['real_per_class']:g} real per class" + (
                 f", {setting['synthetic_per_real']:g} made for each" if setting["synthetic_per_real"] != 1 else ""
             )
-            groups[title] = [_dot(name, score["accuracy"], _COLOURS.get(name, "other")) for name, score in setting["arms"].items()]
+            in_order = sorted(setting["arms"].items(), key=lambda item: (item[0].count("+"), _ORDER.get(item[0], len(_ORDER))))
+            groups[title] = [_dot(name, score["accuracy"], _COLOURS.get(name, "other")) for name, score in in_order]
         told = "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:.1f} %' for one in rows)}" for title, rows in groups.items())
         page.plots[f"accuracy-{origin}"] = dots(
             f"accuracy-{origin}", f"Accuracy on the holdout. {told}", groups, "accuracy on real holdout images, %"

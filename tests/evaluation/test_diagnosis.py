@@ -1,0 +1,243 @@
+"""What synthetic images lose their accuracy by: arms that differ in one thing, and what is said of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from synthforge.diagnosing import diagnose
+from synthforge.errors import RequestError
+from synthforge.evaluation.diagnosis import DiagnoseResult, advice_of, verdict_of
+from synthforge.evaluation.sets import Images
+from synthforge.evaluation.taxonomy import Believed, Repeated, content_weights, doubts, losses, variety
+from synthforge.evaluationrequest import diagnosis_of
+from synthforge.shards.reading import Example
+from tests.conftest import DIGITS, Ran, small
+from tests.evaluation.sets import QUICK, digits, per_class, write
+
+Cli = Callable[..., Ran]
+SETTINGS = [*QUICK, "trainer.steps=150", "seeds=3"]
+
+
+def some_images(num: int = 40, classes: int = 2) -> Images:
+    labels = np.arange(num) % classes
+    return Images("", np.arange(num), labels, np.array([f"{row}" for row in range(num)], object), True, np.ones(num))
+
+
+def random_features(num: int, seed: int, centre: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(centre, 1, (num, 4)).astype(np.float32)
+
+
+def test_images_of_equal_weight_are_taken_once_each() -> None:
+    images = Repeated(**some_images().__dict__)
+    taken = images.draw(np.array([20, 20]), (0, 1))
+    assert taken.row_N.tolist() == list(range(40))
+    assert Repeated(**some_images().__dict__).reach(3).tolist()[2] == 0
+
+
+def test_images_are_repeated_as_their_weights_say_and_shuffled_ones_as_often_but_others() -> None:
+    weight = np.where(np.arange(40) < 20, 2.0, 0.0)
+    plain = some_images()
+    taken = [
+        Repeated(**{**plain.__dict__, "weight_N": weight}, is_shuffled=shuffled).draw(np.array([20, 20]), (0, 1))
+        for shuffled in (False, True)
+    ]
+    assert set(taken[0].row_N) == set(range(20))
+    assert not set(taken[1].row_N) <= set(range(20))
+    assert [Counter(Counter(one.row_N.tolist()).values()) for one in taken] == [{2: 20}, {2: 20}]
+    assert all(one.per_class(2).tolist() == [20, 20] and (one.weight_N == 1).all() for one in taken)
+
+
+def test_believed_images_are_the_random_ones_but_for_those_that_are_doubted() -> None:
+    pool = some_images(400)
+    random = pool.draw(np.array([20, 20]), (3, 1))
+    assert Believed(**pool.__dict__).draw(np.array([20, 20]), (3, 1)).row_N.tolist() == random.row_N.tolist()
+    weight = np.ones(400)
+    weight[random.row_N[:5]] = 0
+    believed = Believed(**{**pool.__dict__, "weight_N": weight}).draw(np.array([20, 20]), (3, 1))
+    assert len(set(believed.row_N) & set(random.row_N)) == 35
+    assert not set(believed.row_N) & set(random.row_N[:5])
+
+
+def test_real_images_of_a_kind_that_the_pool_lacks_weigh_nothing() -> None:
+    real = np.concatenate([random_features(30, 0), random_features(30, 1, centre=8)])
+    weight = content_weights(real, np.zeros(60, np.int64), random_features(300, 2), np.zeros(300, np.int64))
+    assert weight[30:].max() == 0
+    assert weight.mean() == pytest.approx(1)
+
+
+def test_weights_of_an_unspoilt_pool_scatter_little_around_1() -> None:
+    pool = random_features(600, 2)
+    weight = content_weights(random_features(60, 0), np.zeros(60, np.int64), pool, np.zeros(600, np.int64))
+    assert np.mean(weight**2) < 1.6
+
+
+def test_a_class_of_few_images_and_one_that_the_pool_lacks_keep_their_weights() -> None:
+    weight = content_weights(random_features(12, 0), np.array([0] * 10 + [1, 1]), random_features(40, 1), np.ones(40, np.int64))
+    assert weight.tolist() == [1.0] * 12
+
+
+def test_wrong_labels_are_doubted_and_right_ones_are_not() -> None:
+    centres = np.repeat([[0.0] * 4, [6.0] * 4], 100, axis=0)
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 100)
+    shown = labels.copy()
+    shown[:30] = 1
+    found = doubts(centres + rng.normal(0, 1, (200, 4)), labels, centres + rng.normal(0, 1, (200, 4)), shown, 10, 0.02)
+    assert found.doubted_M[:30].all()
+    assert found.doubted_M[30:].sum() <= 2
+    assert found.p_value < 1e-6
+    assert doubts(centres + rng.normal(0, 1, (200, 4)), labels, centres + rng.normal(0, 1, (200, 4)), labels, 10, 0.02).p_value > 0.01
+
+
+def test_a_pool_of_near_copies_has_less_variety() -> None:
+    classes = np.zeros(60, np.int64)
+    copies = np.repeat(random_features(6, 3), 10, axis=0) + 0.01 * random_features(60, 4)
+    assert variety(random_features(60, 0), classes, random_features(60, 1), classes) == pytest.approx(1, abs=0.15)
+    assert variety(random_features(60, 0), classes, copies, classes) < 0.3
+
+
+def outcomes(**accuracy: float) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    common = rng.random((4, 2, 300))
+    return {name.replace("_", "-"): (common < value).astype(np.float64) for name, value in accuracy.items()}
+
+
+def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
+    arms = outcomes(
+        real=0.9, random=0.7, believed=0.7, rendered=0.9, shuffled=0.9, resampled=0.7, rendered_shuffled=0.9, rendered_resampled=0.7
+    )
+    one, mean = losses([arms], 0.005)
+    values = {name: part.loss.value for name, part in one.parts.items() if part.loss is not None}
+    assert one.whole.loss is not None
+    assert sum(values.values()) == pytest.approx(one.whole.loss.value, abs=1e-4)
+    assert {name for name, part in one.parts.items() if part.verdict == "loss"} == {"content"}
+    assert one.parts["content"].share == pytest.approx(1)
+    assert mean == one
+
+
+def test_without_renderings_appearance_is_not_measured_and_the_rest_takes_it() -> None:
+    one, _ = losses([outcomes(real=0.9, random=0.7, believed=0.7, shuffled=0.9, resampled=0.9)], 0.005)
+    assert {name for name, part in one.parts.items() if part.loss is None} == {"appearance", "interaction"}
+    assert one.parts["rest"].verdict == "loss"
+
+
+def blurred(examples: Sequence[Example]) -> list[Example]:
+    found = []
+    for example in examples:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(example.data)).convert("L").filter(ImageFilter.GaussianBlur(0.6)).save(buffer, "PNG")
+        found.append(Example(example.name, example.key, example.class_name, buffer.getvalue()))
+    return found
+
+
+def planted(
+    place: Path, pool: Sequence[Example], rendered: Sequence[Example] | None = None, wrong: float = 0.0, *more: str
+) -> DiagnoseResult:
+    """Diagnose a pool beside 20 real digits of each class, and 5 for validation."""
+    write(place / "real", per_class(digits(), 0, 25))
+    write(place / "pool", pool, wrong)
+    write(place / "holdout", digits("holdout"))
+    if rendered is not None:
+        write(place / "rendered", rendered)
+    return diagnose(
+        diagnosis_of(
+            None,
+            synthetic=str(place / "pool"),
+            real=str(place / "real"),
+            holdout=str(place / "holdout"),
+            rendered=str(place / "rendered") if rendered is not None else None,
+            out=str(place / "diagnosis.json"),
+            sets=SETTINGS,
+        )
+    )
+
+
+@pytest.mark.slow
+def test_a_blurred_pool_lacks_appearance(tmp_path: Path) -> None:
+    found = planted(tmp_path, blurred(per_class(digits(), 25, 79)), blurred(per_class(digits(), 0, 25)))
+    loss = found.tables[0].settings[0].loss
+    assert loss.whole.loss is not None and loss.parts["appearance"].loss is not None
+    assert loss.parts["appearance"].loss.value >= 0.8 * loss.whole.loss.value > 0.02
+    assert "appearance" in found.verdict
+    assert found.advice[0].startswith("Appearance")
+
+
+@pytest.mark.slow
+def test_a_pool_with_wrong_labels_is_named_as_such(tmp_path: Path) -> None:
+    found = planted(tmp_path, per_class(digits(), 25, 79), None, 0.4)
+    setting = found.tables[0].settings[0]
+    assert setting.facts is not None and 0.3 < setting.facts.doubted < 0.5
+    assert setting.loss.parts["labels"].verdict == "loss"
+    assert "wrong labels" in found.verdict
+    assert "look like another class" in setting.sentence
+    assert any(text.startswith("Labels") for text in found.advice)
+    assert setting.loss.parts["appearance"].loss is None
+    assert any("appearance can't be measured without the generator" in note for note in found.notes)
+
+
+@pytest.mark.slow
+def test_a_pool_of_real_images_loses_nothing(tmp_path: Path) -> None:
+    found = planted(tmp_path, per_class(digits(), 25, 79), per_class(digits(), 0, 25))
+    loss = found.tables[0].settings[0].loss
+    assert loss.whole.verdict != "loss"
+    assert all(part.verdict != "loss" for part in loss.parts.values())
+    assert loss.parts["appearance"].loss is not None and loss.parts["appearance"].loss.value == 0
+
+
+def test_the_recipes_generator_renders_the_real_images_and_a_second_time_nothing_is_trained(tmp_path: Path, cli: Cli) -> None:
+    few = ["evaluation.real_per_class=[5]", "evaluation.seeds=2"]
+    sets = [
+        *small(tmp_path, total=100, per_shard=50),
+        *[f"evaluation.{text}" for text in QUICK],
+        f"curation.cache={tmp_path / 'cache'}",
+        *few,
+    ]
+    ran = cli("diagnose", DIGITS, *[part for text in sets for part in ("--set", text)], "--json")
+    assert ran.status == 0, ran.err
+    found = ran.json
+    (table,) = found["tables"]
+    (setting,) = table["settings"]
+    assert table["origin"] == "own"
+    assert set(setting["accuracy"]) == {
+        "real", "random", "believed", "rendered", "resampled", "shuffled", "rendered-resampled", "rendered-shuffled",
+    }  # fmt: skip
+    assert setting["facts"]["recognised"] > 0.8
+    assert setting["missing"] == {}
+    assert json.loads((tmp_path / "diagnosis.json").read_text())["verdict"] == found["verdict"]
+    trainings = sorted(path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "trainings").iterdir())
+    again = diagnose(diagnosis_of(str(DIGITS), sets=sets))
+    assert again.verdict == found["verdict"]
+    assert sorted(path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "trainings").iterdir()) == trainings
+
+
+def test_wrong_requests_are_told_before_anything_is_made(tmp_path: Path, cli: Cli) -> None:
+    for arguments, told in [
+        ((), "give a recipe, or --synthetic SET"),
+        ((DIGITS, "--rendered", tmp_path), "--rendered is for --synthetic sets"),
+        (("--synthetic", tmp_path, "--real", tmp_path / "real"), "which real images are to measure it?"),
+        ((DIGITS, "--set", "diagnosis.strength=2"), "diagnosis.strength"),
+        ((DIGITS, "--set", "diagnosis.strenth=0.5"), "did you mean"),
+    ]:
+        ran = cli("diagnose", *arguments)
+        assert ran.status == 2
+        assert told in ran.err, ran.err
+        assert "Traceback" not in ran.err
+
+
+def test_renderings_that_have_no_real_images_name_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "rendered" / "elsewhere", per_class(digits(), 0, 2))
+    with pytest.raises(RequestError, match="none of its images has the name of a real one"):
+        planted(tmp_path, per_class(digits(), 25, 50), [])
+
+
+def test_without_any_table_nothing_is_claimed() -> None:
+    assert "Nothing could be compared" in verdict_of([])
+    assert advice_of([]) == []

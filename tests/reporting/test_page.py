@@ -1,0 +1,188 @@
+"""The page in a real browser: headless Chromium by Playwright; contrast, names and roles by axe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthforge.reporting.gathered import Gathered
+from synthforge.reporting.report import report
+from tests.conftest import DIGITS, Ran, small
+from tests.evaluation.sets import QUICK
+
+Cli = Callable[..., Ran]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run with every stage."""
+    from synthforge.pipeline import run
+
+    place = tmp_path_factory.mktemp("run")
+    few = ["evaluation.real_per_class=[5, 20]", "evaluation.curve=[5, 20]", "evaluation.arms=[real, random, real+random]"]
+    quick = [f"evaluation.{text}" for text in QUICK]
+    curation = [f"curation.cache={place / 'cache'}", "curation.trials.check=false"]
+    run(str(DIGITS), [*small(place / "run", total=200, per_shard=100), *quick, *few, *curation])
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def opened(browser: Any, page_file: Path, width: int = 1200, scheme: str = "light") -> tuple[Any, list[str]]:
+    """The page, and everything that it complained of or asked a network for."""
+    page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+    page.on(
+        "request",
+        lambda request: trouble.append(f"asked for {request.url}") if request.url.partition(":")[0] not in {"file", "data"} else None,
+    )
+    page.goto(page_file.as_uri())
+    return page, trouble
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_overflows_complains_or_asks_for_anything(run_folder: Path, browser: Any, width: int) -> None:
+    page, trouble = opened(browser, run_folder / "report.html", width)
+    assert trouble == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    broken = page.evaluate("[...document.images].filter((image) => !image.complete || !image.naturalWidth).length")
+    assert broken == 0
+    assert page.evaluate("document.images.length") > 20
+    assert all(alt for alt in page.evaluate("[...document.images].map((image) => image.alt)"))
+    assert page.locator("figure svg").count() >= 4
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast_names_and_roles_pass_axe(run_folder: Path, browser: Any, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, _ = opened(browser, run_folder / "report.html", 1200, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"]})
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found.response["violations"]] == []
+    assert any(one["id"] == "color-contrast" for one in found.response["passes"])
+
+
+@needs_browser
+def test_the_maps_points_are_told_by_mouse_and_keys(run_folder: Path, browser: Any) -> None:
+    page, trouble = opened(browser, run_folder / "report.html")
+    circle = page.locator("#map circle").first
+    circle.scroll_into_view_if_needed()
+    box = circle.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    told = page.locator("#tip").inner_text()
+    assert "class" in told
+    assert page.locator("#tip i").count() == 1
+    assert page.locator("#map circle.on").count() == 1
+    page.locator("#map svg").focus()
+    seen = {told}
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        page.keyboard.press(key)
+        seen.add(page.locator("#tip").inner_text())
+    assert len(seen) > 1
+    page.locator("[data-kind=real]").uncheck()
+    assert page.locator("#map circle.real").first.is_hidden()
+    assert trouble == []
+
+
+@needs_browser
+def test_it_prints_in_light_colours_without_navigation(run_folder: Path, browser: Any) -> None:
+    page, _ = opened(browser, run_folder / "report.html", 800, "dark")
+    page.emulate_media(media="print")
+    assert page.locator("nav").is_hidden()
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(28, 31, 36)"
+
+
+def test_without_real_images_none_is_in_the_page(run_folder: Path, tmp_path: Path) -> None:
+    run = Gathered.at(str(run_folder))
+    report(run, str(tmp_path / "with.html"))
+    report(run, str(tmp_path / "without.html"), real_images=False)
+    whole, without = ((tmp_path / name).read_text() for name in ("with.html", "without.html"))
+    assert "real images of class" in whole
+    assert "real images of class" not in without
+    assert without.count("data:image") < whole.count("data:image")
+    points = json.loads(without.partition('id="points">')[2].partition("</script>")[0])
+    assert all(place < 0 for *_, kind, _, _, place in points if kind == "real")
+    assert {kind for _, _, kind, *_ in points} == {"real", "pool", "kept"}
+
+
+def test_plots_are_files_too_and_the_page_is_the_same_twice(run_folder: Path, tmp_path: Path) -> None:
+    first = report(Gathered.at(str(run_folder)), str(tmp_path / "a.html"))
+    report(Gathered.at(str(run_folder)), str(tmp_path / "b.html"))
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    endings = {Path(plot).suffix for plot in first.plots}
+    assert endings == {".svg", ".png"}
+    assert all(Path(plot).stat().st_size > 1000 for plot in first.plots)
+
+
+def test_a_run_of_which_only_the_pool_is_there_says_what_is_missing(run_folder: Path, tmp_path: Path, cli: Cli) -> None:
+    shutil.copytree(run_folder / "pool", tmp_path / "run" / "pool")
+    ran = cli("report", tmp_path / "run", "--json")
+    assert ran.status == 0, ran.err
+    assert len(ran.json["missing"]) == 3
+    assert "Not measured yet" in ran.json["headline"]
+    assert "run <code>synthforge curate</code>" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_wrong_requests_are_told(tmp_path: Path, cli: Cli, run_folder: Path) -> None:
+    for arguments, told in [
+        ((tmp_path,), "no run is there"),
+        ((tmp_path / "none.yaml",), "none.yaml"),
+        ((run_folder, "--set", "name=a"), "--set is for a recipe"),
+        ((run_folder, "--out", "/proc/page.html"), "/proc"),
+    ]:
+        ran = cli("report", *arguments)
+        assert ran.status in {1, 2}
+        assert told in ran.err, ran.err
+        assert "Traceback" not in ran.err
+
+
+def test_results_that_cant_be_read_are_told(run_folder: Path, tmp_path: Path, cli: Cli) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "evaluation.json").write_text("{")
+    ran = cli("report", tmp_path / "run")
+    assert ran.status in {1, 2}
+    assert "evaluation.json: can't be read" in ran.err
+
+
+def test_names_in_a_recipe_are_text_and_not_markup(run_folder: Path, tmp_path: Path) -> None:
+    run = Gathered.at(str(run_folder))
+    diagnosis = json.loads((run_folder / "diagnosis.json").read_text())
+    diagnosis["verdict"] = "<script>alert(1)</script>"
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "diagnosis.json").write_text(json.dumps(diagnosis))
+    report(Gathered.at(str(tmp_path / "run")), str(tmp_path / "page.html"))
+    assert "<script>alert(1)" not in (tmp_path / "page.html").read_text()
+    assert run.name == "digits"
+
+
+def test_a_page_has_room_for_a_large_pool(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown of a pool does not grow with it: a map of all its points would."""
+    run = Gathered.at(str(run_folder))
+    assert run.pool is not None and run.decisions is not None
+    num = len(run.pool)
+    result = report(run, str(tmp_path / "page.html"))
+    points = json.loads((tmp_path / "page.html").read_text().partition('id="points">')[2].partition("</script>")[0])
+    assert len(points) < 300 + num + 1
+    assert result.bytes < 2_000_000
+    assert np.asarray(run.kept()).max() < num
