@@ -24,6 +24,7 @@ from synthforge.console import (
     draw_image,
     duration,
     in_interval,
+    print_comparison,
     print_diagnosis,
     print_evaluation,
     print_json,
@@ -307,6 +308,24 @@ def report(
     rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
     rows |= {"so": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
     _finish(result, "reported", rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge compare runs/guidance-1 runs/guidance-3 --out runs/guidance.html")
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or recipes; two or more.", show_default=False)],
+    out: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = "compare.html",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put several runs side by side, such as of different generators, guidance levels or selection rules, in one table and page."""
+    from synthforge.reporting.compare import compare as write
+    from synthforge.reporting.gathered import Gathered
+
+    result = write([Gathered.asked(run) for run in runs], out)
+    if not (as_json or quiet):
+        print_comparison(stdout(), result)
+    rows = {f"note {number}": text for number, text in enumerate(result.warnings, 1)} | {"page": result.file}
+    _finish(result, "compared", rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")

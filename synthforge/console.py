@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from synthforge.evaluation.diagnosis import TableDiagnosis
     from synthforge.evaluation.findings import TableResult
+    from synthforge.reporting.compare import CompareResult
 
 
 def print_json(value: Any) -> None:
@@ -83,6 +84,20 @@ def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
         parts = [one.whole if name == "in all" else one.parts[name] for one in losses]
         told = [f"{points(part.loss)}\n{part.verdict}" if part.loss is not None else part.verdict for part in parts]
         drawn.add_row(name, *told)
+    console.print(drawn, markup=False)
+
+
+def print_comparison(console: Console, result: CompareResult) -> None:
+    """Runs as columns, what was asked for and found as rows."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    drawn = Table(box=SIMPLE_HEAD)
+    drawn.add_column(style="dim")
+    for one in result.runs:
+        drawn.add_column(one.name)
+    for row in result.rows:
+        drawn.add_row(row, *(one.cells.get(row, "") for one in result.runs))
     console.print(drawn, markup=False)
 
 

@@ -26,10 +26,10 @@ class Answer:
 
 def headline_of(evaluation: dict[str, Any] | None) -> str:
     """Whether to use the images, in one sentence."""
-    table = _table(evaluation)
+    table = first_table(evaluation)
     if table is None:
         return "Not measured yet: whether these images help is not known."
-    claim = _claim(table, ADDING)
+    claim = claim_of(table, ADDING)
     if claim is None:
         return "Whether these images help beside real ones was not measured."
     told = f"{_points(claim['difference'])} points of accuracy"
@@ -45,7 +45,7 @@ def headline_of(evaluation: dict[str, Any] | None) -> str:
 
 def answers_of(evaluation: dict[str, Any] | None, gap: dict[str, Any] | None, diagnosis: dict[str, Any] | None) -> list[Answer]:
     """As far as results are there."""
-    table = _table(evaluation)
+    table = first_table(evaluation)
     found = []
     if table is not None:
         found += [
@@ -61,18 +61,19 @@ def answers_of(evaluation: dict[str, Any] | None, gap: dict[str, Any] | None, di
     return [answer for answer in found if answer is not None]
 
 
-def _table(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+def first_table(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
     """The first that compares anything."""
     tables = evaluation["tables"] if evaluation is not None else []
     return next((table for table in tables if any(setting["comparisons"] for setting in table["settings"])), None)
 
 
-def _claim(table: dict[str, Any], what: str) -> dict[str, Any] | None:
+def claim_of(table: dict[str, Any], what: str) -> dict[str, Any] | None:
+    """What a table claims of one kind of comparison; None if it has none."""
     return next((claim for claim in table["claims"] if claim["what"] == what), None)
 
 
 def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Answer | None:
-    claim = _claim(table, what)
+    claim = claim_of(table, what)
     if claim is None:
         return None
     difference, verdict = claim["difference"], claim["verdict"]

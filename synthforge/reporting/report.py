@@ -5,30 +5,25 @@ What a run has not got, the page says, and how to get it. Its size is bounded: o
 
 from __future__ import annotations
 
-import importlib.resources
 import json
-import re
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 
 from synthforge.curation.metrics import METRICS
 from synthforge.curation.pools import Ints, Table
-from synthforge.errors import PlaceError
 from synthforge.progress import Reporter
 from synthforge.reporting.answers import PARTS, Answer, answers_of, headline_of
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
-from synthforge.storage import Folder, resolve
+from synthforge.reporting.templates import page_of, write_page
+from synthforge.storage import resolve
 
-REPORT, PLOTS = "report.html", "plots"
+REPORT = "report.html"
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 12
 """Of a class, or of whatever else stands in a row."""
@@ -108,33 +103,9 @@ def report(run: Gathered, out: str | None = None, reporter: Reporter | None = No
     page.map = _map(run, real_images, page.missing)
     _add_reproduction(page, run)
     address = resolve(out) if out is not None else run.folder.where(REPORT)
-    place, _, file = address.rpartition("/")
-    folder = Folder(place)
-    content = _rendered(page).encode()
-    written = []
-    try:
-        if folder.path is not None:
-            Path(folder.path, PLOTS).mkdir(parents=True, exist_ok=True)
-        for picture in page.plots.values():
-            for ending, data in (("svg", picture.svg), ("png", picture.png)):
-                folder.within(PLOTS).replace(f"{picture.name}.{ending}", data)
-                written.append(f"{place}/{PLOTS}/{picture.name}.{ending}")
-        folder.replace(file, content)
-    except OSError as error:
-        raise PlaceError(f"{address}: can't be written ({error.strerror}); name another file with --out") from error
+    content = page_of("page.html.j2", page=page)
+    written = write_page(address, content, page.plots.values())
     return ReportResult(address, written, len(content), page.headline, page.missing, round(time.perf_counter() - started, 1))
-
-
-def _rendered(page: _Page) -> str:
-    source = importlib.resources.files("synthforge.reporting").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["code"] = _code
-    return environment.from_string(source).render(page=page)
-
-
-def _code(text: str) -> Markup:
-    """What stands in backticks, as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
 
 
 # What was asked for

@@ -1,0 +1,185 @@
+"""`compare`: several runs side by side, such as of different generators, guidance levels or selection rules, in one table and page.
+
+Figures are those of the runs themselves. Where runs were not measured alike (another holdout, classifier, or amount of real data) they say
+little of each other, which is said. Runs are not tested against each other: intervals are of each figure by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from synthforge.errors import RequestError
+from synthforge.reporting.answers import ADDING, CURATION, INSTEAD, PARTS, claim_of, first_table, headline_of
+from synthforge.reporting.gathered import Gathered
+from synthforge.reporting.plots import Dot, Picture, dots
+from synthforge.reporting.templates import page_of, write_page
+from synthforge.storage import resolve
+
+CLAIMS = {INSTEAD: "in place of real", CURATION: "curated over random", ADDING: "added to real"}
+_ALIKE = {"holdout": "holdouts", "steps": "training steps", "trainer": "classifiers"}
+"""What of an evaluation should be the same for figures to be compared."""
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run in the table."""
+
+    name: str
+    folder: str
+    headline: str
+    cells: dict[str, str]
+    """What is asked for and what was found, by the row's title; what was not measured is not there."""
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What `compare` leaves behind."""
+
+    runs: list[ComparedRun]
+    rows: list[str]
+    """Titles of the table's rows, in order."""
+    warnings: list[str]
+    """Why figures may not be comparable."""
+    file: str
+    plots: list[str]
+
+
+def compare(runs: Sequence[Gathered], out: str) -> CompareResult:
+    """Put runs side by side, and write the page.
+
+    Args:
+        out: the page's file; plots lie beside it.
+    Raises: RequestError for fewer than two runs; DatasetError for results that can't be read; PlaceError for a place that can't be written.
+    """
+    if len(runs) < 2:
+        raise RequestError("compare: give two runs or more, as folders or recipes")
+    names = _names(runs)
+    compared = [
+        ComparedRun(name, run.folder.address, headline_of(run.evaluation), _cells(run)) for name, run in zip(names, runs, strict=True)
+    ]
+    rows = sorted(dict.fromkeys(title for one in compared for title in one.cells), key=_place)
+    pictures = _pictures(names, runs)
+    warnings = _warnings(names, runs)
+    address = resolve(out)
+    page = page_of("compare.html.j2", runs=compared, rows=rows, warnings=warnings, plots=pictures)
+    return CompareResult(compared, rows, warnings, address, write_page(address, page, pictures.values()))
+
+
+def _names(runs: Sequence[Gathered]) -> list[str]:
+    """The last parts of their folders, as many as tell them apart."""
+    parts = [PurePosixPath(run.folder.address).parts for run in runs]
+    if len(set(parts)) < len(parts):
+        raise RequestError("compare: a run is given twice")
+    for num in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(of_run[-num:]) for of_run in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different addresses have different parts")
+
+
+_GAPS = {"before": "whole pool", "random": "random", "after": "curated", "floor": "real to real"}
+_FIRST = ("generator", "sampling", "images", "selection", "kept")
+
+
+def _place(title: str) -> int:
+    """What was asked for comes first, then what was found, in the order in which it was met."""
+    return _FIRST.index(title) if title in _FIRST else len(_FIRST)
+
+
+def _cells(run: Gathered) -> dict[str, str]:
+    recipe = run.recipe
+    sampling = recipe.sampling
+    guided = f", from real images at {', '.join(f'{one:g}' for one in sampling.real_guidance.strength)}" if sampling.real_guidance else ""
+    cells = {
+        "generator": f"{recipe.generator.kind} {run.manifest.get('model', recipe.generator.model)}",
+        "sampling": f"{sampling.steps} steps, guidance {', '.join(f'{one:g}' for one in sampling.guidance)}{guided}",
+        "images": f"{len(run.pool):,}" if run.pool is not None else "none yet",
+    }
+    if run.gap is not None:
+        cells |= {"selection": f"{run.gap['method']}, for {run.gap['regime']}", "kept": f"{run.gap['kept']:,}"}
+        found = run.gap["gap"]["metrics"][run.gap["gap"]["primary"]]
+        for which, title in _GAPS.items():
+            if found[which]["value"] is not None:
+                cells[f"gap, {title}"] = _figure(found[which])
+    if (table := first_table(run.evaluation)) is not None:
+        for setting in table["settings"]:
+            for name, score in setting["arms"].items():
+                cells[_title(setting, name)] = _percent(score["accuracy"])
+        for what, title in CLAIMS.items():
+            if (claim := claim_of(table, what)) is not None:
+                cells[f"{title}, points"] = f"{_points(claim['difference'])}: {claim['verdict']}"
+    if run.diagnosis is not None and run.diagnosis["tables"]:
+        table = run.diagnosis["tables"][0]
+        amounts = ", ".join(one["amount"] for one in table["settings"])
+        for name, title in PARTS.items():
+            if (loss := table["mean"]["parts"][name]["loss"]) is not None:
+                cells[f"points lost by {title}, {amounts} real per class"] = _points(loss)
+    return cells
+
+
+def _title(setting: dict[str, Any], arm: str) -> str:
+    ratio = f", {setting['synthetic_per_real']:g} for each" if setting["synthetic_per_real"] != 1 else ""
+    return f"{arm}, {setting['amount']} real per class{ratio}"
+
+
+def _figure(one: dict[str, Any]) -> str:
+    return f"{one['value']:.3g}" + (f" [{one['low']:.3g}, {one['high']:.3g}]" if one["low"] is not None else "")
+
+
+def _percent(one: dict[str, float]) -> str:
+    return f"{100 * one['value']:.1f} % [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
+
+
+def _points(one: dict[str, float]) -> str:
+    return f"{100 * one['value']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
+
+
+def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Picture]:
+    """Gaps, and accuracies of arms that several runs have, each run a row."""
+    found: dict[str, Picture] = {}
+    gaps: dict[str, list[Dot]] = {}
+    accuracies: dict[str, list[Dot]] = {}
+    for name, run in zip(names, runs, strict=True):
+        if run.gap is not None:
+            metric = run.gap["gap"]["metrics"][run.gap["gap"]["primary"]]
+            for which, title, colour in (("random", "random", "random"), ("after", "curated", "curated")):
+                one = metric[which]
+                if one["value"] is not None and one["low"] is not None:
+                    gaps.setdefault(title, []).append(Dot(name, one["value"], one["low"], one["high"], colour))
+        if (table := first_table(run.evaluation)) is not None:
+            for setting in table["settings"]:
+                for arm, score in setting["arms"].items():
+                    ends = (100 * score["accuracy"][end] for end in ("value", "low", "high"))
+                    accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *ends))
+    if gaps:
+        found["compared-gap"] = dots(
+            "compared-gap", f"Gap to the real images. {_told(gaps, '.3g')}", gaps, "distance to the real images (nearer is better)"
+        )
+    shared = {title: rows for title, rows in accuracies.items() if len(rows) > 1}
+    if shared:
+        alt = f"Accuracy on the holdout, %. {_told(shared, '.1f')}"
+        found["compared-accuracy"] = dots("compared-accuracy", alt, shared, "accuracy on real holdout images, %")
+    return found
+
+
+def _told(groups: dict[str, list[Dot]], form: str) -> str:
+    return "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:{form}}' for one in rows)}" for title, rows in groups.items())
+
+
+def _warnings(names: Sequence[str], runs: Sequence[Gathered]) -> list[str]:
+    warnings = []
+    for name, run in zip(names, runs, strict=True):
+        lacks = [verb for verb, found in (("curate", run.gap), ("evaluate", run.evaluation), ("diagnose", run.diagnosis)) if found is None]
+        if lacks:
+            warnings.append(f"{name}: nothing is there yet of {', '.join(lacks)}")
+    evaluated = [run.evaluation for run in runs if run.evaluation is not None]
+    for key, title in _ALIKE.items():
+        if any(one[key] != evaluated[0][key] for one in evaluated[1:]):
+            warnings.append(f"The runs were evaluated with different {title}, so their accuracies say little of each other.")
+    judged = [run.gap["judge"] for run in runs if run.gap is not None]
+    if any(one != judged[0] for one in judged[1:]):
+        warnings.append("The gaps were measured by different judges, so they can't be compared.")
+    return warnings

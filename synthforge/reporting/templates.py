@@ -1,0 +1,52 @@
+"""Pages from templates, and where they go with their plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from synthforge.errors import PlaceError
+from synthforge.reporting.plots import Picture
+from synthforge.storage import Folder
+
+PLOTS = "plots"
+
+
+def page_of(template: str, **values: Any) -> bytes:
+    """A page; everything in `values` is text, whatever it looks like."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("synthforge.reporting", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["code"] = _code
+    return environment.get_template(template).render(**values).encode()
+
+
+def _code(text: str) -> Markup:
+    """What stands in backticks, as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
+
+
+def write_page(address: str, page: bytes, pictures: Iterable[Picture]) -> list[str]:
+    """Write a page, and its plots as SVG and PNG beside it; the addresses of these. Raises PlaceError."""
+    place, _, file = address.rpartition("/")
+    folder, written = Folder(place), []
+    try:
+        if folder.path is not None:
+            Path(folder.path, PLOTS).mkdir(parents=True, exist_ok=True)
+        for picture in pictures:
+            for ending, data in (("svg", picture.svg), ("png", picture.png)):
+                folder.within(PLOTS).replace(f"{picture.name}.{ending}", data)
+                written.append(f"{place}/{PLOTS}/{picture.name}.{ending}")
+        folder.replace(file, page)
+    except OSError as error:
+        raise PlaceError(f"{address}: can't be written ({error.strerror}); name another file with --out") from error
+    return written
