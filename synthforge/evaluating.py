@@ -37,6 +37,8 @@ from synthforge.shards.layout import canonical_json
 from synthforge.storage import Folder, resolve
 
 FEWEST_CURVE_POINTS = 3
+FEWEST_PAIRED = 0.5
+"""Share of the real images that must have a rendering for these to stand for all."""
 TRAINING_DEADLINE = 1800.0
 """Seconds without progress after which a training is taken for hung."""
 
@@ -211,9 +213,10 @@ def _diagnosed(request: Request, reference: Reference, draw: RealDraw, cache: Pa
         row_of = {key: row for row, key in enumerate(keys)}
         of_real = reference.table.strings("key")[draw.fit.row_N]
         rendered = Rendered(request.rendered, np.array([row_of.get(key, -1) for key in of_real], np.int64))
-        if (rendered.row_N < 0).all():
+        if (paired := float((rendered.row_N >= 0).mean())) < FEWEST_PAIRED:
             raise RequestError(
-                f"{request.rendered}: none of its images has the name of a real one ({of_real[0]!r}, for example), so none can be paired"
+                f"{request.rendered}: {paired:.0%} of the real images have one of the same name in it ({of_real[0]!r} is one of theirs); "
+                "render all of them"
             )
     encoder = config.encoder or (PixelsConfig() if reference.image_size <= SMALL else CLIP)
     sources, facts = sources_of(reference.table, draw.fit, address, rendered, reference.classes, encoder, config, request.curation)

@@ -2,7 +2,7 @@
 
 Each stage notes in run.json what it was made from: digests of the part of the recipe that it depends on, and of what the stages before it
 left. A stage whose note is the same, and whose result is there, has nothing to do. Stages go on by themselves where they were killed, so a
-run does too. Of the holdout only address and time of change count, since nothing but `evaluate` opens it.
+run does too. Of the holdout only names, sizes and times of its files count, since nothing but `evaluate` opens it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from synthforge.config import Config, identity_of
 from synthforge.curating import of_recipe
 from synthforge.curation.config import GAP, cache_folder
+from synthforge.errors import SynthforgeError
 from synthforge.evaluationrequest import DIAGNOSIS, RESULT, diagnosis_of, evaluation_of, start_workers
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
@@ -26,10 +28,10 @@ from synthforge.recipe import Recipe
 from synthforge.recipe_file import load_recipe
 from synthforge.shards.collection import open_collection
 from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.layout import COMPLETE, MANIFEST, canonical_json, digest_of
+from synthforge.shards.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, canonical_json, digest_of
 from synthforge.storage import Folder, content_of, resolve
 
-NOTES, PAGE = "run.json", "report.html"
+PAGE = "report.html"
 VERSIONS = {"generate": 1, "curate": 1, "evaluate": 1, "diagnose": 1, "report": 1}
 """Of what each stage makes of equal inputs: raised to have it made again."""
 STAGES = tuple(VERSIONS)
@@ -78,18 +80,27 @@ class _Run:
         self.folder = Folder(self.recipe.run_path)
         self.results: list[StageResult] = []
         self.made_from = self._notes()
-        self.is_complete = True
 
     def all_stages(self) -> RunResult:
         """Each in turn; the page last."""
         started, recipe = time.perf_counter(), self.recipe
+        self.folder.replace(RUN_RECIPE, recipe.model_dump_json(indent=2).encode())
         has_real, has_holdout = recipe.reference is not None, recipe.evaluation.holdout is not None
         no_real, no_holdout = "the recipe names no real images (reference)", "the recipe names no holdout (evaluation.holdout)"
-        self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
-        self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
         lacks = None if has_real and has_holdout else no_real if not has_real else no_holdout
-        self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)
-        self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
+        if has_real:
+            _ = self._reference  # mistakes are told before hours of work
+        if lacks is None:
+            evaluation_of(self.recipe_path, sets=self.sets), diagnosis_of(self.recipe_path, sets=self.sets)
+        self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
+        try:
+            self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
+            self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)
+            self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
+        except SynthforgeError:
+            with suppress(SynthforgeError):  # what there is can be looked at; the error that counts is the first
+                self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
+            raise
         self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
         note = self.made_from.get("report", {})
         return RunResult(
@@ -97,7 +108,7 @@ class _Run:
             stages=self.results,
             page=self.folder.where(PAGE),
             headline=note.get("headline", ""),
-            is_complete=self.is_complete,
+            is_complete=not self._quarantined,
             seconds=round(time.perf_counter() - started, 1),
             missing=note.get("missing", []),
         )
@@ -148,24 +159,18 @@ class _Run:
         return [self._pool, self._reference, _identity(self.recipe.curation)]
 
     def _of_evaluation(self) -> Any:
-        config = self.recipe.evaluation
-        return [
-            self._plan.digest,
-            self._pool,
-            self._reference,
-            self._holdout,
-            _identity(self.recipe.curation),
-            _identity(config, {"holdout"}),
-        ]
+        sections = [_identity(self.recipe.curation), _identity(self.recipe.evaluation, {"holdout"})]
+        return [self._plan.digest, self._pool, self._reference, self._holdout, self._generators, sections]
 
     def _of_diagnosis(self) -> Any:
         evaluation = _identity(self.recipe.evaluation, {"holdout"})
-        of_evaluation = {name: value for name, value in evaluation.items() if name in _OF_EVALUATION}
-        return [self._plan.digest, self._pool, self._reference, self._holdout, of_evaluation, _identity(self.recipe.diagnosis)]
+        sections = [{name: value for name, value in evaluation.items() if name in _OF_EVALUATION}, _identity(self.recipe.diagnosis)]
+        encoder = _identity(self.recipe.curation).get("encoder")
+        return [self._plan.digest, self._pool, self._reference, self._holdout, self._generators, sections, encoder]
 
     def _of_page(self) -> Any:
         results = [self._sha256(name) for name in (RESULT, DIAGNOSIS)]
-        return [self.recipe.name, self._pool, self._sha256(f"curated/{GAP}"), results]
+        return [self.recipe.name, self._pool, self._sha256(f"curated/{GAP}"), results, sorted(self._left_out)]
 
     @functools.cached_property
     def _plan(self) -> Plan:
@@ -186,10 +191,30 @@ class _Run:
 
     @property
     def _holdout(self) -> list[Any]:
-        """Its place, and when that last changed."""
+        """Its place, and size and time of its files; asked when everything has been chosen."""
         assert self.recipe.evaluation.holdout is not None
-        place = resolve(self.recipe.evaluation.holdout)
-        return [place, Path(place).stat().st_mtime_ns if Path(place).exists() else None]
+        place = Path(resolve(self.recipe.evaluation.holdout))
+        files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
+        return [str(place), [[str(file.relative_to(place)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]]
+
+    @property
+    def _generators(self) -> list[Any]:
+        """Those that were fitted on some of the real images."""
+        config = self.recipe.evaluation
+        amounts = [*config.real_per_class, *(self.recipe.diagnosis.real_per_class or [])]
+        return (
+            [content_of(config.generators.replace("{amount}", str(amount))) for amount in amounts] if config.generators is not None else []
+        )
+
+    @property
+    def _left_out(self) -> set[str]:
+        return {one.stage for one in self.results if one.state == "left out"}
+
+    @property
+    def _quarantined(self) -> list[str]:
+        """Shards that were given up."""
+        completion = DatasetFolder.open(self.recipe.pool_path).completion()
+        return [*completion.quarantined] if completion is not None else []
 
     def _sha256(self, name: str) -> str | None:
         try:
@@ -202,8 +227,7 @@ class _Run:
     def _generate(self) -> dict[str, Any]:
         from synthforge.generation import generate
 
-        result = generate(self.recipe, self.reporter)
-        self.is_complete = result.is_complete and not result.quarantined
+        generate(self.recipe, self.reporter)
         return {}
 
     def _curate(self) -> dict[str, Any]:
@@ -230,7 +254,7 @@ class _Run:
         from synthforge.reporting.gathered import Gathered
         from synthforge.reporting.report import report
 
-        result = report(Gathered.of(self.recipe), None, self.reporter)
+        result = report(Gathered.of(self.recipe, self._left_out), None, self.reporter)
         return {"headline": result.headline, "missing": result.missing}
 
 

@@ -44,6 +44,7 @@ from synthforge.images import ImageFormat, decode, encode
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
+from synthforge.rendering import VERSION as RENDERING_VERSION
 from synthforge.rendering import render, why_not
 from synthforge.shards.collection import Collection, open_collection
 from synthforge.shards.folder import DatasetFolder, import_shard
@@ -372,7 +373,7 @@ class _Preparation:
         if config is None:
             return []
         described = config.model_copy(update={"encoder": self._likeness})
-        return [taxonomy.VERSION, identity_of(described, lambda path, value: content_of(value))]
+        return [taxonomy.VERSION, RENDERING_VERSION, identity_of(described, lambda path, value: content_of(value))]
 
     @property
     def _likeness(self) -> Any:

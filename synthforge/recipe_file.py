@@ -140,7 +140,7 @@ class _Source:
                 continue
             given_here = any(path[: len(steps)] == steps for steps in self.overridden)
             absolute = resolve(value, None if given_here else base)
-            names_model = path[0] == "generator" or path[:2] in {("curation", "encoder"), ("curation", "judge")}
+            names_model = path[0] == "generator" or path[:2] in {("curation", "encoder"), ("curation", "judge"), ("diagnosis", "encoder")}
             if names_model and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
                 continue  # a hub id, or a mistake that loading the model will name
             node: Any = tree

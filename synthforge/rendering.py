@@ -12,11 +12,11 @@ from filelock import FileLock
 from synthforge.errors import WorkError
 from synthforge.evaluation.trainings import cpu_threads
 from synthforge.generators.config import RealGuidanceConfig
-from synthforge.images import encode
-from synthforge.plan import Plan
+from synthforge.images import encode, is_blank
+from synthforge.plan import Plan, Sample
 from synthforge.recipe import Recipe
 from synthforge.sampler import Sampler, load_generator
-from synthforge.shards.folder import import_shard
+from synthforge.shards.folder import DatasetFolder
 from synthforge.shards.layout import COMPLETE, Segment, digest_of
 from synthforge.shards.reading import Example, read_labelled
 from synthforge.shards.tars import EncodedSample, write_tar
@@ -63,7 +63,7 @@ def render(recipe: Recipe, real: str, strength: float, beside: Path, threads: in
 
 
 def _render(plan: Plan, examples: Sequence[Example], place: Path) -> None:
-    """All in memory until they are written: they are as many as the real images."""
+    """Shard by shard; those that a killed run left are kept."""
     most = max(Counter(example.class_name for example in examples).values())
     of_class = {name: iter(samples) for name, samples in plan.first_of_each(most).items()}
     due = [replace(next(of_class[example.class_name]), index=index, source=example) for index, example in enumerate(examples)]
@@ -71,21 +71,29 @@ def _render(plan: Plan, examples: Sequence[Example], place: Path) -> None:
     generator.learn_texts(sorted({(sample.prompt, sample.negative) for sample in due}, key=repr))
     sampler = Sampler(generator, plan, recipe.execution.batch)
     generator.compile(sampler.batch_of(due[: sampler.batch]))
-    encoded: dict[int, EncodedSample] = {}
-    for chunk, pixels, codes in sampler.sampled(due):
-        for sample, image, code in zip(chunk, pixels, codes, strict=False):  # a short batch is padded
-            if code:
-                continue  # not finite, or flagged: that real image has no rendering
-            data = encode(image, recipe.output.format, recipe.output.quality, recipe.output.marking)
-            record = sample.record([], generator.identity())
-            encoded[sample.index] = EncodedSample(sample.key, data, recipe.output.format, sample.class_index, sample.prompt, record)
-    if not encoded:
-        raise WorkError("no real image could be rendered: all came out not finite or flagged by the safety checker")
-    folder = Folder(str(place.resolve()))
-    for name in folder.list():  # what a killed run left
-        (place / name).unlink() if (place / name).is_file() else None
-    whole = plan.manifest(generator.identity())
-    segment = Segment(first_sample=0, num_samples=len(due), first_shard=0, samples_per_shard=len(due))
-    import_shard(
-        folder, whole.model_copy(update={"segment": segment}), lambda path: write_tar(path, [encoded[index] for index in sorted(encoded)])
-    )
+    segment = Segment(first_sample=0, num_samples=len(due), first_shard=0, samples_per_shard=recipe.output.samples_per_shard)
+    manifest = plan.manifest(generator.identity()).model_copy(update={"segment": segment})
+    dataset = DatasetFolder.create(Folder(str(place.resolve())), manifest)
+    for shard in dataset.state().unfinished:
+        samples = _encoded(sampler, [due[index] for index in shard.samples])
+        with dataset.folder.scratch(shard.tar) as path:
+            write_tar(path, samples)
+            dataset.commit(shard, path, lambda shard, table: None)
+    dataset.complete()
+
+
+def _encoded(sampler: Sampler, samples: list[Sample]) -> list[EncodedSample]:
+    """Renderings in order of their keys, without those that came out blank, not finite or flagged."""
+    output, identity = sampler.plan.recipe.output, sampler.generator.identity()
+    found = {}
+    for chunk, pixels, codes in sampler.sampled(samples):
+        rejected = (codes[: len(chunk)] > 0) | is_blank(pixels[: len(chunk)])
+        for sample, image, is_rejected in zip(chunk, pixels, rejected.tolist(), strict=False):  # a short batch is padded
+            if not is_rejected:
+                data = encode(image, output.format, output.quality, output.marking)
+                found[sample.index] = EncodedSample(
+                    sample.key, data, output.format, sample.class_index, sample.prompt, sample.record([], identity)
+                )
+    if not found:
+        raise WorkError("no real image could be rendered: all came out blank, not finite or flagged by the safety checker")
+    return [found[index] for index in sorted(found)]

@@ -11,7 +11,7 @@ import pytest
 
 from synthforge.pipeline import RunResult, run
 from tests.conftest import DIGITS, Ran, files_of, in_child, small
-from tests.evaluation.sets import QUICK
+from tests.evaluation.sets import QUICK, digits, per_class, write
 
 Cli = Callable[..., Ran]
 
@@ -69,6 +69,15 @@ def test_a_change_of_the_diagnosis_remakes_it_and_the_page_only(place: Path) -> 
 def test_a_change_of_curation_remakes_what_follows_from_it(place: Path) -> None:
     result = run(str(DIGITS), sets_of(place, "curation.selection.method=random"))
     assert states(result) == {"generate": IDLE, "curate": MADE, "evaluate": MADE, "diagnose": IDLE, "report": MADE}
+
+
+def test_other_holdout_images_remake_what_was_measured_on_them(place: Path, tmp_path: Path) -> None:
+    holdout = write(tmp_path / "holdout", per_class(digits("holdout"), 0, 10))
+    sets = sets_of(place, f"evaluation.holdout={holdout}")
+    first = {"generate": IDLE, "curate": IDLE, "evaluate": MADE, "diagnose": MADE, "report": MADE}
+    assert states(run(str(DIGITS), sets)) == first
+    next((holdout / "4").iterdir()).unlink()
+    assert states(run(str(DIGITS), sets)) == first
 
 
 def test_a_result_that_was_changed_or_removed_is_made_again(place: Path) -> None:

@@ -17,6 +17,8 @@ from synthforge.statistics import estimate
 
 RECOGNISED = 0.9
 """If fewer of the rendered images are nearest to the real one that they started from, content was not kept."""
+MANY_DOUBTS = 0.02
+"""So large a share of the pool, beyond that of the real images, is worth naming."""
 DOUBTED_BY_CHANCE = 0.01
 """A pool has more doubtful labels than the real images if so many would come by chance this seldom."""
 
@@ -33,6 +35,8 @@ class Facts:
     """Of the pool's share by chance, the largest of any draw."""
     variety: float
     """How far pool images of a class lie apart, over how far as many real ones do (see `taxonomy.variety`)."""
+    compared: float
+    """Share of the real images that could be compared, and have a rendering where any have."""
     recognised: float | None
     """Share of the rendered images that are nearest to the real image that they started from; None where none were rendered."""
 
@@ -75,8 +79,8 @@ class DiagnoseResult:
     """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
     holdout: str
     holdout_images: int
-    strength: float
-    """Of real guidance, with which real images were rendered."""
+    strength: float | None
+    """Of real guidance, with which real images were rendered; None where that was done elsewhere, or not at all."""
     trainer: dict[str, Any]
     draws: int
     seeds: int
@@ -85,6 +89,8 @@ class DiagnoseResult:
     device: str
     seconds: float
     file: str | None = None
+    schema: int = 1
+    """Of this file: raised when a reader of the one before would stumble."""
 
 
 def tables_of(findings: Findings) -> list[TableDiagnosis]:
@@ -110,7 +116,7 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
                     loss=loss,
                     facts=facts,
                     accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
-                    missing={name: why for (index, name), why in findings.missing.items() if index == group[0]},
+                    missing={name: why for (index, name), why in findings.missing.items() if index in group},
                     sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
                 )
             )
@@ -125,15 +131,21 @@ def _facts(of_group: Sequence[Setting]) -> Facts | None:
         return None
     mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if name != "doubted_p"}
     p_value = max(one["doubted_p"] for one in found)
-    return Facts(mean["doubted"], mean["doubted_real"], p_value, mean["variety"], mean.get("recognised"))
+    return Facts(mean["doubted"], mean["doubted_real"], p_value, mean["variety"], mean["compared"], mean.get("recognised"))
+
+
+def _many_doubts(facts: Facts | None) -> bool:
+    return facts is not None and facts.p_value <= DOUBTED_BY_CHANCE and facts.doubted - facts.doubted_real >= MANY_DOUBTS
 
 
 def _facts_in_words(facts: Facts | None) -> str:
     if facts is None:
         return ""
     told = f" The pool's images lie {facts.variety:.2f} times as far apart as as many real ones."
-    if facts.p_value <= DOUBTED_BY_CHANCE:
+    if _many_doubts(facts):
         told += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
+    if facts.compared < 1:
+        told += f" Only {facts.compared:.0%} of the real images could be compared, and stand for all."
     if facts.recognised is not None and facts.recognised < RECOGNISED:
         told += (
             f" Only {facts.recognised:.0%} of the rendered images are nearest to their own real one, so some of what is called appearance "
@@ -216,8 +228,6 @@ def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
     if not shown:
         return ["More trainings first: raise evaluation.seeds, or evaluation.draws, until a part stands out."]
     advice = [_ADVICE[name] for _, name in sorted(shown, reverse=True)]
-    if all(part.verdict != "loss" for name, part in mean.parts.items() if name == "labels") and any(
-        one.facts is not None and one.facts.p_value <= DOUBTED_BY_CHANCE for one in tables[0].settings
-    ):
+    if mean.parts["labels"].verdict == "cannot tell" and any(_many_doubts(one.facts) for one in tables[0].settings):
         advice.append(_ADVICE["labels"])
     return advice

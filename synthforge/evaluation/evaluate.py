@@ -28,7 +28,7 @@ from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.evaluation.trainings import Training, Trainings
 from synthforge.evaluation.tuning import Tuned, Tuning, key_of, tune
-from synthforge.evaluation.verdict import verdict_of
+from synthforge.evaluation.verdict import use_of, verdict_of
 from synthforge.images import decode
 from synthforge.progress import Reporter
 from synthforge.shards.collection import open_collection
@@ -258,6 +258,7 @@ class Evaluation:
     def result(self, findings: Findings) -> EvaluateResult:
         """What follows from it."""
         curve = findings.curve
+        compared = next((table for table in findings.tables if any(setting.comparisons for setting in table.settings)), None)
         return EvaluateResult(
             holdout=self.holdout_address,
             holdout_images=len(self.holdout),
@@ -273,6 +274,7 @@ class Evaluation:
             trainings=self.num_trainings,
             device=self.device_name,
             seconds=self.seconds,
+            use=use_of(compared, self.arms) if compared is not None else "not measured",
         )
 
     def all_notes(self, before: Sequence[str], after: Sequence[str]) -> list[str]:

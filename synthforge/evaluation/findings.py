@@ -34,7 +34,7 @@ from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainer import Predictions
 from synthforge.evaluation.trainings import Training
 from synthforge.evaluation.tuning import key_of
-from synthforge.evaluation.verdict import kind_of, sentence_of
+from synthforge.evaluation.verdict import Use, kind_of, sentence_of
 from synthforge.statistics import estimate, of_two_trainings, verdicts
 
 ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
@@ -112,6 +112,10 @@ class EvaluateResult:
     file: str | None = None
     requirements: dict[str, bool] = field(default_factory=dict)
     """What --require asked for, and whether it holds."""
+    use: Use = "not measured"
+    """Where synthetic images are worth adding to real ones, by the first table that compares anything."""
+    schema: int = 1
+    """Of this file: raised when a reader of the one before would stumble."""
 
 
 @dataclass(frozen=True)

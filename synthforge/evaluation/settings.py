@@ -105,7 +105,7 @@ class Setting:
         wanted_C = self.wanted(num_classes, is_copy)
         parts = []
         for name in arm.of:
-            if name == REAL:
+            if name == REAL and REAL not in self.sources:  # in a diagnosis it is cut to the size of the others
                 parts.append(self.draw.fit.usable(is_copy))
                 continue
             source = self.draw.rest if name == MORE else self.sources.get(arm.key_of(name))

@@ -33,6 +33,7 @@ from synthforge.curation.encoders.config import EncoderConfig
 from synthforge.curation.index import Neighbours
 from synthforge.curation.index_config import IndexConfig
 from synthforge.curation.pools import Table
+from synthforge.errors import RequestError
 from synthforge.evaluation.config import REAL, DiagnosisConfig
 from synthforge.evaluation.scores import Measured
 from synthforge.evaluation.sets import Bools, Floats, Images, Ints
@@ -72,7 +73,7 @@ class Repeated(Images):
 
     def reach(self, num_classes: int) -> Ints:
         """Any number of a class that is there."""
-        return np.where(self.per_class(num_classes) > 0, _ANY_NUMBER, 0)
+        return _any_number(self, num_classes)
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
         """Systematic sampling: an image of weight w stands there floor(w) or ceil(w) times, on average w times."""
@@ -95,8 +96,7 @@ class Believed(Images):
 
     def reach(self, num_classes: int) -> Ints:
         """Any number: where there are too few, they are taken again."""
-        there = np.bincount(self.label_N[self.weight_N > 0], minlength=num_classes)
-        return np.where(there > 0, _ANY_NUMBER, 0)
+        return _any_number(self, num_classes)
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
         """In the order in which `Images.draw` takes them."""
@@ -105,6 +105,11 @@ class Believed(Images):
             order = chooser.permutation(np.flatnonzero(self.label_N == number))
             parts.append(np.resize(order[self.weight_N[order] > 0], wanted))
         return _plain(self.take(np.sort(np.concatenate(parts))))
+
+
+def _any_number(images: Images, num_classes: int) -> Ints:
+    """Of each class of which an image has weight, as many as are wanted."""
+    return np.where(np.bincount(images.label_N[images.weight_N > 0], minlength=num_classes) > 0, _ANY_NUMBER, 0)
 
 
 def _no_copy(images: Images, is_copy: Mapping[str, bool]) -> Bools:
@@ -141,21 +146,25 @@ class Doubts:
 
 
 def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, neighbours: int, loss: float) -> Doubts:
-    """Pool images of which fewer of the nearest real images have their label than of all but a share `loss` of the real ones.
+    """Pool images of which fewer of the nearest real images have their label than of all but a share `loss` of their class's real ones.
 
     Args:
         real_ND: rendered where that is possible, so that looks are alike.
-        neighbours: real images that vote, at most as many as the smallest class has.
+        neighbours: real images that vote; a class that has fewer can't have all votes, and needs fewer.
     """
-    votes = max(1, min(neighbours, int(np.unique(real_class_N, return_counts=True)[1].min()), len(real_class_N) - 1))
+    votes = max(1, min(neighbours, len(real_class_N) - 1))
     index = Neighbours(np.asarray(real_ND, np.float32), IndexConfig())
     of_real = (real_class_N[index.exclude_self(votes)[1]] == real_class_N[:, None]).mean(axis=1)
     of_pool = (real_class_N[index.search(np.asarray(pool_MD, np.float32), votes)[1]] == pool_class_M[:, None]).mean(axis=1)
-    limit = max(min(0.5, float(np.quantile(of_real, loss, method="lower"))), 0.5 / votes)
-    doubted_M, real_doubted_N = of_pool < limit, of_real < limit
+    limit_C = np.zeros(int(max(real_class_N.max(), pool_class_M.max(initial=0))) + 1)
+    for number in np.unique(real_class_N):
+        own = of_real[real_class_N == number]
+        most = min(len(own) - 1, votes) / votes
+        limit_C[number] = max(min(0.5 * most, float(np.quantile(own, loss, method="lower"))), 0.5 / votes)
+    doubted_M, real_doubted_N = of_pool < limit_C[pool_class_M], of_real < limit_C[real_class_N]
     counts = [[int(doubted_M.sum()), int((~doubted_M).sum())], [int(real_doubted_N.sum()), int((~real_doubted_N).sum())]]
     p_value = float(scipy.stats.fisher_exact(counts, alternative="greater").pvalue)
-    return Doubts(doubted_M, float(doubted_M.mean()), float(real_doubted_N.mean()), p_value)
+    return Doubts(doubted_M, float(doubted_M.mean()) if len(doubted_M) else 0.0, float(real_doubted_N.mean()), p_value)
 
 
 def content_weights(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints) -> Floats:
@@ -177,10 +186,10 @@ def content_weights(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[
         index = Neighbours(np.asarray(real_ND[of_real], np.float32), IndexConfig())
         found = index.search(np.asarray(pool_MD[of_pool], np.float32), nearest)[1]
         share_N = np.bincount(found.ravel(), minlength=num) / found.size
-        counts_NN = np.eye(num)  # of which real images each would be counted for: itself, and its nearest others
-        if nearest > 1:
-            counts_NN[np.arange(num)[:, None], index.exclude_self(nearest - 1)[1]] = 1
-        counts_NN /= nearest
+        own_N = np.arange(num)[:, None]  # of which real images each would be counted for: itself, and its nearest others
+        for_Nk = np.concatenate([own_N, index.exclude_self(nearest - 1)[1]], axis=1) if nearest > 1 else own_N
+        places = np.repeat(np.arange(num), nearest), for_Nk.ravel()
+        counts_NN = scipy.sparse.csr_array((np.full(for_Nk.size, 1 / nearest), places), shape=(num, num))
         of_class = np.full(num, 1 / num)
         for _ in range(_STEPS):
             of_class *= counts_NN @ (share_N / np.maximum(counts_NN.T @ of_class, 1e-12))
@@ -234,8 +243,11 @@ def sources_of(
     config: DiagnosisConfig,
     curation: CurationConfig,
 ) -> tuple[dict[str, Images], dict[str, float]]:
-    """What the arms take from, by key, and what is known besides: the shares of `Doubts`, `variety`, and as `recognised` the share of
-    renderings that are nearest to the real image that they started from, which falls where the strength is too high to keep content.
+    """What the arms take from, by key, and what is known besides.
+
+    That is the shares of `Doubts`; `variety`; as `compared` the share of real images that can be compared, of which there is a rendering
+    where any are; and as `recognised` the share of renderings that are nearest to the real image that they started from, which falls
+    where the strength is too high to keep content. Raises RequestError if images of less than two classes can be compared.
 
     Args:
         reference: all real images.
@@ -254,14 +266,18 @@ def sources_of(
         problems = facts_of(collection, cache).column("problem").to_pylist()
         return features_of([collection], digest, cache), np.array([problem is None for problem in problems])
 
-    features, _ = embedded(reference)
-    like_ND, like_class_N = features[real.row_N], real.label_N
-    found: dict[str, Images] = {}
-    has = np.ones(len(real), np.bool_)
+    features, is_readable = embedded(reference)
+    has = is_readable[real.row_N]
+    like_ND, like_class_N = features[real.row_N[has]], real.label_N[has]
     if rendered is not None:
-        table, has = Table.of([open_collection(rendered.address, cache)]), rendered.row_N >= 0
+        table = Table.of([open_collection(rendered.address, cache)])
+        of_looks, is_readable = embedded(table)
+        is_there = is_readable & (table.class_indices(classes) >= 0)
+        has &= (rendered.row_N >= 0) & is_there[rendered.row_N]
         looks = Images.of(table, rendered.row_N[has], classes, is_real=False)
-        like_ND, like_class_N = embedded(table)[0][looks.row_N], looks.label_N
+        like_ND, like_class_N = of_looks[looks.row_N], looks.label_N
+    if len(np.unique(like_class_N)) < 2:
+        raise RequestError(f"{reference.collections[0].address}: too few images can be compared; a diagnosis needs two classes or more")
     table = Table.of([open_collection(pool, cache)])
     everything = Images.of(table, np.arange(len(table)), classes, is_real=False)
     of_pool, is_readable = embedded(table)
@@ -273,6 +289,7 @@ def sources_of(
     weight_N = np.ones(len(real))
     weight_N[has] = content_weights(like_ND, like_class_N, pool_MD[~labels.doubted_M], pool_class_M[~labels.doubted_M])
     found = {
+        REAL: real,
         RANDOM: everything,
         BELIEVED: replace(everything, weight_N=believed_M.astype(np.float64)),
         RESAMPLED: replace(real, weight_N=weight_N),
@@ -283,9 +300,11 @@ def sources_of(
         found |= dict.fromkeys((RENDERED_RESAMPLED, RENDERED_SHUFFLED), replace(looks, weight_N=weight_N[has]))
     facts = {"doubted": labels.share, "doubted_real": labels.share_of_real, "doubted_p": labels.p_value}
     facts["variety"] = variety(like_ND, like_class_N, pool_MD, pool_class_M)
+    facts["compared"] = float(has.mean())
     if rendered is not None:
-        own = Neighbours(np.asarray(features[real.row_N], np.float32), IndexConfig()).search(np.asarray(like_ND, np.float32), 1)[1][:, 0]
-        facts["recognised"] = float(np.mean(own == np.flatnonzero(has)))
+        of_real = np.asarray(features[real.row_N[has]], np.float32)
+        nearest = Neighbours(of_real, IndexConfig()).search(np.asarray(like_ND, np.float32), 1)[1][:, 0]
+        facts["recognised"] = float(np.mean(nearest == np.arange(len(nearest))))
     return found, facts
 
 
@@ -323,8 +342,9 @@ def losses(settings: Sequence[Mapping[str, Floats]], margin: float) -> list[Loss
         margin: a loss below this one does not count.
     """
     each = [_contrasts(correct) for correct in settings]
-    common = [name for name in each[0] if all(name in found for found in each)]
+    common = [name for name in each[0] if name != "rest" and all(name in found for found in each)]
     mean = {name: np.mean([found[name] for found in each], axis=0) for name in common}
+    mean["rest"] = mean["whole"] - sum(mean[name] for name in PARTS if name in mean)
     return [*_judged(each, margin), *_judged([mean], margin)]
 
 

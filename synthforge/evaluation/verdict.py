@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from synthforge.evaluation.config import MORE, REAL, REAL_SOURCES, ArmConfig
 from synthforge.evaluation.scores import ArmScore, Claim, Comparison, Measured, Worth
@@ -105,16 +105,7 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     if table.origin == "elsewhere":
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
     parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
-    adding = kinds.get(ADDING, [])
-    has_hurt = any(one.verdict == "hurt" for one in adding)
-    if adding and (all(one.verdict == "helped" for one in adding) or (claims[ADDING].verdict == "helped" and not has_hurt)):
-        parts.append("So use them.")
-    elif any(one.verdict == "helped" for one in adding):
-        parts.append("So use them where they helped, and only there.")
-    elif adding and claims[ADDING].verdict in {"hurt", "did not help"}:
-        parts.append("So don't bother.")
-    elif adding:
-        parts.append("So there is no proof that it is worth it.")
+    parts += filter(None, [_SO[use_of(table, arms)]])
     short = [setting for setting in table.settings if not setting.has_enough_steps]
     moved = [one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean] if one is not None]
     if changes := [abs(one.value) for one in moved if one.low > 0 or one.high < 0]:
@@ -132,6 +123,28 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     return " ".join(parts)
 
 
+def use_of(table: TableResult, arms: Mapping[str, ArmConfig]) -> Use:
+    """Where synthetic images are worth adding to real ones."""
+    adding = [one for setting in table.settings for one in setting.comparisons if kind_of(arms[one.arm], arms[one.against]) == ADDING]
+    if not adding:
+        return "not measured"
+    claim = next(claim for claim in table.claims if claim.what == ADDING)
+    has_hurt = any(one.verdict == "hurt" for one in adding)
+    if all(one.verdict == "helped" for one in adding) or (claim.verdict == "helped" and not has_hurt):
+        return "everywhere"
+    if any(one.verdict == "helped" for one in adding):
+        return "where they helped"
+    return "nowhere" if claim.verdict in {"hurt", "did not help"} else "no proof"
+
+
+Use = Literal["everywhere", "where they helped", "nowhere", "no proof", "not measured"]
+_SO: dict[Use, str] = {
+    "everywhere": "So use them.",
+    "where they helped": "So use them where they helped, and only there.",
+    "nowhere": "So don't bother.",
+    "no proof": "So there is no proof that it is worth it.",
+    "not measured": "",
+}
 ADDING = "Adding synthetic images to real ones"
 
 

@@ -30,17 +30,19 @@ def headline_of(evaluation: dict[str, Any] | None) -> str:
     if table is None:
         return "Not measured yet: whether these images help is not known."
     claim = claim_of(table, ADDING)
-    if claim is None:
+    if claim is None or evaluation is None:
         return "Whether these images help beside real ones was not measured."
-    told = f"{_points(claim['difference'])} points of accuracy"
+    told = f"added to the real images, {_points(claim['difference'])} points of accuracy"
     words = {
-        "helped": f"Use them: added to the real images they helped, {told}.",
-        "hurt": f"Don’t use them: added to the real images they hurt, {told}.",
-        "did not help": f"Don’t bother: added to the real images they did not help, {told}.",
-        "cannot tell": f"No proof that they are worth it: added to the real images, {told}.",
+        "everywhere": f"Use them: {told}.",
+        "where they helped": f"Use them where they helped, and only there: {told} on average.",
+        "nowhere": f"Don’t bother: {told}.",
+        "no proof": f"No proof that they are worth it: {told}.",
     }
-    origin = "" if table["origin"] == "own" else " (The generator may have seen more real images.)"
-    return words[claim["verdict"]] + origin
+    short = any(not setting["has_enough_steps"] for setting in table["settings"])
+    notes = ["The generator may have seen more real images."] * (table["origin"] != "own")
+    notes += ["But the trainings were short: more steps still change this."] * short
+    return " ".join([words.get(evaluation["use"], f"Not told: {told}."), *notes])
 
 
 def answers_of(evaluation: dict[str, Any] | None, gap: dict[str, Any] | None, diagnosis: dict[str, Any] | None) -> list[Answer]:

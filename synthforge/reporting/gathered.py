@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from pydantic import ValidationError
 from synthforge.curation.config import DECISIONS, GAP, cache_folder
 from synthforge.curation.embedding import features_of
 from synthforge.curation.pools import Ints, Table
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import DatasetError, RequestError, SynthforgeError
 from synthforge.recipe import Recipe
 from synthforge.recipe_file import RECIPES, load_recipe
 from synthforge.shards.collection import open_collection
 from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, digest_of
+from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, digest_of
 from synthforge.storage import Folder, resolve
 
 EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
+SCHEMA = 1
+"""Of the results that are read here."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Gathered:
     recipe: Recipe
     folder: Folder
     """The run's."""
+    left_out: frozenset[str] = frozenset()
+    """Stages whose results don't belong to it, whatever lies there."""
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Gathered:
+    def of(cls, recipe: Recipe, left_out: Collection[str] = ()) -> Gathered:
         """The run that a recipe names."""
-        return cls(recipe, Folder(recipe.run_path))
+        return cls(recipe, Folder(recipe.run_path), frozenset(left_out))
 
     @classmethod
     def asked(cls, run: str, sets: Sequence[str] = ()) -> Gathered:
@@ -52,17 +56,20 @@ class Gathered:
 
     @classmethod
     def at(cls, address: str) -> Gathered:
-        """The run in a folder, by the recipe that its pool keeps; raises RequestError if there is none."""
+        """The run in a folder, by the recipe that `run` left there, or that its pool keeps; raises RequestError if there is none."""
         place = resolve(address)
-        log = Folder(f"{place}/pool").within(LOG)
         try:
-            recipe = Recipe.model_validate_json(log.read(RECIPE_LOG))
+            try:
+                kept = Folder(place).read(RUN_RECIPE)
+            except FileNotFoundError:
+                kept = Folder(f"{place}/pool").within(LOG).read(RECIPE_LOG)
+            recipe = Recipe.model_validate_json(kept)
         except FileNotFoundError as error:
             raise RequestError(
                 f"{address}: no run is there, since it has no pool with the recipe it was made by; give the recipe"
             ) from error
         except ValidationError as error:
-            raise RequestError(f"{address}: the recipe that its pool keeps is of another version; give the recipe itself") from error
+            raise RequestError(f"{address}: the recipe that it keeps is of another version; give the recipe itself") from error
         return cls(recipe.model_copy(update={"output": recipe.output.model_copy(update={"path": place})}), Folder(place))
 
     @property
@@ -88,18 +95,27 @@ class Gathered:
 
     @functools.cached_property
     def evaluation(self) -> dict[str, Any] | None:
-        """evaluation.json."""
-        return self.json(EVALUATION)
+        """evaluation.json; None if it is of another version."""
+        return self._of_schema(EVALUATION) if "evaluate" not in self.left_out else None
 
     @functools.cached_property
     def diagnosis(self) -> dict[str, Any] | None:
-        """diagnosis.json."""
-        return self.json(DIAGNOSIS)
+        """diagnosis.json; None if it is of another version."""
+        return self._of_schema(DIAGNOSIS) if "diagnose" not in self.left_out else None
+
+    def _of_schema(self, name: str) -> dict[str, Any] | None:
+        found = self.json(name)
+        return found if found is not None and found.get("schema") == SCHEMA else None
 
     @functools.cached_property
     def gap(self) -> dict[str, Any] | None:
-        """gap.json of the curated set."""
-        return self.json(GAP, Folder(self.recipe.curated_path))
+        """gap.json of the curated set; None where that was chosen from another pool than the one that is there."""
+        place = Folder(self.recipe.curated_path)
+        found = self.json(GAP, place) if "curate" not in self.left_out else None
+        if found is None or self.pool is None or not place.exists(MANIFEST):
+            return None
+        chosen_from = DatasetFolder.open(place.address).manifest.recipe.get("pools")
+        return found if chosen_from == [self.pool.collections[0].digest] else None
 
     @functools.cached_property
     def pool(self) -> Table | None:
@@ -113,8 +129,13 @@ class Gathered:
 
     @functools.cached_property
     def real(self) -> Table | None:
-        """The real images."""
-        return Table.of([open_collection(self.recipe.reference, self.cache)]) if self.recipe.reference is not None else None
+        """The real images; None if the recipe names none, or they are not there any more."""
+        if self.recipe.reference is None:
+            return None
+        try:
+            return Table.of([open_collection(self.recipe.reference, self.cache)])
+        except SynthforgeError:
+            return None
 
     def _table(self, address: str) -> Table | None:
         if not Folder(address).exists(MANIFEST):
@@ -141,13 +162,12 @@ class Gathered:
         """Rows of the pool that were kept."""
         return np.flatnonzero(self.decisions["kept"]) if self.decisions is not None else np.zeros(0, np.int64)
 
-    def features(self, of: Table, who: str = "judge") -> np.ndarray | None:
-        """What the judge, or the encoder, made of images: its views side by side, float32 (N, D); None if the cache has lost it."""
+    def features(self, of: Table, rows: Ints, who: str = "judge") -> np.ndarray | None:
+        """What the judge, or the encoder, made of some images: its views side by side, float32 (n, D); None if the cache has lost it."""
         if self.gap is None:
             return None
         try:
-            parts = [features_of(of.collections, digest_of(identity), self.cache)[np.arange(len(of))] for identity in self.gap[who]]
+            parts = [np.asarray(features_of(of.collections, digest_of(identity), self.cache)[rows]) for identity in self.gap[who]]
         except (OSError, ValueError, KeyError):
             return None
-        scaled = [part / max(float(np.linalg.norm(part - part.mean(axis=0), axis=1).mean()), 1e-9) for part in parts]
-        return np.concatenate(scaled, axis=1).astype(np.float32) if scaled else None
+        return np.concatenate(parts, axis=1).astype(np.float32) if parts else None

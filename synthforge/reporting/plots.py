@@ -158,7 +158,7 @@ def _saved(draw: Any, height: float, colours: Mapping[str, str], form: str, name
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "text.parse_math": False, "font.family": "sans-serif"}
     buffer = io.BytesIO()
     with mpl.rc_context(style):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")

@@ -23,7 +23,7 @@ from synthforge.reporting.plots import Dot, Picture, curves, dots
 from synthforge.reporting.templates import page_of, write_page
 from synthforge.storage import resolve
 
-REPORT = "report.html"
+REPORT, REPORT_WITHOUT = "report.html", "report-without-real-images.html"
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 12
 """Of a class, or of whatever else stands in a row."""
@@ -31,6 +31,7 @@ SHOWN_REGIONS = 8
 SHOWN_PAIRS = 12
 MAPPED = {"real": 300, "pool": 600, "kept": 300}
 """Points of the map, at most."""
+FEWEST_MAPPED = 10
 MAP_SIDE = 32
 """Pixels of an image that the map shows."""
 _LIBRARIES = ("synthforge", "torch", "diffusers", "open-clip-torch", "faiss-cpu", "numpy")
@@ -81,7 +82,7 @@ def report(run: Gathered, out: str | None = None, reporter: Reporter | None = No
     """Write the page and its plots.
 
     Args:
-        out: the page's file; otherwise report.html in the run's folder. Plots lie beside it.
+        out: the page's file; otherwise report.html in the run's folder, or report-without-real-images.html. Plots lie beside it.
         real_images: whether real images are shown; without, the page can leave the house.
     Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
     """
@@ -102,7 +103,7 @@ def report(run: Gathered, out: str | None = None, reporter: Reporter | None = No
     reporter.note("drawing the map")
     page.map = _map(run, real_images, page.missing)
     _add_reproduction(page, run)
-    address = resolve(out) if out is not None else run.folder.where(REPORT)
+    address = resolve(out) if out is not None else run.folder.where(REPORT if real_images else REPORT_WITHOUT)
     content = page_of("page.html.j2", page=page)
     written = write_page(address, content, page.plots.values())
     return ReportResult(address, written, len(content), page.headline, page.missing, round(time.perf_counter() - started, 1))
@@ -139,11 +140,9 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
         page.missing.append("There is no pool yet: run `synthforge generate`.")
         return
     if run.gap is None:
-        page.missing.append("The pool is not curated yet: run `synthforge curate`.")
-    elif run.decisions is None:
-        page.missing.append(
-            "The pool has changed since it was curated, so what was kept can't be shown: run `synthforge curate --reselect`."
-        )
+        page.missing.append("The pool, as it is now, is not curated yet: run `synthforge curate` (with --reselect if it was another).")
+    if run.recipe.reference is not None and run.real is None:
+        page.missing.append("The real images are not where the recipe says, so they are not shown.")
     classes = list(run.recipe.classes)
     of_pool, of_real = run.pool.class_indices(classes), run.real.class_indices(classes) if run.real is not None else None
     kept = run.kept()
@@ -196,6 +195,8 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
             page.pairs.append(
                 {"images": sheet(both, "a kept image, and the real one nearest to it", 2, 64), "distance": f"{distance[made]:.3g}"}
             )
+    of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
+    of_real = {key: number for number, key in enumerate(run.real.strings("key"))} if run.real is not None else {}
     for region in [one for one in run.gap["regions"] if one["is_significant"]][:SHOWN_REGIONS]:
         row: dict[str, Any] = {
             "class": region["class_name"],
@@ -203,7 +204,6 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
             "real_share": region["real_share"],
             "pool_share": region["pool_share"],
         }
-        of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
         row["pool"] = strip(
             run.pool,
             [of_pool[key] for key in region["pool_keys"] if key in of_pool],
@@ -211,7 +211,6 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         )
         row["real"] = None
         if real_images and run.real is not None:
-            of_real = {key: number for number, key in enumerate(run.real.strings("key"))}
             row["real"] = strip(
                 run.real,
                 [of_real[key] for key in region["real_keys"] if key in of_real],
@@ -266,17 +265,19 @@ _ORDER = {name: place for place, name in enumerate(_COLOURS)}
 
 def _add_evaluation(page: _Page, run: Gathered) -> None:
     if run.evaluation is None:
-        page.missing.append("Nothing was trained on these images yet: run `synthforge evaluate` (it needs a holdout of real images).")
+        page.missing.append(
+            "There is no evaluation, or one of another version: run `synthforge evaluate` (it needs a holdout of real images)."
+        )
         return
     for table in run.evaluation["tables"]:
         if not any(setting["arms"] for setting in table["settings"]):
             continue
         origin = table["origin"]
-        groups = {}
+        groups: dict[str, list[Dot]] = {}
         for setting in table["settings"]:
-            title = f"{setting['real_per_class']:g} real per class" + (
-                f", {setting['synthetic_per_real']:g} made for each" if setting["synthetic_per_real"] != 1 else ""
-            )
+            ratio = f", {setting['synthetic_per_real']:g} made for each" if setting["synthetic_per_real"] != 1 else ""
+            title = f"{setting['real_per_class']:g} real per class{ratio}"
+            title = f"{title} ({setting['amount']})" if title in groups else title
             in_order = sorted(setting["arms"].items(), key=lambda item: (item[0].count("+"), _ORDER.get(item[0], len(_ORDER))))
             groups[title] = [_dot(name, score["accuracy"], _COLOURS.get(name, "other")) for name, score in in_order]
         told = "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:.1f} %' for one in rows)}" for title, rows in groups.items())
@@ -352,7 +353,7 @@ def _add_curve(page: _Page, evaluation: dict[str, Any], table: dict[str, Any]) -
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
     if run.diagnosis is None:
-        page.missing.append("What the images lack was not diagnosed yet: run `synthforge diagnose`.")
+        page.missing.append("There is no diagnosis, or one of another version: run `synthforge diagnose`.")
         return
     tables = []
     for table in run.diagnosis["tables"]:
@@ -361,6 +362,7 @@ def _add_diagnosis(page: _Page, run: Gathered) -> None:
             if one["real_per_class"] is None and len(table["settings"]) < 2:
                 continue
             title = f"{one['real_per_class']:g} real per class" if one["real_per_class"] is not None else "mean"
+            title = f"{title} ({one['amount']})" if title in groups else title
             parts = {"in all": one["loss"]["whole"], **{name: one["loss"]["parts"][name] for name in PARTS}}
             groups[title] = [
                 Dot(name, *_ends(part["loss"]), "ink" if name == "in all" else "other")
@@ -387,21 +389,25 @@ def _map(run: Gathered, real_images: bool, missing: list[str]) -> dict[str, Any]
     """Real, made and kept images in two dimensions, by what the judge makes of them (t-SNE; van der Maaten and Hinton 2008)."""
     if run.gap is None or run.pool is None or run.real is None or run.decisions is None:
         return None
-    of_pool, of_real = run.features(run.pool), run.features(run.real)
-    if of_pool is None or of_real is None:
-        missing.append("The map needs the judge's features, which are no longer in the cache: run `synthforge curate` again.")
-        return None
-    chooser = np.random.default_rng(0)
-    finite = np.isfinite(of_pool).all(axis=1)
-    kept = run.kept()
-    others = np.setdiff1d(np.flatnonzero(finite), kept)
+    chooser, kept = np.random.default_rng(0), run.kept()
+    others = np.setdiff1d(np.arange(len(run.pool)), kept)
     rows = {
-        "real": chooser.permutation(len(of_real))[: MAPPED["real"]],
+        "real": chooser.permutation(len(run.real))[: MAPPED["real"]],
         "pool": chooser.permutation(others)[: MAPPED["pool"]],
         "kept": chooser.permutation(kept)[: MAPPED["kept"]],
     }
-    features = np.concatenate([of_real[rows["real"]], of_pool[rows["pool"]], of_pool[rows["kept"]]])
-    if len(features) < 10:
+    found = {kind: run.features(run.real if kind == "real" else run.pool, chosen) for kind, chosen in rows.items()}
+    if any(part is None for part in found.values()):
+        missing.append("The map needs the judge's features, which are no longer in the cache: run `synthforge curate` again.")
+        return None
+    parts = []
+    for kind, part in found.items():  # images that can't be read have none
+        assert part is not None
+        fine = np.isfinite(part).all(axis=1)
+        rows[kind] = rows[kind][fine]
+        parts.append(part[fine])
+    features = np.concatenate(parts)
+    if len(features) < FEWEST_MAPPED:
         return None
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

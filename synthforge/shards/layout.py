@@ -19,6 +19,8 @@ SIDE_FILES = ("README.md", "_info.json", "sizes.json", "croissant.json")
 LOG = "_log"
 RECIPE_LOG = "recipe.json"
 """Below `_log`: the whole recipe of the last run, paths included, so that samples can be made again."""
+RUN_RECIPE, NOTES = "recipe.json", "run.json"
+"""What `run` leaves in the folder of a run: the recipe as it was last asked for, and what each stage was made from."""
 
 ModelT = TypeVar("ModelT", bound="_Document")
 

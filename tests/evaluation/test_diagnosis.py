@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 
@@ -97,6 +98,22 @@ def test_wrong_labels_are_doubted_and_right_ones_are_not() -> None:
     assert doubts(centres + rng.normal(0, 1, (200, 4)), labels, centres + rng.normal(0, 1, (200, 4)), labels, 10, 0.02).p_value > 0.01
 
 
+def test_a_class_of_few_images_is_not_doubted_for_being_small() -> None:
+    classes = np.array([0] * 400 + [1] * 8)
+    centres = np.where(classes[:, None] == 1, 2.0, 0.0) * np.ones((1, 4))
+    rng = np.random.default_rng(0)
+    found = doubts(centres + rng.normal(0, 1, (408, 4)), classes, centres + rng.normal(0, 1, (408, 4)), classes, 10, 0.02)
+    assert found.doubted_M[classes == 1].mean() < 0.8
+    assert found.doubted_M[classes == 0].mean() < 0.06
+
+
+def test_real_images_are_cut_to_the_size_of_a_small_pool(tmp_path: Path) -> None:
+    found = planted(tmp_path, per_class(digits(), 25, 35))
+    assert any("every arm takes no more" in note for note in found.notes)
+    training_sets = [pq.read_table(path) for path in (tmp_path / "evaluation" / "sets").glob("*.parquet")]
+    assert any(len(table) == 100 and all(table["is_real"].to_pylist()) for table in training_sets)
+
+
 def test_a_pool_of_near_copies_has_less_variety() -> None:
     classes = np.zeros(60, np.int64)
     copies = np.repeat(random_features(6, 3), 10, axis=0) + 0.01 * random_features(60, 4)
@@ -127,6 +144,15 @@ def test_without_renderings_appearance_is_not_measured_and_the_rest_takes_it() -
     one, _ = losses([outcomes(real=0.9, random=0.7, believed=0.7, shuffled=0.9, resampled=0.9)], 0.005)
     assert {name for name, part in one.parts.items() if part.loss is None} == {"appearance", "interaction"}
     assert one.parts["rest"].verdict == "loss"
+
+
+def test_parts_of_the_mean_add_up_where_one_setting_lacks_an_arm() -> None:
+    few = {"real": 0.9, "random": 0.7, "believed": 0.7}
+    *_, mean = losses([outcomes(**few), outcomes(**few, rendered=0.8)], 0.005)
+    assert mean.whole.loss is not None
+    told = [part.loss.value for part in mean.parts.values() if part.loss is not None]
+    assert sum(told) == pytest.approx(mean.whole.loss.value, abs=1e-4)
+    assert mean.parts["appearance"].loss is None
 
 
 def blurred(examples: Sequence[Example]) -> list[Example]:
@@ -193,7 +219,7 @@ def test_a_pool_of_real_images_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_the_recipes_generator_renders_the_real_images_and_a_second_time_nothing_is_trained(tmp_path: Path, cli: Cli) -> None:
-    few = ["evaluation.real_per_class=[5]", "evaluation.seeds=2"]
+    few = ["diagnosis.real_per_class=[5]", "evaluation.seeds=2"]
     sets = [
         *small(tmp_path, total=100, per_shard=50),
         *[f"evaluation.{text}" for text in QUICK],
@@ -234,7 +260,7 @@ def test_wrong_requests_are_told_before_anything_is_made(tmp_path: Path, cli: Cl
 
 def test_renderings_that_have_no_real_images_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "rendered" / "elsewhere", per_class(digits(), 0, 2))
-    with pytest.raises(RequestError, match="none of its images has the name of a real one"):
+    with pytest.raises(RequestError, match="0% of the real images have one of the same name"):
         planted(tmp_path, per_class(digits(), 25, 50), [])
 
 

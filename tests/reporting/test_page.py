@@ -157,6 +157,17 @@ def test_wrong_requests_are_told(tmp_path: Path, cli: Cli, run_folder: Path) -> 
         assert "Traceback" not in ran.err
 
 
+def test_decisions_on_another_pool_are_not_shown(run_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    manifest = tmp_path / "run" / "curated" / "dataset.json"
+    found = json.loads(manifest.read_text())
+    found["recipe"]["pools"] = ["another"]
+    manifest.write_text(json.dumps(found))
+    run = Gathered.at(str(tmp_path / "run"))
+    assert run.gap is None and run.decisions is None
+    assert any("not curated yet" in text for text in report(run).missing)
+
+
 def test_results_that_cant_be_read_are_told(run_folder: Path, tmp_path: Path, cli: Cli) -> None:
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "evaluation.json").write_text("{")
