@@ -66,11 +66,13 @@ def test_a_change_of_the_diagnosis_remakes_it_and_the_page_only(place: Path) -> 
     assert states(result) == {"generate": IDLE, "curate": IDLE, "evaluate": IDLE, "diagnose": MADE, "report": MADE}
 
 
+@pytest.mark.slow
 def test_a_change_of_curation_remakes_what_follows_from_it(place: Path) -> None:
     result = run(str(DIGITS), sets_of(place, "curation.selection.method=random"))
     assert states(result) == {"generate": IDLE, "curate": MADE, "evaluate": MADE, "diagnose": IDLE, "report": MADE}
 
 
+@pytest.mark.slow
 def test_other_holdout_images_remake_what_was_measured_on_them(place: Path, tmp_path: Path) -> None:
     holdout = write(tmp_path / "holdout", per_class(digits("holdout"), 0, 10))
     sets = sets_of(place, f"evaluation.holdout={holdout}")
@@ -106,7 +108,7 @@ def _run(place: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [8, 14, 22])
+@pytest.mark.parametrize("seconds", [9, 20])
 def test_a_killed_run_goes_on_to_the_same_end(whole: Path, tmp_path: Path, seconds: float) -> None:
     in_child(_run, tmp_path, kill_after=seconds)
     run(str(DIGITS), sets_of(tmp_path))

@@ -107,6 +107,7 @@ def test_a_class_of_few_images_is_not_doubted_for_being_small() -> None:
     assert found.doubted_M[classes == 0].mean() < 0.06
 
 
+@pytest.mark.slow
 def test_real_images_are_cut_to_the_size_of_a_small_pool(tmp_path: Path) -> None:
     found = planted(tmp_path, per_class(digits(), 25, 35))
     assert any("every arm takes no more" in note for note in found.notes)
@@ -159,7 +160,7 @@ def blurred(examples: Sequence[Example]) -> list[Example]:
     found = []
     for example in examples:
         buffer = io.BytesIO()
-        Image.open(io.BytesIO(example.data)).convert("L").filter(ImageFilter.GaussianBlur(0.6)).save(buffer, "PNG")
+        Image.open(io.BytesIO(example.data)).convert("L").filter(ImageFilter.GaussianBlur(0.7)).save(buffer, "PNG")
         found.append(Example(example.name, example.key, example.class_name, buffer.getvalue()))
     return found
 
