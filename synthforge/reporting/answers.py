@@ -98,6 +98,8 @@ def _of_diagnosis(mean: dict[str, Any]) -> Answer:
     missing = [title for name, title in PARTS.items() if parts[name]["loss"] is None]
     shown = [title for name, title in PARTS.items() if parts[name]["verdict"] == "loss"]
     figure = " and ".join(shown) if shown else "not told apart" if mean["whole"]["verdict"] == "loss" else "no loss proven"
+    if shown == [PARTS["rest"]]:
+        figure = "neither look, content nor labels"
     unknown = f"; not measured: {', '.join(missing)}" if missing else ""
     return Answer("What is it that they lack?", figure, f"points lost: {', '.join(told)}{unknown}", "bad" if shown else "unsure")
 
