@@ -18,6 +18,7 @@ NAMES = (
     "embed",
     "trainer",
     "demo",
+    "diagnosis",
     "worth",
     "gpu",
 )

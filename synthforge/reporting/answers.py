@@ -51,11 +51,11 @@ def answers_of(evaluation: dict[str, Any] | None, gap: dict[str, Any] | None, di
     found = []
     if table is not None:
         found += [
-            _of_claim(table, INSTEAD, "What is lost by training on made images instead of real ones?", sign=-1),
+            _of_claim(table, INSTEAD, "What is lost by training on made images, random and curated, instead of real ones?", sign=-1),
             _of_claim(table, CURATION, "What does curation win back, against a random choice?", sign=1),
         ]
     if diagnosis is not None and diagnosis["tables"]:
-        found.append(_of_diagnosis(diagnosis["tables"][0]["mean"]))
+        found.append(_of_diagnosis(diagnosis["tables"][0]))
     if table is not None:
         found += [_of_worth(table), _of_claim(table, ADDING, "Do they help when added to the real images?", sign=1)]
     if table is None and gap is not None:
@@ -83,7 +83,7 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
     amounts = ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
     words = {"helped": "proven", "hurt": "proven", "did not help": "no gain worth naming", "cannot tell": "may be chance"}[verdict]
     span = _points(claim["lowest"], claim["highest"])
-    over = f"{words}; mean over {amounts} real images per class and {claim['comparisons']} comparisons, {span}"
+    over = f"{words}; mean over {claim['comparisons']} comparisons with {amounts} real images per class, which lie from {span}"
     lost = sign < 0
     figure = (
         f"{abs(100 * difference['value']):.1f} points" if lost and difference["value"] < 0 else f"{100 * difference['value']:+.1f} points"
@@ -92,16 +92,18 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
     return Answer(question, figure, interval, tone)
 
 
-def _of_diagnosis(mean: dict[str, Any]) -> Answer:
-    parts = mean["parts"]
+def _of_diagnosis(table: dict[str, Any]) -> Answer:
+    mean = table["mean"]
+    parts, amounts = mean["parts"], ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
     told = [f"{title} {_points(parts[name]['loss'])}" for name, title in PARTS.items() if parts[name]["loss"] is not None]
     missing = [title for name, title in PARTS.items() if parts[name]["loss"] is None]
     shown = [title for name, title in PARTS.items() if parts[name]["verdict"] == "loss"]
     figure = " and ".join(shown) if shown else "not told apart" if mean["whole"]["verdict"] == "loss" else "no loss proven"
     if shown == [PARTS["rest"]]:
-        figure = "neither look, content nor labels"
+        figure = "mostly unexplained"
     unknown = f"; not measured: {', '.join(missing)}" if missing else ""
-    return Answer("What is it that they lack?", figure, f"points lost: {', '.join(told)}{unknown}", "bad" if shown else "unsure")
+    text = f"points that random made images lose with {amounts} real per class: {', '.join(told)}{unknown}"
+    return Answer("Why do they fall short?", figure, text, "bad" if shown else "unsure")
 
 
 def _of_worth(table: dict[str, Any]) -> Answer | None:
@@ -119,12 +121,14 @@ def _of_worth(table: dict[str, Any]) -> Answer | None:
         if known:
             told = [
                 f"with {setting['real_per_class']:g} real per class {one['others_per_real']:.3g} "
-                f"[{one['others_per_real_low']:.3g}, {one['others_per_real_high']:.3g}]"
+                f"[{'≤ ' if one['high_is_end'] else ''}{one['others_per_real_low']:.3g}, {one['others_per_real_high']:.3g}]"
                 for setting, one in known
             ]
             rates = [f"{one['others_per_real']:.2g}" for _, one in known]
             figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} made"
-            text = f"so many {name} made images, in place of real ones, do what one real image does: {', '.join(told)}"
+            text = (
+                f"so many {name} made images, in place of real ones, do what one real image does, where it can be told: {', '.join(told)}"
+            )
             return Answer(question, figure, text, "unsure")
     return Answer(
         question, "not told", "the real learning curve begins or ends before it tells; evaluation.curve can name more amounts", "unsure"

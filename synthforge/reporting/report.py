@@ -16,7 +16,7 @@ import numpy as np
 from synthforge.curation.metrics import METRICS
 from synthforge.curation.pools import Ints, Table
 from synthforge.progress import Reporter
-from synthforge.reporting.answers import PARTS, Answer, answers_of, headline_of
+from synthforge.reporting.answers import PARTS, Answer, answers_of, first_table, headline_of
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
@@ -59,7 +59,11 @@ class _Page:
     verdict: str
     answers: list[Answer]
     asked: list[tuple[str, str]]
+    over: str = ""
+    """What intervals cover."""
     missing: list[str] = field(default_factory=list)
+    first: list[tuple[str, Strip | None]] = field(default_factory=list)
+    """An image of each class, of each kind: what a reader wants to see before anything."""
     plots: dict[str, Picture] = field(default_factory=dict)
     classes: list[dict[str, Any]] = field(default_factory=list)
     classes_left: int = 0
@@ -92,6 +96,7 @@ def report(run: Gathered, out: str | None = None, reporter: Reporter | None = No
         headline=headline_of(run.evaluation),
         verdict=run.evaluation["verdict"] if run.evaluation is not None else "",
         answers=answers_of(run.evaluation, run.gap, run.diagnosis),
+        over=_over(run.evaluation),
         asked=_asked(run),
         shows_real=real_images,
     )
@@ -107,6 +112,13 @@ def report(run: Gathered, out: str | None = None, reporter: Reporter | None = No
     content = page_of("page.html.j2", page=page)
     written = write_page(address, content, page.plots.values())
     return ReportResult(address, written, len(content), page.headline, page.missing, round(time.perf_counter() - started, 1))
+
+
+def _over(evaluation: dict[str, Any] | None) -> str:
+    """What the intervals of the first claim cover."""
+    table = first_table(evaluation)
+    over = table["claims"][0]["interval_over"] if table is not None and table["claims"] else ""
+    return f"{over}, not other draws of the real images" if over == "seeds and images" else over
 
 
 # What was asked for
@@ -157,6 +169,16 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
         page.classes.append(
             {"name": name, "rows": rows, "num": int((of_pool == number).sum()), "kept": int((of_pool[kept] == number).sum())}
         )
+    of_kinds = [("made", run.pool, np.arange(len(run.pool)), of_pool)]
+    if run.decisions is not None:
+        of_kinds.append(("kept", run.pool, kept, of_pool[kept]))
+    if real_images and run.real is not None and of_real is not None:
+        of_kinds.insert(0, ("real", run.real, np.arange(len(run.real)), of_real))
+    for label, table, rows_of, class_of in of_kinds:
+        ones = [
+            int(rows_of[np.argmax(class_of == number)]) for number in range(min(SHOWN_CLASSES, len(classes))) if (class_of == number).any()
+        ]
+        page.first.append((label, strip(table, ones, f"{label}: an image of each class")))
     _add_decisions(page, run, kept, real_images)
 
 
