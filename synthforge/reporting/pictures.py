@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,16 @@ class Strip:
     rows: int
     side: int
     """Pixels of each."""
+    gap: int
+    """Pixels between two."""
 
     @property
     def width(self) -> int:
-        return self.columns * self.side
+        return self.columns * (self.side + self.gap) - self.gap
 
     @property
     def height(self) -> int:
-        return self.rows * self.side
+        return self.rows * (self.side + self.gap) - self.gap
 
 
 def strip(table: Table, rows: Sequence[int], alt: str, *, columns: int | None = None, side: int = SIDE) -> Strip | None:
@@ -46,16 +48,16 @@ def strip(table: Table, rows: Sequence[int], alt: str, *, columns: int | None = 
         return None
     wanted = np.asarray(rows, np.int64)
     found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(wanted))}
-    return sheet([found[row] for row in wanted.tolist()], alt, columns or len(wanted), side)
+    return sheet([found[row] for row in wanted.tolist()], alt, columns or len(wanted), side, gap=4)
 
 
-def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int) -> Strip:
-    """Square images of one size in one file."""
-    num_rows = -(-len(images) // columns)
-    whole = Image.new("RGB", (columns * side, num_rows * side), (128, 128, 128))
+def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap: int = 0) -> Strip:
+    """Square images of one size in one file; what lies between them is transparent."""
+    found = Strip("", alt, columns, -(-len(images) // columns), side, gap)
+    whole = Image.new("RGBA", (found.width, found.height), (0, 0, 0, 0))
     for place, image in enumerate(images):
-        whole.paste(image, (place % columns * side, place // columns * side))
-    return Strip(_uri(whole), alt, columns, num_rows, side)
+        whole.paste(image, (place % columns * (side + gap), place // columns * (side + gap)))
+    return replace(found, uri=_uri(whole))
 
 
 def thumbnails(table: Table, rows: NDArray[np.int64], side: int) -> list[Image.Image]:

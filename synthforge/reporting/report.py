@@ -215,7 +215,7 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         for made, real in pairs:
             both = [*thumbnails(run.pool, np.array([made]), 64), *thumbnails(run.real, np.array([real]), 64)]
             page.pairs.append(
-                {"images": sheet(both, "a kept image, and the real one nearest to it", 2, 64), "distance": f"{distance[made]:.3g}"}
+                {"images": sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4), "distance": f"{distance[made]:.3g}"}
             )
     of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(run.real.strings("key"))} if run.real is not None else {}
