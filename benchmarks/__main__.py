@@ -18,6 +18,7 @@ NAMES = (
     "embed",
     "trainer",
     "demo",
+    "report",
     "diagnosis",
     "worth",
     "gpu",

@@ -17,25 +17,35 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "CompareResult": "reporting.compare",
     "CurateResult": "curation.curate",
     "CurationConfig": "curation.config",
     "DatasetFolder": "shards.folder",
+    "DiagnoseResult": "evaluation.diagnosis",
     "EvaluateResult": "evaluation.findings",
     "EvaluationConfig": "evaluation.config",
+    "Gathered": "reporting.gathered",
     "GenerateResult": "generation",
     "PixelFitConfig": "generators.config",
     "PixelPipeline": "generators.pixel.pipeline",
     "Plan": "plan",
     "Recipe": "recipe",
+    "ReportResult": "reporting.report",
     "Reporter": "progress",
+    "RunResult": "pipeline",
     "SynthforgeError": "errors",
+    "compare": "reporting.compare",
     "curate": "curation.curate",
+    "diagnose": "diagnosing",
+    "diagnosis_of": "evaluationrequest",
     "evaluate": "evaluating",
     "evaluation_of": "evaluationrequest",
     "fit": "generators.pixel.fit",
     "generate": "generation",
     "load_recipe": "recipe_file",
     "preview": "inspection",
+    "report": "reporting.report",
+    "run": "pipeline",
     "show": "inspection",
     "status": "shards.audit",
     "summarize": "inspection",
@@ -47,10 +57,13 @@ if TYPE_CHECKING:
     from synthforge.curation.config import CurationConfig as CurationConfig
     from synthforge.curation.curate import CurateResult as CurateResult
     from synthforge.curation.curate import curate as curate
+    from synthforge.diagnosing import diagnose as diagnose
     from synthforge.errors import SynthforgeError as SynthforgeError
     from synthforge.evaluating import evaluate as evaluate
     from synthforge.evaluation.config import EvaluationConfig as EvaluationConfig
+    from synthforge.evaluation.diagnosis import DiagnoseResult as DiagnoseResult
     from synthforge.evaluation.findings import EvaluateResult as EvaluateResult
+    from synthforge.evaluationrequest import diagnosis_of as diagnosis_of
     from synthforge.evaluationrequest import evaluation_of as evaluation_of
     from synthforge.generation import GenerateResult as GenerateResult
     from synthforge.generation import generate as generate
@@ -61,10 +74,17 @@ if TYPE_CHECKING:
     from synthforge.inspection import show as show
     from synthforge.inspection import summarize as summarize
     from synthforge.inspection import verify as verify
+    from synthforge.pipeline import RunResult as RunResult
+    from synthforge.pipeline import run as run
     from synthforge.plan import Plan as Plan
     from synthforge.progress import Reporter as Reporter
     from synthforge.recipe import Recipe as Recipe
     from synthforge.recipe_file import load_recipe as load_recipe
+    from synthforge.reporting.compare import CompareResult as CompareResult
+    from synthforge.reporting.compare import compare as compare
+    from synthforge.reporting.gathered import Gathered as Gathered
+    from synthforge.reporting.report import ReportResult as ReportResult
+    from synthforge.reporting.report import report as report
     from synthforge.shards.audit import status as status
     from synthforge.shards.folder import DatasetFolder as DatasetFolder
 

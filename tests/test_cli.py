@@ -30,11 +30,16 @@ def options(out: Path, **changes: object) -> list[str]:
 
 def test_help_of_every_command_has_an_example(cli: Cli) -> None:
     commands = re.findall(r"^│ (\w+) ", cli("--help").out, re.MULTILINE)
-    assert commands == ["generate", "curate", "evaluate", "plan", "preview", "verify", "show", "status", "fit", "recipe"]
+    verbs = "generate curate evaluate diagnose run report compare plan preview verify show status fit recipe"
+    assert commands == verbs.split()
     for command in [
         "generate",
         "curate",
         "evaluate",
+        "diagnose",
+        "run",
+        "report",
+        "compare",
         "plan",
         "preview",
         "verify",

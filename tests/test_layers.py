@@ -47,7 +47,7 @@ def test_recipe_check_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("verb", ["generate", "curate", "evaluate"])
+@pytest.mark.parametrize("verb", ["generate", "curate", "evaluate", "diagnose", "report", "run"])
 def test_mistakes_are_told_before_torch_is_loaded(verb: str) -> None:
     code = (
         f"import sys; sys.argv = ['synthforge', '{verb}', 'recipes/digits.yaml', '--set', 'reference.oops=1']\n"

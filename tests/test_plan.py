@@ -179,6 +179,7 @@ def test_every_field_of_a_recipe_has_a_declared_role() -> None:
         "sampling.real_guidance",
         "prompts.templates",
         "curation.encoder",
+        "diagnosis.encoder",
         "curation.judge",
         "evaluation.fit",
         *(f"evaluation.arms.{number}.mixing" for number in range(4)),

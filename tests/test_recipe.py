@@ -123,6 +123,7 @@ def test_schema_accepts_what_loads_and_names_every_section() -> None:
         "reference",
         "curation",
         "evaluation",
+        "diagnosis",
         "output",
         "execution",
     }
