@@ -335,6 +335,7 @@ def test_the_command_with_a_recipe(cli: Cli, pool: Path) -> None:
         f"output.path={run}",
         "curation.trials.images=640",
         "curation.trials.seeds=1",
+        "curation.trials.check=true",
         "curation.selection.size.per_class=8",
         "curation.selection.method=auto",
     ]
