@@ -69,6 +69,8 @@ def _options(
 
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
+OptionalRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)]
+Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Real images that measure the result and are used for nothing else.")]
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
 ]
@@ -175,14 +177,12 @@ def curate(
     epilog="Example: synthforge evaluate recipes/digits.yaml; or: synthforge evaluate --synthetic a/pool --real photos/ --holdout test/"
 )
 def evaluate(
-    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)] = None,
+    recipe: OptionalRecipe = None,
     synthetic: Annotated[
         list[str] | None, typer.Option(metavar="SET", help="Without a recipe: a set of synthetic images, in any form. Repeatable.")
     ] = None,
     real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images to train on; with a recipe its `reference`.")] = None,
-    holdout: Annotated[
-        str | None, typer.Option(metavar="HOLDOUT", help="Real images that measure the result and are used for nothing else.")
-    ] = None,
+    holdout: Holdout = None,
     arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these arms, such as real,random,real+curated.")] = None,
     require: Annotated[
         list[str] | None,
@@ -227,12 +227,10 @@ def evaluate(
     epilog="Example: synthforge diagnose recipes/digits.yaml; or: synthforge diagnose --synthetic pool/ --real photos/ --holdout test/"
 )
 def diagnose(
-    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)] = None,
+    recipe: OptionalRecipe = None,
     synthetic: Annotated[str | None, typer.Option(metavar="SET", help="Without a recipe: the synthetic images, in any form.")] = None,
     real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images; with a recipe its `reference`.")] = None,
-    holdout: Annotated[
-        str | None, typer.Option(metavar="HOLDOUT", help="Real images that measure the result and are used for nothing else.")
-    ] = None,
+    holdout: Holdout = None,
     rendered: Annotated[
         str | None,
         typer.Option(

@@ -84,7 +84,6 @@ class _Run:
     def all_stages(self) -> RunResult:
         """Each in turn; the page last."""
         started, recipe = time.perf_counter(), self.recipe
-        self.folder.replace(RUN_RECIPE, recipe.model_dump_json(indent=2).encode())
         has_real, has_holdout = recipe.reference is not None, recipe.evaluation.holdout is not None
         no_real, no_holdout = "the recipe names no real images (reference)", "the recipe names no holdout (evaluation.holdout)"
         lacks = None if has_real and has_holdout else no_real if not has_real else no_holdout
@@ -93,6 +92,7 @@ class _Run:
         if lacks is None:
             evaluation_of(self.recipe_path, sets=self.sets), diagnosis_of(self.recipe_path, sets=self.sets)
         self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
+        self.folder.replace(RUN_RECIPE, recipe.model_dump_json(indent=2).encode())  # only now: the pool that lies there is this recipe's
         try:
             self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
             self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)

@@ -146,6 +146,8 @@ _SO: dict[Use, str] = {
     "not measured": "",
 }
 ADDING = "Adding synthetic images to real ones"
+INSTEAD = "Training on synthetic images instead of real ones"
+CURATION = "Curation over random selection"
 
 
 def kind_of(arm: ArmConfig, against: ArmConfig) -> str:
@@ -153,10 +155,10 @@ def kind_of(arm: ArmConfig, against: ArmConfig) -> str:
     others = [source for source in arm.of if source not in REAL_SOURCES]
     if against.of == [REAL]:
         if others:
-            return ADDING if REAL in arm.of else "Training on synthetic images instead of real ones"
+            return ADDING if REAL in arm.of else INSTEAD
         return "More real images" if REAL in arm.of else "Other real images instead"
     if "curated" in arm.of and against.of == ["random" if source == "curated" else source for source in arm.of]:
-        return "Curation over random selection, beside real images" if REAL in arm.of else "Curation over random selection"
+        return f"{CURATION}, beside real images" if REAL in arm.of else CURATION
     if "more-curated" in arm.of and against.of == [MORE if source == "more-curated" else source for source in arm.of]:
         return "The same rule on real images, over random ones"
     return f"{arm.name} less {against.name}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-ADDING = "Adding synthetic images to real ones"
-INSTEAD = "Training on synthetic images instead of real ones"
-CURATION = "Curation over random selection"
+from synthforge.evaluation.verdict import ADDING, CURATION, INSTEAD
+from synthforge.reporting.figures import points
+
 PARTS = {"appearance": "appearance", "content": "content", "labels": "wrong labels", "interaction": "both together", "rest": "the rest"}
 
 
@@ -32,7 +32,7 @@ def headline_of(evaluation: dict[str, Any] | None) -> str:
     claim = claim_of(table, ADDING)
     if claim is None or evaluation is None:
         return "Whether these images help beside real ones was not measured."
-    told = f"added to the real images, {_points(claim['difference'])} points of accuracy"
+    told = f"added to the real images, {points(claim['difference'])} points of accuracy"
     words = {
         "everywhere": f"Use them: {told}.",
         "where they helped": f"Use them where they helped, and only there: {told} on average.",
@@ -82,20 +82,20 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
     tone = {"helped": "good", "hurt": "bad", "did not help": "bad"}.get(verdict, "unsure")
     amounts = ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
     words = {"helped": "proven", "hurt": "proven", "did not help": "no gain worth naming", "cannot tell": "may be chance"}[verdict]
-    span = _points(claim["lowest"], claim["highest"])
+    span = f"{100 * claim['lowest']:+.1f} to {100 * claim['highest']:+.1f}"
     over = f"{words}; mean over {claim['comparisons']} comparisons with {amounts} real images per class, which lie from {span}"
     lost = sign < 0
     figure = (
         f"{abs(100 * difference['value']):.1f} points" if lost and difference["value"] < 0 else f"{100 * difference['value']:+.1f} points"
     )
-    interval = f"{_points(difference)} points of accuracy, 95 % interval; {over}"
+    interval = f"{points(difference)} points of accuracy, 95 % interval; {over}"
     return Answer(question, figure, interval, tone)
 
 
 def _of_diagnosis(table: dict[str, Any]) -> Answer:
     mean = table["mean"]
     parts, amounts = mean["parts"], ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
-    told = [f"{title} {_points(parts[name]['loss'])}" for name, title in PARTS.items() if parts[name]["loss"] is not None]
+    told = [f"{title} {points(parts[name]['loss'])}" for name, title in PARTS.items() if parts[name]["loss"] is not None]
     missing = [title for name, title in PARTS.items() if parts[name]["loss"] is None]
     shown = [title for name, title in PARTS.items() if parts[name]["verdict"] == "loss"]
     figure = " and ".join(shown) if shown else "not told apart" if mean["whole"]["verdict"] == "loss" else "no loss proven"
@@ -133,10 +133,3 @@ def _of_worth(table: dict[str, Any]) -> Answer | None:
     return Answer(
         question, "not told", "the real learning curve begins or ends before it tells; evaluation.curve can name more amounts", "unsure"
     )
-
-
-def _points(one: Any, high: float | None = None) -> str:
-    """In points of accuracy: a figure with its interval, or a range."""
-    if high is not None:
-        return f"{100 * one:+.1f} to {100 * high:+.1f}"
-    return f"{100 * one['value']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"

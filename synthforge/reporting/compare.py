@@ -12,7 +12,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from synthforge.errors import RequestError
-from synthforge.reporting.answers import ADDING, CURATION, INSTEAD, PARTS, claim_of, first_table, headline_of
+from synthforge.evaluation.verdict import ADDING, CURATION, INSTEAD
+from synthforge.reporting.answers import PARTS, claim_of, first_table, headline_of
+from synthforge.reporting.figures import distance, in_points, percent, points
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.plots import Dot, Picture, dots
 from synthforge.reporting.templates import page_of, write_page
@@ -103,38 +105,26 @@ def _cells(run: Gathered) -> dict[str, str]:
         found = run.gap["gap"]["metrics"][run.gap["gap"]["primary"]]
         for which, title in _GAPS.items():
             if found[which]["value"] is not None:
-                cells[f"gap, {title}"] = _figure(found[which])
+                cells[f"gap, {title}"] = distance(found[which])
     if (table := first_table(run.evaluation)) is not None:
         for setting in table["settings"]:
             for name, score in setting["arms"].items():
-                cells[_title(setting, name)] = _percent(score["accuracy"])
+                cells[_title(setting, name)] = percent(score["accuracy"])
         for what, title in CLAIMS.items():
             if (claim := claim_of(table, what)) is not None:
-                cells[f"{title}, points"] = f"{_points(claim['difference'])}: {claim['verdict']}"
+                cells[f"{title}, points"] = f"{points(claim['difference'])}: {claim['verdict']}"
     if run.diagnosis is not None and run.diagnosis["tables"]:
         table = run.diagnosis["tables"][0]
         amounts = ", ".join(one["amount"] for one in table["settings"])
         for name, title in PARTS.items():
             if (loss := table["mean"]["parts"][name]["loss"]) is not None:
-                cells[f"points lost by {title}, {amounts} real per class"] = _points(loss)
+                cells[f"points lost by {title}, {amounts} real per class"] = points(loss)
     return cells
 
 
 def _title(setting: dict[str, Any], arm: str) -> str:
     ratio = f", {setting['synthetic_per_real']:g} for each" if setting["synthetic_per_real"] != 1 else ""
     return f"{arm}, {setting['amount']} real per class{ratio}"
-
-
-def _figure(one: dict[str, Any]) -> str:
-    return f"{one['value']:.3g}" + (f" [{one['low']:.3g}, {one['high']:.3g}]" if one["low"] is not None else "")
-
-
-def _percent(one: dict[str, float]) -> str:
-    return f"{100 * one['value']:.1f} % [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
-
-
-def _points(one: dict[str, float]) -> str:
-    return f"{100 * one['value']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
 
 
 def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Picture]:
@@ -152,8 +142,7 @@ def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Pictu
         if (table := first_table(run.evaluation)) is not None:
             for setting in table["settings"]:
                 for arm, score in setting["arms"].items():
-                    ends = (100 * score["accuracy"][end] for end in ("value", "low", "high"))
-                    accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *ends))
+                    accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *in_points(score["accuracy"])))
     if gaps:
         found["compared-gap"] = dots(
             "compared-gap", f"Gap to the real images. {_told(gaps, '.3g')}", gaps, "distance to the real images (nearer is better)"

@@ -17,6 +17,7 @@ from synthforge.curation.metrics import METRICS
 from synthforge.curation.pools import Ints, Table
 from synthforge.progress import Reporter
 from synthforge.reporting.answers import PARTS, Answer, answers_of, first_table, headline_of
+from synthforge.reporting.figures import distance, in_points
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
@@ -208,14 +209,14 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         )
         page.reasons.append({"reason": reason, "num": num, "rule": rule, "images": _row(run.pool, spread, f"images dropped: {reason}")})
     if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
-        distance = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
-        nearest = kept[np.argsort(distance[kept], kind="stable")[:SHOWN_PAIRS]]
+        apart = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
+        nearest = kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]]
         row_of = {key: row for row, key in enumerate(run.real.strings("key"))}
         pairs = [(int(row), row_of[run.decisions["nearest_real"][row]]) for row in nearest if run.decisions["nearest_real"][row] in row_of]
         for made, real in pairs:
             both = [*thumbnails(run.pool, np.array([made]), 64), *thumbnails(run.real, np.array([real]), 64)]
             page.pairs.append(
-                {"images": sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4), "distance": f"{distance[made]:.3g}"}
+                {"images": sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4), "distance": f"{apart[made]:.3g}"}
             )
     of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(run.real.strings("key"))} if run.real is not None else {}
@@ -260,25 +261,19 @@ def _add_gap(page: _Page, run: Gathered) -> None:
         if figures["after"]["value"] is None:
             continue
         rows.append(
-            {"metric": METRICS[metric].name, "better": METRICS[metric].better, **{which: _interval(one) for which, one in figures.items()}}
+            {"metric": METRICS[metric].name, "better": METRICS[metric].better, **{which: distance(one) for which, one in figures.items()}}
         )
     found = gap["metrics"][gap["primary"]]
     known = {which: found[which] for which in names if found[which]["low"] is not None and found[which]["value"] is not None}
     if known:
         title = METRICS[gap["primary"]].name
-        told = "; ".join(f"{names[which][0]} {_interval(one)}" for which, one in known.items())
+        told = "; ".join(f"{names[which][0]} {distance(one)}" for which, one in known.items())
         dots_of = [Dot(names[which][0], one["value"], one["low"], one["high"], names[which][1]) for which, one in known.items()]
         band = (known["floor"]["low"], known["floor"]["high"]) if "floor" in known else None
         page.plots["gap"] = dots(
             "gap", f"{title} to the real images: {told}", {"": dots_of}, f"{title} to the real images (nearer is better)", band=band
         )
     page.gap = {"sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
-
-
-def _interval(one: dict[str, Any]) -> str:
-    if one["value"] is None:
-        return "unknown"
-    return f"{one['value']:.3g}" + (f" [{one['low']:.3g}, {one['high']:.3g}]" if one["low"] is not None else "")
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}
@@ -310,7 +305,7 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
             title: [
                 Dot(
                     f"{one['arm']} − {one['against']}",
-                    *_ends(one["difference"]),
+                    *in_points(one["difference"]),
                     _COLOURS.get(one["arm"], "other"),
                 )
                 for one in setting["comparisons"]
@@ -337,19 +332,14 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
 
 
 def _dot(name: str, accuracy: dict[str, float], colour: str) -> Dot:
-    return Dot(name, *_ends(accuracy), colour)
-
-
-def _ends(one: dict[str, float]) -> tuple[float, float, float]:
-    """A figure and its interval in points."""
-    return 100 * one["value"], 100 * one["low"], 100 * one["high"]
+    return Dot(name, *in_points(accuracy), colour)
 
 
 def _add_curve(page: _Page, evaluation: dict[str, Any], table: dict[str, Any]) -> None:
     """Accuracy over the amount of real data, of real only and of arms that stand beside it."""
 
     def point(size: float, accuracy: dict[str, float]) -> tuple[float, float, float, float]:
-        return size, *_ends(accuracy)
+        return size, *in_points(accuracy)
 
     lines: dict[str, tuple[str, list[tuple[float, float, float, float]]]] = {}
     if len(evaluation["curve"]) > 1:
@@ -387,7 +377,7 @@ def _add_diagnosis(page: _Page, run: Gathered) -> None:
             title = f"{title} ({one['amount']})" if title in groups else title
             parts = {"in all": one["loss"]["whole"], **{name: one["loss"]["parts"][name] for name in PARTS}}
             groups[title] = [
-                Dot(name, *_ends(part["loss"]), "ink" if name == "in all" else "other")
+                Dot(name, *in_points(part["loss"]), "ink" if name == "in all" else "other")
                 for name, part in parts.items()
                 if part["loss"] is not None
             ]
