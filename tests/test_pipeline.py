@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from synthforge.errors import RequestError
 from synthforge.pipeline import RunResult, run
 from tests.conftest import DIGITS, Ran, files_of, in_child, small
 from tests.evaluation.sets import QUICK, digits, per_class, write
@@ -101,6 +102,13 @@ def test_without_real_images_or_holdout_stages_are_left_out_and_the_page_stands(
     assert "no real images" in str(result.stages[1].reason)
     assert (tmp_path / "run" / "report.html").exists()
     assert len(result.missing) == 3
+
+
+def test_a_recipe_that_would_make_another_pool_is_refused_and_leaves_everything(place: Path) -> None:
+    before = files_of(place / "run")
+    with pytest.raises(RequestError, match="steps"):
+        run(str(DIGITS), sets_of(place, "sampling.steps=5"))
+    assert files_of(place / "run") == before
 
 
 def _run(place: Path) -> None:
