@@ -300,9 +300,11 @@ def report(
 ) -> None:
     """Draw all that is known of a run on one page: whether the images are worth it, why, and what to do next. Opens from disk."""
     from synthforge.reporting.gathered import Gathered
-    from synthforge.reporting.report import report as write
 
-    result = write(Gathered.asked(run, sets or ()), out, ConsoleReporter(quiet), real_images=not no_real_images)
+    asked = Gathered.asked(run, sets or ())
+    from synthforge.reporting.report import report as write  # heavy: mistakes are told before it
+
+    result = write(asked, out, ConsoleReporter(quiet), real_images=not no_real_images)
     rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
     rows |= {"so": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
     _finish(result, "reported", rows, as_json, quiet)
@@ -316,10 +318,12 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Put several runs side by side, such as of different generators, guidance levels or selection rules, in one table and page."""
-    from synthforge.reporting.compare import compare as write
     from synthforge.reporting.gathered import Gathered
 
-    result = write([Gathered.asked(run) for run in runs], out)
+    asked = [Gathered.asked(run) for run in runs]
+    from synthforge.reporting.compare import compare as write  # heavy: mistakes are told before it
+
+    result = write(asked, out)
     if not (as_json or quiet):
         print_comparison(stdout(), result)
     rows = {f"note {number}": text for number, text in enumerate(result.warnings, 1)} | {"page": result.file}
