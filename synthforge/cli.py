@@ -34,7 +34,7 @@ from synthforge.console import (
     size,
     stdout,
 )
-from synthforge.errors import RecipeError, SynthforgeError
+from synthforge.errors import RecipeError, SynthforgeError, some
 
 app = typer.Typer(
     name="synthforge",
@@ -347,7 +347,7 @@ def plan(
     first = summary.examples[0]
     rows = {
         "images": f"{summary.samples:,} of {summary.resolution} px",
-        "classes": f"{len(classes):,}: {', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''}",
+        "classes": f"{len(classes):,}: {some(classes, 12)}",
         "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
         "bytes": f"about {size(summary.bytes_estimated)}"
         + (f", {size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),

@@ -15,6 +15,8 @@ A message is one line: what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class SynthforgeError(Exception):
     """Base of all errors raised on purpose."""
@@ -62,3 +64,8 @@ class ShardFailed(WorkError):
 
 class StorageFailed(WorkError):
     """Storage failed while working."""
+
+
+def some(names: Collection[str], most: int = 8) -> str:
+    """Names for a message, as many as one reads."""
+    return ", ".join([*names][:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

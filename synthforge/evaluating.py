@@ -15,7 +15,7 @@ from synthforge.curation.config import cache_folder
 from synthforge.curation.encoders.config import PixelsConfig
 from synthforge.curation.pools import Table
 from synthforge.curation.sides import CLIP, SMALL
-from synthforge.errors import PlaceError, RequestError
+from synthforge.errors import PlaceError, RequestError, some
 from synthforge.evaluation import taxonomy
 from synthforge.evaluation.config import MORE, REAL, Amount, EvaluationConfig
 from synthforge.evaluation.evaluate import Evaluation, default_workers, require_readable
@@ -179,8 +179,8 @@ def _given(
         notes += [f"{address}: {problem}" for problem in collection.problems]
         if not len(found):
             raise RequestError(
-                f"{address}: none of its classes ({', '.join(collection.classes[:5])}) is one of the real images' "
-                f"({', '.join(reference.classes[:5])}); names must be the same"
+                f"{address}: none of its classes ({some(collection.classes)}) is one of the real images' "
+                f"({some(reference.classes)}); names must be the same"
             )
         if len(found) < len(table):
             notes.append(

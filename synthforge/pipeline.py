@@ -79,6 +79,8 @@ class _Run:
         self.recipe_path, self.sets, self.reporter = recipe_path, sets, reporter
         self.folder = Folder(self.recipe.run_path)
         self.results: list[StageResult] = []
+        self.trouble: str | None = None
+        """Why the run ends early."""
         self.made_from = self._notes()
 
     def all_stages(self) -> RunResult:
@@ -97,7 +99,8 @@ class _Run:
             self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
             self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)
             self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
-        except SynthforgeError:
+        except SynthforgeError as error:
+            self.trouble = str(error)
             with suppress(SynthforgeError):  # what there is can be looked at; the error that counts is the first
                 self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
             raise
@@ -170,7 +173,7 @@ class _Run:
 
     def _of_page(self) -> Any:
         results = [self._sha256(name) for name in (RESULT, DIAGNOSIS)]
-        return [self.recipe.name, self._pool, self._sha256(f"curated/{GAP}"), results, sorted(self._left_out)]
+        return [self.recipe.name, self._pool, self._sha256(f"curated/{GAP}"), results, sorted(self._left_out), self.trouble]
 
     @functools.cached_property
     def _plan(self) -> Plan:
@@ -254,7 +257,7 @@ class _Run:
         from synthforge.reporting.gathered import Gathered
         from synthforge.reporting.report import report
 
-        result = report(Gathered.of(self.recipe, self._left_out), None, self.reporter)
+        result = report(Gathered.of(self.recipe, self._left_out), None, self.reporter, trouble=self.trouble)
         return {"headline": result.headline, "missing": result.missing}
 
 

@@ -29,7 +29,7 @@ from synthforge.curation.pools import Table
 from synthforge.curation.sides import CLIP, SMALL, Sides
 from synthforge.curation.sides import VERSION as SIDES_VERSION
 from synthforge.devices import own_gpu
-from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
+from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError, some
 from synthforge.evaluation import taxonomy
 from synthforge.evaluation.config import Amount, ArmConfig, DiagnosisConfig, EvaluationConfig
 from synthforge.evaluation.sets import Bools, Images, SetReader, path_of, write_set
@@ -567,7 +567,7 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
         labels = {str(name if spec.label is None else spec.label) for name, spec in recipe.classes.items()}
         if missing := sorted(labels - set(reference.classes)):
             raise RequestError(
-                f"evaluation.fit: class {missing[0]!r} of the recipe is not among the real images' ({', '.join(reference.classes[:8])}); "
+                f"evaluation.fit: class {missing[0]!r} of the recipe is not among the real images' ({some(reference.classes)}); "
                 "leave it out, or add images of it"
             )
     encoder = recipe.curation.encoder or FittedConfig()

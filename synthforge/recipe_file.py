@@ -84,6 +84,7 @@ class _Source:
             below = _get(node, step)
             if below is None and isinstance(node, dict):
                 below = node[step] = CommentedMap()
+                self.overridden.setdefault(steps[: number + 1], text)
             if isinstance(below, CommentedSeq) and step == "classes":
                 below = node[step] = CommentedMap({str(name): CommentedMap() for name in below})
             if not isinstance(below, (dict, list)):
@@ -175,7 +176,7 @@ class _Source:
         return self._at(path, message)
 
     def _at(self, path: tuple[str, ...], text: str) -> str:
-        for steps, override in self.overridden.items():
+        for steps, override in sorted(self.overridden.items(), key=lambda item: -len(item[0])):
             if path[: len(steps)] == steps:
                 return f"--set {override}: {'.'.join(path)}: {text}"
         line = _line_of(self.tree, path)

@@ -96,6 +96,8 @@ def test_overrides_win_and_are_named_in_mistakes(tmp_path: Path) -> None:
     assert recipe.run_path == str(Path.cwd() / "out")
     with pytest.raises(RecipeError, match=r"^--set sampling.steps=none_such: sampling.steps: is 'none_such'"):
         load_recipe(DIGITS, ["sampling.steps=none_such"])
+    with pytest.raises(RecipeError, match=r"^--set tuning.on=no: tuning: unknown field"):
+        load_recipe(DIGITS, ["tuning.on=no"])
     for wrong in ("nonsense", "=3", "sampling.steps.x=1", "sampling.guidance.9=1"):
         with pytest.raises(RecipeError, match=r"^--set"):
             load_recipe(DIGITS, [wrong])

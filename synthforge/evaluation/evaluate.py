@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from synthforge.curation.pools import Table
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import DatasetError, RequestError, some
 from synthforge.evaluation.config import ALONE, ArmConfig, EvaluationConfig, MixingConfig
 from synthforge.evaluation.copies import HoldoutCopies
 from synthforge.evaluation.findings import ArmTrainings, EvaluateResult, Findings, groups_of
@@ -115,12 +115,13 @@ class Evaluation:
         named = {str(name) for name in table.strings("class")}
         if not named & set(self.classes):
             raise RequestError(
-                f"{self.holdout_address}: none of its classes ({', '.join(sorted(named)[:5])}) is one of the real images' "
-                f"({', '.join(self.classes[:5])}); names must be the same"
+                f"{self.holdout_address}: none of its classes ({some(sorted(named))}) is one of the real images' "
+                f"({some(self.classes)}); names must be the same"
             )
         if unknown := sorted(named - set(self.classes)):
             raise RequestError(
-                f"{self.holdout_address}: class {unknown[0]!r} is not among the real images' ({', '.join(self.classes[:8])})"
+                f"{self.holdout_address}: class {unknown[0]!r} is not among the real images' ({some(self.classes, 12)}); leave it out, or "
+                "add real images of it"
             )
         require_readable([self.holdout], self.folder, self._cache)
         self._find_copies()

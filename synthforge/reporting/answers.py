@@ -82,12 +82,13 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
     tone = {"helped": "good", "hurt": "bad", "did not help": "bad"}.get(verdict, "unsure")
     amounts = ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
     words = {"helped": "proven", "hurt": "proven", "did not help": "no gain worth naming", "cannot tell": "may be chance"}[verdict]
-    span = f"{100 * claim['lowest']:+.1f} to {100 * claim['highest']:+.1f}"
-    over = f"{words}; mean over {claim['comparisons']} comparisons with {amounts} real images per class, which lie from {span}"
-    lost = sign < 0
-    figure = (
-        f"{abs(100 * difference['value']):.1f} points" if lost and difference["value"] < 0 else f"{100 * difference['value']:+.1f} points"
-    )
+    over = f"{words}; with {amounts} real images per class"
+    if claim["comparisons"] > 1:
+        span = f"{100 * claim['lowest']:+.1f} to {100 * claim['highest']:+.1f}"
+        over = f"{words}; mean over {claim['comparisons']} comparisons with {amounts} real images per class, which lie from {span}"
+    figure = f"{100 * difference['value']:+.1f} points"
+    if sign < 0:  # asked for a loss
+        figure = f"{abs(100 * difference['value']):.1f} points" if difference["value"] < 0 else f"nothing: {figure}"
     interval = f"{points(difference)} points of accuracy, 95 % interval; {over}"
     return Answer(question, figure, interval, tone)
 

@@ -120,12 +120,23 @@ class Gathered:
     @functools.cached_property
     def pool(self) -> Table | None:
         """The pool's images; None if there are none yet."""
-        return self._table(self.recipe.pool_path)
+        try:
+            collection = open_collection(self.recipe.pool_path, self.cache)
+        except SynthforgeError:
+            if self.has_records:
+                raise
+            return None  # nothing is there
+        return Table.of([collection]) if collection.blocks else None
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """What dataset.json of the pool says of its generator."""
-        return dict(DatasetFolder.open(self.recipe.pool_path).manifest.generator or {}) if self.pool is not None else {}
+        return dict(DatasetFolder.open(self.recipe.pool_path).manifest.generator or {}) if self.has_records else {}
+
+    @property
+    def has_records(self) -> bool:
+        """Whether the pool was made by `generate`, and says how."""
+        return Folder(self.recipe.pool_path).exists(MANIFEST)
 
     @functools.cached_property
     def real(self) -> Table | None:
@@ -136,12 +147,6 @@ class Gathered:
             return Table.of([open_collection(self.recipe.reference, self.cache)])
         except SynthforgeError:
             return None
-
-    def _table(self, address: str) -> Table | None:
-        if not Folder(address).exists(MANIFEST):
-            return None
-        collection = open_collection(address, self.cache)
-        return Table.of([collection]) if collection.blocks else None
 
     @functools.cached_property
     def decisions(self) -> dict[str, Any] | None:

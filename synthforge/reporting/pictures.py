@@ -43,12 +43,13 @@ class Strip:
 
 
 def strip(table: Table, rows: Sequence[int], alt: str, *, columns: int | None = None, side: int = SIDE) -> Strip | None:
-    """Images of a table in one picture, row by row; None if there are none. What can't be decoded is grey."""
-    if not len(rows):
-        return None
+    """Images of a table in one picture, row by row; None if there are none. What can't be decoded is grey; row -1 leaves a place empty."""
     wanted = np.asarray(rows, np.int64)
-    found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(wanted))}
-    return sheet([found[row] for row in wanted.tolist()], alt, columns or len(wanted), side, gap=4)
+    if not (wanted >= 0).any():
+        return None
+    found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(wanted[wanted >= 0]))}
+    empty = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    return sheet([found.get(row, empty) for row in wanted.tolist()], alt, columns or len(wanted), side, gap=4)
 
 
 def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap: int = 0) -> Strip:

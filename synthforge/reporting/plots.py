@@ -68,6 +68,8 @@ def dots(
     num = sum(len(rows) for rows in groups.values()) + len(groups)
 
     def draw(figure: Figure, colours: Mapping[str, str]) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = _axes(figure, colours)
         labels: list[tuple[float, str]] = []
         at = 0.0
@@ -91,6 +93,7 @@ def dots(
             tick.set_fontweight("bold" if text in groups else "normal")
         axes.set_ylim(at, -0.8)
         axes.set_xlabel(axis)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))  # long labels, such as 0.0012, would touch
         axes.grid(axis="x", color=colours["line"], linewidth=0.6)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -15,6 +15,7 @@ import numpy as np
 
 from synthforge.curation.metrics import METRICS
 from synthforge.curation.pools import Ints, Table
+from synthforge.errors import some
 from synthforge.progress import Reporter
 from synthforge.reporting.answers import PARTS, Answer, answers_of, first_table, headline_of
 from synthforge.reporting.figures import distance, in_points
@@ -83,12 +84,15 @@ class _Page:
     shows_real: bool = True
 
 
-def report(run: Gathered, out: str | None = None, reporter: Reporter | None = None, *, real_images: bool = True) -> ReportResult:
+def report(
+    run: Gathered, out: str | None = None, reporter: Reporter | None = None, *, real_images: bool = True, trouble: str | None = None
+) -> ReportResult:
     """Write the page and its plots.
 
     Args:
         out: the page's file; otherwise report.html in the run's folder, or report-without-real-images.html. Plots lie beside it.
         real_images: whether real images are shown; without, the page can leave the house.
+        trouble: why there is no more than there is.
     Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
     """
     reporter, started = reporter or Reporter(), time.perf_counter()
@@ -100,6 +104,7 @@ def report(run: Gathered, out: str | None = None, reporter: Reporter | None = No
         over=_over(run.evaluation),
         asked=_asked(run),
         shows_real=real_images,
+        missing=[f"The run ended early: {trouble}"] if trouble is not None else [],
     )
     reporter.note("collecting results and images")
     _add_images(page, run, real_images)
@@ -131,7 +136,7 @@ def _asked(run: Gathered) -> list[tuple[str, str]]:
     rows = [
         ("generator", f"{recipe.generator.kind} {made_by.get('model', recipe.generator.model)}"),
         ("weights, SHA-256", str(made_by.get("sha256", "not known yet"))[:16]),
-        ("classes", f"{len(recipe.classes):,}: {', '.join(list(recipe.classes)[:12])}{', …' if len(recipe.classes) > 12 else ''}"),
+        ("classes", f"{len(recipe.classes):,}: {some(recipe.classes, 12)}"),
         ("images asked for", f"{recipe.num_samples:,}"),
         (
             "sampling",
@@ -152,6 +157,8 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
     if run.pool is None:
         page.missing.append("There is no pool yet: run `synthforge generate`.")
         return
+    if not run.has_records:
+        page.missing.append("The pool keeps no records of how it was made, such as its generator: it comes from elsewhere.")
     if run.gap is None:
         page.missing.append("The pool, as it is now, is not curated yet: run `synthforge curate` (with --reselect if it was another).")
     if run.recipe.reference is not None and run.real is None:
@@ -177,7 +184,8 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
         of_kinds.insert(0, ("real", run.real, np.arange(len(run.real)), of_real))
     for label, table, rows_of, class_of in of_kinds:
         ones = [
-            int(rows_of[np.argmax(class_of == number)]) for number in range(min(SHOWN_CLASSES, len(classes))) if (class_of == number).any()
+            int(rows_of[np.argmax(class_of == number)]) if (class_of == number).any() else -1
+            for number in range(min(SHOWN_CLASSES, len(classes)))
         ]
         page.first.append((label, strip(table, ones, f"{label}: an image of each class")))
     _add_decisions(page, run, kept, real_images)

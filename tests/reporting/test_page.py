@@ -14,7 +14,7 @@ import pytest
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.report import report
 from tests.conftest import DIGITS, Ran, small
-from tests.evaluation.sets import QUICK
+from tests.evaluation.sets import QUICK, digits, per_class
 
 Cli = Callable[..., Ran]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -142,6 +142,32 @@ def test_a_run_of_which_only_the_pool_is_there_says_what_is_missing(run_folder: 
     assert len(ran.json["missing"]) == 3
     assert "Not measured yet" in ran.json["headline"]
     assert "run <code>synthforge curate</code>" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_pool_without_records_is_shown_and_told(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "pool").mkdir(parents=True)
+    for tar in (run_folder / "pool").glob("*.tar"):
+        shutil.copy(tar, tmp_path / "run" / "pool")
+    result = report(Gathered.asked(str(DIGITS), [f"output.path={tmp_path / 'run'}"]))
+    assert "no records of how it was made" in result.missing[0]
+    assert "made: an image of each class" in Path(result.file).read_text()
+
+
+@pytest.mark.slow
+def test_a_pool_of_which_nothing_can_be_kept_and_a_class_without_images(run_folder: Path, tmp_path: Path, cli: Cli) -> None:
+    shutil.copytree(run_folder / "pool", tmp_path / "run" / "pool")
+    for number, example in enumerate(per_class(digits(), 0, 20)):  # no 9, and the others under names of others
+        if example.class_name != "9":
+            place = tmp_path / "real" / str((int(example.class_name) + 4) % 9)
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number}.png").write_bytes(example.data)
+    sets = [*small(tmp_path / "run", total=200, per_shard=100), f"reference={tmp_path / 'real'}", f"curation.cache={tmp_path / 'cache'}"]
+    ran = cli("run", DIGITS, *[part for text in sets for part in ("--set", text)])
+    assert ran.status == 2 and "no image passes the gates" in ran.err, ran.err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The run ended early: " in page
+    assert "real images of class 8" in page
+    assert "real images of class 9" not in page
 
 
 def test_wrong_requests_are_told(tmp_path: Path, cli: Cli, run_folder: Path) -> None:

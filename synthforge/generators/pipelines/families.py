@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from synthforge.errors import ModelError, RequestError
+from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig, UnconditionalConfig
 from synthforge.generators.weights import GeneratorFiles, ModelFiles, components_in, read_config, read_index
@@ -74,7 +74,7 @@ def check(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfi
         hint = "is what `kind: pixel` takes" if name == "PixelPipeline" else f"is what `kind: {fitting}` takes" if fitting else None
         raise ModelError(
             f"generator.model: {files.model.name} is a {name}, which "
-            + (hint or f"can't be used here; `kind: {config.kind}` takes {_some(kinds[type(config)])}")  # type: ignore[attr-defined]
+            + (hint or f"can't be used here; `kind: {config.kind}` takes {some(sorted(kinds[type(config)]))}")  # type: ignore[attr-defined]
         )
     _check_libraries(files.model)
     if isinstance(config, TextToImageConfig):
@@ -111,11 +111,6 @@ def _check_call(config: PipelineConfig, name: str, sampling: SamplingConfig) -> 
         sampling.scheduler.check()
 
 
-def _some(names: Mapping[str, Any] | frozenset[str]) -> str:
-    known = sorted(names)
-    return ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
-
-
 def _check_libraries(model: ModelFiles) -> None:
     """An index can name any module for diffusers to import; only diffusers' own and transformers are let through."""
     for component, (library, class_name) in components_in(read_index(model)).items():
@@ -128,7 +123,7 @@ def _check_libraries(model: ModelFiles) -> None:
 
 def _check_text_to_image(model: ModelFiles, name: str, sampling: SamplingConfig) -> None:
     if sampling.real_guidance is not None and image_to_image_class(name) is None:
-        able = _some(frozenset(cls for cls in text_to_image_classes() if image_to_image_class(cls)))
+        able = some(sorted(cls for cls in text_to_image_classes() if image_to_image_class(cls)))
         raise RequestError(f"sampling.real_guidance: {name} has no image-to-image form; those of {able} can start from an image")
     scale = vae_scale(model)
     resolution = image_size(model, sampling)[0]

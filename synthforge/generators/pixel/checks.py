@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from synthforge.errors import ModelError, RequestError
+from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import PixelConfig, SamplingConfig
 from synthforge.generators.schedulers import scheduler_names
 from synthforge.generators.weights import ModelFiles, read_config, read_index
@@ -29,8 +29,8 @@ def check(config: PixelConfig, files: ModelFiles, sampling: SamplingConfig, labe
     unknown = [label for label in labels if label_number(label, names) is None]
     if unknown:
         near = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(names[:12])}; say which with label:"
-        raise RequestError(f"classes: the model knows no class {', '.join(map(repr, unknown[:5]))}; {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"it knows {some(names)}; say which with label:"
+        raise RequestError(f"classes: the model knows no class {some([repr(name) for name in unknown])}; {hint}")
 
 
 def class_names(files: ModelFiles) -> list[str]:
