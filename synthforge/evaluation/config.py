@@ -229,7 +229,7 @@ class EvaluationConfig(Config):
         return self
 
 
-DIAGNOSIS_ARMS = (REAL, "random", "believed", "rendered", "resampled", "shuffled", "rendered-resampled", "rendered-shuffled")
+DIAGNOSIS_ARMS = (REAL, "random", "believed", "repeated", "rendered", "resampled", "rendered-resampled")
 """What a diagnosis compares; see `taxonomy`."""
 
 

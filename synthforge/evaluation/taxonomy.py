@@ -4,14 +4,15 @@ The words are those of Wang, Schmedding and Huber (2024, arXiv 2311.03959); the 
 `real` and `random` (the pool) stand arms of the same size that differ from one of these in one thing:
 
 - `rendered`: each real image as the generator renders it, by real guidance at low strength: real content, generated look.
-- `resampled`: real images, each as often as the pool has images like it within its class: real look, generated content. `shuffled` has as
-  many copies of as many real images, but of any: what repeating images costs is in both.
-- the same two of rendered images.
-- `believed`: the pool, images that don't look like their class replaced by others that do.
+- `resampled`: real images, each as often as the pool has images like it within its class: real look, generated content; and the same of
+  rendered images.
+- `believed`: the pool, images that don't look like their class replaced by others that do; and `repeated`, as many copies of as many of
+  these as `resampled` has.
 
-The loss is real - random. *Labels* are believed - random, *appearance* real - rendered, *content* shuffled - resampled, the *interaction*
-is the same of rendered images, less content; the *rest* is what these leave: what is neither look, nor how often there is what, nor labels,
-such as images that lie between kinds, or too little variety within one.
+The loss is real - random. *Labels* are believed - random, *appearance* real - rendered. *Content* is real - resampled, less what
+repeating images costs where content is the pool's, believed - repeated (where content is real it costs more, for more kinds go missing);
+the *interaction* is what resampling costs rendered images more than real ones. The *rest* is what these leave, which is
+rendered-resampled - repeated: what is neither look, nor how often there is what, nor labels, such as images that lie between kinds.
 Likeness is judged by the rendered images where there are some, so that the generated look does not pass for content.
 Not covered: content that no real image of the setting has (it is in the rest); looks that low strengths leave as they were.
 Shapes: N real images, M pool images, D features; D draws, S seeds, V holdout images where values are named so.
@@ -42,11 +43,10 @@ from synthforge.shards.collection import open_collection
 from synthforge.shards.layout import digest_of
 from synthforge.statistics import estimate, share, verdicts
 
-VERSION = 1
+VERSION = 2
 """Raised when equal images and settings give other sources."""
 RANDOM, BELIEVED, RENDERED = "random", "believed", "rendered"
-RESAMPLED, SHUFFLED = "resampled", "shuffled"
-RENDERED_RESAMPLED, RENDERED_SHUFFLED = "rendered-resampled", "rendered-shuffled"
+REPEATED, RESAMPLED, RENDERED_RESAMPLED = "repeated", "resampled", "rendered-resampled"
 PARTS = ("appearance", "content", "labels", "interaction", "rest")
 """In the order in which they are told."""
 NEAREST = 8
@@ -65,7 +65,7 @@ class Repeated(Images):
     """Images of which an arm takes each as often as its weight says, up to rounding; any number in all."""
 
     is_shuffled: bool = False
-    """The same numbers of copies, but of images at random."""
+    """The same numbers of copies in each class, but of images at random."""
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
         """Without copies of holdout images."""
@@ -124,8 +124,8 @@ def as_source(key: str, images: Images) -> Images:
     """A set that was read from its file, as its arm takes from it."""
     if key == BELIEVED:
         return Believed(**images.__dict__)
-    if key in {RENDERED, RESAMPLED, SHUFFLED, RENDERED_RESAMPLED, RENDERED_SHUFFLED}:
-        return Repeated(**images.__dict__, is_shuffled=key in {SHUFFLED, RENDERED_SHUFFLED})
+    if key in {RENDERED, REPEATED, RESAMPLED, RENDERED_RESAMPLED}:
+        return Repeated(**images.__dict__, is_shuffled=key == REPEATED)
     return images
 
 
@@ -288,16 +288,16 @@ def sources_of(
     believed_M[readable] = ~labels.doubted_M
     weight_N = np.ones(len(real))
     weight_N[has] = content_weights(like_ND, like_class_N, pool_MD[~labels.doubted_M], pool_class_M[~labels.doubted_M])
+    resampled = replace(real, weight_N=weight_N)
     found = {
         REAL: real,
         RANDOM: everything,
         BELIEVED: replace(everything, weight_N=believed_M.astype(np.float64)),
-        RESAMPLED: replace(real, weight_N=weight_N),
-        SHUFFLED: replace(real, weight_N=weight_N),
+        REPEATED: _as_often(everything.take(np.flatnonzero(believed_M)), resampled),
+        RESAMPLED: resampled,
     }
     if rendered is not None:
-        found[RENDERED] = looks
-        found |= dict.fromkeys((RENDERED_RESAMPLED, RENDERED_SHUFFLED), replace(looks, weight_N=weight_N[has]))
+        found |= {RENDERED: looks, RENDERED_RESAMPLED: replace(looks, weight_N=weight_N[has])}
     facts = {"doubted": labels.share, "doubted_real": labels.share_of_real, "doubted_p": labels.p_value}
     facts["variety"] = variety(like_ND, like_class_N, pool_MD, pool_class_M)
     facts["compared"] = float(has.mean())
@@ -306,6 +306,18 @@ def sources_of(
         nearest = Neighbours(of_real, IndexConfig()).search(np.asarray(like_ND, np.float32), 1)[1][:, 0]
         facts["recognised"] = float(np.mean(nearest == np.arange(len(nearest))))
     return found, facts
+
+
+def _as_often(pool: Images, resampled: Images) -> Images:
+    """Pool images with the weights that as many of the real images of their class have; any image with any weight."""
+    weight_M = np.zeros(len(pool))
+    for number in np.unique(pool.label_N):
+        rows, of_real = np.flatnonzero(pool.label_N == number), resampled.label_N == number
+        weights = np.sort(resampled.weight_N[of_real])[::-1] if of_real.any() else np.ones(1)
+        if len(weights) > len(rows):
+            weights = weights[np.linspace(0, len(weights) - 1, len(rows)).astype(np.int64)]
+        weight_M[rows[: len(weights)]] = weights
+    return replace(pool, weight_N=weight_M)
 
 
 # Parts of the loss
@@ -353,12 +365,12 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
     found = {"whole": correct[REAL] - correct[RANDOM]}
     if RENDERED in correct:
         found["appearance"] = correct[REAL] - correct[RENDERED]
-    if RESAMPLED in correct:
-        found["content"] = correct[SHUFFLED] - correct[RESAMPLED]
+    if RESAMPLED in correct and BELIEVED in correct:
+        found["content"] = correct[REAL] - correct[RESAMPLED] - (correct[BELIEVED] - correct[REPEATED])
     if BELIEVED in correct:
         found["labels"] = correct[BELIEVED] - correct[RANDOM]
     if RENDERED_RESAMPLED in correct and "content" in found:
-        found["interaction"] = correct[RENDERED_SHUFFLED] - correct[RENDERED_RESAMPLED] - found["content"]
+        found["interaction"] = correct[RENDERED] - correct[RENDERED_RESAMPLED] - (correct[REAL] - correct[RESAMPLED])
     found["rest"] = found["whole"] - sum(found[name] for name in PARTS if name in found)
     return found
 

@@ -129,9 +129,7 @@ def outcomes(**accuracy: float) -> dict[str, np.ndarray]:
 
 
 def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
-    arms = outcomes(
-        real=0.9, random=0.7, believed=0.7, rendered=0.9, shuffled=0.9, resampled=0.7, rendered_shuffled=0.9, rendered_resampled=0.7
-    )
+    arms = outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.65, rendered=0.9, resampled=0.65, rendered_resampled=0.65)
     one, mean = losses([arms], 0.005)
     values = {name: part.loss.value for name, part in one.parts.items() if part.loss is not None}
     assert one.whole.loss is not None
@@ -142,7 +140,7 @@ def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
 
 
 def test_without_renderings_appearance_is_not_measured_and_the_rest_takes_it() -> None:
-    one, _ = losses([outcomes(real=0.9, random=0.7, believed=0.7, shuffled=0.9, resampled=0.9)], 0.005)
+    one, _ = losses([outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.65, resampled=0.85)], 0.005)
     assert {name for name, part in one.parts.items() if part.loss is None} == {"appearance", "interaction"}
     assert one.parts["rest"].verdict == "loss"
 
@@ -234,7 +232,7 @@ def test_the_recipes_generator_renders_the_real_images_and_a_second_time_nothing
     (setting,) = table["settings"]
     assert table["origin"] == "own"
     assert set(setting["accuracy"]) == {
-        "real", "random", "believed", "rendered", "resampled", "shuffled", "rendered-resampled", "rendered-shuffled",
+        "real", "random", "believed", "repeated", "rendered", "resampled", "rendered-resampled",
     }  # fmt: skip
     assert setting["facts"]["recognised"] > 0.8
     assert setting["missing"] == {}
