@@ -32,7 +32,7 @@ BLUR, WRONG, KEPT = 0.8, 0.3, 0.5
 SETTINGS = [
     "trainer={steps: 300, batch: 32, width: 16, learning_rate: 0.01, augment: {shift: 0.08}}",
     "tuning.on=false",
-    "seeds=3",
+    "seeds=5",
 ]
 
 

@@ -21,6 +21,7 @@ from synthforge.config import Config, identity_of
 from synthforge.curating import of_recipe
 from synthforge.curation.config import GAP, cache_folder
 from synthforge.errors import SynthforgeError
+from synthforge.evaluation.config import DIAGNOSIS_VERSION
 from synthforge.evaluationrequest import DIAGNOSIS, RESULT, diagnosis_of, evaluation_of, start_workers
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
@@ -32,7 +33,7 @@ from synthforge.shards.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, cano
 from synthforge.storage import Folder, content_of, resolve
 
 PAGE = "report.html"
-VERSIONS = {"generate": 1, "curate": 1, "evaluate": 1, "diagnose": 1, "report": 1}
+VERSIONS = {"generate": 1, "curate": 1, "evaluate": 1, "diagnose": DIAGNOSIS_VERSION, "report": 2}
 """Of what each stage makes of equal inputs: raised to have it made again."""
 STAGES = tuple(VERSIONS)
 _OF_EVALUATION = ("holdout", "real_per_class", "draws", "seeds", "generators", "fit", "elsewhere", "trainer", "tuning", "margin")
@@ -211,7 +212,7 @@ class _Run:
 
     @property
     def _left_out(self) -> set[str]:
-        return {one.stage for one in self.results if one.state == "left out"}
+        return set(STAGES) - {one.stage for one in self.results if one.state != "left out"}
 
     @property
     def _quarantined(self) -> list[str]:

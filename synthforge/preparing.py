@@ -31,7 +31,7 @@ from synthforge.curation.sides import VERSION as SIDES_VERSION
 from synthforge.devices import own_gpu
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError, some
 from synthforge.evaluation import taxonomy
-from synthforge.evaluation.config import Amount, ArmConfig, DiagnosisConfig, EvaluationConfig
+from synthforge.evaluation.config import DIAGNOSIS_VERSION, Amount, ArmConfig, DiagnosisConfig, EvaluationConfig
 from synthforge.evaluation.sets import Bools, Images, SetReader, path_of, write_set
 from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
 from synthforge.evaluation.taxonomy import Rendered, sources_of
@@ -373,7 +373,7 @@ class _Preparation:
         if config is None:
             return []
         described = config.model_copy(update={"encoder": self._likeness})
-        return [taxonomy.VERSION, RENDERING_VERSION, identity_of(described, lambda path, value: content_of(value))]
+        return [DIAGNOSIS_VERSION, RENDERING_VERSION, identity_of(described, lambda path, value: content_of(value))]
 
     @property
     def _likeness(self) -> Any:

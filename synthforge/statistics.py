@@ -98,12 +98,12 @@ def _clusters(values_DSV: Floats) -> Floats:
     return cells_DV
 
 
-def _parts(values_DSV: Floats, *, of_counts: bool = True) -> _Parts:
+def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0) -> _Parts:
     cells_DV = _clusters(values_DSV)
     num_draws, num_images = cells_DV.shape
     mean_D, mean_V = cells_DV.mean(axis=1), cells_DV.mean(axis=0)
     of_draws = float(mean_D.var(ddof=1)) / num_draws if num_draws > 1 else 0.0
-    of_images = _of_images(mean_V, of_counts=of_counts)
+    of_images = _of_images(mean_V, of_counts=of_counts, largest=largest)
     shared = 0.0
     if num_draws > 1 and num_images > 1:
         left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
@@ -111,19 +111,20 @@ def _parts(values_DSV: Floats, *, of_counts: bool = True) -> _Parts:
     return _Parts(of_draws, of_images, shared, num_draws, num_images)
 
 
-def _of_images(mean_V: Floats, *, of_counts: bool = True) -> float:
-    """Variance of a mean by the images that it is over; each is between -1 and 1."""
+def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) -> float:
+    """Variance of a mean by the images that it is over; each is between -largest and largest."""
     num = len(mean_V)
-    return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2 * of_counts) / (num * max(num - 1, 1))
+    return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2 * largest**2 * of_counts) / (num * max(num - 1, 1))
 
 
-def estimate(values_DSV: Floats, *, of_counts: bool = True) -> Estimate:
+def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0) -> Estimate:
     """The mean of one arm, or of the paired difference of two: values of every draw, seed and holdout image.
 
     Args:
         of_counts: each value says whether an answer is right, or how that differs; not where it is a probability.
+        largest: what the value of an image can be; 2 where it is a difference of differences.
     """
-    parts = _parts(values_DSV, of_counts=of_counts)
+    parts = _parts(values_DSV, of_counts=of_counts, largest=largest)
     over: Literal["draws and images", "seeds and images", "images"] = (
         "draws and images" if len(values_DSV) > 1 else "seeds and images" if values_DSV.shape[1] > 1 else "images"
     )
@@ -172,18 +173,19 @@ class Verdict:
     None if no number would, with these images, and of one training, which tells nothing of others."""
 
 
-def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:
+def verdicts(differences: Sequence[Floats], margin: float, largest: Sequence[float] | None = None) -> list[Verdict]:
     """One for each paired difference (D, S, V).
 
     `helped` and `hurt`: the difference is not 0, and of evaluations in which all arms are the same at most one in twenty says so of any.
     `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
     One training of each (D = S = 1) can't tell: how far another seed would fall is not known, whatever the images say.
     """
-    estimates = [estimate(values) for values in differences]
+    largest = largest if largest is not None else [1.0] * len(differences)
+    estimates = [estimate(values, largest=most) for values, most in zip(differences, largest, strict=True)]
     nonzero = adjusted([one.p for one in estimates])
     smaller = adjusted([_p_below(one, margin) for one in estimates])
     found = []
-    for values, one, p, p_small in zip(differences, estimates, nonzero, smaller, strict=True):
+    for values, most, one, p, p_small in zip(differences, largest, estimates, nonzero, smaller, strict=True):
         word: Word = "cannot tell"
         if one.over == "images":
             found.append(Verdict(word, one, p, margin, None))
@@ -192,7 +194,7 @@ def verdicts(differences: Sequence[Floats], margin: float) -> list[Verdict]:
             word = "helped" if one.value > 0 else "hurt"
         elif p_small < (1 - CONFIDENCE) / 2:
             word = "did not help"
-        needed = _draws_needed(_parts(values), one.value, margin, len(estimates)) if word == "cannot tell" else None
+        needed = _draws_needed(_parts(values, largest=most), one.value, margin, len(estimates)) if word == "cannot tell" else None
         found.append(Verdict(word, one, p, margin, needed))
     return found
 

@@ -231,6 +231,8 @@ class EvaluationConfig(Config):
 
 DIAGNOSIS_ARMS = (REAL, "random", "believed", "repeated", "rendered", "resampled", "rendered-resampled")
 """What a diagnosis compares; see `taxonomy`."""
+DIAGNOSIS_VERSION = 3
+"""Raised when equal images and settings give other arms, or parts of the loss; also of diagnosis.json."""
 
 
 class DiagnosisConfig(Config):

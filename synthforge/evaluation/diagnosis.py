@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from synthforge.evaluation.config import DIAGNOSIS_VERSION
 from synthforge.evaluation.findings import ORIGINS, Findings
 from synthforge.evaluation.scores import Measured
 from synthforge.evaluation.settings import Origin, Setting
@@ -89,7 +90,7 @@ class DiagnoseResult:
     device: str
     seconds: float
     file: str | None = None
-    schema: int = 1
+    schema: int = DIAGNOSIS_VERSION
     """Of this file: raised when a reader of the one before would stumble."""
 
 
@@ -187,7 +188,7 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     if not shown:
         return f"{first}; of which part they come can't be told from so few trainings."
     told = [f"{_TITLES[name]} {points(part)}{_share(mean.parts[name])}" for _, name in reversed(shown) if (part := mean.parts[name].loss)]
-    unknown = [] if mean.parts["appearance"].loss is not None else ["appearance could not be measured"]
+    unknown = [f"{name} could not be measured" for name in ("appearance", "content", "labels") if mean.parts[name].loss is None]
     return f"{first}: {', '.join([*told, *unknown])}."
 
 
@@ -212,8 +213,8 @@ _ADVICE = {
     "labels": "Labels: too many images show another class than theirs. Keep curation.gates.labels on, raise sampling.guidance, "
     "and look at the prompts of the classes concerned.",
     "interaction": "Content and appearance add up to more than each alone: curate first, then look at the generator.",
-    "rest": "The rest: neither look nor mix of kinds nor labels. Images between kinds, near duplicates, or too little variety "
-    "within a kind: a better generator, a larger pool, or simply more real images.",
+    "rest": "The rest: neither look nor mix of kinds nor labels, such as images that lie between kinds, or kinds that no real image shows: "
+    "a better generator, a larger pool, or simply more real images.",
 }
 
 

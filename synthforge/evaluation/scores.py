@@ -41,10 +41,10 @@ class Measured:
         return cls(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
     @classmethod
-    def difference(cls, one: Estimate) -> Measured:
-        """Of an estimate that lies between -1 and 1."""
+    def difference(cls, one: Estimate, largest: float = 1.0) -> Measured:
+        """Of an estimate that lies between -largest and largest."""
         found = cls.of(one)
-        return cls(found.value, max(found.low, -1.0), min(found.high, 1.0))
+        return cls(found.value, max(found.low, -largest), min(found.high, largest))
 
 
 @dataclass(frozen=True)

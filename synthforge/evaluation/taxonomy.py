@@ -6,15 +6,18 @@ The words are those of Wang, Schmedding and Huber (2024, arXiv 2311.03959); the 
 - `rendered`: each real image as the generator renders it, by real guidance at low strength: real content, generated look.
 - `resampled`: real images, each as often as the pool has images like it within its class: real look, generated content; and the same of
   rendered images.
-- `believed`: the pool, images that don't look like their class replaced by others that do; and `repeated`, as many copies of as many of
-  these as `resampled` has.
+- `believed`: the pool, images that don't look like their class replaced by others that do; and `repeated`, some of these, as often as
+  `resampled` has its images, but whichever they are.
 
 The loss is real - random. *Labels* are believed - random, *appearance* real - rendered. *Content* is real - resampled, less what
-repeating images costs where content is the pool's, believed - repeated (where content is real it costs more, for more kinds go missing);
-the *interaction* is what resampling costs rendered images more than real ones. The *rest* is what these leave, which is
-rendered-resampled - repeated: what is neither look, nor how often there is what, nor labels, such as images that lie between kinds.
+repeating images costs where content is the pool's, believed - repeated (copies of some images of all kinds leave out more kinds than
+copies of some images of the pool's, so that it would cost real images more). The *interaction* is what resampling costs rendered images
+more than real ones. The *rest* is what these leave, which is rendered-resampled - repeated (resampled - repeated without renderings):
+what is neither look, nor how often there is what, nor labels, such as images that lie between kinds.
 Likeness is judged by the rendered images where there are some, so that the generated look does not pass for content.
-Not covered: content that no real image of the setting has (it is in the rest); looks that low strengths leave as they were.
+Not covered: content that no real image of the setting has (it is in the rest); looks that low strengths leave as they were. What repeating
+costs is taken from the pool for want of real images of its content: if those are near copies of each other repeating costs nothing there,
+and too little variety counts as content.
 Shapes: N real images, M pool images, D features; D draws, S seeds, V holdout images where values are named so.
 """
 
@@ -43,8 +46,6 @@ from synthforge.shards.collection import open_collection
 from synthforge.shards.layout import digest_of
 from synthforge.statistics import estimate, share, verdicts
 
-VERSION = 2
-"""Raised when equal images and settings give other sources."""
 RANDOM, BELIEVED, RENDERED = "random", "believed", "rendered"
 REPEATED, RESAMPLED, RENDERED_RESAMPLED = "repeated", "resampled", "rendered-resampled"
 PARTS = ("appearance", "content", "labels", "interaction", "rest")
@@ -64,9 +65,6 @@ _ANY_NUMBER = 2**40
 class Repeated(Images):
     """Images of which an arm takes each as often as its weight says, up to rounding; any number in all."""
 
-    is_shuffled: bool = False
-    """The same numbers of copies in each class, but of images at random."""
-
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
         """Without copies of holdout images."""
         return self.take(_no_copy(self, is_copy))
@@ -76,13 +74,10 @@ class Repeated(Images):
         return _any_number(self, num_classes)
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
-        """Systematic sampling: an image of weight w stands there floor(w) or ceil(w) times, on average w times."""
         parts = []
         for number, wanted in enumerate(wanted_C.tolist()):
-            rows, chooser = np.flatnonzero(self.label_N == number), np.random.default_rng((*seed, number))
-            ends = np.cumsum(self.weight_N[rows])
-            copies = np.diff(np.floor(ends / ends[-1] * wanted + chooser.random()), prepend=0).astype(np.int64) if wanted else rows * 0
-            parts.append(np.repeat(rows, chooser.permutation(copies) if self.is_shuffled else copies))
+            rows = np.flatnonzero(self.label_N == number)
+            parts.append(np.repeat(rows, _copies(self.weight_N[rows], wanted, (*seed, number))))
         return _plain(self.take(np.sort(np.concatenate(parts))))
 
 
@@ -107,6 +102,51 @@ class Believed(Images):
         return _plain(self.take(np.sort(np.concatenate(parts))))
 
 
+@dataclass(frozen=True)
+class RepeatedAtRandom(Believed):
+    """The same of which the first are taken as often as the weights say, whichever they are; images of weight -1 are not believed."""
+
+    @classmethod
+    def like(cls, pool: Images, believed_M: Bools, pattern: Images) -> RepeatedAtRandom:
+        """With the weights that the images of another set have, class by class."""
+        weights = {number: pattern.weight_N[pattern.label_N == number] for number in np.unique(pattern.label_N)}
+        return cls(**{**pool.__dict__, "weight_N": _spread(pool.label_N, believed_M, weights)})
+
+    def usable(self, is_copy: Mapping[str, bool]) -> Self:
+        """Without copies of holdout images; their weights go to others."""
+        weights = {number: self.weight_N[self.label_N == number] for number in np.unique(self.label_N)}
+        kept = self.take(_no_copy(self, is_copy))
+        return replace(kept, weight_N=_spread(kept.label_N, kept.weight_N >= 0, weights))
+
+    def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
+        """Of those that `Believed.draw` takes."""
+        chooser, parts = np.random.default_rng(seed), []
+        for number, wanted in enumerate(wanted_C.tolist()):
+            order = chooser.permutation(np.flatnonzero(self.label_N == number))
+            weights = np.sort(self.weight_N[order][self.weight_N[order] >= 0])[::-1]
+            parts.append(np.repeat(order[self.weight_N[order] >= 0], _copies(weights, wanted, (*seed, number))))
+        return _plain(self.take(np.sort(np.concatenate(parts))))
+
+
+def _copies(weight_N: Floats, wanted: int, seed: tuple[int, ...]) -> Ints:
+    """Systematic sampling: a weight of w gives floor(w) or ceil(w) copies, on average w, times what makes them so many as are wanted."""
+    ends = np.cumsum(weight_N)
+    if not wanted:
+        return np.zeros(len(weight_N), np.int64)
+    copies_N: Ints = np.diff(np.floor(ends / ends[-1] * wanted + np.random.default_rng(seed).random()), prepend=0).astype(np.int64)
+    return copies_N
+
+
+def _spread(label_M: Ints, believed_M: Bools, weights: Mapping[int, Floats]) -> Floats:
+    """The largest weights of each class, as many as it has believed images, for any of these; 0 for more, and -1 for the others."""
+    weight_M = np.where(believed_M, 0.0, -1.0)
+    for number, of_class in weights.items():
+        rows = np.flatnonzero(believed_M & (label_M == number))
+        largest = np.sort(of_class[of_class > 0])[::-1][: len(rows)]
+        weight_M[rows[: len(largest)]] = largest
+    return weight_M
+
+
 def _any_number(images: Images, num_classes: int) -> Ints:
     """Of each class of which an image has weight, as many as are wanted."""
     return np.where(np.bincount(images.label_N[images.weight_N > 0], minlength=num_classes) > 0, _ANY_NUMBER, 0)
@@ -122,11 +162,8 @@ def _plain(images: Images) -> Images:
 
 def as_source(key: str, images: Images) -> Images:
     """A set that was read from its file, as its arm takes from it."""
-    if key == BELIEVED:
-        return Believed(**images.__dict__)
-    if key in {RENDERED, REPEATED, RESAMPLED, RENDERED_RESAMPLED}:
-        return Repeated(**images.__dict__, is_shuffled=key == REPEATED)
-    return images
+    kinds = {BELIEVED: Believed, REPEATED: RepeatedAtRandom} | dict.fromkeys((RENDERED, RESAMPLED, RENDERED_RESAMPLED), Repeated)
+    return kinds[key](**images.__dict__) if key in kinds else images
 
 
 # Labels and content, by features
@@ -293,7 +330,7 @@ def sources_of(
         REAL: real,
         RANDOM: everything,
         BELIEVED: replace(everything, weight_N=believed_M.astype(np.float64)),
-        REPEATED: _as_often(everything.take(np.flatnonzero(believed_M)), resampled),
+        REPEATED: RepeatedAtRandom.like(everything, believed_M, resampled),
         RESAMPLED: resampled,
     }
     if rendered is not None:
@@ -306,18 +343,6 @@ def sources_of(
         nearest = Neighbours(of_real, IndexConfig()).search(np.asarray(like_ND, np.float32), 1)[1][:, 0]
         facts["recognised"] = float(np.mean(nearest == np.arange(len(nearest))))
     return found, facts
-
-
-def _as_often(pool: Images, resampled: Images) -> Images:
-    """Pool images with the weights that as many of the real images of their class have; any image with any weight."""
-    weight_M = np.zeros(len(pool))
-    for number in np.unique(pool.label_N):
-        rows, of_real = np.flatnonzero(pool.label_N == number), resampled.label_N == number
-        weights = np.sort(resampled.weight_N[of_real])[::-1] if of_real.any() else np.ones(1)
-        if len(weights) > len(rows):
-            weights = weights[np.linspace(0, len(weights) - 1, len(rows)).astype(np.int64)]
-        weight_M[rows[: len(weights)]] = weights
-    return replace(pool, weight_N=weight_M)
 
 
 # Parts of the loss
@@ -365,7 +390,7 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
     found = {"whole": correct[REAL] - correct[RANDOM]}
     if RENDERED in correct:
         found["appearance"] = correct[REAL] - correct[RENDERED]
-    if RESAMPLED in correct and BELIEVED in correct:
+    if {RESAMPLED, BELIEVED, REPEATED} <= correct.keys():
         found["content"] = correct[REAL] - correct[RESAMPLED] - (correct[BELIEVED] - correct[REPEATED])
     if BELIEVED in correct:
         found["labels"] = correct[BELIEVED] - correct[RANDOM]
@@ -376,18 +401,21 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def _judged(each: Sequence[Mapping[str, Floats]], margin: float) -> list[Loss]:
-    told = iter(verdicts([values_DSV for found in each for values_DSV in found.values()], margin))
+    largest = [_LARGEST.get(name, 1.0) for found in each for name in found]
+    told = iter(verdicts([values_DSV for found in each for values_DSV in found.values()], margin, largest))
     results = []
     for found in each:
         parts = {}
         for name, values_DSV in found.items():
             ratio, interval = share(values_DSV, found["whole"]) if name != "whole" else (None, None)
             low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
-            loss = Measured.difference(estimate(values_DSV))
+            loss = Measured.difference(estimate(values_DSV, largest=_LARGEST.get(name, 1.0)), _LARGEST.get(name, 1.0))
             parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
         results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
     return results
 
 
+_LARGEST = {"content": 2.0, "interaction": 2.0}
+"""What a part can be on one image, of two differences; others are of one."""
 _WORDS = {"helped": "loss", "hurt": "gain", "did not help": "none", "cannot tell": "cannot tell"}
 """A difference that is a loss, in words."""

@@ -98,8 +98,9 @@ def _of_diagnosis(table: dict[str, Any]) -> Answer:
     parts, amounts = mean["parts"], ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
     told = [f"{title} {points(parts[name]['loss'])}" for name, title in PARTS.items() if parts[name]["loss"] is not None]
     missing = [title for name, title in PARTS.items() if parts[name]["loss"] is None]
-    shown = [title for name, title in PARTS.items() if parts[name]["verdict"] == "loss"]
-    figure = " and ".join(shown) if shown else "not told apart" if mean["whole"]["verdict"] == "loss" else "no loss proven"
+    is_loss = mean["whole"]["verdict"] == "loss"
+    shown = [title for name, title in PARTS.items() if is_loss and parts[name]["verdict"] == "loss"]
+    figure = " and ".join(shown) if shown else "not told apart" if is_loss else "no loss proven"
     if shown == [PARTS["rest"]]:
         figure = "mostly unexplained"
     unknown = f"; not measured: {', '.join(missing)}" if missing else ""

@@ -18,6 +18,7 @@ from synthforge.curation.config import DECISIONS, GAP, cache_folder
 from synthforge.curation.embedding import features_of
 from synthforge.curation.pools import Ints, Table
 from synthforge.errors import DatasetError, RequestError, SynthforgeError
+from synthforge.evaluation.config import DIAGNOSIS_VERSION
 from synthforge.recipe import Recipe
 from synthforge.recipe_file import RECIPES, load_recipe
 from synthforge.shards.collection import open_collection
@@ -26,7 +27,7 @@ from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, dige
 from synthforge.storage import Folder, resolve
 
 EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
-SCHEMA = 1
+SCHEMAS = {EVALUATION: 1, DIAGNOSIS: DIAGNOSIS_VERSION}
 """Of the results that are read here."""
 
 
@@ -105,7 +106,7 @@ class Gathered:
 
     def _of_schema(self, name: str) -> dict[str, Any] | None:
         found = self.json(name)
-        return found if found is not None and found.get("schema") == SCHEMA else None
+        return found if found is not None and found.get("schema") == SCHEMAS[name] else None
 
     @functools.cached_property
     def gap(self) -> dict[str, Any] | None:
@@ -123,9 +124,9 @@ class Gathered:
         try:
             collection = open_collection(self.recipe.pool_path, self.cache)
         except SynthforgeError:
-            if self.has_records:
+            if self.has_records or Folder(self.recipe.pool_path).list():
                 raise
-            return None  # nothing is there
+            return None
         return Table.of([collection]) if collection.blocks else None
 
     @functools.cached_property

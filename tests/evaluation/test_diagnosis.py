@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from synthforge.diagnosing import diagnose
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis import DiagnoseResult, advice_of, verdict_of
 from synthforge.evaluation.sets import Images
-from synthforge.evaluation.taxonomy import Believed, Repeated, content_weights, doubts, losses, variety
+from synthforge.evaluation.taxonomy import Believed, Repeated, RepeatedAtRandom, content_weights, doubts, losses, variety
 from synthforge.evaluationrequest import diagnosis_of
 from synthforge.shards.reading import Example
 from tests.conftest import DIGITS, Ran, small
@@ -43,17 +44,43 @@ def test_images_of_equal_weight_are_taken_once_each() -> None:
     assert Repeated(**some_images().__dict__).reach(3).tolist()[2] == 0
 
 
-def test_images_are_repeated_as_their_weights_say_and_shuffled_ones_as_often_but_others() -> None:
+def test_images_are_repeated_as_their_weights_say() -> None:
     weight = np.where(np.arange(40) < 20, 2.0, 0.0)
-    plain = some_images()
-    taken = [
-        Repeated(**{**plain.__dict__, "weight_N": weight}, is_shuffled=shuffled).draw(np.array([20, 20]), (0, 1))
-        for shuffled in (False, True)
-    ]
-    assert set(taken[0].row_N) == set(range(20))
-    assert not set(taken[1].row_N) <= set(range(20))
-    assert [Counter(Counter(one.row_N.tolist()).values()) for one in taken] == [{2: 20}, {2: 20}]
-    assert all(one.per_class(2).tolist() == [20, 20] and (one.weight_N == 1).all() for one in taken)
+    taken = Repeated(**{**some_images().__dict__, "weight_N": weight}).draw(np.array([20, 20]), (0, 1))
+    assert Counter(taken.row_N.tolist()) == dict.fromkeys(range(20), 2)
+    assert taken.per_class(2).tolist() == [20, 20] and (taken.weight_N == 1).all()
+
+
+@pytest.mark.parametrize("num", [400, 30])
+def test_of_the_believed_images_some_are_repeated_as_others_are(num: int) -> None:
+    pool, real, wanted, seed = some_images(num), some_images(), np.array([20, 20]), (3, 1)
+    is_believed = np.arange(num) % 5 > 0
+    believed = Believed(**{**pool.__dict__, "weight_N": is_believed.astype(float)}).draw(wanted, seed)
+    weighted = replace(real, weight_N=np.where(np.arange(40) < 20, 2.0, 0.0))
+    repeated = RepeatedAtRandom.like(pool, is_believed, weighted).draw(wanted, seed)
+    assert Counter(Counter(repeated.row_N.tolist()).values()) == {2: 20}
+    assert set(repeated.row_N) <= set(believed.row_N)
+    alike = RepeatedAtRandom.like(pool, is_believed, real).draw(wanted, seed)
+    assert set(alike.row_N) == set(believed.row_N)
+    if num > 40:  # nothing is repeated, so nothing is lost
+        assert alike.row_N.tolist() == believed.row_N.tolist()
+
+
+def test_weights_of_copies_of_holdout_images_go_to_others() -> None:
+    pool, is_believed = some_images(60), np.arange(60) != 4
+    source = RepeatedAtRandom.like(pool, is_believed, replace(some_images(), weight_N=np.where(np.arange(40) < 20, 2.0, 0.0)))
+    source = source.usable({f"{row}": True for row in range(20)})
+    assert source.weight_N[source.weight_N > 0].tolist() == [2.0] * 20
+    taken = source.draw(np.array([20, 20]), (0, 0))
+    assert Counter(Counter(taken.row_N.tolist()).values()) == {2: 20}
+    assert min(taken.row_N) >= 20
+
+
+def test_a_difference_of_differences_varies_more_than_one() -> None:
+    correct = outcomes(real=0.9, random=0.9, believed=0.9, repeated=0.9, resampled=0.9)
+    one, _ = losses([correct], 0.005)
+    ends = {name: part.loss.high - part.loss.low for name, part in one.parts.items() if part.loss is not None}
+    assert ends["content"] == pytest.approx(2 * ends["labels"], rel=0.01)
 
 
 def test_believed_images_are_the_random_ones_but_for_those_that_are_doubted() -> None:
@@ -163,11 +190,27 @@ def blurred(examples: Sequence[Example]) -> list[Example]:
     return found
 
 
+def one_sided(examples: Sequence[Example]) -> list[Example]:
+    """Of each class the half that lies lowest along its first principal component."""
+    found = []
+    for name in sorted({example.class_name for example in examples}):
+        of_class = [example for example in examples if example.class_name == name]
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(example.data)).convert("L"), float).ravel() for example in of_class])
+        pixels -= pixels.mean(axis=0)
+        along = pixels @ np.linalg.svd(pixels, full_matrices=False)[2][0]
+        found += [of_class[place] for place in np.argsort(along)[: len(of_class) // 2]]
+    return found
+
+
 def planted(
-    place: Path, pool: Sequence[Example], rendered: Sequence[Example] | None = None, wrong: float = 0.0, *more: str
+    place: Path,
+    pool: Sequence[Example],
+    rendered: Sequence[Example] | None = None,
+    wrong: float = 0.0,
+    real: Sequence[Example] | None = None,
 ) -> DiagnoseResult:
-    """Diagnose a pool beside 20 real digits of each class, and 5 for validation."""
-    write(place / "real", per_class(digits(), 0, 25))
+    """Diagnose a pool beside 20 real digits of each class, and 5 for validation; the first ones unless others are given."""
+    write(place / "real", real if real is not None else per_class(digits(), 0, 25))
     write(place / "pool", pool, wrong)
     write(place / "holdout", digits("holdout"))
     if rendered is not None:
@@ -193,6 +236,18 @@ def test_a_blurred_pool_lacks_appearance(tmp_path: Path) -> None:
     assert loss.parts["appearance"].loss.value >= 0.8 * loss.whole.loss.value > 0.02
     assert "appearance" in found.verdict
     assert found.advice[0].startswith("Appearance")
+
+
+@pytest.mark.slow
+def test_a_pool_of_some_kinds_only_lacks_content(tmp_path: Path) -> None:
+    mixed = [example for start in range(3) for example in [*per_class(digits(), 0, 75)][start::3]]  # neighbours are of the same hands
+    real, others = per_class(mixed, 0, 25), per_class(mixed, 25, 75)
+    found = planted(tmp_path, one_sided(others), real, real=real)
+    loss = found.tables[0].settings[0].loss
+    assert loss.whole.loss is not None and loss.parts["content"].loss is not None
+    assert loss.parts["content"].loss.value >= 0.6 * loss.whole.loss.value > 0.02  # `benchmarks/diagnosis.py` measures how much it is
+    assert loss.parts["appearance"].loss is not None and loss.parts["appearance"].loss.value == 0
+    assert found.advice[0].startswith("Content")
 
 
 @pytest.mark.slow
