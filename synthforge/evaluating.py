@@ -21,6 +21,7 @@ from synthforge.evaluation.config import MORE, REAL, Amount, EvaluationConfig
 from synthforge.evaluation.evaluate import Evaluation, default_workers, require_readable
 from synthforge.evaluation.findings import EvaluateResult, Findings
 from synthforge.evaluation.models import filled_in
+from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.requirements import holds
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import Origin, RealDraw, Setting
@@ -30,7 +31,7 @@ from synthforge.evaluation.tuning import Tuning, key_of
 from synthforge.evaluationrequest import RESULT, Request
 from synthforge.evaluationwork import Beside, EvaluationWork
 from synthforge.executors.running import Workers
-from synthforge.preparing import Prepared, PrepareWork, Reference, Unit, draws_of, prepare, setting_of, units_of
+from synthforge.preparing import Prepared, PrepareWork, Unit, prepare, setting_of, units_of
 from synthforge.progress import Reporter
 from synthforge.shards.collection import open_collection
 from synthforge.shards.layout import canonical_json
@@ -73,12 +74,12 @@ def measured(request: Request, reporter: Reporter) -> tuple[Evaluation, Findings
     reporter.note("reading the real images")
     reference = Reference.open(request.reference, cache, reporter)
     base = filled_in(config.trainer, reference.image_size)
-    draws = {amount: draws_of(reference, amount, config) for amount in config.real_per_class}
+    draws = {amount: reference.draws(amount, config) for amount in config.real_per_class}
     _require_images(config, draws, len(reference.classes))
     curve = [
         draw
         for amount in _curve_amounts(config, reference)
-        for draw in draws.get(amount) or draws_of(reference, amount, config, "evaluation.curve")
+        for draw in draws.get(amount) or reference.draws(amount, config, "evaluation.curve")
     ]
     every = {key_of(draw): draw for draw in [*itertools.chain(*draws.values()), *curve]}
     in_order = sorted(every.values(), key=lambda draw: (draw.per_class, draw.number))

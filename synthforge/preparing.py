@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,25 +32,24 @@ from synthforge.devices import own_gpu
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError, some
 from synthforge.evaluation import taxonomy
 from synthforge.evaluation.config import DIAGNOSIS_VERSION, Amount, ArmConfig, DiagnosisConfig, EvaluationConfig
-from synthforge.evaluation.sets import Bools, Images, SetReader, path_of, write_set
-from synthforge.evaluation.settings import Origin, RealDraw, Setting, real_draws
+from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.sets import Images, SetReader, path_of, write_set
+from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.taxonomy import Rendered, sources_of
 from synthforge.evaluation.trainings import cpu_threads
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
 from synthforge.generation import generate
 from synthforge.generators.pixel.report import was_fitted_on
-from synthforge.images import ImageFormat, decode, encode
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe import Recipe
 from synthforge.rendering import VERSION as RENDERING_VERSION
 from synthforge.rendering import render, why_not
 from synthforge.shards.collection import Collection, open_collection
-from synthforge.shards.folder import DatasetFolder, import_shard
-from synthforge.shards.layout import COMPLETE, MANIFEST, Manifest, Segment, canonical_json, digest_of, key_of
+from synthforge.shards.folder import DatasetFolder
+from synthforge.shards.layout import COMPLETE, MANIFEST, canonical_json, digest_of
 from synthforge.shards.reading import read_labelled
-from synthforge.shards.tars import EncodedSample, write_tar
 from synthforge.shards.units import Part
 from synthforge.storage import Folder, content_of, resolve
 
@@ -62,41 +61,6 @@ SYNTHETIC = ("random", "curated")
 PARTS: tuple[Part, ...] = ("fit", "validation")
 DEADLINE = 24 * 3600.0
 """Seconds. Fitting and generating say nothing to the executor meanwhile, so that a worker is not taken for hung too soon."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The real images: what draws are made of."""
-
-    address: str
-    table: Table
-    fit: Bools
-    """Rows of the fit part."""
-    classes: list[str]
-    image_size: int
-    """Shorter side of the first image."""
-    notes: list[str]
-
-    @classmethod
-    def open(cls, address: str, cache: Path, reporter: Reporter) -> Reference:
-        """Raises DatasetError or RequestError."""
-        collection = open_collection(address, cache, reporter=reporter)
-        table = Table.of([collection])
-        names = table.strings("class")
-        if num := sum(name is None for name in names):
-            raise RequestError(f"{address}: {num} of {len(table)} images have no label; give them one, or remove them")
-        parts = collection.part()
-        fit_M = np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
-        present = set(names)
-        if len(present) == 1:
-            raise RequestError(f"{address}: holds one class only, {present.pop()!r}; a classifier needs two or more to tell apart")
-        first = next(members.image for _, members in table.samples(np.zeros(1, np.int64)))
-        try:
-            size = min(decode(first).shape[:2])
-        except DatasetError as error:
-            raise DatasetError(f"{address}, image {table.strings('key')[0]}: {error}; remove or replace it") from error
-        notes = [f"{address}: {problem}" for problem in collection.problems]
-        return cls(address, table, fit_M, [name for name in collection.classes if name in present], size, notes)
 
 
 @dataclass(frozen=True)
@@ -175,7 +139,7 @@ class PrepareStream:
         for unit in units:
             try:
                 if unit.amount not in self._draws:
-                    self._draws[unit.amount] = draws_of(self._reference, unit.amount, self._work.config)
+                    self._draws[unit.amount] = self._reference.draws(unit.amount, self._work.config)
                 draw = self._draws[unit.amount][unit.draw]
                 with cpu_threads(self._work.config.trainer.threads):  # whatever the number of workers, the same images
                     found: Prepared | SynthforgeError = _Preparation(self._work, self._reference, draw, unit).run()
@@ -188,13 +152,6 @@ class PrepareStream:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def draws_of(reference: Reference, amount: Amount, config: EvaluationConfig, where: str = "real_per_class") -> list[RealDraw]:
-    """The draws of one amount. Generators that are there were fitted on the first images, so each draw has these and another pool."""
-    return real_draws(
-        reference.table, reference.fit, reference.classes, amount, config.draws, only_first=config.generators is not None, where=where
-    )
 
 
 class _Preparation:
@@ -361,7 +318,7 @@ class _Preparation:
         """Of the draw's images as a set of their own, which is written if it is not there."""
         if self.draw.is_whole:
             return self.work.reference
-        write_real(self.reference, self.draw.fit, self._images, {"fit": (0, len(self.draw.fit))})
+        self.reference.write(self.draw.fit, self._images, {"fit": (0, len(self.draw.fit))})
         return str(self._images)
 
     # What a diagnosis compares
@@ -422,7 +379,7 @@ class _Preparation:
             if (self.draw.rest.per_class(len(self.reference.classes)) < np.array(list(quota.values()))).any():
                 return None, True  # not enough other real images
             pool = str(self.folder / "others")
-            write_real(self.reference, self.draw.rest, Path(pool), {})
+            self.reference.write(self.draw.rest, Path(pool), {})
         present = set(Table.of([open_collection(pool, self.work.cache)]).strings("class"))
         config = self._curation(method, regime, {name: num for name, num in quota.items() if name in present})
         try:
@@ -470,40 +427,6 @@ class _Preparation:
 
 def _curated(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:
     return [(arm, source) for arm in config.arms for source in arm.of if source.endswith("curated")]
-
-
-def write_real(reference: Reference, images: Images, place: Path, parts: dict[str, tuple[int, int]]) -> None:
-    """Some of the real images as a dataset folder, their bytes as they are; what is there stays."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.parent / f".{place.name}.lock"):  # units of both origins want the same images
-        if not (place / "complete.json").exists():
-            _write_real(reference, images, place, parts)
-
-
-def _write_real(reference: Reference, images: Images, place: Path, parts: dict[str, tuple[int, int]]) -> None:
-    found = dict(reference.table.samples(images.row_N))
-    formats = sorted({"jpg" if members.extension == "jpeg" else members.extension for members in found.values()})
-    as_is = len(formats) == 1 and formats[0] in {"png", "jpg", "webp"}
-    samples = []
-    for index, (row, label) in enumerate(zip(images.row_N.tolist(), images.label_N.tolist(), strict=True)):
-        data = found[row].image if as_is else encode(decode(found[row].image), "png", 100, marking=False)
-        name = reference.classes[label]
-        samples.append(EncodedSample(key_of(index), data, formats[0] if as_is else "png", label, name, {"class": name}))
-    origin = {"reference": reference.address, "images": digest_of(images.sha256_N.tolist())}
-    manifest = Manifest(
-        kind="real",
-        classes=reference.classes,
-        image_format=cast("ImageFormat", formats[0] if as_is else "png"),
-        plan_digest=digest_of(origin),
-        recipe=origin,
-        generator=None,
-        segment=Segment(first_sample=0, num_samples=len(samples), first_shard=0, samples_per_shard=len(samples)),
-        parts=parts,
-    )
-    folder = Folder(str(place.resolve()))
-    for name in folder.list():  # what a killed run left
-        (place / name).unlink() if (place / name).is_file() else None
-    import_shard(folder, manifest, lambda path: write_tar(path, samples))
 
 
 def units_of(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> list[Unit]:

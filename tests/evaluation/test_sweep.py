@@ -19,6 +19,7 @@ from synthforge.curation.config import CurationConfig, cache_folder
 from synthforge.evaluating import evaluate
 from synthforge.evaluation.config import ArmConfig, EvaluationConfig
 from synthforge.evaluation.findings import EvaluateResult
+from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.settings import RealDraw, Setting
 from synthforge.evaluation.trainings import TrainWork, read_result
@@ -27,7 +28,6 @@ from synthforge.evaluationrequest import evaluation_of
 from synthforge.evaluationwork import Beside, EvaluationWork
 from synthforge.executors.protocol import Place
 from synthforge.generation import generate
-from synthforge.preparing import Reference, draws_of
 from synthforge.progress import Reporter
 from synthforge.recipe_file import load_recipe
 from synthforge.shards.reading import read_labelled
@@ -162,7 +162,7 @@ def test_two_workers_prepare_what_one_does(tmp_path: Path) -> None:
 def test_a_training_beside_the_draws_tells_no_progress_and_leaves_its_result(tmp_path: Path) -> None:
     request = evaluation_of(str(DIGITS), sets=sets_of(tmp_path, "evaluation.tuning.on=true", "evaluation.trainer.resolution=8"))
     reference = Reference.open(request.reference, tmp_path, Reporter())
-    draws = draws_of(reference, 5, request.config)
+    draws = reference.draws(5, request.config)
     training = Tuning.of(draws, request.config.trainer, request.config, request.folder, len(reference.classes)).trainings[0]
     work = EvaluationWork(TrainWork(request.folder, tmp_path, "cpu", 1), None)
     told: list[int] = []
@@ -239,7 +239,7 @@ def test_draws_share_as_few_images_as_they_can_and_more_draws_change_none() -> N
 
     def held(amount: int, draws: int) -> list[set[str]]:
         config = EvaluationConfig(draws=draws, real_per_class=[amount])
-        return [set(draw.fit.sha256_N) for draw in draws_of(reference, amount, config)]
+        return [set(draw.fit.sha256_N) for draw in reference.draws(amount, config)]
 
     five = held(5, 5)
     assert all(len(one) == 50 for one in five)
