@@ -20,6 +20,7 @@ from synthforge.training.loop import Batch, TrainingLoop
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU"),
     pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("default"),  # the compiler of some versions warns of its own code, and of float32 products
 ]
 CUDA = torch.device("cuda")
 
