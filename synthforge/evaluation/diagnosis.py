@@ -36,6 +36,8 @@ class Facts:
     """Of the pool's share by chance, the largest of any draw."""
     variety: float
     """How far pool images of a class lie apart, over how far as many real ones do (see `taxonomy.variety`)."""
+    differing: float
+    """Share of the classes whose mix of kinds of images differs from the real one by more than chance."""
     compared: float
     """Share of the real images that could be compared, and have a rendering where any have."""
     recognised: float | None
@@ -132,7 +134,8 @@ def _facts(of_group: Sequence[Setting]) -> Facts | None:
         return None
     mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if name != "doubted_p"}
     p_value = max(one["doubted_p"] for one in found)
-    return Facts(mean["doubted"], mean["doubted_real"], p_value, mean["variety"], mean["compared"], mean.get("recognised"))
+    recognised = mean.pop("recognised", None)
+    return Facts(p_value=p_value, recognised=recognised, **mean)
 
 
 def _many_doubts(facts: Facts | None) -> bool:
@@ -143,6 +146,10 @@ def _facts_in_words(facts: Facts | None) -> str:
     if facts is None:
         return ""
     told = f" The pool's images lie {facts.variety:.2f} times as far apart as as many real ones."
+    if facts.differing:
+        told += f" In {facts.differing:.0%} of the classes their mix of kinds differs from the real one by more than chance."
+    else:
+        told += " In no class does their mix of kinds differ from the real one by more than chance."
     if _many_doubts(facts):
         told += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
     if facts.compared < 1:
@@ -168,7 +175,8 @@ def _in_words(loss: Loss) -> str:
 def _part_in_words(part: Part) -> str:
     if part.loss is None:
         return "not measurable"
-    return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
+    words = {"loss": "", "gain": "", "none": ", none", "not shown": ", none shown"}
+    return points(part.loss) + words.get(part.verdict, " (may be chance)")
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:

@@ -15,7 +15,9 @@ copies of some images of the pool's, so that it would cost real images more). Th
 more than real ones. The *rest* is what these leave, which is rendered-resampled - repeated (resampled - repeated without renderings):
 what is neither look, nor how often there is what, nor labels, such as images that lie between kinds.
 Likeness is judged by the rendered images where there are some, so that the generated look does not pass for content.
-Not covered: content that no real image of the setting has (it is in the rest); looks that low strengths leave as they were. What repeating
+Where a class of the pool shows no other mix of kinds than its real images by more than chance, nothing of it is repeated.
+Not covered: content that no real image of the setting has, or that too few real images show (it is in the rest); looks that low strengths
+leave as they were. What repeating
 costs is taken from the pool for want of real images of its content: if those are near copies of each other repeating costs nothing there,
 and too little variety counts as content.
 Shapes: N real images, M pool images, D features; D draws, S seeds, V holdout images where values are named so.
@@ -50,11 +52,16 @@ RANDOM, BELIEVED, RENDERED = "random", "believed", "rendered"
 REPEATED, RESAMPLED, RENDERED_RESAMPLED = "repeated", "resampled", "rendered-resampled"
 PARTS = ("appearance", "content", "labels", "interaction", "rest")
 """In the order in which they are told."""
-NEAREST = 8
+NEAREST = 16
 """Real images for which a pool image counts; of a class with few images a third of these."""
-ABSENT = 0.5
+ABSENT = 0.7
 """A real image of which the pool has less than this share of what real ones have counts as absent."""
-_STEPS = 10
+BY_CHANCE = 0.05
+"""A class's mix of kinds differs if so large a difference would come by chance this seldom."""
+_STEPS = 20
+_PERMUTATIONS = 99
+_TESTED = (500, 1500)
+"""Real and pool images of a class that are tested for it at most."""
 _ANY_NUMBER = 2**40
 
 
@@ -63,7 +70,10 @@ _ANY_NUMBER = 2**40
 
 @dataclass(frozen=True)
 class Repeated(Images):
-    """Images of which an arm takes each as often as its weight says, up to rounding; any number in all."""
+    """Images of which an arm takes each as often as its weight says, up to rounding; any number in all.
+
+    Of a class whose images are of equal weight it takes those that `Images.draw` does.
+    """
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
         """Without copies of holdout images."""
@@ -74,10 +84,10 @@ class Repeated(Images):
         return _any_number(self, num_classes)
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
-        parts = []
+        chooser, parts = np.random.default_rng(seed), []
         for number, wanted in enumerate(wanted_C.tolist()):
-            rows = np.flatnonzero(self.label_N == number)
-            parts.append(np.repeat(rows, _copies(self.weight_N[rows], wanted, (*seed, number))))
+            order = chooser.permutation(np.flatnonzero(self.label_N == number))
+            parts.append(np.repeat(order, _copies(self.weight_N[order], wanted, (*seed, number))))
         return _plain(self.take(np.sort(np.concatenate(parts))))
 
 
@@ -123,16 +133,22 @@ class RepeatedAtRandom(Believed):
         chooser, parts = np.random.default_rng(seed), []
         for number, wanted in enumerate(wanted_C.tolist()):
             order = chooser.permutation(np.flatnonzero(self.label_N == number))
-            weights = np.sort(self.weight_N[order][self.weight_N[order] >= 0])[::-1]
-            parts.append(np.repeat(order[self.weight_N[order] >= 0], _copies(weights, wanted, (*seed, number))))
+            weights = np.sort(self.weight_N[order][self.weight_N[order] > 0])[::-1]
+            believed = order[self.weight_N[order] >= 0][: len(weights)]
+            parts.append(np.repeat(believed, _copies(weights, wanted, (*seed, number))))
         return _plain(self.take(np.sort(np.concatenate(parts))))
 
 
 def _copies(weight_N: Floats, wanted: int, seed: tuple[int, ...]) -> Ints:
-    """Systematic sampling: a weight of w gives floor(w) or ceil(w) copies, on average w, times what makes them so many as are wanted."""
-    ends = np.cumsum(weight_N)
+    """Systematic sampling: a weight of w gives floor(w) or ceil(w) copies, on average w, times what makes them so many as are wanted.
+
+    Of equal weights the first have a copy each.
+    """
     if not wanted:
         return np.zeros(len(weight_N), np.int64)
+    if (weight_N == weight_N[0]).all():
+        return np.bincount(np.arange(wanted) % len(weight_N), minlength=len(weight_N)).astype(np.int64)
+    ends = np.cumsum(weight_N)
     copies_N: Ints = np.diff(np.floor(ends / ends[-1] * wanted + np.random.default_rng(seed).random()), prepend=0).astype(np.int64)
     return copies_N
 
@@ -204,21 +220,28 @@ def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], poo
     return Doubts(doubted_M, float(doubted_M.mean()) if len(doubted_M) else 0.0, float(real_doubted_N.mean()), p_value)
 
 
-def content_weights(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints) -> Floats:
+def content_weights(
+    real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints
+) -> tuple[Floats, dict[int, float]]:
     """How often the pool has images like each real image of its class, over how often real images have, mean 1 in each class; (N,).
 
+    Also the probability of each class's mix of kinds by chance (see `_mix_by_chance`); where it is above `BY_CHANCE`, all weights are 1.
     Clusters are small and overlap: around each real image those that have it among their `NEAREST` real images. The pool is counted by
     these, and the weights are such that the real images, so weighted, would be counted alike (by as many steps of Richardson's (1972) and
-    Lucy's (1974) deconvolution as leave the weights of unspoilt pools near 1). Weights below `ABSENT` become 0, since a trace of a kind
-    that the pool lacks brings back much of the accuracy that lacking it costs.
-    On planted pools more of the weight came to lie where these were than with k-means of 5 to a cluster, or kernel mean matching.
+    Lucy's (1974) deconvolution as gather the weight where the pool's images are). Weights below `ABSENT` become 0, since a trace of a
+    kind that the pool lacks brings back much of the accuracy that lacking it costs.
+    On planted pools more of the weight came to lie where these were than with k-means of 5 to a cluster, kernel mean matching, or
+    a classifier of real and pool images.
     """
-    weight_N = np.ones(len(real_ND))
+    weight_N, by_chance = np.ones(len(real_ND)), {}
     for number in np.unique(real_class_N):
         of_real, of_pool = real_class_N == number, pool_class_M == number
         num = int(of_real.sum())
         nearest = min(NEAREST, num // 3)
         if not of_pool.any() or nearest < 1:
+            continue
+        by_chance[int(number)] = _mix_by_chance(real_ND[of_real], pool_MD[of_pool], nearest, int(number))
+        if by_chance[int(number)] > BY_CHANCE:
             continue
         index = Neighbours(np.asarray(real_ND[of_real], np.float32), IndexConfig())
         found = index.search(np.asarray(pool_MD[of_pool], np.float32), nearest)[1]
@@ -233,7 +256,38 @@ def content_weights(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[
         of_class /= of_class.mean()
         of_class[of_class < ABSENT] = 0
         weight_N[of_real] = of_class / of_class.mean()
-    return weight_N
+    return weight_N, by_chance
+
+
+def _mix_by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: int) -> float:
+    """How probable it is that pool and real images of a class are counted so differently by their nearest real ones, if they are alike.
+
+    By a permutation test: of all the images together others, as many, count as the real ones.
+    """
+    chooser = np.random.default_rng(seed)
+    real, pool = (
+        np.asarray(images[chooser.permutation(len(images))[:most]], np.float64)
+        for images, most in zip((real_ND, pool_MD), _TESTED, strict=True)
+    )
+    both = np.concatenate([real, pool])
+    apart = scipy.spatial.distance.cdist(both, both, "sqeuclidean")
+    np.fill_diagonal(apart, -1)  # a real image counts for itself first
+
+    def difference(of_real: Ints, of_pool: Ints) -> float:
+        of_real, of_pool = of_real.astype(np.int64), of_pool.astype(np.int64)
+        counts = [
+            np.bincount(np.argpartition(apart[np.ix_(rows, of_real)], nearest - 1, axis=1)[:, :nearest].ravel(), minlength=len(of_real))
+            / len(rows)
+            for rows in (of_real, of_pool)
+        ]
+        return float(((counts[0] - counts[1]) ** 2).sum())
+
+    sides = np.arange(len(real)), np.arange(len(real), len(both))
+    return float(
+        scipy.stats.permutation_test(
+            sides, difference, n_resamples=_PERMUTATIONS, alternative="greater", vectorized=False, rng=chooser
+        ).pvalue
+    )
 
 
 def variety(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, tries: int = 5) -> float:
@@ -282,9 +336,10 @@ def sources_of(
 ) -> tuple[dict[str, Images], dict[str, float]]:
     """What the arms take from, by key, and what is known besides.
 
-    That is the shares of `Doubts`; `variety`; as `compared` the share of real images that can be compared, of which there is a rendering
-    where any are; and as `recognised` the share of renderings that are nearest to the real image that they started from, which falls
-    where the strength is too high to keep content. Raises RequestError if images of less than two classes can be compared.
+    That is the shares of `Doubts`; `variety`; as `differing` the share of classes whose mix of kinds differs; as `compared` the share of
+    real images that can be compared, of which there is a rendering where any are; and as `recognised` the share of renderings that are
+    nearest to the real image that they started from, which falls where the strength is too high to keep content. Raises RequestError if
+    images of less than two classes can be compared.
 
     Args:
         reference: all real images.
@@ -324,7 +379,7 @@ def sources_of(
     believed_M = readable.copy()
     believed_M[readable] = ~labels.doubted_M
     weight_N = np.ones(len(real))
-    weight_N[has] = content_weights(like_ND, like_class_N, pool_MD[~labels.doubted_M], pool_class_M[~labels.doubted_M])
+    weight_N[has], by_chance = content_weights(like_ND, like_class_N, pool_MD[~labels.doubted_M], pool_class_M[~labels.doubted_M])
     resampled = replace(real, weight_N=weight_N)
     found = {
         REAL: real,
@@ -337,6 +392,7 @@ def sources_of(
         found |= {RENDERED: looks, RENDERED_RESAMPLED: replace(looks, weight_N=weight_N[has])}
     facts = {"doubted": labels.share, "doubted_real": labels.share_of_real, "doubted_p": labels.p_value}
     facts["variety"] = variety(like_ND, like_class_N, pool_MD, pool_class_M)
+    facts["differing"] = float(np.mean([p_value <= BY_CHANCE for p_value in by_chance.values()])) if by_chance else 0.0
     facts["compared"] = float(has.mean())
     if rendered is not None:
         of_real = np.asarray(features[real.row_N[has]], np.float32)
@@ -355,7 +411,8 @@ class Part:
     loss: Measured | None
     """None where it was not measured."""
     verdict: str
-    """`loss`, `gain`, `none` (a loss of the margin or more is ruled out), `cannot tell` or `not measured`."""
+    """`loss`, `gain`, `none` (a loss of the margin or more is ruled out), `cannot tell`, `not shown` (by their features the images
+    don't differ in this, so nothing was trained for it) or `not measured`."""
     share: float | None = None
     """Of the whole loss; None where that can't be told from 0, for then shares have no bounds."""
     share_low: float | None = None
@@ -410,7 +467,8 @@ def _judged(each: Sequence[Mapping[str, Floats]], margin: float) -> list[Loss]:
             ratio, interval = share(values_DSV, found["whole"]) if name != "whole" else (None, None)
             low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
             loss = Measured.difference(estimate(values_DSV, largest=_LARGEST.get(name, 1.0)), _LARGEST.get(name, 1.0))
-            parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
+            word = _WORDS[next(told).word]
+            parts[name] = Part(loss, word if values_DSV.any() else "not shown", round(ratio, 4) if ratio is not None else None, low, high)
         results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
     return results
 

@@ -18,7 +18,7 @@ from synthforge.diagnosing import diagnose
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis import DiagnoseResult, advice_of, verdict_of
 from synthforge.evaluation.sets import Images
-from synthforge.evaluation.taxonomy import Believed, Repeated, RepeatedAtRandom, content_weights, doubts, losses, variety
+from synthforge.evaluation.taxonomy import BY_CHANCE, Believed, Repeated, RepeatedAtRandom, content_weights, doubts, losses, variety
 from synthforge.evaluationrequest import diagnosis_of
 from synthforge.shards.reading import Example
 from tests.conftest import DIGITS, Ran, small
@@ -42,6 +42,14 @@ def test_images_of_equal_weight_are_taken_once_each() -> None:
     taken = images.draw(np.array([20, 20]), (0, 1))
     assert taken.row_N.tolist() == list(range(40))
     assert Repeated(**some_images().__dict__).reach(3).tolist()[2] == 0
+
+
+@pytest.mark.parametrize("wanted", [20, 12])
+def test_without_weights_the_arms_are_those_that_they_are_compared_with(wanted: int) -> None:
+    real, pool, asked, seed = some_images(), some_images(400), np.array([wanted, wanted]), (3, 1)
+    assert Repeated(**real.__dict__).draw(asked, seed).row_N.tolist() == real.draw(asked, seed).row_N.tolist()
+    repeated = RepeatedAtRandom.like(pool, np.ones(400, np.bool_), real).draw(asked, seed)
+    assert repeated.row_N.tolist() == Believed(**pool.__dict__).draw(asked, seed).row_N.tolist()
 
 
 def test_images_are_repeated_as_their_weights_say() -> None:
@@ -96,19 +104,31 @@ def test_believed_images_are_the_random_ones_but_for_those_that_are_doubted() ->
 
 def test_real_images_of_a_kind_that_the_pool_lacks_weigh_nothing() -> None:
     real = np.concatenate([random_features(30, 0), random_features(30, 1, centre=8)])
-    weight = content_weights(real, np.zeros(60, np.int64), random_features(300, 2), np.zeros(300, np.int64))
+    weight, by_chance = content_weights(real, np.zeros(60, np.int64), random_features(300, 2), np.zeros(300, np.int64))
     assert weight[30:].max() == 0
     assert weight.mean() == pytest.approx(1)
+    assert by_chance == {0: 0.01}
 
 
-def test_weights_of_an_unspoilt_pool_scatter_little_around_1() -> None:
-    pool = random_features(600, 2)
-    weight = content_weights(random_features(60, 0), np.zeros(60, np.int64), pool, np.zeros(600, np.int64))
-    assert np.mean(weight**2) < 1.6
+def test_a_mix_of_kinds_like_the_real_one_gives_no_weights() -> None:
+    classes, of_pool = np.arange(600) % 20, np.arange(4000) % 20
+    weight, by_chance = content_weights(random_features(600, 0), classes, random_features(4000, 2), of_pool)
+    assert len(by_chance) == 20
+    assert np.mean([p_value <= BY_CHANCE for p_value in by_chance.values()]) <= 0.2  # of 20 that have it by chance, 1 in 20
+    unshown = [number for number, p_value in by_chance.items() if p_value > BY_CHANCE]
+    assert (weight[np.isin(classes, unshown)] == 1).all()
+
+
+def test_what_is_not_trained_for_is_not_called_none() -> None:
+    arms = outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.7, resampled=0.9)
+    one, mean = losses([arms], 0.005)
+    assert one.parts["content"].verdict == mean.parts["content"].verdict == "not shown"
+    assert one.parts["labels"].verdict == "not shown"
+    assert one.parts["rest"].verdict == "loss"
 
 
 def test_a_class_of_few_images_and_one_that_the_pool_lacks_keep_their_weights() -> None:
-    weight = content_weights(random_features(12, 0), np.array([0] * 10 + [1, 1]), random_features(40, 1), np.ones(40, np.int64))
+    weight, _ = content_weights(random_features(12, 0), np.array([0] * 10 + [1, 1]), random_features(40, 1), np.ones(40, np.int64))
     assert weight.tolist() == [1.0] * 12
 
 
