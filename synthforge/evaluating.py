@@ -187,6 +187,8 @@ def _given(
             notes.append(
                 f"{address}: {len(table) - len(found):,} images of classes that the real images lack, or without a label, are left out"
             )
+        if request.diagnosis is not None and (found.weight_N != 1).any():
+            notes.append(f"{address}: importance weights are not used in a diagnosis, whose arms take images as often as they are there")
         sources[name] = found
     if request.diagnosis is not None:
         settings = [_diagnosed(request, reference, draw, cache, notes, reporter) for by_amount in draws.values() for draw in by_amount]
@@ -220,7 +222,8 @@ def _diagnosed(request: Request, reference: Reference, draw: RealDraw, cache: Pa
                 "render all of them"
             )
     encoder = config.encoder or (PixelsConfig() if reference.image_size <= SMALL else CLIP)
-    sources, facts = sources_of(reference.table, draw.fit, address, rendered, reference.classes, encoder, config, request.curation)
+    sources, facts, more = sources_of(reference.table, draw.fit, address, rendered, reference.classes, encoder, config, request.curation)
+    notes += more
     sources = {key: taxonomy.as_source(key, images) for key, images in sources.items()}
     return Setting(draw, 1.0, "elsewhere", sources, name, [], facts)
 

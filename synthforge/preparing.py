@@ -84,7 +84,7 @@ class Prepared:
     rendered: str | None = None
     """For a diagnosis: where the real images lie as the generator renders them."""
     facts: dict[str, float] = field(default_factory=dict)
-    """For a diagnosis: what is known of labels."""
+    """For a diagnosis: what is known without training (`taxonomy.sources_of`)."""
 
 
 @dataclass(frozen=True)
@@ -358,7 +358,7 @@ class _Preparation:
             row_of = {sha256: row for row, sha256 in enumerate(sources)}
             rendered = Rendered(address, np.array([row_of.get(sha256, -1) for sha256 in as_rendered], np.int64))
         classes = self.reference.classes
-        found, facts = sources_of(
+        found, facts, notes = sources_of(
             self.reference.table,
             self.draw.fit,
             recipe.pool_path,
@@ -368,6 +368,7 @@ class _Preparation:
             config,
             self.work.curation,
         )
+        self.notes += [f"{self.draw.name}: {note}" for note in notes]
         digests = {key: write_set(self.work.folder, [images]) for key, images in found.items()}
         return Prepared(self.unit.origin, generator, [digests], self.notes, rendered.address if rendered is not None else None, facts)
 

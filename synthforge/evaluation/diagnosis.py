@@ -36,8 +36,9 @@ class Facts:
     """Of the pool's share by chance, the largest of any draw."""
     variety: float
     """How far pool images of a class lie apart, over how far as many real ones do (see `taxonomy.variety`)."""
-    differing: float
-    """Share of the classes whose mix of kinds of images differs from the real one by more than chance."""
+    differing: float | None
+    """Share of the classes whose images are shown to be distributed otherwise than the real ones; 0.05 of them are by chance. None if no
+    class has images enough to tell."""
     compared: float
     """Share of the real images that could be compared, and have a rendering where any have."""
     recognised: float | None
@@ -105,7 +106,9 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
         known = [(group, found) for group, found in zip(groups, outcomes, strict=True) if {"real", "random"} <= found.keys()]
         if not known:
             continue
-        *each, mean = losses([{name: one.correct_DSV for name, one in found.items()} for _, found in known], findings.config.margin)
+        unshown = [_unshown([findings.settings[index] for index in group]) for group, _ in known]
+        correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
+        *each, mean = losses(correct, findings.config.margin, unshown)
         settings = []
         for (group, found), loss in zip(known, each, strict=True):
             of_group = [findings.settings[index] for index in group]
@@ -128,14 +131,25 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
     return tables
 
 
+def _unshown(of_group: Sequence[Setting]) -> set[str]:
+    """Parts in which no image of any draw can be shown to differ, so that their arms are the same."""
+    facts = [setting.facts for setting in of_group]
+    found = set()
+    if all(one.get("differing") == 0 for one in facts):
+        found |= {"content", "interaction"}
+    if all(one.get("doubted") == 0 for one in facts):
+        found.add("labels")
+    return found
+
+
 def _facts(of_group: Sequence[Setting]) -> Facts | None:
     found = [setting.facts for setting in of_group if setting.facts]
     if not found:
         return None
-    mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if name != "doubted_p"}
+    mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if all(name in one for one in found)}
+    of_few, of_rendered = mean.get("differing"), mean.get("recognised")
     p_value = max(one["doubted_p"] for one in found)
-    recognised = mean.pop("recognised", None)
-    return Facts(p_value=p_value, recognised=recognised, **mean)
+    return Facts(mean["doubted"], mean["doubted_real"], p_value, mean["variety"], of_few, mean["compared"], of_rendered)
 
 
 def _many_doubts(facts: Facts | None) -> bool:
@@ -145,11 +159,12 @@ def _many_doubts(facts: Facts | None) -> bool:
 def _facts_in_words(facts: Facts | None) -> str:
     if facts is None:
         return ""
-    told = f" The pool's images lie {facts.variety:.2f} times as far apart as as many real ones."
+    look = "" if facts.recognised is not None else ", looks included"
+    told = f" The pool's images lie {facts.variety:.2f} times as far apart as as many real ones{look}."
     if facts.differing:
-        told += f" In {facts.differing:.0%} of the classes their mix of kinds differs from the real one by more than chance."
+        told += f" In {facts.differing:.0%} of the classes they are distributed otherwise than the real ones{look} (5% by chance alone)."
     else:
-        told += " In no class does their mix of kinds differ from the real one by more than chance."
+        told += " In no class can they be shown to be distributed otherwise than so few real ones, so nothing was trained for content."
     if _many_doubts(facts):
         told += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
     if facts.compared < 1:
@@ -174,9 +189,19 @@ def _in_words(loss: Loss) -> str:
 
 def _part_in_words(part: Part) -> str:
     if part.loss is None:
-        return "not measurable"
-    words = {"loss": "", "gain": "", "none": ", none", "not shown": ", none shown"}
-    return points(part.loss) + words.get(part.verdict, " (may be chance)")
+        return "not measurable" if part.verdict == "not measured" else "none shown"
+    return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
+
+
+def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
+    """What is to be known of the means."""
+    notes = []
+    for table in tables:
+        for name in PARTS if table.mean.whole.loss is not None else ():
+            lacking = [f"{one.real_per_class:g}" for one in table.settings if one.loss.parts[name].verdict == "not shown"]
+            if lacking and table.mean.parts[name].loss is not None:
+                notes.append(f"{name}: with {', '.join(lacking)} real images per class none is shown, which counts as 0 in the mean")
+    return notes
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
@@ -196,7 +221,8 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     if not shown:
         return f"{first}; of which part they come can't be told from so few trainings."
     told = [f"{_TITLES[name]} {points(part)}{_share(mean.parts[name])}" for _, name in reversed(shown) if (part := mean.parts[name].loss)]
-    unknown = [f"{name} could not be measured" for name in ("appearance", "content", "labels") if mean.parts[name].loss is None]
+    measurable = ("appearance", "content", "labels")
+    unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]
     return f"{first}: {', '.join([*told, *unknown])}."
 
 
@@ -221,8 +247,8 @@ _ADVICE = {
     "labels": "Labels: too many images show another class than theirs. Keep curation.gates.labels on, raise sampling.guidance, "
     "and look at the prompts of the classes concerned.",
     "interaction": "Content and appearance add up to more than each alone: curate first, then look at the generator.",
-    "rest": "The rest: neither look nor mix of kinds nor labels, such as images that lie between kinds, or kinds that no real image shows: "
-    "a better generator, a larger pool, or simply more real images.",
+    "rest": "The rest: what can't be put down to look, mix of kinds or labels, such as images that lie between kinds, or kinds that too "
+    "few real images show: a better generator, a larger pool, or simply more real images.",
 }
 
 
@@ -235,8 +261,8 @@ def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
         return ["Nothing to mend: use the images, and let `synthforge evaluate` say whether adding them to real ones helps."]
     shown = [(part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss"]
     if not shown:
-        return ["More trainings first: raise evaluation.seeds, or evaluation.draws, until a part stands out."]
+        return ["More to tell from first: raise evaluation.seeds or evaluation.draws, or give more real images, until a part stands out."]
     advice = [_ADVICE[name] for _, name in sorted(shown, reverse=True)]
-    if mean.parts["labels"].verdict == "cannot tell" and any(_many_doubts(one.facts) for one in tables[0].settings):
+    if mean.parts["labels"].verdict != "loss" and any(_many_doubts(one.facts) for one in tables[0].settings):
         advice.append(_ADVICE["labels"])
     return advice

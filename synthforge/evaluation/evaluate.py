@@ -19,7 +19,7 @@ import torch
 
 from synthforge.curation.pools import Table
 from synthforge.errors import DatasetError, RequestError, some
-from synthforge.evaluation.config import ALONE, ArmConfig, EvaluationConfig, MixingConfig
+from synthforge.evaluation.config import ALONE, REAL, ArmConfig, EvaluationConfig, MixingConfig
 from synthforge.evaluation.copies import HoldoutCopies
 from synthforge.evaluation.findings import ArmTrainings, EvaluateResult, Findings, groups_of
 from synthforge.evaluation.models import platform_of
@@ -203,9 +203,10 @@ class Evaluation:
         if (short_GC > 0).any():
             worst, label = (int(place) for place in np.unravel_index(int(np.argmax(short_GC)), short_GC.shape))
             asked = int(of_group[worst].asked(num)[label])
+            whole = "" if REAL in of_group[0].sources else "; real only has all its own"
             self.notes.append(
                 f"{of_group[0].where}: {asked:,} images of class {self.classes[label]!r} were wanted of each source, one has "
-                f"{asked - int(short_GC[worst, label]):,}: every arm takes no more, so that arms are of one size; real only has all its own"
+                f"{asked - int(short_GC[worst, label]):,}: every arm takes no more, so that arms are of one size{whole}"
             )
 
     def _add(self, index: int, setting: Setting, name: str, arm: ArmConfig) -> None:

@@ -15,9 +15,9 @@ copies of some images of the pool's, so that it would cost real images more). Th
 more than real ones. The *rest* is what these leave, which is rendered-resampled - repeated (resampled - repeated without renderings):
 what is neither look, nor how often there is what, nor labels, such as images that lie between kinds.
 Likeness is judged by the rendered images where there are some, so that the generated look does not pass for content.
-Where a class of the pool shows no other mix of kinds than its real images by more than chance, nothing of it is repeated.
+Where a class's pool images can't be shown to be distributed otherwise than its real ones, nothing of it is repeated.
 Not covered: content that no real image of the setting has, or that too few real images show (it is in the rest); looks that low strengths
-leave as they were. What repeating
+leave as they were, and without renderings all looks, may open that test, and move images among the real ones. What repeating
 costs is taken from the pool for want of real images of its content: if those are near copies of each other repeating costs nothing there,
 and too little variety counts as content.
 Shapes: N real images, M pool images, D features; D draws, S seeds, V holdout images where values are named so.
@@ -25,13 +25,14 @@ Shapes: N real images, M pool images, D features; D draws, S seeds, V holdout im
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
+from sklearn.metrics.pairwise import euclidean_distances
 
 from synthforge.curation.config import CurationConfig, cache_folder
 from synthforge.curation.embedding import EmbedWork, Features, embed, facts_of, features_of, loaded
@@ -57,10 +58,10 @@ NEAREST = 16
 ABSENT = 0.7
 """A real image of which the pool has less than this share of what real ones have counts as absent."""
 BY_CHANCE = 0.05
-"""A class's mix of kinds differs if so large a difference would come by chance this seldom."""
+"""Images of a class are distributed otherwise than real ones if so large a difference would come by chance this seldom."""
 _STEPS = 20
 _PERMUTATIONS = 99
-_TESTED = (500, 1500)
+_TESTED = (200, 600)
 """Real and pool images of a class that are tested for it at most."""
 _ANY_NUMBER = 2**40
 
@@ -201,6 +202,8 @@ class Doubts:
 def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, neighbours: int, loss: float) -> Doubts:
     """Pool images of which fewer of the nearest real images have their label than of all but a share `loss` of their class's real ones.
 
+    In a class of whose real images more than that share, and more than one, have no such neighbour at all, nothing can be doubted.
+
     Args:
         real_ND: rendered where that is possible, so that looks are alike.
         neighbours: real images that vote; a class that has fewer can't have all votes, and needs fewer.
@@ -213,7 +216,9 @@ def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], poo
     for number in np.unique(real_class_N):
         own = of_real[real_class_N == number]
         most = min(len(own) - 1, votes) / votes
-        limit_C[number] = max(min(0.5 * most, float(np.quantile(own, loss, method="lower"))), 0.5 / votes)
+        limit_C[number] = min(0.5 * most, float(np.quantile(own, loss, method="lower")))
+        if (own == 0).sum() <= max(1, loss * len(own)):
+            limit_C[number] = max(limit_C[number], 0.5 / votes)
     doubted_M, real_doubted_N = of_pool < limit_C[pool_class_M], of_real < limit_C[real_class_N]
     counts = [[int(doubted_M.sum()), int((~doubted_M).sum())], [int(real_doubted_N.sum()), int((~real_doubted_N).sum())]]
     p_value = float(scipy.stats.fisher_exact(counts, alternative="greater").pvalue)
@@ -225,7 +230,7 @@ def content_weights(
 ) -> tuple[Floats, dict[int, float]]:
     """How often the pool has images like each real image of its class, over how often real images have, mean 1 in each class; (N,).
 
-    Also the probability of each class's mix of kinds by chance (see `_mix_by_chance`); where it is above `BY_CHANCE`, all weights are 1.
+    Also, of each class that could be tested, the probability of its pool by chance (`_by_chance`); above `BY_CHANCE` all weights are 1.
     Clusters are small and overlap: around each real image those that have it among their `NEAREST` real images. The pool is counted by
     these, and the weights are such that the real images, so weighted, would be counted alike (by as many steps of Richardson's (1972) and
     Lucy's (1974) deconvolution as gather the weight where the pool's images are). Weights below `ABSENT` become 0, since a trace of a
@@ -240,7 +245,7 @@ def content_weights(
         nearest = min(NEAREST, num // 3)
         if not of_pool.any() or nearest < 1:
             continue
-        by_chance[int(number)] = _mix_by_chance(real_ND[of_real], pool_MD[of_pool], nearest, int(number))
+        by_chance[int(number)] = _by_chance(real_ND[of_real], pool_MD[of_pool], nearest, int(number))
         if by_chance[int(number)] > BY_CHANCE:
             continue
         index = Neighbours(np.asarray(real_ND[of_real], np.float32), IndexConfig())
@@ -259,8 +264,8 @@ def content_weights(
     return weight_N, by_chance
 
 
-def _mix_by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: int) -> float:
-    """How probable it is that pool and real images of a class are counted so differently by their nearest real ones, if they are alike.
+def _by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: int) -> float:
+    """How probable it is that pool and real images of a class are counted so differently by their nearest real ones by chance.
 
     By a permutation test: of all the images together others, as many, count as the real ones.
     """
@@ -270,7 +275,7 @@ def _mix_by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, s
         for images, most in zip((real_ND, pool_MD), _TESTED, strict=True)
     )
     both = np.concatenate([real, pool])
-    apart = scipy.spatial.distance.cdist(both, both, "sqeuclidean")
+    apart = euclidean_distances(both, squared=True)
     np.fill_diagonal(apart, -1)  # a real image counts for itself first
 
     def difference(of_real: Ints, of_pool: Ints) -> float:
@@ -333,13 +338,13 @@ def sources_of(
     encoder: EncoderConfig,
     config: DiagnosisConfig,
     curation: CurationConfig,
-) -> tuple[dict[str, Images], dict[str, float]]:
-    """What the arms take from, by key, and what is known besides.
+) -> tuple[dict[str, Images], dict[str, float], list[str]]:
+    """What the arms take from, by key, what is known besides, and what is to be noted.
 
-    That is the shares of `Doubts`; `variety`; as `differing` the share of classes whose mix of kinds differs; as `compared` the share of
-    real images that can be compared, of which there is a rendering where any are; and as `recognised` the share of renderings that are
-    nearest to the real image that they started from, which falls where the strength is too high to keep content. Raises RequestError if
-    images of less than two classes can be compared.
+    Known are the shares of `Doubts`; `variety`; as `differing` the share of classes that are distributed otherwise, if any can be tested;
+    as `compared` the share of real images that can be compared, of which there is a rendering where any are; and as `recognised` the share
+    of renderings that are nearest to the real image that they started from, which falls where the strength is too high to keep content.
+    Raises RequestError if images of less than two classes can be compared.
 
     Args:
         reference: all real images.
@@ -378,6 +383,12 @@ def sources_of(
     labels = doubts(like_ND, like_class_N, pool_MD, pool_class_M, config.neighbours, config.loss)
     believed_M = readable.copy()
     believed_M[readable] = ~labels.doubted_M
+    notes = []
+    for number in np.unique(pool_class_M):
+        of_class = readable & (everything.label_N == number)
+        if not believed_M[of_class].any():
+            believed_M |= of_class
+            notes.append(f"no image of class {classes[number]} in {pool} looks like it; its wrong labels count as the rest")
     weight_N = np.ones(len(real))
     weight_N[has], by_chance = content_weights(like_ND, like_class_N, pool_MD[~labels.doubted_M], pool_class_M[~labels.doubted_M])
     resampled = replace(real, weight_N=weight_N)
@@ -392,13 +403,14 @@ def sources_of(
         found |= {RENDERED: looks, RENDERED_RESAMPLED: replace(looks, weight_N=weight_N[has])}
     facts = {"doubted": labels.share, "doubted_real": labels.share_of_real, "doubted_p": labels.p_value}
     facts["variety"] = variety(like_ND, like_class_N, pool_MD, pool_class_M)
-    facts["differing"] = float(np.mean([p_value <= BY_CHANCE for p_value in by_chance.values()])) if by_chance else 0.0
+    if by_chance:
+        facts["differing"] = float(np.mean([p_value <= BY_CHANCE for p_value in by_chance.values()]))
     facts["compared"] = float(has.mean())
     if rendered is not None:
         of_real = np.asarray(features[real.row_N[has]], np.float32)
         nearest = Neighbours(of_real, IndexConfig()).search(np.asarray(like_ND, np.float32), 1)[1][:, 0]
         facts["recognised"] = float(np.mean(nearest == np.arange(len(nearest))))
-    return found, facts
+    return found, facts, notes
 
 
 # Parts of the loss
@@ -409,10 +421,10 @@ class Part:
     """Some of the accuracy that is lost."""
 
     loss: Measured | None
-    """None where it was not measured."""
+    """None where it was not measured, or nothing is shown."""
     verdict: str
-    """`loss`, `gain`, `none` (a loss of the margin or more is ruled out), `cannot tell`, `not shown` (by their features the images
-    don't differ in this, so nothing was trained for it) or `not measured`."""
+    """`loss`, `gain`, `none` (a loss of the margin or more is ruled out), `cannot tell`, `not shown` (the images can't be shown to differ
+    in this, so nothing was trained for it, and what there may be is in the rest) or `not measured`."""
     share: float | None = None
     """Of the whole loss; None where that can't be told from 0, for then shares have no bounds."""
     share_low: float | None = None
@@ -428,18 +440,23 @@ class Loss:
     """By name, in the order of `PARTS`."""
 
 
-def losses(settings: Sequence[Mapping[str, Floats]], margin: float) -> list[Loss]:
+def losses(settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]] = ()) -> list[Loss]:
     """Of each setting, and last the mean over all of them; verdicts of the settings allow for each other, and so do those of the means.
+
+    In the mean a part counts as 0 where it was not shown.
 
     Args:
         settings: for each the values (D, S, V) of its arms, right or wrong; arms that could not be made are missing.
         margin: a loss below this one does not count.
+        unshown: for each setting the parts whose arms are the same, since images can't be shown to differ in them.
     """
+    unshown = unshown or [()] * len(settings)
     each = [_contrasts(correct) for correct in settings]
     common = [name for name in each[0] if name != "rest" and all(name in found for found in each)]
     mean = {name: np.mean([found[name] for found in each], axis=0) for name in common}
     mean["rest"] = mean["whole"] - sum(mean[name] for name in PARTS if name in mean)
-    return [*_judged(each, margin), *_judged([mean], margin)]
+    nowhere = set.intersection(*map(set, unshown))
+    return [*_judged(each, margin, unshown), *_judged([mean], margin, [nowhere])]
 
 
 def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -457,18 +474,18 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
     return found
 
 
-def _judged(each: Sequence[Mapping[str, Floats]], margin: float) -> list[Loss]:
-    largest = [_LARGEST.get(name, 1.0) for found in each for name in found]
-    told = iter(verdicts([values_DSV for found in each for values_DSV in found.values()], margin, largest))
+def _judged(each: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]]) -> list[Loss]:
+    shown = [{name: found[name] for name in found if name not in lacks} for found, lacks in zip(each, unshown, strict=True)]
+    largest = [_LARGEST.get(name, 1.0) for found in shown for name in found]
+    told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest))
     results = []
-    for found in each:
-        parts = {}
+    for found, lacks in zip(shown, unshown, strict=True):
+        parts = dict.fromkeys(lacks, Part(None, "not shown"))
         for name, values_DSV in found.items():
             ratio, interval = share(values_DSV, found["whole"]) if name != "whole" else (None, None)
             low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
             loss = Measured.difference(estimate(values_DSV, largest=_LARGEST.get(name, 1.0)), _LARGEST.get(name, 1.0))
-            word = _WORDS[next(told).word]
-            parts[name] = Part(loss, word if values_DSV.any() else "not shown", round(ratio, 4) if ratio is not None else None, low, high)
+            parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
         results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
     return results
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthforge.evaluation.verdict import ADDING, CURATION, INSTEAD
-from synthforge.reporting.figures import points
+from synthforge.reporting.figures import part_of_loss, points
 
 PARTS = {"appearance": "appearance", "content": "content", "labels": "wrong labels", "interaction": "both together", "rest": "the rest"}
 
@@ -96,13 +96,13 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
 def _of_diagnosis(table: dict[str, Any]) -> Answer:
     mean = table["mean"]
     parts, amounts = mean["parts"], ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
-    told = [f"{title} {points(parts[name]['loss'])}" for name, title in PARTS.items() if parts[name]["loss"] is not None]
-    missing = [title for name, title in PARTS.items() if parts[name]["loss"] is None]
+    told = [f"{title} {told}" for name, title in PARTS.items() if (told := part_of_loss(parts[name]))]
+    missing = [title for name, title in PARTS.items() if not part_of_loss(parts[name])]
     is_loss = mean["whole"]["verdict"] == "loss"
     shown = [title for name, title in PARTS.items() if is_loss and parts[name]["verdict"] == "loss"]
     figure = " and ".join(shown) if shown else "not told apart" if is_loss else "no loss proven"
     if shown == [PARTS["rest"]]:
-        figure = "mostly unexplained"
+        figure = "mostly unexplained" if parts["rest"]["loss"]["value"] > mean["whole"]["loss"]["value"] / 2 else "not told apart"
     unknown = f"; not measured: {', '.join(missing)}" if missing else ""
     text = f"points that random made images lose with {amounts} real per class: {', '.join(told)}{unknown}"
     return Answer("Why do they fall short?", figure, text, "bad" if shown else "unsure")

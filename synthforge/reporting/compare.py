@@ -14,7 +14,7 @@ from typing import Any
 from synthforge.errors import RequestError
 from synthforge.evaluation.verdict import ADDING, CURATION, INSTEAD
 from synthforge.reporting.answers import PARTS, claim_of, first_table, headline_of
-from synthforge.reporting.figures import distance, in_points, percent, points
+from synthforge.reporting.figures import distance, in_points, part_of_loss, percent, points
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.plots import Dot, Picture, dots
 from synthforge.reporting.templates import page_of, write_page
@@ -117,8 +117,8 @@ def _cells(run: Gathered) -> dict[str, str]:
         table = run.diagnosis["tables"][0]
         amounts = ", ".join(one["amount"] for one in table["settings"])
         for name, title in PARTS.items():
-            if (loss := table["mean"]["parts"][name]["loss"]) is not None:
-                cells[f"points lost by {title}, {amounts} real per class"] = points(loss)
+            if told := part_of_loss(table["mean"]["parts"][name]):
+                cells[f"points lost by {title}, {amounts} real per class"] = told
     return cells
 
 

@@ -10,6 +10,11 @@ def points(one: dict[str, float]) -> str:
     return f"{100 * one['value']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
 
 
+def part_of_loss(part: dict[str, Any]) -> str:
+    """Of a diagnosis; empty if it was not measured."""
+    return points(part["loss"]) if part["loss"] is not None else "none shown" if part["verdict"] == "not shown" else ""
+
+
 def percent(one: dict[str, float]) -> str:
     """An accuracy, with its interval."""
     return f"{100 * one['value']:.1f} % [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"

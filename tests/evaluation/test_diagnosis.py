@@ -119,12 +119,27 @@ def test_a_mix_of_kinds_like_the_real_one_gives_no_weights() -> None:
     assert (weight[np.isin(classes, unshown)] == 1).all()
 
 
-def test_what_is_not_trained_for_is_not_called_none() -> None:
+def test_what_is_not_trained_for_is_no_zero_with_an_interval() -> None:
     arms = outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.7, resampled=0.9)
-    one, mean = losses([arms], 0.005)
+    one, mean = losses([arms], 0.005, [{"content"}])
     assert one.parts["content"].verdict == mean.parts["content"].verdict == "not shown"
-    assert one.parts["labels"].verdict == "not shown"
+    assert one.parts["content"].loss is None
+    assert one.parts["labels"].verdict == "cannot tell"  # its arms were trained, and agree
     assert one.parts["rest"].verdict == "loss"
+
+
+def test_in_the_mean_a_part_counts_as_nothing_where_it_is_not_shown() -> None:
+    arms = outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.7, resampled=0.7)
+    alike = {**arms, "resampled": arms["real"]}
+    first, second, mean = losses([alike, arms], 0.005, [{"content"}, set()])
+    assert first.parts["content"].loss is None and second.parts["content"].loss is not None and mean.parts["content"].loss is not None
+    assert mean.parts["content"].loss.value == pytest.approx(second.parts["content"].loss.value / 2, abs=1e-3)
+
+
+def test_classes_that_overlap_wholly_are_not_doubted() -> None:
+    classes, of_pool = np.arange(600) % 20, np.arange(1000) % 20
+    found = doubts(random_features(600, 0), classes, random_features(1000, 1), of_pool, 10, 0.02)
+    assert found.share < 0.02
 
 
 def test_a_class_of_few_images_and_one_that_the_pool_lacks_keep_their_weights() -> None:

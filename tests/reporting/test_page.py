@@ -213,6 +213,18 @@ def test_names_in_a_recipe_are_text_and_not_markup(run_folder: Path, tmp_path: P
     assert run.name == "digits"
 
 
+def test_a_part_that_no_image_shows_is_no_zero_with_an_interval(run_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    diagnosis = json.loads((run_folder / "diagnosis.json").read_text())
+    for loss in [diagnosis["tables"][0]["mean"], *(one["loss"] for one in diagnosis["tables"][0]["settings"])]:
+        loss["parts"]["content"] = {"loss": None, "verdict": "not shown", "share": None, "share_low": None, "share_high": None}
+    (tmp_path / "run" / "diagnosis.json").write_text(json.dumps(diagnosis))
+    report(Gathered.at(str(tmp_path / "run")), str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert "content none shown" in page
+    assert "content +0.0" not in page
+
+
 def test_a_page_has_room_for_a_large_pool(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is shown of a pool does not grow with it: a map of all its points would."""
     run = Gathered.at(str(run_folder))
