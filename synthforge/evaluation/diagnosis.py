@@ -237,7 +237,7 @@ _TITLES = {
     "content": "content",
     "labels": "wrong labels",
     "interaction": "content and appearance together, beyond both alone,",
-    "rest": "what these leave",
+    "rest": "an unexplained rest",
 }
 _ADVICE = {
     "appearance": "Appearance: the images look generated. A better generator, or one fitted longer or on more real images, is what helps; "
@@ -247,8 +247,8 @@ _ADVICE = {
     "labels": "Labels: too many images show another class than theirs. Keep curation.gates.labels on, raise sampling.guidance, "
     "and look at the prompts of the classes concerned.",
     "interaction": "Content and appearance add up to more than each alone: curate first, then look at the generator.",
-    "rest": "The rest: what can't be put down to look, mix of kinds or labels, such as images that lie between kinds, or kinds that too "
-    "few real images show: a better generator, a larger pool, or simply more real images.",
+    "rest": "The rest: more real images, a better generator, or a larger pool. It is what can't be put down to look, mix of kinds within a "
+    "class, or labels, such as images that lie between kinds, or kinds that too few real images show.",
 }
 
 

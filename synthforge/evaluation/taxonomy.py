@@ -243,7 +243,7 @@ def content_weights(
         of_real, of_pool = real_class_N == number, pool_class_M == number
         num = int(of_real.sum())
         nearest = min(NEAREST, num // 3)
-        if not of_pool.any() or nearest < 1:
+        if of_pool.sum() < 2 or nearest < 1:
             continue
         by_chance[int(number)] = _by_chance(real_ND[of_real], pool_MD[of_pool], nearest, int(number))
         if by_chance[int(number)] > BY_CHANCE:

@@ -8,7 +8,7 @@ from typing import Any
 from synthforge.evaluation.verdict import ADDING, CURATION, INSTEAD
 from synthforge.reporting.figures import part_of_loss, points
 
-PARTS = {"appearance": "appearance", "content": "content", "labels": "wrong labels", "interaction": "both together", "rest": "the rest"}
+PARTS = {"appearance": "appearance", "content": "content", "labels": "wrong labels", "interaction": "interaction", "rest": "the rest"}
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ def headline_of(evaluation: dict[str, Any] | None) -> str:
     claim = claim_of(table, ADDING)
     if claim is None or evaluation is None:
         return "Whether these images help beside real ones was not measured."
-    told = f"added to the real images, {points(claim['difference'])} points of accuracy"
+    told = f"added to the real ones, {points(claim['difference'])} points of accuracy"
     words = {
-        "everywhere": f"Use them: {told}.",
-        "where they helped": f"Use them where they helped, and only there: {told} on average.",
-        "nowhere": f"Don’t bother: {told}.",
-        "no proof": f"No proof that they are worth it: {told}.",
+        "everywhere": f"Use the synthetic images: {told}.",
+        "where they helped": f"Use the synthetic images where they helped, and only there: {told} on average.",
+        "nowhere": f"Don’t bother with synthetic images: {told}.",
+        "no proof": f"No proof that synthetic images are worth it: {told}.",
     }
     short = any(not setting["has_enough_steps"] for setting in table["settings"])
     notes = ["The generator may have seen more real images."] * (table["origin"] != "own")
@@ -51,7 +51,7 @@ def answers_of(evaluation: dict[str, Any] | None, gap: dict[str, Any] | None, di
     found = []
     if table is not None:
         found += [
-            _of_claim(table, INSTEAD, "What is lost by training on made images, random and curated, instead of real ones?", sign=-1),
+            _of_claim(table, INSTEAD, "What is lost by training on made images instead of real ones?", sign=-1),
             _of_claim(table, CURATION, "What does curation win back, against a random choice?", sign=1),
         ]
     if diagnosis is not None and diagnosis["tables"]:
@@ -85,12 +85,26 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
     over = f"{words}; with {amounts} real images per class"
     if claim["comparisons"] > 1:
         span = f"{100 * claim['lowest']:+.1f} to {100 * claim['highest']:+.1f}"
-        over = f"{words}; mean over {claim['comparisons']} comparisons with {amounts} real images per class, which lie from {span}"
+        alike = round(claim["lowest"], 3) == round(claim["highest"], 3)
+        span = f"each {100 * claim['lowest']:+.1f}" if alike else f"which lie from {span}"
+        over = f"{words}; mean over {claim['comparisons']} comparisons with {amounts} real images per class, {span}"
     figure = f"{100 * difference['value']:+.1f} points"
     if sign < 0:  # asked for a loss
         figure = f"{abs(100 * difference['value']):.1f} points" if difference["value"] < 0 else f"nothing: {figure}"
+        over += _by_arm(table)
     interval = f"{points(difference)} points of accuracy, 95 % interval; {over}"
     return Answer(question, figure, interval, tone)
+
+
+def _by_arm(table: dict[str, Any]) -> str:
+    """What random and curated images lose, each by itself; means over amounts, for intervals are those of single comparisons."""
+    comparisons = [one for setting in table["settings"] for one in setting["comparisons"] if one["against"] == "real"]
+    told = [
+        f"{name} ones {100 * sum(found) / len(found):+.1f}"
+        for name in ("random", "curated")
+        if (found := [one["difference"]["value"] for one in comparisons if one["arm"] == name])
+    ]
+    return f"; {' and '.join(told)}" if len(told) > 1 else ""
 
 
 def _of_diagnosis(table: dict[str, Any]) -> Answer:
@@ -104,13 +118,14 @@ def _of_diagnosis(table: dict[str, Any]) -> Answer:
     if shown == [PARTS["rest"]]:
         figure = "mostly unexplained" if parts["rest"]["loss"]["value"] > mean["whole"]["loss"]["value"] / 2 else "not told apart"
     unknown = f"; not measured: {', '.join(missing)}" if missing else ""
-    text = f"points that random made images lose with {amounts} real per class: {', '.join(told)}{unknown}"
-    return Answer("Why do they fall short?", figure, text, "bad" if shown else "unsure")
+    lost = f"{100 * mean['whole']['loss']['value']:.1f} points"
+    text = f"of the {lost} that random ones lose with {amounts} real per class: {', '.join(told)}{unknown}"
+    return Answer("Why do made images fall short?", figure, text, "bad" if shown else "unsure")
 
 
 def _of_worth(table: dict[str, Any]) -> Answer | None:
     """The rates of the first arm that has one, at every amount of real data."""
-    question = "What is one more real image worth?"
+    question = "What is one more real image worth, in made ones?"
     measured = [name for name in ("curated", "random") if any(name in setting["worth"] for setting in table["settings"])]
     if not measured:
         return None
@@ -127,10 +142,10 @@ def _of_worth(table: dict[str, Any]) -> Answer | None:
                 for setting, one in known
             ]
             rates = [f"{one['others_per_real']:.2g}" for _, one in known]
-            figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} made"
-            text = (
-                f"so many {name} made images, in place of real ones, do what one real image does, where it can be told: {', '.join(told)}"
-            )
+            figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} {name}"
+            text = f"so many {name} images, in place of real ones, do what one real image does: {', '.join(told)}"
+            if others := [f"{setting['real_per_class']:g}" for setting in table["settings"] if setting not in [one for one, _ in known]]:
+                text += f"; with {', '.join(others)} the real learning curve does not tell"
             return Answer(question, figure, text, "unsure")
     return Answer(
         question, "not told", "the real learning curve begins or ends before it tells; evaluation.curve can name more amounts", "unsure"

@@ -63,6 +63,8 @@ class _Page:
     asked: list[tuple[str, str]]
     over: str = ""
     """What intervals cover."""
+    sets: str = ""
+    """What the sets are that are compared."""
     missing: list[str] = field(default_factory=list)
     first: list[tuple[str, Strip | None]] = field(default_factory=list)
     """An image of each class, of each kind: what a reader wants to see before anything."""
@@ -102,6 +104,7 @@ def report(
         verdict=run.evaluation["verdict"] if run.evaluation is not None else "",
         answers=answers_of(run.evaluation, run.gap, run.diagnosis),
         over=_over(run.evaluation),
+        sets=_sets(run),
         asked=_asked(run),
         shows_real=real_images,
         missing=[f"The run ended early: {trouble}"] if trouble is not None else [],
@@ -125,6 +128,18 @@ def _over(evaluation: dict[str, Any] | None) -> str:
     table = first_table(evaluation)
     over = table["claims"][0]["interval_over"] if table is not None and table["claims"] else ""
     return f"{over}, not other draws of the real images" if over == "seeds and images" else over
+
+
+def _sets(run: Gathered) -> str:
+    if (table := first_table(run.evaluation)) is None or run.evaluation is None:
+        return ""
+    made = f"the {len(run.pool):,} images of the pool" if run.pool is not None else "the images of the pool"
+    scores = [score for setting in table["settings"] for score in setting["arms"].values()]
+    draws, seeds = max((score["draws"], score["seeds"]) for score in scores) if scores else (0, 0)
+    return (
+        f"Made: {made}, or of one like it for each amount of real images. Random: some of them, drawn blindly. Curated, or kept: some that "
+        f"curation chose. Each was trained on {draws * seeds} times, and tested on {run.evaluation['holdout_images']:,} holdout images."
+    )
 
 
 # What was asked for

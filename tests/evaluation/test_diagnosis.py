@@ -142,9 +142,11 @@ def test_classes_that_overlap_wholly_are_not_doubted() -> None:
     assert found.share < 0.02
 
 
-def test_a_class_of_few_images_and_one_that_the_pool_lacks_keep_their_weights() -> None:
-    weight, _ = content_weights(random_features(12, 0), np.array([0] * 10 + [1, 1]), random_features(40, 1), np.ones(40, np.int64))
+def test_classes_of_which_there_are_too_few_images_keep_their_weights() -> None:
+    of_pool = np.array([0] + [1] * 39)
+    weight, by_chance = content_weights(random_features(12, 0), np.array([0] * 10 + [1, 1]), random_features(40, 1), of_pool)
     assert weight.tolist() == [1.0] * 12
+    assert by_chance == {}
 
 
 def test_wrong_labels_are_doubted_and_right_ones_are_not() -> None:
@@ -295,6 +297,19 @@ def test_a_pool_with_wrong_labels_is_named_as_such(tmp_path: Path) -> None:
     assert any(text.startswith("Labels") for text in found.advice)
     assert setting.loss.parts["appearance"].loss is None
     assert any("appearance can't be measured without the generator" in note for note in found.notes)
+
+
+@pytest.mark.slow
+def test_a_class_of_which_all_images_show_another_keeps_labels_measurable(tmp_path: Path) -> None:
+    others = per_class(digits(), 25, 65)
+    eights = iter(per_class([one for one in digits() if one.class_name == "8"], 25, 65))
+    shown = [replace(next(eights), class_name="3") if one.class_name == "3" else one for one in others if one.class_name != "8"]
+    found = planted(tmp_path, [*shown, *(one for one in others if one.class_name == "8")])
+    (setting,) = found.tables[0].settings
+    assert any("no image of class 3" in note for note in found.notes)
+    assert setting.loss.parts["labels"].verdict != "not measured"
+    assert setting.facts is not None and 0.05 < setting.facts.doubted < 0.3
+    assert any(text.startswith("Labels") for text in found.advice)
 
 
 @pytest.mark.slow
