@@ -135,7 +135,7 @@ def _unshown(of_group: Sequence[Setting]) -> set[str]:
     """Parts in which no image of any draw can be shown to differ, so that their arms are the same."""
     facts = [setting.facts for setting in of_group]
     found = set()
-    if all(one.get("differing") == 0 for one in facts):
+    if all(one and not one.get("differing") for one in facts):  # none, or too few images to ask
         found |= {"content", "interaction"}
     if all(one.get("doubted") == 0 for one in facts):
         found.add("labels")

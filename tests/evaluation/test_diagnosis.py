@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +18,7 @@ from PIL import Image, ImageFilter
 
 from synthforge.diagnosing import diagnose
 from synthforge.errors import RequestError
-from synthforge.evaluation.diagnosis import DiagnoseResult, advice_of, verdict_of
+from synthforge.evaluation.diagnosis import DiagnoseResult, _unshown, advice_of, verdict_of
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.taxonomy import BY_CHANCE, Believed, Repeated, RepeatedAtRandom, content_weights, doubts, losses, variety
 from synthforge.evaluationrequest import diagnosis_of
@@ -126,6 +128,15 @@ def test_what_is_not_trained_for_is_no_zero_with_an_interval() -> None:
     assert one.parts["content"].loss is None
     assert one.parts["labels"].verdict == "cannot tell"  # its arms were trained, and agree
     assert one.parts["rest"].verdict == "loss"
+
+
+def test_nothing_is_shown_where_there_are_too_few_images_to_ask() -> None:
+    def known(**facts: float) -> Any:
+        return SimpleNamespace(facts=facts)
+
+    assert _unshown([known(doubted=0.1), known(doubted=0.0, differing=0.0)]) == {"content", "interaction"}
+    assert _unshown([known(doubted=0.0, differing=0.3)]) == {"labels"}
+    assert _unshown([known()]) == set()  # nothing is known
 
 
 def test_in_the_mean_a_part_counts_as_nothing_where_it_is_not_shown() -> None:
