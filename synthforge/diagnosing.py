@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from synthforge.evaluating import measured, write_result
-from synthforge.evaluation.diagnosis import DiagnoseResult, advice_of, notes_of, tables_of, verdict_of
+from synthforge.evaluation.diagnosis import DiagnoseResult, advice_of, notes_of, of_intervals, tables_of, verdict_of
 from synthforge.evaluationrequest import Request
 from synthforge.progress import Reporter
 
@@ -29,7 +29,7 @@ def diagnose(request: Request, reporter: Reporter | None = None) -> DiagnoseResu
         trainer=evaluation.base.model_dump(mode="json"),
         draws=request.config.draws,
         seeds=request.config.seeds,
-        notes=evaluation.all_notes(notes_of(tables), findings.of_intervals),
+        notes=evaluation.all_notes(notes_of(tables), of_intervals(findings, tables)),
         trainings=evaluation.num_trainings,
         device=evaluation.device_name,
         seconds=evaluation.seconds,

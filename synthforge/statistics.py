@@ -9,7 +9,8 @@ with as many degrees of freedom as the parts have together (Satterthwaite 1946).
 are much too narrow: its variance lacks (D - 1) / D, and its tails are not those of t.
 Two images more are imagined, on which arms differ as much as they can, one each way, as Agresti and Min do (2005, Stat. Med. 24): where
 nearly all images are right, that few differ, or none by chance, would else pass for certainty.
-With one draw nothing is known of others: seeds take its place, and the interval is about that draw alone.
+With one draw nothing is known of others: seeds take its place, and the interval is about that draw alone, unless it is told how much other
+draws would vary.
 Not covered: dependence among holdout images, such as several of one person.
 
 Shapes: A arms, D draws, S seeds, V holdout images, K sizes of the real learning curve.
@@ -73,23 +74,25 @@ class _Parts:
     shared: float
     num_draws: int
     num_images: int
+    of_others: float = 0.0
+    """By other draws than the only one, judged from as many values."""
 
     @property
     def variance(self) -> float:
         """At least what either alone would give."""
-        return max(self.of_draws + self.of_images - self.shared, self.of_draws, self.of_images)
+        return max(self.of_draws + self.of_images - self.shared, self.of_draws, self.of_images) + self.of_others
 
     @property
     def freedom(self) -> float:
         draws, images = max(self.num_draws - 1, 1), max(self.num_images - 1, 1)
-        spread = self.of_draws**2 / draws + self.of_images**2 / images + self.shared**2 / (draws * images)
+        spread = (self.of_draws**2 + self.of_others**2) / draws + self.of_images**2 / images + self.shared**2 / (draws * images)
         return max(self.variance**2 / spread, 1.0) if spread > 0 else float(images)
 
     def with_draws(self, num: int) -> _Parts:
         """What so many draws would be expected to give."""
         share = self.num_draws / num
         only_images = max(self.of_images - self.shared, 0.0)
-        return _Parts(self.of_draws * share, only_images + self.shared * share, self.shared * share, num, self.num_images)
+        return _Parts(self.of_draws * share, only_images + self.shared * share, self.shared * share, num, self.num_images, self.of_others)
 
 
 def _clusters(values_DSV: Floats) -> Floats:
@@ -98,7 +101,7 @@ def _clusters(values_DSV: Floats) -> Floats:
     return cells_DV
 
 
-def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0) -> _Parts:
+def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_others: float = 0.0) -> _Parts:
     cells_DV = _clusters(values_DSV)
     num_draws, num_images = cells_DV.shape
     mean_D, mean_V = cells_DV.mean(axis=1), cells_DV.mean(axis=0)
@@ -108,7 +111,7 @@ def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0) 
     if num_draws > 1 and num_images > 1:
         left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
         shared = float((left_DV**2).sum()) / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
-    return _Parts(of_draws, of_images, shared, num_draws, num_images)
+    return _Parts(of_draws, of_images, shared, num_draws, num_images, of_others)
 
 
 def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) -> float:
@@ -117,16 +120,17 @@ def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) 
     return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2 * largest**2 * of_counts) / (num * max(num - 1, 1))
 
 
-def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0) -> Estimate:
+def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_others: float = 0.0) -> Estimate:
     """The mean of one arm, or of the paired difference of two: values of every draw, seed and holdout image.
 
     Args:
         of_counts: each value says whether an answer is right, or how that differs; not where it is a probability.
         largest: what the value of an image can be; 2 where it is a difference of differences.
+        of_others: variance that other draws than the only one would bring, judged from as many values as there are seeds.
     """
-    parts = _parts(values_DSV, of_counts=of_counts, largest=largest)
+    parts = _parts(values_DSV, of_counts=of_counts, largest=largest, of_others=of_others)
     over: Literal["draws and images", "seeds and images", "images"] = (
-        "draws and images" if len(values_DSV) > 1 else "seeds and images" if values_DSV.shape[1] > 1 else "images"
+        "draws and images" if len(values_DSV) > 1 or of_others else "seeds and images" if values_DSV.shape[1] > 1 else "images"
     )
     return Estimate(float(values_DSV.mean()), parts.variance**0.5, parts.freedom, over)
 
@@ -173,19 +177,24 @@ class Verdict:
     None if no number would, with these images, and of one training, which tells nothing of others."""
 
 
-def verdicts(differences: Sequence[Floats], margin: float, largest: Sequence[float] | None = None) -> list[Verdict]:
+def verdicts(
+    differences: Sequence[Floats], margin: float, largest: Sequence[float] | None = None, of_others: Sequence[float] | None = None
+) -> list[Verdict]:
     """One for each paired difference (D, S, V).
 
     `helped` and `hurt`: the difference is not 0, and of evaluations in which all arms are the same at most one in twenty says so of any.
     `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
     One training of each (D = S = 1) can't tell: how far another seed would fall is not known, whatever the images say.
+    `largest` and `of_others` are as for `estimate`.
     """
     largest = largest if largest is not None else [1.0] * len(differences)
-    estimates = [estimate(values, largest=most) for values, most in zip(differences, largest, strict=True)]
+    of_others = of_others if of_others is not None else [0.0] * len(differences)
+    asked = list(zip(differences, largest, of_others, strict=True))
+    estimates = [estimate(values, largest=most, of_others=others) for values, most, others in asked]
     nonzero = adjusted([one.p for one in estimates])
     smaller = adjusted([_p_below(one, margin) for one in estimates])
     found = []
-    for values, most, one, p, p_small in zip(differences, largest, estimates, nonzero, smaller, strict=True):
+    for (values, most, others), one, p, p_small in zip(asked, estimates, nonzero, smaller, strict=True):
         word: Word = "cannot tell"
         if one.over == "images":
             found.append(Verdict(word, one, p, margin, None))
@@ -194,7 +203,11 @@ def verdicts(differences: Sequence[Floats], margin: float, largest: Sequence[flo
             word = "helped" if one.value > 0 else "hurt"
         elif p_small < (1 - CONFIDENCE) / 2:
             word = "did not help"
-        needed = _draws_needed(_parts(values, largest=most), one.value, margin, len(estimates)) if word == "cannot tell" else None
+        needed = (
+            _draws_needed(_parts(values, largest=most, of_others=others), one.value, margin, len(estimates))
+            if word == "cannot tell"
+            else None
+        )
         found.append(Verdict(word, one, p, margin, needed))
     return found
 
@@ -307,13 +320,20 @@ def recovered(arm: Floats, without: Floats, more_real: Floats) -> tuple[float | 
     return share(arm - without, more_real - without)
 
 
-def share(part: Floats, whole: Floats) -> tuple[float | None, tuple[float, float] | None]:
+def share(
+    part: Floats, whole: Floats, of_others: float = 0.0, *, part_varies: bool = False
+) -> tuple[float | None, tuple[float, float] | None]:
     """The ratio of two means of paired differences (D, S, V), with its 95 % interval (Fieller 1954).
 
     None where the whole can't be told from 0, or is negative, for then a share has no bounds.
+
+    Args:
+        of_others: variance of the whole, as for `estimate`; where `part_varies`, of the part as well, in which the whole has it from.
     """
     mean_A, root_AA, freedom = _joint([part, whole])
-    covariance_AA = root_AA @ root_AA.T
+    varies_A = np.array([float(part_varies), 1.0])
+    covariance_AA = root_AA @ root_AA.T + of_others * np.outer(varies_A, varies_A)
+    freedom = min(freedom, *(_parts(values, of_others=of_others * on).freedom for values, on in zip((part, whole), varies_A, strict=True)))
     t2 = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) ** 2
     a = mean_A[1] ** 2 - t2 * covariance_AA[1, 1]
     if a <= 0 or mean_A[1] <= 0:

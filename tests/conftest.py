@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ DIGITS = ROOT / "recipes" / "digits.yaml"
 # Children are forked from a server that has imported torch once; each starts in milliseconds and dies alone.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.children"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests take long come first, so that at the end no worker has one before it while others wait."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        if item.get_closest_marker("slow"):
+            limit = item.get_closest_marker("timeout")
+            seconds[item.path] += limit.args[0] if limit else 60
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 def small(out: object, total: int = 40, per_shard: int = 10, **sets: object) -> list[str]:

@@ -231,7 +231,7 @@ class EvaluationConfig(Config):
 
 DIAGNOSIS_ARMS = (REAL, "random", "believed", "repeated", "rendered", "resampled", "rendered-resampled")
 """What a diagnosis compares; see `taxonomy`."""
-DIAGNOSIS_VERSION = 4
+DIAGNOSIS_VERSION = 5
 """Raised when equal images and settings give other arms, or parts of the loss; also of diagnosis.json."""
 
 

@@ -12,7 +12,7 @@ from synthforge.evaluation.config import DIAGNOSIS_VERSION
 from synthforge.evaluation.findings import ORIGINS, Findings
 from synthforge.evaluation.scores import Measured
 from synthforge.evaluation.settings import Origin, Setting
-from synthforge.evaluation.taxonomy import PARTS, Loss, Part, losses
+from synthforge.evaluation.taxonomy import MOST_TAKEN, PARTS, Loss, Part, losses
 from synthforge.evaluation.verdict import points
 from synthforge.statistics import estimate
 
@@ -69,6 +69,8 @@ class TableDiagnosis:
     settings: list[SettingDiagnosis]
     mean: Loss
     """Over all settings."""
+    covers_real_images: bool
+    """Whether the intervals of the whole loss and of the rest allow for other real images."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
             continue
         unshown = [_unshown([findings.settings[index] for index in group]) for group, _ in known]
         correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
-        *each, mean = losses(correct, findings.config.margin, unshown)
+        taken = max(_taken(findings.settings[index], findings) for group, _ in known for index in group)
+        *each, mean = losses(correct, findings.config.margin, unshown, taken)
         settings = []
         for (group, found), loss in zip(known, each, strict=True):
             of_group = [findings.settings[index] for index in group]
@@ -127,8 +130,17 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
                 )
             )
         generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
-        tables.append(TableDiagnosis(first.origin, "; ".join(filter(None, generators)), settings, mean))
+        is_covered = findings.config.draws > 1 or (findings.config.seeds > 1 and taken <= MOST_TAKEN)
+        tables.append(TableDiagnosis(first.origin, "; ".join(filter(None, generators)), settings, mean, is_covered))
     return tables
+
+
+def _taken(setting: Setting, findings: Findings) -> float:
+    """Share of its pool's images of a class that an arm takes, at most."""
+    num_classes = len(findings.classes)
+    wanted_C = setting.wanted(num_classes, findings.is_copy)
+    there_C = setting.sources["random"].usable(findings.is_copy).per_class(num_classes)
+    return float((wanted_C / np.maximum(there_C, 1)).max())
 
 
 def _unshown(of_group: Sequence[Setting]) -> set[str]:
@@ -204,6 +216,17 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
     return notes
 
 
+def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[str]:
+    """What they do not cover, as notes."""
+    if findings.config.draws > 1 or not tables:
+        return findings.of_intervals
+    if tables[0].covers_real_images:
+        told = "but those of the whole loss and of the rest allow for other real images, as if these varied like the choice of pool images"
+    else:
+        told = "and a loss may be chance of these real images: arms take too much of the pool for it to tell how others would vary"
+    return [*findings.of_intervals, f"one draw: {told}"]
+
+
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     """The loss and its parts over all settings of the first table."""
     if not tables:
@@ -215,11 +238,14 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     if mean.whole.verdict == "gain":
         return f"Synthetic images are better than as many real ones, by {points(mean.whole.loss)} points of accuracy."
     first = f"Synthetic images in place of as many real ones cost {points(mean.whole.loss)} points of accuracy"
-    if mean.whole.verdict == "cannot tell":
-        return f"{first}, which may be chance; more draws or seeds would tell."
+    first += "" if tables[0].covers_real_images else " (of these real images; others were not tried)"
     shown = sorted((part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss")
-    if not shown:
+    is_sure = mean.whole.verdict == "loss"
+    first += "" if is_sure else ", which may be chance"
+    if not shown and is_sure:
         return f"{first}; of which part they come can't be told from so few trainings."
+    if not shown:
+        return f"{first}; more draws, or more real images, would tell."
     told = [f"{_TITLES[name]} {points(part)}{_share(mean.parts[name])}" for _, name in reversed(shown) if (part := mean.parts[name].loss)]
     measurable = ("appearance", "content", "labels")
     unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]

@@ -440,15 +440,19 @@ class Loss:
     """By name, in the order of `PARTS`."""
 
 
-def losses(settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]] = ()) -> list[Loss]:
+def losses(
+    settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]] = (), taken: float = 1.0
+) -> list[Loss]:
     """Of each setting, and last the mean over all of them; verdicts of the settings allow for each other, and so do those of the means.
 
-    In the mean a part counts as 0 where it was not shown.
+    In the mean a part counts as 0 where it was not shown. Where there is one draw of the real images, intervals of the whole and the rest
+    allow for others, if the pool tells how these would vary (`_of_other_draws`).
 
     Args:
         settings: for each the values (D, S, V) of its arms, right or wrong; arms that could not be made are missing.
         margin: a loss below this one does not count.
         unshown: for each setting the parts whose arms are the same, since images can't be shown to differ in them.
+        taken: share of the pool that `random` takes, at most.
     """
     unshown = unshown or [()] * len(settings)
     each = [_contrasts(correct) for correct in settings]
@@ -456,7 +460,9 @@ def losses(settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Seq
     mean = {name: np.mean([found[name] for found in each], axis=0) for name in common}
     mean["rest"] = mean["whole"] - sum(mean[name] for name in PARTS if name in mean)
     nowhere = set.intersection(*map(set, unshown))
-    return [*_judged(each, margin, unshown), *_judged([mean], margin, [nowhere])]
+    of_others = [_of_other_draws(correct[RANDOM], taken) for correct in settings]
+    of_mean = _of_other_draws(np.mean([correct[RANDOM] for correct in settings], axis=0), taken)
+    return [*_judged(each, margin, unshown, of_others), *_judged([mean], margin, [nowhere], [of_mean])]
 
 
 def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -474,20 +480,41 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
     return found
 
 
-def _judged(each: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]]) -> list[Loss]:
+def _judged(
+    each: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]], of_others: Sequence[float]
+) -> list[Loss]:
     shown = [{name: found[name] for name in found if name not in lacks} for found, lacks in zip(each, unshown, strict=True)]
     largest = [_LARGEST.get(name, 1.0) for found in shown for name in found]
-    told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest))
+    others = [of_loss * (name in _BY_REAL_IMAGES) for found, of_loss in zip(shown, of_others, strict=True) for name in found]
+    told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest, others))
     results = []
-    for found, lacks in zip(shown, unshown, strict=True):
+    for found, lacks, of_loss in zip(shown, unshown, of_others, strict=True):
         parts = dict.fromkeys(lacks, Part(None, "not shown"))
         for name, values_DSV in found.items():
-            ratio, interval = share(values_DSV, found["whole"]) if name != "whole" else (None, None)
+            most, varies = _LARGEST.get(name, 1.0), name in _BY_REAL_IMAGES
+            ratio, interval = share(values_DSV, found["whole"], of_loss, part_varies=varies) if name != "whole" else (None, None)
             low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
-            loss = Measured.difference(estimate(values_DSV, largest=_LARGEST.get(name, 1.0)), _LARGEST.get(name, 1.0))
+            loss = Measured.difference(estimate(values_DSV, largest=most, of_others=of_loss * varies), most)
             parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
         results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
     return results
+
+
+_BY_REAL_IMAGES = ("whole", "rest")
+"""In which the pool is compared with the real images; in other parts these, or the pool, are compared with what was made of the same."""
+MOST_TAKEN = 2 / 3
+"""Share of a pool up to which what arms take of it varies enough to say how other draws would."""
+
+
+def _of_other_draws(random_DSV: Floats, taken: float) -> float:
+    """Variance of the loss by other real images, where there is one draw of them, which may be a lucky one.
+
+    Judged by the pool, of which each seed takes other images: so much as one such choice (and its training, so rather too much) varies,
+    another draw of real images would. Of N images of a pool of M a choice varies by 1 - N / M of what it would of an endless pool.
+    """
+    if len(random_DSV) > 1 or random_DSV.shape[1] < 2 or taken > MOST_TAKEN:
+        return 0.0
+    return float(random_DSV[0].mean(axis=1).var(ddof=1)) / (1 - taken)
 
 
 _LARGEST = {"content": 2.0, "interaction": 2.0}

@@ -113,7 +113,8 @@ def _of_diagnosis(table: dict[str, Any]) -> Answer:
     told = [f"{title} {told}" for name, title in PARTS.items() if (told := part_of_loss(parts[name]))]
     missing = [title for name, title in PARTS.items() if not part_of_loss(parts[name])]
     is_loss = mean["whole"]["verdict"] == "loss"
-    shown = [title for name, title in PARTS.items() if is_loss and parts[name]["verdict"] == "loss"]
+    is_none = mean["whole"]["verdict"] in {"none", "gain"}
+    shown = [title for name, title in PARTS.items() if not is_none and parts[name]["verdict"] == "loss"]
     figure = " and ".join(shown) if shown else "not told apart" if is_loss else "no loss proven"
     if shown == [PARTS["rest"]]:
         figure = "mostly unexplained" if parts["rest"]["loss"]["value"] > mean["whole"]["loss"]["value"] / 2 else "not told apart"
