@@ -12,7 +12,7 @@ from synthforge.evaluation.config import DIAGNOSIS_VERSION
 from synthforge.evaluation.findings import ORIGINS, Findings
 from synthforge.evaluation.scores import Measured
 from synthforge.evaluation.settings import Origin, Setting
-from synthforge.evaluation.taxonomy import MOST_TAKEN, PARTS, Loss, Part, losses
+from synthforge.evaluation.taxonomy import DOUBTED_BY_CHANCE, MOST_TAKEN, PARTS, Loss, Part, losses
 from synthforge.evaluation.verdict import points
 from synthforge.statistics import estimate
 
@@ -20,8 +20,6 @@ RECOGNISED = 0.9
 """If fewer of the rendered images are nearest to the real one that they started from, content was not kept."""
 MANY_DOUBTS = 0.02
 """So large a share of the pool, beyond that of the real images, is worth naming."""
-DOUBTED_BY_CHANCE = 0.01
-"""A pool has more doubtful labels than the real images if so many would come by chance this seldom."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,8 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
             continue
         unshown = [_unshown([findings.settings[index] for index in group]) for group, _ in known]
         correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
-        taken = max(_taken(findings.settings[index], findings) for group, _ in known for index in group)
+        # Real images by which a generator of its own was fitted are not drawn apart from its pool: if they are lucky ones, so is the pool.
+        taken = max(_taken(findings.settings[index], findings) for group, _ in known for index in group) if origin == "elsewhere" else 1.0
         *each, mean = losses(correct, findings.config.margin, unshown, taken)
         settings = []
         for (group, found), loss in zip(known, each, strict=True):
@@ -219,6 +218,8 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
 def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[str]:
     """What they do not cover, as notes."""
     if findings.config.draws > 1 or not tables:
+        return findings.of_intervals
+    if tables[0].origin == "own":
         return findings.of_intervals
     if tables[0].covers_real_images:
         told = "but those of the whole loss and of the rest allow for other real images, as if these varied like the choice of pool images"

@@ -59,6 +59,8 @@ ABSENT = 0.7
 """A real image of which the pool has less than this share of what real ones have counts as absent."""
 BY_CHANCE = 0.05
 """Images of a class are distributed otherwise than real ones if so large a difference would come by chance this seldom."""
+DOUBTED_BY_CHANCE = 0.01
+"""A pool has more doubtful labels than the real images if so many would come by chance this seldom."""
 _STEPS = 20
 _PERMUTATIONS = 99
 _TESTED = (200, 600)
@@ -196,13 +198,14 @@ class Doubts:
     share_of_real: float
     """Of the real images, each judged by the others."""
     p_value: float
-    """Of as many in the pool by chance, if its rate were that of the real images (Fisher's exact test, one-sided)."""
+    """Of as many in the pool by chance, if its rate were that of the real images (`_more_by_chance`)."""
 
 
 def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, neighbours: int, loss: float) -> Doubts:
     """Pool images of which fewer of the nearest real images have their label than of all but a share `loss` of their class's real ones.
 
-    In a class of whose real images more than that share, and more than one, have no such neighbour at all, nothing can be doubted.
+    In a class of whose real images more than that share, and more than one, have no such neighbour at all, those of the pool that have none
+    either are doubted only if they are more than chance would make them.
 
     Args:
         real_ND: rendered where that is possible, so that looks are alike.
@@ -217,12 +220,18 @@ def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], poo
         own = of_real[real_class_N == number]
         most = min(len(own) - 1, votes) / votes
         limit_C[number] = min(0.5 * most, float(np.quantile(own, loss, method="lower")))
-        if (own == 0).sum() <= max(1, loss * len(own)):
+        of_class = of_pool[pool_class_M == number]
+        if (own == 0).sum() <= max(1, loss * len(own)) or _more_by_chance(of_class == 0, own == 0) <= DOUBTED_BY_CHANCE:
             limit_C[number] = max(limit_C[number], 0.5 / votes)
     doubted_M, real_doubted_N = of_pool < limit_C[pool_class_M], of_real < limit_C[real_class_N]
-    counts = [[int(doubted_M.sum()), int((~doubted_M).sum())], [int(real_doubted_N.sum()), int((~real_doubted_N).sum())]]
-    p_value = float(scipy.stats.fisher_exact(counts, alternative="greater").pvalue)
+    p_value = _more_by_chance(doubted_M, real_doubted_N)
     return Doubts(doubted_M, float(doubted_M.mean()) if len(doubted_M) else 0.0, float(real_doubted_N.mean()), p_value)
+
+
+def _more_by_chance(pool_M: Bools, real_N: Bools) -> float:
+    """How probable it is that so many more of the pool's images are marked by chance (Fisher's exact test, one-sided)."""
+    counts = [[int(pool_M.sum()), int((~pool_M).sum())], [int(real_N.sum()), int((~real_N).sum())]]
+    return float(scipy.stats.fisher_exact(counts, alternative="greater").pvalue)
 
 
 def content_weights(
@@ -446,13 +455,13 @@ def losses(
     """Of each setting, and last the mean over all of them; verdicts of the settings allow for each other, and so do those of the means.
 
     In the mean a part counts as 0 where it was not shown. Where there is one draw of the real images, intervals of the whole and the rest
-    allow for others, if the pool tells how these would vary (`_of_other_draws`).
+    allow for others, if the pool, made apart from these, tells how they would vary (`_of_other_draws`).
 
     Args:
         settings: for each the values (D, S, V) of its arms, right or wrong; arms that could not be made are missing.
         margin: a loss below this one does not count.
         unshown: for each setting the parts whose arms are the same, since images can't be shown to differ in them.
-        taken: share of the pool that `random` takes, at most.
+        taken: share of the pool that `random` takes, at most; 1 for a pool that depends on the real images.
     """
     unshown = unshown or [()] * len(settings)
     each = [_contrasts(correct) for correct in settings]

@@ -43,7 +43,7 @@ def told(comparison: Comparison | Claim) -> str:
     if comparison.interval_over == "images":
         return "cannot tell of one training; raise seeds"
     if comparison.draws_needed is None:
-        return "cannot tell, and with this holdout more trainings would not"
+        return "cannot tell, nor would more trainings with so small a holdout"
     return f"cannot tell; some {comparison.draws_needed} {comparison.interval_over.split()[0]} probably would"
 
 

@@ -115,12 +115,14 @@ def _of_diagnosis(table: dict[str, Any]) -> Answer:
     is_loss = mean["whole"]["verdict"] == "loss"
     is_none = mean["whole"]["verdict"] in {"none", "gain"}
     shown = [title for name, title in PARTS.items() if not is_none and parts[name]["verdict"] == "loss"]
-    figure = " and ".join(shown) if shown else "not told apart" if is_loss else "no loss proven"
+    may_be_none = mean["whole"]["verdict"] == "cannot tell" and table["covers_real_images"]
+    figure = " and ".join(shown) if shown else "not told apart" if is_loss else "may be chance" if may_be_none else "no loss proven"
     if shown == [PARTS["rest"]]:
         figure = "mostly unexplained" if parts["rest"]["loss"]["value"] > mean["whole"]["loss"]["value"] / 2 else "not told apart"
     unknown = f"; not measured: {', '.join(missing)}" if missing else ""
     lost = f"{100 * mean['whole']['loss']['value']:.1f} points"
     text = f"of the {lost} that random ones lose with {amounts} real per class: {', '.join(told)}{unknown}"
+    text += "; with other real images it may be no loss" if may_be_none else ""
     return Answer("Why do made images fall short?", figure, text, "bad" if shown else "unsure")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.metrics import METRICS
 from synthforge.curation.pools import Ints, Table
 from synthforge.errors import some
@@ -72,6 +73,8 @@ class _Page:
     classes: list[dict[str, Any]] = field(default_factory=list)
     classes_left: int = 0
     reasons: list[dict[str, Any]] = field(default_factory=list)
+    rules: list[tuple[str, str]] = field(default_factory=list)
+    """Of each gate."""
     kept_in_words: str = ""
     pairs: list[dict[str, Any]] = field(default_factory=list)
     map: dict[str, Any] | None = None
@@ -217,30 +220,23 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         return
     reasons = run.decisions["reason"]
     page.kept_in_words = f"{len(kept):,} of {len(reasons):,} images were kept."
-    rules = {reason: gate for gate in run.gap["gates"] for reason in gate["dropped"]}
+    page.rules = [(gate["gate"], gate["rule"]) for gate in run.gap["gates"]]
     counts = {str(reason): int((reasons == reason).sum()) for reason in dict.fromkeys(reasons) if reason is not None}
     for reason, num in sorted(counts.items(), key=lambda item: -item[1]):
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
-        gate = rules.get(reason)
-        rule = (
-            gate["rule"]
-            if gate is not None
-            else "passed every gate; the set is nearer to the real images without them"
-            if reason == "not selected"
-            else ""
-        )
-        page.reasons.append({"reason": reason, "num": num, "rule": rule, "images": _row(run.pool, spread, f"images dropped: {reason}")})
+        title, why = _WHY.get(reason, (reason, ""))
+        page.reasons.append({"title": title, "num": num, "why": why, "images": _row(run.pool, spread, f"images dropped: {title}")})
     if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
         apart = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
         nearest = kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]]
+        usual = float(np.median(apart[kept]))
         row_of = {key: row for row, key in enumerate(run.real.strings("key"))}
         pairs = [(int(row), row_of[run.decisions["nearest_real"][row]]) for row in nearest if run.decisions["nearest_real"][row] in row_of]
         for made, real in pairs:
             both = [*thumbnails(run.pool, np.array([made]), 64), *thumbnails(run.real, np.array([real]), 64)]
-            page.pairs.append(
-                {"images": sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4), "distance": f"{apart[made]:.3g}"}
-            )
+            beside = sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4)
+            page.pairs.append({"images": beside, "distance": f"{apart[made] / max(usual, 1e-12):.0%}"})
     of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(run.real.strings("key"))} if run.real is not None else {}
     for region in [one for one in run.gap["regions"] if one["is_significant"]][:SHOWN_REGIONS]:
@@ -265,6 +261,25 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         page.regions.append(row)
 
 
+_WHY = {
+    "copy of a real image": (
+        "Copies of a real image",
+        "So near to a real image that they show nothing else, and may give away what is private.",
+    ),
+    "copy of its source": ("Hardly changed real images", "They started from a real image, and still are nearly that one."),
+    "label disagrees": ("They look like another class", "Of the real images that they resemble most too few are of their class."),
+    "off-manifold": ("Unlike any real image", "They lie farther from all real images than hardly any real one does from the others."),
+    "unwanted content": ("Unwanted content", "They look like what the recipe does not want to be shown."),
+    "exact duplicate": ("The same image twice", "Another made image has the same pixels, and stayed."),
+    "near duplicate": (
+        "Nearly the same image twice",
+        "Another made image of the class is as good as the same, and nearer to the real ones, so that one stayed.",
+    ),
+    NOT_SELECTED: ("Not needed", "Nothing is wrong with these. The others together are more like the real images without them."),
+}
+"""Why images were dropped, by the reason in their decision, for a reader who knows nothing of gates."""
+
+
 # Gap, evaluation, diagnosis
 
 
@@ -284,7 +299,12 @@ def _add_gap(page: _Page, run: Gathered) -> None:
         if figures["after"]["value"] is None:
             continue
         rows.append(
-            {"metric": METRICS[metric].name, "better": METRICS[metric].better, **{which: distance(one) for which, one in figures.items()}}
+            {
+                "metric": METRICS[metric].name,
+                "meaning": METRICS[metric].sentence,
+                "better": {"near floor": "as real ones"}.get(METRICS[metric].better, METRICS[metric].better),
+                **{which: distance(one) for which, one in figures.items()},
+            }
         )
     found = gap["metrics"][gap["primary"]]
     known = {which: found[which] for which in names if found[which]["low"] is not None and found[which]["value"] is not None}
@@ -296,7 +316,21 @@ def _add_gap(page: _Page, run: Gathered) -> None:
         page.plots["gap"] = dots(
             "gap", f"{title} to the real images: {told}", {"": dots_of}, f"{title} to the real images (nearer is better)", band=band
         )
-    page.gap = {"sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
+    page.gap = {"told": _is_nearer(found), "sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
+
+
+def _is_nearer(found: dict[str, Any]) -> str:
+    """Whether curation brought the set nearer to the real images, and whether as near as other real ones, for any reader."""
+    words = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told: they are about as near"}
+    difference, floor, after = found["after_minus_random"], found["floor"], found["after"]["value"]
+    if difference is None or difference["verdict"] is None or after is None:
+        return ""
+    told = f"Are the kept images nearer to the real ones than as many at random? {words[difference['verdict']]}."
+    if floor["high"] is None:
+        return told
+    if after <= floor["high"]:
+        return f"{told} They lie as near as other real images would."
+    return f"{told} Other real images would lie nearer still, within {max(floor['high'], 0) / after:.0%} of their distance."
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}

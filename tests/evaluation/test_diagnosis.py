@@ -173,6 +173,24 @@ def test_wrong_labels_are_doubted_and_right_ones_are_not() -> None:
     assert doubts(centres + rng.normal(0, 1, (200, 4)), labels, centres + rng.normal(0, 1, (200, 4)), labels, 10, 0.02).p_value > 0.01
 
 
+def test_wrong_labels_are_doubted_where_some_real_images_look_like_another_class() -> None:
+    rng = np.random.default_rng(0)
+
+    def some(num: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(num) % 2
+        lies_there = rng.random(num) < 0.06
+        return 6.0 * (labels ^ lies_there)[:, None] + rng.normal(0, 1, (num, 4)), labels
+
+    (real, labels), (pool, of_pool) = some(400), some(800)
+    shown = of_pool.copy()
+    shown[:240] = 1 - of_pool[:240]
+    found = doubts(real, labels, pool, shown, 10, 0.02)
+    assert found.doubted_M[:240].mean() > 0.85
+    assert found.doubted_M[240:].mean() < 0.1
+    assert found.p_value < 1e-6
+    assert doubts(real, labels, pool, of_pool, 10, 0.02).share < 0.03  # as many as among the real ones
+
+
 def test_a_class_of_few_images_is_not_doubted_for_being_small() -> None:
     classes = np.array([0] * 400 + [1] * 8)
     centres = np.where(classes[:, None] == 1, 2.0, 0.0) * np.ones((1, 4))

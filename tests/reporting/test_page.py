@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from synthforge.reporting.gathered import Gathered
-from synthforge.reporting.report import report
+from synthforge.reporting.report import _is_nearer, report
 from tests.conftest import DIGITS, Ran, small
 from tests.evaluation.sets import QUICK, digits, per_class
 
@@ -63,6 +63,7 @@ def opened(browser: Any, page_file: Path, width: int = 1200, scheme: str = "ligh
 def test_nothing_overflows_complains_or_asks_for_anything(run_folder: Path, browser: Any, width: int) -> None:
     page, trouble = opened(browser, run_folder / "report.html", width)
     assert trouble == []
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     broken = page.evaluate("[...document.images].filter((image) => !image.complete || !image.naturalWidth).length")
     assert broken == 0
@@ -103,6 +104,30 @@ def test_the_maps_points_are_told_by_mouse_and_keys(run_folder: Path, browser: A
     page.locator("[data-kind=real]").uncheck()
     assert page.locator("#map circle.real").first.is_hidden()
     assert trouble == []
+
+
+@needs_browser
+def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: Path, browser: Any) -> None:
+    page, _ = opened(browser, run_folder / "report.html")
+    shown = page.locator("section[aria-labelledby=dropped]").inner_text()  # what is folded up is not in it
+    assert "They look like another class" in shown and "Not needed" in shown
+    assert "label disagrees" not in shown and "off-manifold" not in shown and "not selected" not in shown
+    assert "% of the usual" in shown
+    assert "nearer to the real ones than as many at random?" in page.locator("section[aria-labelledby=gap]").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "floor", "told"),
+    [
+        ("smaller", 0.2, "Yes. Other real images would lie nearer still, within 50% of their distance."),
+        ("larger", 0.5, "No, they are farther away. They lie as near as other real images would."),
+        ("no different", None, "That can’t be told: they are about as near."),
+    ],
+)
+def test_whether_curation_brought_the_set_nearer(verdict: str, floor: float | None, told: str) -> None:
+    found = {"after_minus_random": {"verdict": verdict}, "floor": {"high": floor}, "after": {"value": 0.4}}
+    assert _is_nearer(found).endswith(f"at random? {told}")
+    assert _is_nearer({**found, "after_minus_random": None}) == ""
 
 
 @needs_browser
