@@ -74,25 +74,26 @@ class _Parts:
     shared: float
     num_draws: int
     num_images: int
-    of_others: float = 0.0
+    of_other_draws: float = 0.0
     """By other draws than the only one, judged from as many values."""
 
     @property
     def variance(self) -> float:
         """At least what either alone would give."""
-        return max(self.of_draws + self.of_images - self.shared, self.of_draws, self.of_images) + self.of_others
+        return max(self.of_draws + self.of_images - self.shared, self.of_draws, self.of_images) + self.of_other_draws
 
     @property
     def freedom(self) -> float:
         draws, images = max(self.num_draws - 1, 1), max(self.num_images - 1, 1)
-        spread = (self.of_draws**2 + self.of_others**2) / draws + self.of_images**2 / images + self.shared**2 / (draws * images)
+        of_draws = self.of_draws + self.of_other_draws  # judged from the same seeds
+        spread = of_draws**2 / draws + self.of_images**2 / images + self.shared**2 / (draws * images)
         return max(self.variance**2 / spread, 1.0) if spread > 0 else float(images)
 
     def with_draws(self, num: int) -> _Parts:
         """What so many draws would be expected to give."""
         share = self.num_draws / num
         only_images = max(self.of_images - self.shared, 0.0)
-        return _Parts(self.of_draws * share, only_images + self.shared * share, self.shared * share, num, self.num_images, self.of_others)
+        return _Parts(self.of_draws * share, only_images + self.shared * share, self.shared * share, num, self.num_images)
 
 
 def _clusters(values_DSV: Floats) -> Floats:
@@ -101,7 +102,7 @@ def _clusters(values_DSV: Floats) -> Floats:
     return cells_DV
 
 
-def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_others: float = 0.0) -> _Parts:
+def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_other_draws: float = 0.0) -> _Parts:
     cells_DV = _clusters(values_DSV)
     num_draws, num_images = cells_DV.shape
     mean_D, mean_V = cells_DV.mean(axis=1), cells_DV.mean(axis=0)
@@ -111,7 +112,7 @@ def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, 
     if num_draws > 1 and num_images > 1:
         left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
         shared = float((left_DV**2).sum()) / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
-    return _Parts(of_draws, of_images, shared, num_draws, num_images, of_others)
+    return _Parts(of_draws, of_images, shared, num_draws, num_images, of_other_draws)
 
 
 def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) -> float:
@@ -120,17 +121,17 @@ def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) 
     return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2 * largest**2 * of_counts) / (num * max(num - 1, 1))
 
 
-def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_others: float = 0.0) -> Estimate:
+def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_other_draws: float = 0.0) -> Estimate:
     """The mean of one arm, or of the paired difference of two: values of every draw, seed and holdout image.
 
     Args:
         of_counts: each value says whether an answer is right, or how that differs; not where it is a probability.
         largest: what the value of an image can be; 2 where it is a difference of differences.
-        of_others: variance that other draws than the only one would bring, judged from as many values as there are seeds.
+        of_other_draws: variance that other draws than the only one would bring, judged from as many values as there are seeds.
     """
-    parts = _parts(values_DSV, of_counts=of_counts, largest=largest, of_others=of_others)
+    parts = _parts(values_DSV, of_counts=of_counts, largest=largest, of_other_draws=of_other_draws)
     over: Literal["draws and images", "seeds and images", "images"] = (
-        "draws and images" if len(values_DSV) > 1 or of_others else "seeds and images" if values_DSV.shape[1] > 1 else "images"
+        "draws and images" if len(values_DSV) > 1 or of_other_draws else "seeds and images" if values_DSV.shape[1] > 1 else "images"
     )
     return Estimate(float(values_DSV.mean()), parts.variance**0.5, parts.freedom, over)
 
@@ -178,23 +179,23 @@ class Verdict:
 
 
 def verdicts(
-    differences: Sequence[Floats], margin: float, largest: Sequence[float] | None = None, of_others: Sequence[float] | None = None
+    differences: Sequence[Floats], margin: float, largest: Sequence[float] | None = None, of_other_draws: Sequence[float] | None = None
 ) -> list[Verdict]:
     """One for each paired difference (D, S, V).
 
     `helped` and `hurt`: the difference is not 0, and of evaluations in which all arms are the same at most one in twenty says so of any.
     `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
     One training of each (D = S = 1) can't tell: how far another seed would fall is not known, whatever the images say.
-    `largest` and `of_others` are as for `estimate`.
+    `largest` and `of_other_draws` are as for `estimate`.
     """
     largest = largest if largest is not None else [1.0] * len(differences)
-    of_others = of_others if of_others is not None else [0.0] * len(differences)
-    asked = list(zip(differences, largest, of_others, strict=True))
-    estimates = [estimate(values, largest=most, of_others=others) for values, most, others in asked]
+    of_other_draws = of_other_draws if of_other_draws is not None else [0.0] * len(differences)
+    asked = list(zip(differences, largest, of_other_draws, strict=True))
+    estimates = [estimate(values, largest=most, of_other_draws=others) for values, most, others in asked]
     nonzero = adjusted([one.p for one in estimates])
     smaller = adjusted([_p_below(one, margin) for one in estimates])
     found = []
-    for (values, most, others), one, p, p_small in zip(asked, estimates, nonzero, smaller, strict=True):
+    for (values, most, _), one, p, p_small in zip(asked, estimates, nonzero, smaller, strict=True):
         word: Word = "cannot tell"
         if one.over == "images":
             found.append(Verdict(word, one, p, margin, None))
@@ -203,11 +204,7 @@ def verdicts(
             word = "helped" if one.value > 0 else "hurt"
         elif p_small < (1 - CONFIDENCE) / 2:
             word = "did not help"
-        needed = (
-            _draws_needed(_parts(values, largest=most, of_others=others), one.value, margin, len(estimates))
-            if word == "cannot tell"
-            else None
-        )
+        needed = _draws_needed(_parts(values, largest=most), one.value, margin, len(estimates)) if word == "cannot tell" else None
         found.append(Verdict(word, one, p, margin, needed))
     return found
 
@@ -286,8 +283,12 @@ def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed:
     )
 
 
-def _joint(arms: Sequence[Floats]) -> tuple[Floats, Floats, float]:
-    """Means (A,), a root of their covariance (A, A), and the fewest degrees of freedom of an arm's."""
+def _joint(arms: Sequence[Floats], of_other_draws: Sequence[float] = ()) -> tuple[Floats, Floats, float]:
+    """Means (A,), a root of their covariance (A, A), and the fewest degrees of freedom of an arm's.
+
+    What other draws would bring is taken to be as good as the same in all arms.
+    """
+    others_A = np.array(of_other_draws or [0.0] * len(arms))
     cells_ADV = np.stack([_clusters(values) for values in arms])
     _, num_draws, num_images = cells_ADV.shape
     mean_A, mean_AD, mean_AV = cells_ADV.mean(axis=(1, 2)), cells_ADV.mean(axis=2), cells_ADV.mean(axis=1)
@@ -296,8 +297,10 @@ def _joint(arms: Sequence[Floats]) -> tuple[Floats, Floats, float]:
         left_AN = (cells_ADV - mean_AD[:, :, None] - mean_AV[:, None] + mean_A[:, None, None]).reshape(len(arms), -1)
         shared_AA = left_AN @ left_AN.T / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
         covariance_AA = covariance_AA + np.atleast_2d(np.cov(mean_AD)) / num_draws - shared_AA
+    covariance_AA = covariance_AA + np.sqrt(np.outer(others_A, others_A))
     values_A, vectors_AA = np.linalg.eigh(covariance_AA)
-    return mean_A, vectors_AA * np.sqrt(np.maximum(values_A, 0)), min(_parts(values).freedom for values in arms)
+    freedom = min(_parts(values, of_other_draws=others).freedom for values, others in zip(arms, others_A.tolist(), strict=True))
+    return mean_A, vectors_AA * np.sqrt(np.maximum(values_A, 0)), freedom
 
 
 def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) -> float:
@@ -320,20 +323,16 @@ def recovered(arm: Floats, without: Floats, more_real: Floats) -> tuple[float | 
     return share(arm - without, more_real - without)
 
 
-def share(
-    part: Floats, whole: Floats, of_others: float = 0.0, *, part_varies: bool = False
-) -> tuple[float | None, tuple[float, float] | None]:
+def share(part: Floats, whole: Floats, of_other_draws: Sequence[float] = (0.0, 0.0)) -> tuple[float | None, tuple[float, float] | None]:
     """The ratio of two means of paired differences (D, S, V), with its 95 % interval (Fieller 1954).
 
     None where the whole can't be told from 0, or is negative, for then a share has no bounds.
 
     Args:
-        of_others: variance of the whole, as for `estimate`; where `part_varies`, of the part as well, in which the whole has it from.
+        of_other_draws: of both, as for `estimate`.
     """
-    mean_A, root_AA, freedom = _joint([part, whole])
-    varies_A = np.array([float(part_varies), 1.0])
-    covariance_AA = root_AA @ root_AA.T + of_others * np.outer(varies_A, varies_A)
-    freedom = min(freedom, *(_parts(values, of_others=of_others * on).freedom for values, on in zip((part, whole), varies_A, strict=True)))
+    mean_A, root_AA, freedom = _joint([part, whole], of_other_draws)
+    covariance_AA = root_AA @ root_AA.T
     t2 = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) ** 2
     a = mean_A[1] ** 2 - t2 * covariance_AA[1, 1]
     if a <= 0 or mean_A[1] <= 0:

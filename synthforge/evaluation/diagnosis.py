@@ -108,8 +108,7 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
             continue
         unshown = [_unshown([findings.settings[index] for index in group]) for group, _ in known]
         correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
-        # Real images by which a generator of its own was fitted are not drawn apart from its pool: if they are lucky ones, so is the pool.
-        taken = max(_taken(findings.settings[index], findings) for group, _ in known for index in group) if origin == "elsewhere" else 1.0
+        taken = [float(np.mean([_taken(findings, index) for index in group])) for group, _ in known]
         *each, mean = losses(correct, findings.config.margin, unshown, taken)
         settings = []
         for (group, found), loss in zip(known, each, strict=True):
@@ -129,17 +128,27 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
                 )
             )
         generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
-        is_covered = findings.config.draws > 1 or (findings.config.seeds > 1 and taken <= MOST_TAKEN)
+        varied = [_has_other_real_images(findings, group) for group, _ in known]
+        is_covered = all(varied) or (findings.config.draws == 1 < findings.config.seeds and max(taken) <= MOST_TAKEN)
         tables.append(TableDiagnosis(first.origin, "; ".join(filter(None, generators)), settings, mean, is_covered))
     return tables
 
 
-def _taken(setting: Setting, findings: Findings) -> float:
-    """Share of its pool's images of a class that an arm takes, at most."""
+def _has_other_real_images(findings: Findings, group: Sequence[int]) -> bool:
+    """Whether draws differ in them."""
+    return len({tuple(findings.settings[index].draw.fit.sha256_N) for index in group}) > 1
+
+
+def _taken(findings: Findings, index: int) -> float:
+    """Share of its pool that an arm takes. 1 for a generator that was fitted on just these real images: if they are lucky ones, so may
+    be its pool, so that they do not vary apart."""
+    setting = findings.settings[index]
+    if setting.origin == "own":
+        return 1.0
     num_classes = len(findings.classes)
     wanted_C = setting.wanted(num_classes, findings.is_copy)
     there_C = setting.sources["random"].usable(findings.is_copy).per_class(num_classes)
-    return float((wanted_C / np.maximum(there_C, 1)).max())
+    return float(np.average(wanted_C / np.maximum(there_C, 1), weights=wanted_C)) if wanted_C.any() else 1.0
 
 
 def _unshown(of_group: Sequence[Setting]) -> set[str]:
@@ -171,7 +180,7 @@ def _facts_in_words(facts: Facts | None) -> str:
     if facts is None:
         return ""
     look = "" if facts.recognised is not None else ", looks included"
-    told = f" The pool's images lie {facts.variety:.2f} times as far apart as as many real ones{look}."
+    told = f" The pool's images lie {facts.variety:.2f} times as far apart as the same number of real ones{look}."
     if facts.differing:
         told += f" In {facts.differing:.0%} of the classes they are distributed otherwise than the real ones{look} (5% by chance alone)."
     else:
@@ -217,15 +226,14 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
 
 def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[str]:
     """What they do not cover, as notes."""
-    if findings.config.draws > 1 or not tables:
-        return findings.of_intervals
-    if tables[0].origin == "own":
-        return findings.of_intervals
-    if tables[0].covers_real_images:
-        told = "but those of the whole loss and of the rest allow for other real images, as if these varied like the choice of pool images"
+    notes, config = findings.of_intervals, findings.config
+    if config.draws > 1 or config.seeds == 1 or all(table.origin == "own" for table in tables):
+        return notes
+    if all(table.covers_real_images for table in tables if table.origin == "elsewhere"):
+        told = "allow for others, as if these varied like the choice of pool images"
     else:
-        told = "and a loss may be chance of these real images: arms take too much of the pool for it to tell how others would vary"
-    return [*findings.of_intervals, f"one draw: {told}"]
+        told = "do not allow for others: arms take too much of the pool for it to tell how these would vary"
+    return [*notes, f"one draw of the real images: intervals of the whole loss and of the rest by a pool from elsewhere {told}"]
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
@@ -238,33 +246,41 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
         return f"Synthetic images lose nothing worth naming: {points(mean.whole.loss)} points of accuracy."
     if mean.whole.verdict == "gain":
         return f"Synthetic images are better than as many real ones, by {points(mean.whole.loss)} points of accuracy."
-    first = f"Synthetic images in place of as many real ones cost {points(mean.whole.loss)} points of accuracy"
-    first += "" if tables[0].covers_real_images else " (of these real images; others were not tried)"
+    amounts = ", ".join(f"{one.real_per_class:g}" for one in tables[0].settings)
+    over = f"on average over {amounts}" if len(tables[0].settings) > 1 else f"with {amounts}"
+    over += " real ones per class" + ("" if tables[0].covers_real_images else " (these ones; others were not tried)")
+    first = f"Random synthetic images in place of as many real ones lose {_lost(mean.whole.loss)} points of accuracy, {over}"
     shown = sorted((part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss")
     is_sure = mean.whole.verdict == "loss"
     first += "" if is_sure else ", which may be chance"
     if not shown and is_sure:
         return f"{first}; of which part they come can't be told from so few trainings."
     if not shown:
-        return f"{first}; more draws, or more real images, would tell."
-    told = [f"{_TITLES[name]} {points(part)}{_share(mean.parts[name])}" for _, name in reversed(shown) if (part := mean.parts[name].loss)]
+        return f"{first}; more draws or seeds, or more real images, would tell."
+    proven = [(name, part) for _, name in reversed(shown) if (part := mean.parts[name].loss) is not None]
+    told = [f"{_lost(part)} by {_TITLES[name]}{_share(mean.parts[name])}" for name, part in proven]
     measurable = ("appearance", "content", "labels")
     unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]
     return f"{first}: {', '.join([*told, *unknown])}."
 
 
+def _lost(one: Measured) -> str:
+    """A loss in points of accuracy."""
+    return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
 def _share(part: Part) -> str:
     if part.share is None or part.share_low is None or part.share_high is None:
         return ""
-    return f", {part.share:.0%} [{part.share_low:.0%}, {part.share_high:.0%}] of it"
+    return f" ({part.share:.0%} [{part.share_low:.0%}, {part.share_high:.0%}] of it)"
 
 
 _TITLES = {
     "appearance": "appearance",
     "content": "content",
     "labels": "wrong labels",
-    "interaction": "content and appearance together, beyond both alone,",
-    "rest": "an unexplained rest",
+    "interaction": "content and appearance together, beyond both alone",
+    "rest": "nothing that could be named",
 }
 _ADVICE = {
     "appearance": "Appearance: the images look generated. A better generator, or one fitted longer or on more real images, is what helps; "
@@ -274,9 +290,12 @@ _ADVICE = {
     "labels": "Labels: too many images show another class than theirs. Keep curation.gates.labels on, raise sampling.guidance, "
     "and look at the prompts of the classes concerned.",
     "interaction": "Content and appearance add up to more than each alone: curate first, then look at the generator.",
-    "rest": "The rest: more real images, a better generator, or a larger pool. It is what can't be put down to look, mix of kinds within a "
-    "class, or labels, such as images that lie between kinds, or kinds that too few real images show.",
+    "rest": "The unexplained rest: get more real images; with these a better generator can be fitted too. It is what can't be put down to "
+    "look, mix of kinds within a class, or labels, such as images that lie between kinds, or kinds that too few real images show.",
+    "none": "Nothing to mend: use the images, and let `synthforge evaluate` say whether adding them to real ones helps.",
+    "unclear": "More to tell from first: raise evaluation.seeds or evaluation.draws, or give more real images, until a part stands out.",
 }
+"""By part, and where there is no loss, or no part of it is proven."""
 
 
 def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
@@ -285,11 +304,9 @@ def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
         return []
     mean = tables[0].mean
     if mean.whole.verdict in {"none", "gain"}:
-        return ["Nothing to mend: use the images, and let `synthforge evaluate` say whether adding them to real ones helps."]
+        return [_ADVICE["none"]]
     shown = [(part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss"]
-    if not shown:
-        return ["More to tell from first: raise evaluation.seeds or evaluation.draws, or give more real images, until a part stands out."]
     advice = [_ADVICE[name] for _, name in sorted(shown, reverse=True)]
     if mean.parts["labels"].verdict != "loss" and any(_many_doubts(one.facts) for one in tables[0].settings):
         advice.append(_ADVICE["labels"])
-    return advice
+    return advice or [_ADVICE["unclear"]]

@@ -272,7 +272,7 @@ class Evaluation:
             trainer=self.base.model_dump(mode="json"),
             steps=self.base.steps,
             copies_removed=self.copies_removed,
-            notes=self.all_notes([*findings.of_steps], findings.of_intervals),
+            notes=self.all_notes([*findings.of_steps, *findings.of_curve], findings.of_intervals),
             trainings=self.num_trainings,
             device=self.device_name,
             seconds=self.seconds,

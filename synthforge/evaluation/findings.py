@@ -6,6 +6,7 @@ Shapes: D draws, S seeds, V holdout images, C classes.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,7 +35,7 @@ from synthforge.evaluation.settings import Origin, RealDraw, Setting
 from synthforge.evaluation.trainer import Predictions
 from synthforge.evaluation.trainings import Training
 from synthforge.evaluation.tuning import key_of
-from synthforge.evaluation.verdict import Use, kind_of, sentence_of
+from synthforge.evaluation.verdict import Use, kind_of, number, sentence_of
 from synthforge.statistics import estimate, of_two_trainings, verdicts
 
 ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
@@ -211,6 +212,19 @@ class Findings:
         return notes
 
     @property
+    def of_curve(self) -> list[str]:
+        """Where more real images are no better, so that no number of them can be named, as notes."""
+        falls = [
+            f"{number(one.real_per_class)} to {number(other.real_per_class)}"
+            for one, other in itertools.pairwise(self.curve)
+            if other.accuracy.value <= one.accuracy.value
+        ]
+        told = (
+            f"accuracy does not rise from {' and '.join(falls)} real per class, so what images are worth in real ones is hardly told there"
+        )
+        return [told] if falls else []
+
+    @property
     def of_steps(self) -> list[str]:
         """Whether they were enough, as notes."""
         margin, notes = self.config.margin, []
@@ -231,7 +245,7 @@ class Findings:
                     most = f", most of all {', '.join(moved)}" if moved else ""
                     notes.append(f"{where}: {told} over all arms{most}{differences}; raise trainer.steps before believing differences")
                 elif max(mean.high, -mean.low) > margin:
-                    notes.append(f"{where}: {told} over all arms; that it is less than {100 * margin:g} points is not shown")
+                    notes.append(f"{where}: {told} over all arms; whether they were enough can't be told to {100 * margin:g} points")
         return notes
 
     @functools.cached_property

@@ -198,14 +198,15 @@ class Doubts:
     share_of_real: float
     """Of the real images, each judged by the others."""
     p_value: float
-    """Of as many in the pool by chance, if its rate were that of the real images (`_more_by_chance`)."""
+    """Of as many in the pool by chance, if its rate were that of the real images (`_more_by_chance`); which classes are doubted at all
+    depends on the same images where classes overlap."""
 
 
 def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, neighbours: int, loss: float) -> Doubts:
     """Pool images of which fewer of the nearest real images have their label than of all but a share `loss` of their class's real ones.
 
     In a class of whose real images more than that share, and more than one, have no such neighbour at all, those of the pool that have none
-    either are doubted only if they are more than chance would make them.
+    either are doubted only if most of them must be wrong, since there are more than twice as many, and more than chance would make them.
 
     Args:
         real_ND: rendered where that is possible, so that looks are alike.
@@ -220,12 +221,18 @@ def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], poo
         own = of_real[real_class_N == number]
         most = min(len(own) - 1, votes) / votes
         limit_C[number] = min(0.5 * most, float(np.quantile(own, loss, method="lower")))
-        of_class = of_pool[pool_class_M == number]
-        if (own == 0).sum() <= max(1, loss * len(own)) or _more_by_chance(of_class == 0, own == 0) <= DOUBTED_BY_CHANCE:
+        is_rare = (own == 0).sum() <= max(1, loss * len(own))
+        if is_rare or _are_mostly_wrong(of_pool[pool_class_M == number] == 0, own == 0, len(np.unique(real_class_N))):
             limit_C[number] = max(limit_C[number], 0.5 / votes)
     doubted_M, real_doubted_N = of_pool < limit_C[pool_class_M], of_real < limit_C[real_class_N]
     p_value = _more_by_chance(doubted_M, real_doubted_N)
     return Doubts(doubted_M, float(doubted_M.mean()) if len(doubted_M) else 0.0, float(real_doubted_N.mean()), p_value)
+
+
+def _are_mostly_wrong(pool_M: Bools, real_N: Bools, num_classes: int) -> bool:
+    """Whether of marked images there are more than twice as many in the pool, in one of so many classes, and not by chance."""
+    is_more = len(pool_M) > 0 and pool_M.mean() > 2 * real_N.mean()
+    return bool(is_more) and _more_by_chance(pool_M, real_N) <= DOUBTED_BY_CHANCE / num_classes
 
 
 def _more_by_chance(pool_M: Bools, real_N: Bools) -> float:
@@ -450,18 +457,18 @@ class Loss:
 
 
 def losses(
-    settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]] = (), taken: float = 1.0
+    settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]] = (), taken: Sequence[float] = ()
 ) -> list[Loss]:
     """Of each setting, and last the mean over all of them; verdicts of the settings allow for each other, and so do those of the means.
 
     In the mean a part counts as 0 where it was not shown. Where there is one draw of the real images, intervals of the whole and the rest
-    allow for others, if the pool, made apart from these, tells how they would vary (`_of_other_draws`).
+    allow for others, if the pool tells how they would vary (`_of_other_draws`).
 
     Args:
         settings: for each the values (D, S, V) of its arms, right or wrong; arms that could not be made are missing.
         margin: a loss below this one does not count.
         unshown: for each setting the parts whose arms are the same, since images can't be shown to differ in them.
-        taken: share of the pool that `random` takes, at most; 1 for a pool that depends on the real images.
+        taken: for each setting the share of the pool that `random` takes; 1, or none at all, where other real images are not allowed for.
     """
     unshown = unshown or [()] * len(settings)
     each = [_contrasts(correct) for correct in settings]
@@ -469,9 +476,11 @@ def losses(
     mean = {name: np.mean([found[name] for found in each], axis=0) for name in common}
     mean["rest"] = mean["whole"] - sum(mean[name] for name in PARTS if name in mean)
     nowhere = set.intersection(*map(set, unshown))
-    of_others = [_of_other_draws(correct[RANDOM], taken) for correct in settings]
-    of_mean = _of_other_draws(np.mean([correct[RANDOM] for correct in settings], axis=0), taken)
-    return [*_judged(each, margin, unshown, of_others), *_judged([mean], margin, [nowhere], [of_mean])]
+    taken = taken or [1.0] * len(settings)
+    others = [_of_other_draws(correct, share) for correct, share in zip(settings, taken, strict=True)]
+    mean_of = {name: np.mean([correct[name] for correct in settings], axis=0) for name in set.intersection(*map(set, settings))}
+    of_mean = _of_other_draws(mean_of, max(taken))
+    return [*_judged(each, margin, unshown, others), *_judged([mean], margin, [nowhere], [of_mean])]
 
 
 def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -490,40 +499,45 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def _judged(
-    each: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]], of_others: Sequence[float]
+    each: Sequence[Mapping[str, Floats]],
+    margin: float,
+    unshown: Sequence[Collection[str]],
+    of_other_draws: Sequence[Mapping[str, float]],
 ) -> list[Loss]:
     shown = [{name: found[name] for name in found if name not in lacks} for found, lacks in zip(each, unshown, strict=True)]
     largest = [_LARGEST.get(name, 1.0) for found in shown for name in found]
-    others = [of_loss * (name in _BY_REAL_IMAGES) for found, of_loss in zip(shown, of_others, strict=True) for name in found]
-    told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest, others))
+    varying = [others.get(name, 0.0) for found, others in zip(shown, of_other_draws, strict=True) for name in found]
+    told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest, varying))
     results = []
-    for found, lacks, of_loss in zip(shown, unshown, of_others, strict=True):
+    for found, lacks, others in zip(shown, unshown, of_other_draws, strict=True):
         parts = dict.fromkeys(lacks, Part(None, "not shown"))
         for name, values_DSV in found.items():
-            most, varies = _LARGEST.get(name, 1.0), name in _BY_REAL_IMAGES
-            ratio, interval = share(values_DSV, found["whole"], of_loss, part_varies=varies) if name != "whole" else (None, None)
+            most, varies = _LARGEST.get(name, 1.0), others.get(name, 0.0)
+            ratio, interval = share(values_DSV, found["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else (None, None)
             low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
-            loss = Measured.difference(estimate(values_DSV, largest=most, of_others=of_loss * varies), most)
+            loss = Measured.difference(estimate(values_DSV, largest=most, of_other_draws=varies), most)
             parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
         results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
     return results
 
 
-_BY_REAL_IMAGES = ("whole", "rest")
-"""In which the pool is compared with the real images; in other parts these, or the pool, are compared with what was made of the same."""
 MOST_TAKEN = 2 / 3
 """Share of a pool up to which what arms take of it varies enough to say how other draws would."""
 
 
-def _of_other_draws(random_DSV: Floats, taken: float) -> float:
-    """Variance of the loss by other real images, where there is one draw of them, which may be a lucky one.
+def _of_other_draws(correct: Mapping[str, Floats], taken: float) -> dict[str, float]:
+    """Variance of the whole loss, and of the rest, by other real images, where there is one draw of them, which may be a lucky one.
 
-    Judged by the pool, of which each seed takes other images: so much as one such choice (and its training, so rather too much) varies,
-    another draw of real images would. Of N images of a pool of M a choice varies by 1 - N / M of what it would of an endless pool.
+    Only these two compare the pool with real images; other parts compare these, or the pool, with what was made of the same. Judged by the
+    pool, of which each seed takes other images: as much as accuracy varies by such a choice, another draw of real images is taken to vary
+    it. It varies by the training as well, so that this is too much for a pool of the variety of the real images, and may be too little for
+    one of less. Of N images of a pool of M a choice varies by 1 - N / M of what it would of an endless pool.
     """
+    random_DSV = correct[RANDOM]
     if len(random_DSV) > 1 or random_DSV.shape[1] < 2 or taken > MOST_TAKEN:
-        return 0.0
-    return float(random_DSV[0].mean(axis=1).var(ddof=1)) / (1 - taken)
+        return {}
+    by_part = {"whole": random_DSV, "rest": correct.get(REPEATED, random_DSV)}
+    return {name: float(values_DSV[0].mean(axis=1).var(ddof=1)) / (1 - taken) for name, values_DSV in by_part.items()}
 
 
 _LARGEST = {"content": 2.0, "interaction": 2.0}

@@ -147,6 +147,7 @@ _SO: dict[Use, str] = {
 }
 ADDING = "Adding synthetic images to real ones"
 INSTEAD = "Training on synthetic images instead of real ones"
+CURATED_INSTEAD = "Training on curated synthetic images instead of real ones"
 CURATION = "Curation over random selection"
 
 
@@ -155,7 +156,7 @@ def kind_of(arm: ArmConfig, against: ArmConfig) -> str:
     others = [source for source in arm.of if source not in REAL_SOURCES]
     if against.of == [REAL]:
         if others:
-            return ADDING if REAL in arm.of else INSTEAD
+            return ADDING if REAL in arm.of else CURATED_INSTEAD if "curated" in others else INSTEAD
         return "More real images" if REAL in arm.of else "Other real images instead"
     if "curated" in arm.of and against.of == ["random" if source == "curated" else source for source in arm.of]:
         return f"{CURATION}, beside real images" if REAL in arm.of else CURATION

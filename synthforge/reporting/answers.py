@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from synthforge.evaluation.verdict import ADDING, CURATION, INSTEAD
+from synthforge.evaluation.verdict import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
 from synthforge.reporting.figures import part_of_loss, points
 
 PARTS = {"appearance": "appearance", "content": "content", "labels": "wrong labels", "interaction": "interaction", "rest": "the rest"}
@@ -51,13 +51,16 @@ def answers_of(evaluation: dict[str, Any] | None, gap: dict[str, Any] | None, di
     found = []
     if table is not None:
         found += [
-            _of_claim(table, INSTEAD, "What is lost by training on made images instead of real ones?", sign=-1),
-            _of_claim(table, CURATION, "What does curation win back, against a random choice?", sign=1),
+            _of_claim(table, ADDING, "Do they help when added to the real images?", sign=1),
+            _of_claim(table, INSTEAD, "What is lost by training on random synthetic images instead of real ones?", sign=-1),
+            _of_claim(table, CURATION, "What does curation win back of that, against a random choice?", sign=1),
         ]
     if diagnosis is not None and diagnosis["tables"]:
-        found.append(_of_diagnosis(diagnosis["tables"][0]))
+        found.append(_of_diagnosis(diagnosis["tables"][0], diagnosis["draws"]))
     if table is not None:
-        found += [_of_worth(table), _of_claim(table, ADDING, "Do they help when added to the real images?", sign=1)]
+        found.append(_of_worth(table))
+    if diagnosis is not None and diagnosis["advice"]:
+        found.append(_of_advice(diagnosis["advice"][0], evaluation))
     if table is None and gap is not None:
         found.append(Answer("Is the curated set nearer to the real images?", f"{gap['kept']:,} kept", gap["sentence"], "unsure"))
     return [answer for answer in found if answer is not None]
@@ -80,55 +83,86 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
         return None
     difference, verdict = claim["difference"], claim["verdict"]
     tone = {"helped": "good", "hurt": "bad", "did not help": "bad"}.get(verdict, "unsure")
-    amounts = ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
     words = {"helped": "proven", "hurt": "proven", "did not help": "no gain worth naming", "cannot tell": "may be chance"}[verdict]
-    over = f"{words}; with {amounts} real images per class"
-    if claim["comparisons"] > 1:
-        span = f"{100 * claim['lowest']:+.1f} to {100 * claim['highest']:+.1f}"
-        alike = round(claim["lowest"], 3) == round(claim["highest"], 3)
-        span = f"each {100 * claim['lowest']:+.1f}" if alike else f"which lie from {span}"
-        over = f"{words}; mean over {claim['comparisons']} comparisons with {amounts} real images per class, {span}"
     figure = f"{100 * difference['value']:+.1f} points"
     if sign < 0:  # asked for a loss
         figure = f"{abs(100 * difference['value']):.1f} points" if difference["value"] < 0 else f"nothing: {figure}"
-        over += _by_arm(table)
-    interval = f"{points(difference)} points of accuracy, 95 % interval; {over}"
-    return Answer(question, figure, interval, tone)
+    mean = f"{words} on average" if claim["comparisons"] > 1 else words
+    text = f"{points(difference)} points of accuracy, {mean}{_by_amount(table, what)}"
+    if what == INSTEAD and (curated := claim_of(table, CURATED_INSTEAD)) is not None:
+        text += f". Curated ones: {points(curated['difference'])}{_by_amount(table, CURATED_INSTEAD)}"
+    return Answer(question, figure, text, tone)
 
 
-def _by_arm(table: dict[str, Any]) -> str:
-    """What random and curated images lose, each by itself; means over amounts, for intervals are those of single comparisons."""
-    comparisons = [one for setting in table["settings"] for one in setting["comparisons"] if one["against"] == "real"]
-    told = [
-        f"{name} ones {100 * sum(found) / len(found):+.1f}"
-        for name in ("random", "curated")
-        if (found := [one["difference"]["value"] for one in comparisons if one["arm"] == name])
-    ]
-    return f"; {' and '.join(told)}" if len(told) > 1 else ""
+_PAIRS = {INSTEAD: ("random", "real"), CURATED_INSTEAD: ("curated", "real"), CURATION: ("curated", "random")}
 
 
-def _of_diagnosis(table: dict[str, Any]) -> Answer:
+def _by_amount(table: dict[str, Any], what: str) -> str:
+    """The differences that a claim is the mean of, by the amount of real data; where there are several for each, their span."""
+    settings = table["settings"]
+    if what in _PAIRS:
+        pair = _PAIRS[what]
+        found = {
+            f"{setting['real_per_class']:g}": f"{100 * one['difference']['value']:+.1f}"
+            for setting in settings
+            for one in setting["comparisons"]
+            if (one["arm"], one["against"]) == pair
+        }
+        if len(found) == len(settings) > 1:
+            return f": {', '.join(found.values())} with {', '.join(found)} real images per class"
+    amounts = ", ".join(f"{setting['real_per_class']:g}" for setting in settings)
+    claim = claim_of(table, what)
+    assert claim is not None
+    span = f", between {100 * claim['lowest']:+.1f} and {100 * claim['highest']:+.1f}" if claim["comparisons"] > 1 else ""
+    return f", with {amounts} real images per class{span}"
+
+
+def _of_diagnosis(table: dict[str, Any], draws: int) -> Answer:
     mean = table["mean"]
     parts, amounts = mean["parts"], ", ".join(f"{setting['real_per_class']:g}" for setting in table["settings"])
-    told = [f"{title} {told}" for name, title in PARTS.items() if (told := part_of_loss(parts[name]))]
+    told = [
+        f"{title} {told}"
+        for name, title in PARTS.items()
+        if (told := part_of_loss(parts[name])) and (name, parts[name]["verdict"]) != ("interaction", "not shown")  # content says it
+    ]
     missing = [title for name, title in PARTS.items() if not part_of_loss(parts[name])]
     is_loss = mean["whole"]["verdict"] == "loss"
     is_none = mean["whole"]["verdict"] in {"none", "gain"}
     shown = [title for name, title in PARTS.items() if not is_none and parts[name]["verdict"] == "loss"]
-    may_be_none = mean["whole"]["verdict"] == "cannot tell" and table["covers_real_images"]
-    figure = " and ".join(shown) if shown else "not told apart" if is_loss else "may be chance" if may_be_none else "no loss proven"
+    figure = " and ".join(shown) if shown else "not told apart" if is_loss else "no loss proven"
     if shown == [PARTS["rest"]]:
         figure = "mostly unexplained" if parts["rest"]["loss"]["value"] > mean["whole"]["loss"]["value"] / 2 else "not told apart"
     unknown = f"; not measured: {', '.join(missing)}" if missing else ""
     lost = f"{100 * mean['whole']['loss']['value']:.1f} points"
     text = f"of the {lost} that random ones lose with {amounts} real per class: {', '.join(told)}{unknown}"
-    text += "; with other real images it may be no loss" if may_be_none else ""
-    return Answer("Why do made images fall short?", figure, text, "bad" if shown else "unsure")
+    if mean["whole"]["verdict"] == "cannot tell" and table["covers_real_images"] and draws == 1:
+        text += "; other real images are allowed for, with which it may be no loss"
+    return Answer("Why do synthetic images fall short?", figure, text, "bad" if shown else "unsure")
+
+
+NEXT = {
+    "Appearance:": "a better generator",
+    "Content:": "curate, from a larger pool",
+    "Labels:": "mind the labels",
+    "Content and appearance": "curate first",
+    "The unexplained rest:": "more real images",
+    "Nothing to mend": "nothing to mend",
+    "More to tell from": "measure more",
+}
+"""An advice in few words, by how it begins."""
+
+
+def _of_advice(advice: str, evaluation: dict[str, Any] | None) -> Answer:
+    """The first one, which is about the largest part that is proven."""
+    figure = next((short for begin, short in NEXT.items() if advice.startswith(begin)), "")
+    use = evaluation["use"] if evaluation is not None else ""
+    first = "For now train on real images alone. " if use in {"nowhere", "no proof"} else ""
+    return Answer("What to do next?", figure, first + advice, "unsure")
 
 
 def _of_worth(table: dict[str, Any]) -> Answer | None:
     """The rates of the first arm that has one, at every amount of real data."""
-    question = "What is one more real image worth, in made ones?"
+    question = "What is one more real image worth, in synthetic ones?"
     measured = [name for name in ("curated", "random") if any(name in setting["worth"] for setting in table["settings"])]
     if not measured:
         return None
@@ -141,14 +175,14 @@ def _of_worth(table: dict[str, Any]) -> Answer | None:
         if known:
             told = [
                 f"with {setting['real_per_class']:g} real per class {one['others_per_real']:.3g} "
-                f"[{'≤ ' if one['high_is_end'] else ''}{one['others_per_real_low']:.3g}, {one['others_per_real_high']:.3g}]"
+                f"[{one['others_per_real_low']:.3g}{' or fewer' if one['high_is_end'] else ''}, {one['others_per_real_high']:.3g}]"
                 for setting, one in known
             ]
             rates = [f"{one['others_per_real']:.2g}" for _, one in known]
-            figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} {name}"
-            text = f"so many {name} images, in place of real ones, do what one real image does: {', '.join(told)}"
+            figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} {name} ones"
+            text = f"So many {name} synthetic images, in place of real ones, do what one real image does: {', '.join(told)}"
             if others := [f"{setting['real_per_class']:g}" for setting in table["settings"] if setting not in [one for one, _ in known]]:
-                text += f"; with {', '.join(others)} the real learning curve does not tell"
+                text += f". With {', '.join(others)} it can't be told: the accuracy of real images alone begins too high, or does not rise"
             return Answer(question, figure, text, "unsure")
     return Answer(
         question, "not told", "the real learning curve begins or ends before it tells; evaluation.curve can name more amounts", "unsure"

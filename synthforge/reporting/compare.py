@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from synthforge.errors import RequestError
-from synthforge.evaluation.verdict import ADDING, CURATION, INSTEAD
+from synthforge.evaluation.verdict import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
 from synthforge.reporting.answers import PARTS, claim_of, first_table, headline_of
 from synthforge.reporting.figures import distance, in_points, part_of_loss, percent, points
 from synthforge.reporting.gathered import Gathered
@@ -20,7 +20,12 @@ from synthforge.reporting.plots import Dot, Picture, dots
 from synthforge.reporting.templates import page_of, write_page
 from synthforge.storage import resolve
 
-CLAIMS = {INSTEAD: "in place of real", CURATION: "curated over random", ADDING: "added to real"}
+CLAIMS = {
+    INSTEAD: "in place of real",
+    CURATED_INSTEAD: "curated in place of real",
+    CURATION: "curated over random",
+    ADDING: "added to real",
+}
 _ALIKE = {"holdout": "holdouts", "steps": "training steps", "trainer": "classifiers"}
 """What of an evaluation should be the same for figures to be compared."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from synthforge.curation.choice import NOT_SELECTED
+from synthforge.curation.gates import CopiesGate
 from synthforge.curation.metrics import METRICS
 from synthforge.curation.pools import Ints, Table
 from synthforge.errors import some
@@ -75,6 +76,8 @@ class _Page:
     reasons: list[dict[str, Any]] = field(default_factory=list)
     rules: list[tuple[str, str]] = field(default_factory=list)
     """Of each gate."""
+    copies: str = ""
+    """How many were found, in words."""
     kept_in_words: str = ""
     pairs: list[dict[str, Any]] = field(default_factory=list)
     map: dict[str, Any] | None = None
@@ -136,12 +139,15 @@ def _over(evaluation: dict[str, Any] | None) -> str:
 def _sets(run: Gathered) -> str:
     if (table := first_table(run.evaluation)) is None or run.evaluation is None:
         return ""
-    made = f"the {len(run.pool):,} images of the pool" if run.pool is not None else "the images of the pool"
     scores = [score for setting in table["settings"] for score in setting["arms"].values()]
     draws, seeds = max((score["draws"], score["seeds"]) for score in scores) if scores else (0, 0)
+    amounts = ", ".join(dict.fromkeys(f"{setting['real_per_class']:g}" for setting in table["settings"]))
+    ratios = ", ".join(dict.fromkeys(f"{setting['synthetic_per_real']:g}" for setting in table["settings"]))
+    own = ", from a generator that has seen only these real ones" if table["origin"] == "own" else ""
     return (
-        f"Made: {made}, or of one like it for each amount of real images. Random: some of them, drawn blindly. Curated, or kept: some that "
-        f"curation chose. Each was trained on {draws * seeds} times, and tested on {run.evaluation['holdout_images']:,} holdout images."
+        f"With {amounts} real images of a class, {ratios} synthetic for each{own}. Random ones are drawn blindly, curated (or kept) ones "
+        f"were chosen. {draws * seeds} classifiers were trained on each set, and tested on {run.evaluation['holdout_images']:,} other real "
+        "images (the holdout)."
     )
 
 
@@ -189,13 +195,13 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
         rows: list[tuple[str, Strip | None]] = []
         if real_images and run.real is not None and of_real is not None:
             rows.append(("real", _row(run.real, np.flatnonzero(of_real == number), f"real images of class {name}")))
-        rows.append(("made", _row(run.pool, np.flatnonzero(of_pool == number), f"made images of class {name}")))
+        rows.append(("synthetic", _row(run.pool, np.flatnonzero(of_pool == number), f"synthetic images of class {name}")))
         if run.decisions is not None:
-            rows.append(("kept", _row(run.pool, kept[of_pool[kept] == number], f"made images of class {name} that were kept")))
+            rows.append(("kept", _row(run.pool, kept[of_pool[kept] == number], f"synthetic images of class {name} that were kept")))
         page.classes.append(
             {"name": name, "rows": rows, "num": int((of_pool == number).sum()), "kept": int((of_pool[kept] == number).sum())}
         )
-    of_kinds = [("made", run.pool, np.arange(len(run.pool)), of_pool)]
+    of_kinds = [("synthetic", run.pool, np.arange(len(run.pool)), of_pool)]
     if run.decisions is not None:
         of_kinds.append(("kept", run.pool, kept, of_pool[kept]))
     if real_images and run.real is not None and of_real is not None:
@@ -221,11 +227,15 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
     reasons = run.decisions["reason"]
     page.kept_in_words = f"{len(kept):,} of {len(reasons):,} images were kept."
     page.rules = [(gate["gate"], gate["rule"]) for gate in run.gap["gates"]]
+    copies = sum(num for gate in run.gap["gates"] for reason, num in gate["dropped"].items() if reason.startswith("copy of"))
+    if any(gate["gate"] == CopiesGate.title for gate in run.gap["gates"]):
+        page.copies = f"{copies:,} images were dropped as copies." if copies else "No image was so near to a real one as a copy is."
     counts = {str(reason): int((reasons == reason).sum()) for reason in dict.fromkeys(reasons) if reason is not None}
-    for reason, num in sorted(counts.items(), key=lambda item: -item[1]):
+    in_order = [*(reason for gate in run.gap["gates"] for reason in gate["dropped"]), NOT_SELECTED]
+    for reason, num in sorted(counts.items(), key=lambda item: in_order.index(item[0]) if item[0] in in_order else -1):
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
-        title, why = _WHY.get(reason, (reason, ""))
+        title, why = _AT_RANDOM if (reason, run.gap["method"]) == (NOT_SELECTED, "random") else _WHY.get(reason, (reason, ""))
         page.reasons.append({"title": title, "num": num, "why": why, "images": _row(run.pool, spread, f"images dropped: {title}")})
     if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
         apart = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
@@ -236,7 +246,7 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         for made, real in pairs:
             both = [*thumbnails(run.pool, np.array([made]), 64), *thumbnails(run.real, np.array([real]), 64)]
             beside = sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4)
-            page.pairs.append({"images": beside, "distance": f"{apart[made] / max(usual, 1e-12):.0%}"})
+            page.pairs.append({"images": beside, "distance": f"{100 * apart[made] / max(usual, 1e-12):.2g} %"})
     of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(run.real.strings("key"))} if run.real is not None else {}
     for region in [one for one in run.gap["regions"] if one["is_significant"]][:SHOWN_REGIONS]:
@@ -249,14 +259,14 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         row["pool"] = strip(
             run.pool,
             [of_pool[key] for key in region["pool_keys"] if key in of_pool],
-            f"the made images of class {region['class_name']} that come nearest",
+            f"the synthetic images of class {region['class_name']} that come nearest",
         )
         row["real"] = None
         if real_images and run.real is not None:
             row["real"] = strip(
                 run.real,
                 [of_real[key] for key in region["real_keys"] if key in of_real],
-                f"real images of class {region['class_name']} of which there are too few made ones",
+                f"real images of class {region['class_name']} of which there are too few synthetic ones",
             )
         page.regions.append(row)
 
@@ -267,17 +277,21 @@ _WHY = {
         "So near to a real image that they show nothing else, and may give away what is private.",
     ),
     "copy of its source": ("Hardly changed real images", "They started from a real image, and still are nearly that one."),
-    "label disagrees": ("They look like another class", "Of the real images that they resemble most too few are of their class."),
-    "off-manifold": ("Unlike any real image", "They lie farther from all real images than hardly any real one does from the others."),
+    "label disagrees": (
+        "They look like another class",
+        "Too few of the real images that they resemble are of their class, or its words fit them badly.",
+    ),
+    "off-manifold": ("Unlike any real image", "Farther from every real image than almost any real image is from the others."),
     "unwanted content": ("Unwanted content", "They look like what the recipe does not want to be shown."),
-    "exact duplicate": ("The same image twice", "Another made image has the same pixels, and stayed."),
+    "exact duplicate": ("The same image twice", "Another one has the same pixels, and was looked at in its place."),
     "near duplicate": (
         "Nearly the same image twice",
-        "Another made image of the class is as good as the same, and nearer to the real ones, so that one stayed.",
+        "Another one of the class is as good as the same, and nearer to the real ones, so that one was looked at in its place.",
     ),
-    NOT_SELECTED: ("Not needed", "Nothing is wrong with these. The others together are more like the real images without them."),
+    NOT_SELECTED: ("Not needed", "Nothing is wrong with these. By the rule of selection others together are more like the real images."),
 }
 """Why images were dropped, by the reason in their decision, for a reader who knows nothing of gates."""
+_AT_RANDOM = "Not needed", "Nothing is wrong with these. As many as were wanted were taken at random."
 
 
 # Gap, evaluation, diagnosis
@@ -316,21 +330,35 @@ def _add_gap(page: _Page, run: Gathered) -> None:
         page.plots["gap"] = dots(
             "gap", f"{title} to the real images: {told}", {"": dots_of}, f"{title} to the real images (nearer is better)", band=band
         )
-    page.gap = {"told": _is_nearer(found), "sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
+    told = _is_nearer(gap, run.gap["gap_held_out"])
+    page.gap = {"told": told, "sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
 
 
-def _is_nearer(found: dict[str, Any]) -> str:
-    """Whether curation brought the set nearer to the real images, and whether as near as other real ones, for any reader."""
-    words = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told: they are about as near"}
+def _is_nearer(gap: dict[str, Any], held_out: dict[str, Any] | None) -> str:
+    """Whether curation brought the set nearer to the real images, and whether as near as other real ones, for any reader.
+
+    Args:
+        held_out: the gap to real images that nothing was matched to.
+    """
+    found = gap["metrics"][gap["primary"]]
     difference, floor, after = found["after_minus_random"], found["floor"], found["after"]["value"]
     if difference is None or difference["verdict"] is None or after is None:
         return ""
+    words = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told"}
     told = f"Are the kept images nearer to the real ones than as many at random? {words[difference['verdict']]}."
-    if floor["high"] is None:
+    if gap["nothing_chosen"]:
+        return "All images that passed were kept, so none were chosen for being near to the real ones."
+    other = held_out["metrics"][held_out["primary"]]["after_minus_random"] if held_out is not None else None
+    if other is not None and other["verdict"] not in {None, difference["verdict"]}:
+        answer = "that may be chance" if other["verdict"] == "no different" else "the answer is another one"
+        told += f" Against the validation images alone, which nothing was matched to, {answer}."
+    if floor["high"] is None or floor["high"] <= 0:
         return told
+    if after < floor["low"]:
+        return f"{told} They lie nearer than other real images would, so they are fitted to these very images."
     if after <= floor["high"]:
-        return f"{told} They lie as near as other real images would."
-    return f"{told} Other real images would lie nearer still, within {max(floor['high'], 0) / after:.0%} of their distance."
+        return f"{told} They can’t be told from other real images."
+    return f"{told} Their distance is {after / floor['high']:.1f} times what that of other real images would be at most."
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}
@@ -349,7 +377,7 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
         origin = table["origin"]
         groups: dict[str, list[Dot]] = {}
         for setting in table["settings"]:
-            ratio = f", {setting['synthetic_per_real']:g} made for each" if setting["synthetic_per_real"] != 1 else ""
+            ratio = f", {setting['synthetic_per_real']:g} synthetic for each" if setting["synthetic_per_real"] != 1 else ""
             title = f"{setting['real_per_class']:g} real per class{ratio}"
             title = f"{title} ({setting['amount']})" if title in groups else title
             in_order = sorted(setting["arms"].items(), key=lambda item: (item[0].count("+"), _ORDER.get(item[0], len(_ORDER))))

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synthforge.evaluation.diagnosis import _ADVICE
+from synthforge.reporting.answers import NEXT
 from synthforge.reporting.gathered import Gathered
-from synthforge.reporting.report import _is_nearer, report
+from synthforge.reporting.report import _WHY, _is_nearer, report
 from tests.conftest import DIGITS, Ran, small
 from tests.evaluation.sets import QUICK, digits, per_class
 
@@ -110,24 +112,37 @@ def test_the_maps_points_are_told_by_mouse_and_keys(run_folder: Path, browser: A
 def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: Path, browser: Any) -> None:
     page, _ = opened(browser, run_folder / "report.html")
     shown = page.locator("section[aria-labelledby=dropped]").inner_text()  # what is folded up is not in it
-    assert "They look like another class" in shown and "Not needed" in shown
+    reasons = {one for one in Gathered.at(str(run_folder)).decisions["reason"] if one is not None}
+    assert reasons and all(_WHY[one][0] in shown for one in reasons)
     assert "label disagrees" not in shown and "off-manifold" not in shown and "not selected" not in shown
-    assert "% of the usual" in shown
-    assert "nearer to the real ones than as many at random?" in page.locator("section[aria-labelledby=gap]").inner_text()
+    assert " % of the usual" in shown
+    assert "All images that passed were kept" in page.locator("section[aria-labelledby=gap]").inner_text()
+
+
+@pytest.mark.parametrize("advice", _ADVICE.values())
+def test_every_advice_has_a_short_form(advice: str) -> None:
+    assert any(advice.startswith(begin) for begin in NEXT)
 
 
 @pytest.mark.parametrize(
     ("verdict", "floor", "told"),
     [
-        ("smaller", 0.2, "Yes. Other real images would lie nearer still, within 50% of their distance."),
-        ("larger", 0.5, "No, they are farther away. They lie as near as other real images would."),
-        ("no different", None, "That can’t be told: they are about as near."),
+        ("smaller", (-0.1, 0.2), "Yes. Their distance is 2.0 times what that of other real images would be at most."),
+        ("larger", (0.1, 0.5), "No, they are farther away. They can’t be told from other real images."),
+        ("smaller", (0.5, 0.6), "Yes. They lie nearer than other real images would, so they are fitted to these very images."),
+        ("no different", (None, None), "That can’t be told."),
     ],
 )
-def test_whether_curation_brought_the_set_nearer(verdict: str, floor: float | None, told: str) -> None:
-    found = {"after_minus_random": {"verdict": verdict}, "floor": {"high": floor}, "after": {"value": 0.4}}
-    assert _is_nearer(found).endswith(f"at random? {told}")
-    assert _is_nearer({**found, "after_minus_random": None}) == ""
+def test_whether_curation_brought_the_set_nearer(verdict: str, floor: tuple[float | None, ...], told: str) -> None:
+    def gap(verdict: str | None, nothing_chosen: bool = False) -> dict[str, Any]:
+        bounds = dict(zip(("low", "high"), floor, strict=True))
+        found = {"after_minus_random": {"verdict": verdict}, "floor": bounds, "after": {"value": 0.4}}
+        return {"primary": "mmd", "nothing_chosen": nothing_chosen, "metrics": {"mmd": found}}
+
+    assert _is_nearer(gap(verdict), None).endswith(f"at random? {told}")
+    assert _is_nearer(gap(None), None) == ""
+    assert "so none were chosen" in _is_nearer(gap(verdict, nothing_chosen=True), None)
+    assert ("that may be chance" in _is_nearer(gap(verdict), gap("no different"))) is (verdict != "no different")
 
 
 @needs_browser
@@ -175,7 +190,7 @@ def test_a_pool_without_records_is_shown_and_told(run_folder: Path, tmp_path: Pa
         shutil.copy(tar, tmp_path / "run" / "pool")
     result = report(Gathered.asked(str(DIGITS), [f"output.path={tmp_path / 'run'}"]))
     assert "no records of how it was made" in result.missing[0]
-    assert "made: an image of each class" in Path(result.file).read_text()
+    assert "synthetic: an image of each class" in Path(result.file).read_text()
 
 
 @pytest.mark.slow
