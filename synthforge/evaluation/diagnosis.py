@@ -209,7 +209,7 @@ def _in_words(loss: Loss) -> str:
 
 def _part_in_words(part: Part) -> str:
     if part.loss is None:
-        return "not measurable" if part.verdict == "not measured" else "none shown"
+        return "not measurable" if part.verdict == "not measured" else "not shown to differ"
     return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
 
 
@@ -258,7 +258,7 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     if not shown:
         return f"{first}; more draws or seeds, or more real images, would tell."
     proven = [(name, part) for _, name in reversed(shown) if (part := mean.parts[name].loss) is not None]
-    told = [f"{_lost(part)} by {_TITLES[name]}{_share(mean.parts[name])}" for name, part in proven]
+    told = [f"{_lost(part)} {_CAUSES[name]}{_share(mean.parts[name])}" for name, part in proven]
     measurable = ("appearance", "content", "labels")
     unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]
     return f"{first}: {', '.join([*told, *unknown])}."
@@ -275,12 +275,12 @@ def _share(part: Part) -> str:
     return f" ({part.share:.0%} [{part.share_low:.0%}, {part.share_high:.0%}] of it)"
 
 
-_TITLES = {
-    "appearance": "appearance",
-    "content": "content",
-    "labels": "wrong labels",
-    "interaction": "content and appearance together, beyond both alone",
-    "rest": "nothing that could be named",
+_CAUSES = {
+    "appearance": "by appearance",
+    "content": "by content",
+    "labels": "by wrong labels",
+    "interaction": "by content and appearance together, beyond both alone",
+    "rest": "without a known cause",
 }
 _ADVICE = {
     "appearance": "Appearance: the images look generated. A better generator, or one fitted longer or on more real images, is what helps; "

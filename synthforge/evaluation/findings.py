@@ -245,7 +245,7 @@ class Findings:
                     most = f", most of all {', '.join(moved)}" if moved else ""
                     notes.append(f"{where}: {told} over all arms{most}{differences}; raise trainer.steps before believing differences")
                 elif max(mean.high, -mean.low) > margin:
-                    notes.append(f"{where}: {told} over all arms; whether they were enough can't be told to {100 * margin:g} points")
+                    notes.append(f"{where}: {told} over all arms, so whether they were enough can't be told to {100 * margin:g}")
         return notes
 
     @functools.cached_property

@@ -88,9 +88,9 @@ def _of_claim(table: dict[str, Any], what: str, question: str, sign: int) -> Ans
     if sign < 0:  # asked for a loss
         figure = f"{abs(100 * difference['value']):.1f} points" if difference["value"] < 0 else f"nothing: {figure}"
     mean = f"{words} on average" if claim["comparisons"] > 1 else words
-    text = f"{points(difference)} points of accuracy, {mean}{_by_amount(table, what)}"
+    text = f"{points(difference)} points of accuracy, {mean}; {_by_amount(table, what)}"
     if what == INSTEAD and (curated := claim_of(table, CURATED_INSTEAD)) is not None:
-        text += f". Curated ones: {points(curated['difference'])}{_by_amount(table, CURATED_INSTEAD)}"
+        text += f". Curated ones: {points(curated['difference'])}; {_by_amount(table, CURATED_INSTEAD)}"
     return Answer(question, figure, text, tone)
 
 
@@ -103,18 +103,18 @@ def _by_amount(table: dict[str, Any], what: str) -> str:
     if what in _PAIRS:
         pair = _PAIRS[what]
         found = {
-            f"{setting['real_per_class']:g}": f"{100 * one['difference']['value']:+.1f}"
+            f"{setting['real_per_class']:g}": f"{100 * one['difference']['value']:+.1f} with {setting['real_per_class']:g}"
             for setting in settings
             for one in setting["comparisons"]
             if (one["arm"], one["against"]) == pair
         }
         if len(found) == len(settings) > 1:
-            return f": {', '.join(found.values())} with {', '.join(found)} real images per class"
+            return f"{', '.join(found.values())} real images per class"
     amounts = ", ".join(f"{setting['real_per_class']:g}" for setting in settings)
     claim = claim_of(table, what)
     assert claim is not None
-    span = f", between {100 * claim['lowest']:+.1f} and {100 * claim['highest']:+.1f}" if claim["comparisons"] > 1 else ""
-    return f", with {amounts} real images per class{span}"
+    span = f", single ones from {100 * claim['lowest']:+.1f} to {100 * claim['highest']:+.1f}" if claim["comparisons"] > 1 else ""
+    return f"with {amounts} real images per class{span}"
 
 
 def _of_diagnosis(table: dict[str, Any], draws: int) -> Answer:
@@ -180,9 +180,9 @@ def _of_worth(table: dict[str, Any]) -> Answer | None:
             ]
             rates = [f"{one['others_per_real']:.2g}" for _, one in known]
             figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} {name} ones"
-            text = f"So many {name} synthetic images, in place of real ones, do what one real image does: {', '.join(told)}"
+            text = f"So many {name} synthetic images replace one real image: {', '.join(told)}"
             if others := [f"{setting['real_per_class']:g}" for setting in table["settings"] if setting not in [one for one, _ in known]]:
-                text += f". With {', '.join(others)} it can't be told: the accuracy of real images alone begins too high, or does not rise"
+                text += f". With {', '.join(others)} it can't be told: more real images are no better there, or fewer were not tried"
             return Answer(question, figure, text, "unsure")
     return Answer(
         question, "not told", "the real learning curve begins or ends before it tells; evaluation.curve can name more amounts", "unsure"

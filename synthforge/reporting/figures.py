@@ -12,7 +12,7 @@ def points(one: dict[str, float]) -> str:
 
 def part_of_loss(part: dict[str, Any]) -> str:
     """Of a diagnosis; empty if it was not measured."""
-    return points(part["loss"]) if part["loss"] is not None else "none shown" if part["verdict"] == "not shown" else ""
+    return points(part["loss"]) if part["loss"] is not None else "not shown to differ" if part["verdict"] == "not shown" else ""
 
 
 def percent(one: dict[str, float]) -> str:

@@ -147,7 +147,7 @@ def _sets(run: Gathered) -> str:
     return (
         f"With {amounts} real images of a class, {ratios} synthetic for each{own}. Random ones are drawn blindly, curated (or kept) ones "
         f"were chosen. {draws * seeds} classifiers were trained on each set, and tested on {run.evaluation['holdout_images']:,} other real "
-        "images (the holdout)."
+        "images (the holdout)." + (" Pictures, map and gap are of the recipe's own pool." if run.pool is not None else "")
     )
 
 
@@ -351,14 +351,14 @@ def _is_nearer(gap: dict[str, Any], held_out: dict[str, Any] | None) -> str:
     other = held_out["metrics"][held_out["primary"]]["after_minus_random"] if held_out is not None else None
     if other is not None and other["verdict"] not in {None, difference["verdict"]}:
         answer = "that may be chance" if other["verdict"] == "no different" else "the answer is another one"
-        told += f" Against the validation images alone, which nothing was matched to, {answer}."
+        told += f" But against the validation images alone, which nothing was matched to, {answer}."
     if floor["high"] is None or floor["high"] <= 0:
         return told
     if after < floor["low"]:
         return f"{told} They lie nearer than other real images would, so they are fitted to these very images."
     if after <= floor["high"]:
         return f"{told} They can’t be told from other real images."
-    return f"{told} Their distance is {after / floor['high']:.1f} times what that of other real images would be at most."
+    return f"{told} The distance of the kept ones is {after / floor['high']:.1f} times what that of other real images would be at most."
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}

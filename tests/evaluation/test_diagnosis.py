@@ -245,7 +245,7 @@ def test_with_one_draw_lucky_real_images_are_no_loss(seeds: int) -> None:
     def without_zero(taken: float, loss: float) -> float:
         """How often the interval does not hold 0."""
         rng = np.random.default_rng(0)
-        found = [losses([one_draw(rng, 0.03, loss, seeds)], 0.005, [], [taken])[1].whole.loss for _ in range(300)]
+        found = [losses([one_draw(rng, 0.03, loss, seeds)], 0.005, [], [taken])[1].whole.loss for _ in range(200)]
         return float(np.mean([one is not None and not one.low <= 0 <= one.high for one in found]))
 
     assert without_zero(0.3, 0.0) <= 0.075

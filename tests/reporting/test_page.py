@@ -127,7 +127,7 @@ def test_every_advice_has_a_short_form(advice: str) -> None:
 @pytest.mark.parametrize(
     ("verdict", "floor", "told"),
     [
-        ("smaller", (-0.1, 0.2), "Yes. Their distance is 2.0 times what that of other real images would be at most."),
+        ("smaller", (-0.1, 0.2), "Yes. The distance of the kept ones is 2.0 times what that of other real images would be at most."),
         ("larger", (0.1, 0.5), "No, they are farther away. They can’t be told from other real images."),
         ("smaller", (0.5, 0.6), "Yes. They lie nearer than other real images would, so they are fitted to these very images."),
         ("no different", (None, None), "That can’t be told."),
@@ -261,7 +261,7 @@ def test_a_part_that_no_image_shows_is_no_zero_with_an_interval(run_folder: Path
     (tmp_path / "run" / "diagnosis.json").write_text(json.dumps(diagnosis))
     report(Gathered.at(str(tmp_path / "run")), str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
-    assert "content none shown" in page
+    assert "content not shown to differ" in page
     assert "content +0.0" not in page
 
 
