@@ -21,7 +21,7 @@ from synthforge.config import Config, identity_of
 from synthforge.curating import of_recipe
 from synthforge.curation.config import GAP, cache_folder
 from synthforge.errors import SynthforgeError
-from synthforge.evaluation.config import DIAGNOSIS_VERSION
+from synthforge.evaluation.config import DIAGNOSIS_VERSION, EVALUATION_VERSION
 from synthforge.evaluationrequest import DIAGNOSIS, RESULT, diagnosis_of, evaluation_of, start_workers
 from synthforge.plan import Plan
 from synthforge.progress import Reporter
@@ -33,7 +33,7 @@ from synthforge.shards.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, cano
 from synthforge.storage import Folder, content_of, resolve
 
 PAGE = "report.html"
-VERSIONS = {"generate": 1, "curate": 1, "evaluate": 1, "diagnose": DIAGNOSIS_VERSION, "report": 2}
+VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 3}
 """Of what each stage makes of equal inputs: raised to have it made again."""
 STAGES = tuple(VERSIONS)
 _OF_EVALUATION = ("holdout", "real_per_class", "draws", "seeds", "generators", "fit", "elsewhere", "trainer", "tuning", "margin")

@@ -231,7 +231,9 @@ class EvaluationConfig(Config):
 
 DIAGNOSIS_ARMS = (REAL, "random", "believed", "repeated", "rendered", "resampled", "rendered-resampled")
 """What a diagnosis compares; see `taxonomy`."""
-DIAGNOSIS_VERSION = 5
+EVALUATION_VERSION = 2
+"""Raised when equal images and settings give other figures or claims; also of evaluation.json."""
+DIAGNOSIS_VERSION = 6
 """Raised when equal images and settings give other arms, or parts of the loss; also of diagnosis.json."""
 
 

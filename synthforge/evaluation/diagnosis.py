@@ -230,10 +230,13 @@ def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[s
     if config.draws > 1 or config.seeds == 1 or all(table.origin == "own" for table in tables):
         return notes
     if all(table.covers_real_images for table in tables if table.origin == "elsewhere"):
-        told = "allow for others, as if these varied like the choice of pool images"
+        told = "allow for others too, as if these varied like the choice of pool images"
     else:
-        told = "do not allow for others: arms take too much of the pool for it to tell how these would vary"
-    return [*notes, f"one draw of the real images: intervals of the whole loss and of the rest by a pool from elsewhere {told}"]
+        told = "do not all allow for others either: arms take too much of the pool for it to tell how these would vary"
+    first = (
+        "one draw: intervals cover seeds and holdout images, not other real images; those of the whole loss and of the rest by a pool from "
+    )
+    return [f"{first}elsewhere {told}", *notes[1:]]
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
@@ -242,13 +245,14 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
         return "Nothing could be compared: there is no arm of real or of synthetic images."
     mean = tables[0].mean
     assert mean.whole.loss is not None
+    these = "" if tables[0].covers_real_images else " (these ones; others were not tried)"
     if mean.whole.verdict == "none":
-        return f"Synthetic images lose nothing worth naming: {points(mean.whole.loss)} points of accuracy."
+        return f"Random synthetic images lose nothing worth naming against real ones{these}: {_lost(mean.whole.loss)} points of accuracy."
     if mean.whole.verdict == "gain":
-        return f"Synthetic images are better than as many real ones, by {points(mean.whole.loss)} points of accuracy."
+        return f"Random synthetic images are better than as many real ones{these}: they lose {_lost(mean.whole.loss)} points of accuracy."
     amounts = ", ".join(f"{one.real_per_class:g}" for one in tables[0].settings)
     over = f"on average over {amounts}" if len(tables[0].settings) > 1 else f"with {amounts}"
-    over += " real ones per class" + ("" if tables[0].covers_real_images else " (these ones; others were not tried)")
+    over += f" real ones per class{these}"
     first = f"Random synthetic images in place of as many real ones lose {_lost(mean.whole.loss)} points of accuracy, {over}"
     shown = sorted((part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss")
     is_sure = mean.whole.verdict == "loss"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from synthforge.evaluation.config import REAL, ArmConfig, EvaluationConfig
+from synthforge.evaluation.config import EVALUATION_VERSION, REAL, ArmConfig, EvaluationConfig
 from synthforge.evaluation.requirements import Requirement
 from synthforge.evaluation.scores import (
     Answer,
@@ -115,7 +115,7 @@ class EvaluateResult:
     """What --require asked for, and whether it holds."""
     use: Use = "not measured"
     """Where synthetic images are worth adding to real ones, by the first table that compares anything."""
-    schema: int = 1
+    schema: int = EVALUATION_VERSION
     """Of this file: raised when a reader of the one before would stumble."""
 
 
@@ -217,7 +217,7 @@ class Findings:
         falls = [
             f"{number(one.real_per_class)} to {number(other.real_per_class)}"
             for one, other in itertools.pairwise(self.curve)
-            if other.accuracy.value <= one.accuracy.value
+            if other.real_per_class > one.real_per_class and other.accuracy.value <= one.accuracy.value
         ]
         told = (
             f"accuracy does not rise from {' and '.join(falls)} real per class, so what images are worth in real ones is hardly told there"

@@ -156,7 +156,7 @@ def kind_of(arm: ArmConfig, against: ArmConfig) -> str:
     others = [source for source in arm.of if source not in REAL_SOURCES]
     if against.of == [REAL]:
         if others:
-            return ADDING if REAL in arm.of else CURATED_INSTEAD if "curated" in others else INSTEAD
+            return ADDING if REAL in arm.of else CURATED_INSTEAD if others == ["curated"] else INSTEAD
         return "More real images" if REAL in arm.of else "Other real images instead"
     if "curated" in arm.of and against.of == ["random" if source == "curated" else source for source in arm.of]:
         return f"{CURATION}, beside real images" if REAL in arm.of else CURATION

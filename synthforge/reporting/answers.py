@@ -52,8 +52,9 @@ def answers_of(evaluation: dict[str, Any] | None, gap: dict[str, Any] | None, di
     if table is not None:
         found += [
             _of_claim(table, ADDING, "Do they help when added to the real images?", sign=1),
-            _of_claim(table, INSTEAD, "What is lost by training on random synthetic images instead of real ones?", sign=-1),
-            _of_claim(table, CURATION, "What does curation win back of that, against a random choice?", sign=1),
+            _of_claim(table, INSTEAD, "What is lost by training on random synthetic images instead of real ones?", sign=-1)
+            or _of_claim(table, CURATED_INSTEAD, "What is lost by training on curated synthetic images instead of real ones?", sign=-1),
+            _of_claim(table, CURATION, "What does curation win back, against a random choice?", sign=1),
         ]
     if diagnosis is not None and diagnosis["tables"]:
         found.append(_of_diagnosis(diagnosis["tables"][0], diagnosis["draws"]))
@@ -98,23 +99,25 @@ _PAIRS = {INSTEAD: ("random", "real"), CURATED_INSTEAD: ("curated", "real"), CUR
 
 
 def _by_amount(table: dict[str, Any], what: str) -> str:
-    """The differences that a claim is the mean of, by the amount of real data; where there are several for each, their span."""
-    settings = table["settings"]
-    if what in _PAIRS:
-        pair = _PAIRS[what]
-        found = {
-            f"{setting['real_per_class']:g}": f"{100 * one['difference']['value']:+.1f} with {setting['real_per_class']:g}"
-            for setting in settings
-            for one in setting["comparisons"]
-            if (one["arm"], one["against"]) == pair
-        }
-        if len(found) == len(settings) > 1:
-            return f"{', '.join(found.values())} real images per class"
-    amounts = ", ".join(f"{setting['real_per_class']:g}" for setting in settings)
-    claim = claim_of(table, what)
+    """The differences that a claim is the mean of, by the amount of real data; where there are others besides, their span."""
+    claim, settings = claim_of(table, what), table["settings"]
     assert claim is not None
+    found = [
+        f"{100 * one['difference']['value']:+.1f} with {_amount(setting, table)}"
+        for setting in settings
+        for one in setting["comparisons"]
+        if (one["arm"], one["against"]) == _PAIRS.get(what)
+    ]
+    if len(found) == claim["comparisons"] > 1:
+        return f"{', '.join(found)} real images per class"
     span = f", single ones from {100 * claim['lowest']:+.1f} to {100 * claim['highest']:+.1f}" if claim["comparisons"] > 1 else ""
-    return f"with {amounts} real images per class{span}"
+    return f"with {', '.join(_amount(setting, table) for setting in settings)} real images per class{span}"
+
+
+def _amount(setting: dict[str, Any], table: dict[str, Any]) -> str:
+    """Of real data; with that of synthetic images where there are several."""
+    is_one = len({one["synthetic_per_real"] for one in table["settings"]}) == 1
+    return f"{setting['real_per_class']:g}" + ("" if is_one else f" ({setting['synthetic_per_real']:g} for each)")
 
 
 def _of_diagnosis(table: dict[str, Any], draws: int) -> Answer:
@@ -153,11 +156,14 @@ NEXT = {
 
 
 def _of_advice(advice: str, evaluation: dict[str, Any] | None) -> Answer:
-    """The first one, which is about the largest part that is proven."""
+    """The first one, and what follows from whether adding them helps."""
     figure = next((short for begin, short in NEXT.items() if advice.startswith(begin)), "")
-    use = evaluation["use"] if evaluation is not None else ""
-    first = "For now train on real images alone. " if use in {"nowhere", "no proof"} else ""
-    return Answer("What to do next?", figure, first + advice, "unsure")
+    use = evaluation["use"] if evaluation is not None else "not measured"
+    if figure == NEXT["Nothing to mend"] and use != "not measured":
+        advice = "Synthetic images do in place of real ones, as far as was measured. Whether to add them to these is said above."
+    elif use in {"nowhere", "no proof"}:
+        advice = f"For now train on real images alone. {advice}"
+    return Answer("What to do next?", figure, advice, "unsure")
 
 
 def _of_worth(table: dict[str, Any]) -> Answer | None:
@@ -174,15 +180,18 @@ def _of_worth(table: dict[str, Any]) -> Answer | None:
         ]
         if known:
             told = [
-                f"with {setting['real_per_class']:g} real per class {one['others_per_real']:.3g} "
+                f"with {_amount(setting, table)} real per class {one['others_per_real']:.3g} "
                 f"[{one['others_per_real_low']:.3g}{' or fewer' if one['high_is_end'] else ''}, {one['others_per_real_high']:.3g}]"
                 for setting, one in known
             ]
             rates = [f"{one['others_per_real']:.2g}" for _, one in known]
             figure = f"{' to '.join(dict.fromkeys((min(rates, key=float), max(rates, key=float))))} {name} ones"
             text = f"So many {name} synthetic images replace one real image: {', '.join(told)}"
-            if others := [f"{setting['real_per_class']:g}" for setting in table["settings"] if setting not in [one for one, _ in known]]:
-                text += f". With {', '.join(others)} it can't be told: more real images are no better there, or fewer were not tried"
+            if others := [_amount(setting, table) for setting in table["settings"] if setting not in [one for one, _ in known]]:
+                text += (
+                    f". With {', '.join(others)} it can't be told: no number of real images that was tried has their accuracy, or more of "
+                )
+                text += "these are no better there"
             return Answer(question, figure, text, "unsure")
     return Answer(
         question, "not told", "the real learning curve begins or ends before it tells; evaluation.curve can name more amounts", "unsure"

@@ -18,7 +18,7 @@ from synthforge.curation.config import DECISIONS, GAP, cache_folder
 from synthforge.curation.embedding import features_of
 from synthforge.curation.pools import Ints, Table
 from synthforge.errors import DatasetError, RequestError, SynthforgeError
-from synthforge.evaluation.config import DIAGNOSIS_VERSION
+from synthforge.evaluation.config import DIAGNOSIS_VERSION, EVALUATION_VERSION
 from synthforge.recipe import Recipe
 from synthforge.recipe_file import RECIPES, load_recipe
 from synthforge.shards.collection import open_collection
@@ -27,7 +27,7 @@ from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, dige
 from synthforge.storage import Folder, resolve
 
 EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
-SCHEMAS = {EVALUATION: 1, DIAGNOSIS: DIAGNOSIS_VERSION}
+SCHEMAS = {EVALUATION: EVALUATION_VERSION, DIAGNOSIS: DIAGNOSIS_VERSION}
 """Of the results that are read here."""
 
 

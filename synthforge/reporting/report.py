@@ -229,13 +229,13 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
     page.rules = [(gate["gate"], gate["rule"]) for gate in run.gap["gates"]]
     copies = sum(num for gate in run.gap["gates"] for reason, num in gate["dropped"].items() if reason.startswith("copy of"))
     if any(gate["gate"] == CopiesGate.title for gate in run.gap["gates"]):
-        page.copies = f"{copies:,} images were dropped as copies." if copies else "No image was so near to a real one as a copy is."
+        page.copies = f"Of the pool {copies:,} were dropped as copies of a real image."
     counts = {str(reason): int((reasons == reason).sum()) for reason in dict.fromkeys(reasons) if reason is not None}
     in_order = [*(reason for gate in run.gap["gates"] for reason in gate["dropped"]), NOT_SELECTED]
     for reason, num in sorted(counts.items(), key=lambda item: in_order.index(item[0]) if item[0] in in_order else -1):
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
-        title, why = _AT_RANDOM if (reason, run.gap["method"]) == (NOT_SELECTED, "random") else _WHY.get(reason, (reason, ""))
+        title, why = _WHY.get(reason, (reason, ""))
         page.reasons.append({"title": title, "num": num, "why": why, "images": _row(run.pool, spread, f"images dropped: {title}")})
     if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
         apart = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
@@ -246,7 +246,7 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         for made, real in pairs:
             both = [*thumbnails(run.pool, np.array([made]), 64), *thumbnails(run.real, np.array([real]), 64)]
             beside = sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4)
-            page.pairs.append({"images": beside, "distance": f"{100 * apart[made] / max(usual, 1e-12):.2g} %"})
+            page.pairs.append({"images": beside, "distance": _percent(apart[made] / max(usual, 1e-12))})
     of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(run.real.strings("key"))} if run.real is not None else {}
     for region in [one for one in run.gap["regions"] if one["is_significant"]][:SHOWN_REGIONS]:
@@ -288,10 +288,16 @@ _WHY = {
         "Nearly the same image twice",
         "Another one of the class is as good as the same, and nearer to the real ones, so that one was looked at in its place.",
     ),
-    NOT_SELECTED: ("Not needed", "Nothing is wrong with these. By the rule of selection others together are more like the real images."),
+    NOT_SELECTED: (
+        "Not needed",
+        "Nothing is wrong with these: there are more than were wanted, and the rule of selection preferred others.",
+    ),
 }
 """Why images were dropped, by the reason in their decision, for a reader who knows nothing of gates."""
-_AT_RANDOM = "Not needed", "Nothing is wrong with these. As many as were wanted were taken at random."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{0 if share >= 0.1 else 1}f} %"
 
 
 # Gap, evaluation, diagnosis
@@ -330,7 +336,7 @@ def _add_gap(page: _Page, run: Gathered) -> None:
         page.plots["gap"] = dots(
             "gap", f"{title} to the real images: {told}", {"": dots_of}, f"{title} to the real images (nearer is better)", band=band
         )
-    told = _is_nearer(gap, run.gap["gap_held_out"])
+    told = _is_nearer(gap, run.gap.get("gap_held_out"))
     page.gap = {"told": told, "sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
 
 
@@ -346,7 +352,7 @@ def _is_nearer(gap: dict[str, Any], held_out: dict[str, Any] | None) -> str:
         return ""
     words = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told"}
     told = f"Are the kept images nearer to the real ones than as many at random? {words[difference['verdict']]}."
-    if gap["nothing_chosen"]:
+    if gap.get("nothing_chosen"):
         return "All images that passed were kept, so none were chosen for being near to the real ones."
     other = held_out["metrics"][held_out["primary"]]["after_minus_random"] if held_out is not None else None
     if other is not None and other["verdict"] not in {None, difference["verdict"]}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.evaluation.diagnosis import _ADVICE
-from synthforge.reporting.answers import NEXT
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.report import _WHY, _is_nearer, report
 from tests.conftest import DIGITS, Ran, small
@@ -115,13 +114,9 @@ def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: 
     reasons = {one for one in Gathered.at(str(run_folder)).decisions["reason"] if one is not None}
     assert reasons and all(_WHY[one][0] in shown for one in reasons)
     assert "label disagrees" not in shown and "off-manifold" not in shown and "not selected" not in shown
-    assert " % of the usual" in shown
+    assert re.findall(r"(?m)^([0-9.]+) % of the usual$", shown)
+    assert "Of the pool 0 were dropped as copies of a real image." in shown
     assert "All images that passed were kept" in page.locator("section[aria-labelledby=gap]").inner_text()
-
-
-@pytest.mark.parametrize("advice", _ADVICE.values())
-def test_every_advice_has_a_short_form(advice: str) -> None:
-    assert any(advice.startswith(begin) for begin in NEXT)
 
 
 @pytest.mark.parametrize(
