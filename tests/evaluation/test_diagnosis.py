@@ -382,7 +382,7 @@ def test_a_pool_of_real_images_loses_nothing(tmp_path: Path) -> None:
     assert all(part.verdict != "loss" for part in loss.parts.values())
     assert loss.parts["appearance"].loss is not None and loss.parts["appearance"].loss.value == 0
     assert found.tables[0].covers_real_images
-    assert any("allow for others, as if" in note for note in found.notes)
+    assert any("allow for others too, as if" in note for note in found.notes)
 
 
 def test_the_recipes_generator_renders_the_real_images_and_a_second_time_nothing_is_trained(tmp_path: Path, cli: Cli) -> None:
