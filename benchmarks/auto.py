@@ -24,12 +24,12 @@ from scipy import stats
 from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.curation.choice import pick
-from synthforge.curation.config import CurationConfig
+from synthforge.curation.selection.auto import PREFERENCE, Arm, Trainer, choose_method, random_rows
 from synthforge.curation.sides import Sides
-from synthforge.curation.trials import PREFERENCE, Arm, Trainer, choose_method, random_rows
-from synthforge.images import encode, resize
+from synthforge.data.images import encode, resize
 from synthforge.progress import Reporter
-from synthforge.recipe_file import config_from_sets
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets
 from synthforge.training.data import to_float
 
 Images = NDArray[np.uint8]

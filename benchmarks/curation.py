@@ -23,13 +23,13 @@ from scipy import stats
 from benchmarks import fashion
 from benchmarks.harness import keep, spread
 from synthforge.curation.choice import pick
-from synthforge.curation.config import CurationConfig
-from synthforge.curation.gap import Comparison, measure_gap
+from synthforge.curation.gap.gap import Comparison, measure_gap
+from synthforge.curation.selection.auto import Arm, Trainer, random_rows
 from synthforge.curation.sides import Sides
-from synthforge.curation.trials import Arm, Trainer, random_rows
-from synthforge.generation import generate
+from synthforge.generation.run import generate
 from synthforge.progress import Reporter
-from synthforge.recipe_file import config_from_sets, load_recipe
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets, load_recipe
 from synthforge.training.data import to_float
 
 SEEDS = int(os.environ.get("SEEDS", "5"))

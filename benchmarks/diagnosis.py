@@ -22,18 +22,18 @@ from PIL import Image, ImageFilter
 
 from benchmarks import fashion
 from benchmarks.harness import keep
-from synthforge.diagnosing import diagnose
-from synthforge.evaluation.diagnosis import DiagnoseResult
-from synthforge.evaluation.taxonomy import BY_CHANCE, content_weights
-from synthforge.evaluationrequest import diagnosis_of
-from synthforge.images import encode, resize
+from synthforge.data.images import encode, resize
+from synthforge.evaluation.diagnosis.decomposition import BY_CHANCE, content_weights
+from synthforge.evaluation.diagnosis.run import diagnose
+from synthforge.evaluation.diagnosis.words import DiagnoseResult
+from synthforge.evaluation.request import diagnosis_of
 
 CLAIM = "the planted cause of a loss is named by `diagnose`"
 KINDS = ("shown", "content", "appearance", "labels", "real", "unrendered")
 SIDE, REAL, POOL, HOLDOUT = 12, 150, 400, 2000
 BLUR, WRONG, KEPT = 1.2, 0.3, 0.5
 FIRST = 100
-"""Number of the first pool; on the first few the constants of `taxonomy` were tried."""
+"""Number of the first pool; on the first few the constants of `decomposition` were tried."""
 SETTINGS = [
     "trainer={steps: 300, batch: 32, width: 16, learning_rate: 0.01, augment: {shift: 0.08}}",
     "tuning.on=false",

@@ -13,12 +13,12 @@ import torch
 
 from benchmarks.harness import keep, paired, seconds
 from benchmarks.models import save_small
-from synthforge.engine import Engine
-from synthforge.plan import Plan
-from synthforge.recipe_file import load_recipe
-from synthforge.sampler import Sampler, load_generator
-from synthforge.shards.folder import DatasetFolder
-from synthforge.storage import Folder
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.storage import Folder
+from synthforge.generation.engine import Engine
+from synthforge.generation.plan import Plan
+from synthforge.generation.sampler import Sampler, load_generator
+from synthforge.recipe.load import load_recipe
 
 PAIRS, NUM, BATCH, STEPS, GUIDANCE = 5, 64, 8, 10, 4.0
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from benchmarks.harness import keep, paired, seconds
-from synthforge.curation.embedding import EmbedStream, EmbedWork
-from synthforge.curation.encoders.clip import CONFIG_FILE, WEIGHTS_FILES
-from synthforge.curation.encoders.config import OpenClipConfig
-from synthforge.curation.encoders.protocol import Encoder, load_encoders
+from synthforge.data.collection import open_collection
+from synthforge.data.images import ImageFormat, decode, encode, resize
 from synthforge.errors import SynthforgeError
-from synthforge.images import ImageFormat, decode, encode, resize
-from synthforge.shards.collection import open_collection
+from synthforge.features.embed import EmbedStream, EmbedWork
+from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES
+from synthforge.features.encoders.config import OpenClipConfig
+from synthforge.features.encoders.protocol import Encoder, load_encoders
 
 BATCH, PAIRS = 64, 3
 FORMATS: tuple[ImageFormat, ...] = ("png", "jpg")

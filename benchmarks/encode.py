@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import keep, seconds, spread
-from synthforge.images import encode
-from synthforge.plan import Plan
-from synthforge.recipe_file import load_recipe
-from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.tars import EncodedSample, index_tar, sha256_of, table_bytes, write_tar
-from synthforge.storage import Folder, resolve
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import encode
+from synthforge.data.storage import Folder, resolve
+from synthforge.data.tars import EncodedSample, index_tar, sha256_of, table_bytes, write_tar
+from synthforge.generation.plan import Plan
+from synthforge.recipe.load import load_recipe
 
 NUM = 2000
 

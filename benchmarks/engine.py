@@ -10,14 +10,14 @@ import diffusers
 import torch
 
 from benchmarks.harness import keep, paired, seconds
-from synthforge.engine import Engine
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.storage import Folder
+from synthforge.generation.engine import Engine
+from synthforge.generation.plan import Plan
+from synthforge.generation.sampler import Sampler, load_generator
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
-from synthforge.plan import Plan
-from synthforge.recipe_file import load_recipe
-from synthforge.sampler import Sampler, load_generator
-from synthforge.shards.folder import DatasetFolder
-from synthforge.storage import Folder
+from synthforge.recipe.load import load_recipe
 
 PAIRS = 5
 

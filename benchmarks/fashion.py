@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.images import encode, resize
+from synthforge.data.images import encode, resize
 
 PLACE = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from benchmarks.harness import keep, paired, seconds
+from synthforge.data.images import encode
 from synthforge.generators.config import PixelFitConfig
 from synthforge.generators.pixel.fit import _Fit
-from synthforge.images import encode
-from synthforge.recipe_file import config_from_sets
+from synthforge.recipe.load import config_from_sets
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 
 PAIRS = 5

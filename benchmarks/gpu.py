@@ -13,11 +13,11 @@ import torch
 from benchmarks.diffusion import bare_loop, engine_run, write_recipe
 from benchmarks.harness import keep, paired, seconds, spread
 from benchmarks.models import save_full
+from synthforge.generation.plan import Plan
+from synthforge.generation.sampler import Sampler, load_generator
 from synthforge.generators.pipelines.acceleration import Decoder
 from synthforge.generators.pipelines.embeddings import PromptEncodings
-from synthforge.plan import Plan
-from synthforge.recipe_file import load_recipe
-from synthforge.sampler import Sampler, load_generator
+from synthforge.recipe.load import load_recipe
 
 DEVICE = "cuda"
 PAIRS, NUM, BATCH, STEPS, GUIDANCE = 3, 256, 32, 25, 7.5

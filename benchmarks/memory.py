@@ -13,8 +13,8 @@ RUNS = 3
 CODE = """
 import sys
 from pathlib import Path
-from synthforge.generation import generate
-from synthforge.recipe_file import load_recipe
+from synthforge.generation.run import generate
+from synthforge.recipe.load import load_recipe
 generate(load_recipe("recipes/digits.yaml", sys.argv[1:]))
 # Not ru_maxrss, which a child takes over from the process that started it.
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

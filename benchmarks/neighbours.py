@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import keep, paired, seconds
-from synthforge.curation.index import Neighbours
+from synthforge.features.neighbours import Neighbours
 
 ROWS, DIM, K, RUNS = int(os.environ.get("ROWS", "50_000")), 512, 10, 3
 BLOCK = 2048

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tracemalloc
 
 from benchmarks.harness import keep, seconds, spread
-from synthforge.plan import Apportionment, Plan
-from synthforge.recipe_file import load_recipe
+from synthforge.generation.plan import Apportionment, Plan
+from synthforge.recipe.load import load_recipe
 
 
 def main() -> None:

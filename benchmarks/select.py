@@ -13,10 +13,10 @@ from goodpoints.compress import compresspp_kt
 from numpy.typing import NDArray
 
 from benchmarks.harness import keep, seconds, spread
-from synthforge.curation import selection
-from synthforge.curation.metrics import gaussian_kernel, median_sigma
-from synthforge.curation.selection import Problem, greedily, matching, select
-from synthforge.curation.spaces import Gaussian, View, first_twins, project
+from synthforge.curation.gap.metrics import gaussian_kernel, median_sigma
+from synthforge.curation.selection import methods
+from synthforge.curation.selection.methods import Problem, greedily, matching, select
+from synthforge.curation.selection.spaces import Gaussian, View, first_twins, project
 
 POOL, KEEP, DIM, REAL, RUNS = 50_000, 5_000, 64, 1_000, 3
 SIZES, FEW = (50_000, 200_000, 1_000_000), 50
@@ -141,7 +141,7 @@ def _naive_covariance() -> dict[str, Any]:
             chosen.append(min(left, key=lambda row: float(np.linalg.norm(np.cov(pool[[*chosen, row]].T) - target))))
         return chosen
 
-    with mock.patch.object(selection, "DRIFT_COST", 0.0):
+    with mock.patch.object(methods, "DRIFT_COST", 0.0):
         num_equal = int((ours() == np.array(naive())).sum())
     times = {"ours": [seconds(ours) for _ in range(RUNS)], "as published": [seconds(naive) for _ in range(RUNS)]}
     return {

@@ -25,10 +25,10 @@ from torch.nn import functional
 
 from benchmarks import fashion
 from benchmarks.harness import keep, paired, seconds, spread
-from synthforge.evaluation.config import MixingConfig, TrainerAugmentConfig, TrainerConfig
-from synthforge.evaluation.images import decoded
-from synthforge.evaluation.trainer import TrainingSet, predict, train
-from synthforge.images import encode
+from synthforge.data.images import encode
+from synthforge.evaluation.trainer.loader import decoded
+from synthforge.evaluation.trainer.train import TrainingSet, predict, train
+from synthforge.recipe.evaluation import MixingConfig, TrainerAugmentConfig, TrainerConfig
 from synthforge.training.networks import Classifier
 
 PAIRS = int(os.environ.get("PAIRS", "9"))

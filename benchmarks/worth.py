@@ -22,13 +22,13 @@ from typing import Any
 
 from benchmarks import fashion
 from benchmarks.harness import keep
-from synthforge.evaluating import evaluate
-from synthforge.evaluation.config import DEFAULT_ARMS
-from synthforge.evaluation.findings import EvaluateResult, SettingResult, TableResult
-from synthforge.evaluation.verdict import percent, points
-from synthforge.evaluationrequest import evaluation_of
-from synthforge.generation import generate
-from synthforge.recipe_file import load_recipe
+from synthforge.evaluation.request import evaluation_of
+from synthforge.evaluation.results.findings import EvaluateResult, SettingResult, TableResult
+from synthforge.evaluation.results.words import percent, points
+from synthforge.evaluation.run import evaluate
+from synthforge.generation.run import generate
+from synthforge.recipe.evaluation import DEFAULT_ARMS
+from synthforge.recipe.load import load_recipe
 
 PLACE = Path(os.environ.get("WORTH", "runs/worth"))
 WORKERS = os.environ.get("WORKERS")

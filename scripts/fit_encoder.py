@@ -23,12 +23,12 @@ from open_clip.loss import ClipLoss
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synthforge.curation.encoders.clip import CONFIG_FILE, WEIGHTS_FILES, ClipEncoder, load
-from synthforge.curation.encoders.config import FittedConfig, OpenClipConfig
-from synthforge.curation.encoders.fitted import fit_folds, seen_in, without_fold
-from synthforge.curation.encoders.weights import REPORT
-from synthforge.shards.layout import canonical_json
-from synthforge.shards.reading import Labelled, read_labelled
+from synthforge.data.layout import canonical_json
+from synthforge.data.reading import Labelled, read_labelled
+from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES, ClipEncoder, load
+from synthforge.features.encoders.config import FittedConfig, OpenClipConfig
+from synthforge.features.encoders.fitted import fit_folds, seen_in, without_fold
+from synthforge.features.encoders.weights import REPORT
 from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import to_float

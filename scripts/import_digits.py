@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from synthforge.images import encode
-from synthforge.shards.folder import import_shard
-from synthforge.shards.layout import Manifest, Segment, digest_of, key_of
-from synthforge.shards.tars import EncodedSample, write_tar
-from synthforge.storage import Folder
+from synthforge.data.folder import import_shard
+from synthforge.data.images import encode
+from synthforge.data.layout import Manifest, Segment, digest_of, key_of
+from synthforge.data.storage import Folder
+from synthforge.data.tars import EncodedSample, write_tar
 
 ORIGIN = {
     "name": "Optical Recognition of Handwritten Digits (test part), as in scikit-learn's load_digits",

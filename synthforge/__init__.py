@@ -18,75 +18,75 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "CompareResult": "reporting.compare",
-    "CurateResult": "curation.curate",
-    "CurationConfig": "curation.config",
-    "DatasetFolder": "shards.folder",
-    "DiagnoseResult": "evaluation.diagnosis",
-    "EvaluateResult": "evaluation.findings",
-    "EvaluationConfig": "evaluation.config",
+    "CurateResult": "curation.run",
+    "CurationConfig": "recipe.curation",
+    "DatasetFolder": "data.folder",
+    "DiagnoseResult": "evaluation.diagnosis.words",
+    "EvaluateResult": "evaluation.results.findings",
+    "EvaluationConfig": "recipe.evaluation",
     "Gathered": "reporting.gathered",
-    "GenerateResult": "generation",
+    "GenerateResult": "generation.run",
     "PixelFitConfig": "generators.config",
     "PixelPipeline": "generators.pixel.pipeline",
-    "Plan": "plan",
-    "Recipe": "recipe",
+    "Plan": "generation.plan",
+    "Recipe": "recipe.recipe",
     "ReportResult": "reporting.report",
     "Reporter": "progress",
-    "RunResult": "pipeline",
+    "RunResult": "job",
     "SynthforgeError": "errors",
     "compare": "reporting.compare",
-    "curate": "curation.curate",
-    "diagnose": "diagnosing",
-    "diagnosis_of": "evaluationrequest",
-    "evaluate": "evaluating",
-    "evaluation_of": "evaluationrequest",
+    "curate": "curation.run",
+    "diagnose": "evaluation.diagnosis.run",
+    "diagnosis_of": "evaluation.request",
+    "evaluate": "evaluation.run",
+    "evaluation_of": "evaluation.request",
     "fit": "generators.pixel.fit",
-    "generate": "generation",
-    "load_recipe": "recipe_file",
-    "preview": "inspection",
+    "generate": "generation.run",
+    "load_recipe": "recipe.load",
+    "preview": "generation.inspect",
     "report": "reporting.report",
-    "run": "pipeline",
-    "show": "inspection",
-    "status": "shards.audit",
-    "summarize": "inspection",
-    "verify": "inspection",
+    "run": "job",
+    "show": "generation.inspect",
+    "status": "data.audit",
+    "summarize": "generation.inspect",
+    "verify": "generation.inspect",
 }
 __all__ = [*sorted(_HOMES)]
 
 if TYPE_CHECKING:
-    from synthforge.curation.config import CurationConfig as CurationConfig
-    from synthforge.curation.curate import CurateResult as CurateResult
-    from synthforge.curation.curate import curate as curate
-    from synthforge.diagnosing import diagnose as diagnose
+    from synthforge.curation.run import CurateResult as CurateResult
+    from synthforge.curation.run import curate as curate
+    from synthforge.data.audit import status as status
+    from synthforge.data.folder import DatasetFolder as DatasetFolder
     from synthforge.errors import SynthforgeError as SynthforgeError
-    from synthforge.evaluating import evaluate as evaluate
-    from synthforge.evaluation.config import EvaluationConfig as EvaluationConfig
-    from synthforge.evaluation.diagnosis import DiagnoseResult as DiagnoseResult
-    from synthforge.evaluation.findings import EvaluateResult as EvaluateResult
-    from synthforge.evaluationrequest import diagnosis_of as diagnosis_of
-    from synthforge.evaluationrequest import evaluation_of as evaluation_of
-    from synthforge.generation import GenerateResult as GenerateResult
-    from synthforge.generation import generate as generate
+    from synthforge.evaluation.diagnosis.run import diagnose as diagnose
+    from synthforge.evaluation.diagnosis.words import DiagnoseResult as DiagnoseResult
+    from synthforge.evaluation.request import diagnosis_of as diagnosis_of
+    from synthforge.evaluation.request import evaluation_of as evaluation_of
+    from synthforge.evaluation.results.findings import EvaluateResult as EvaluateResult
+    from synthforge.evaluation.run import evaluate as evaluate
+    from synthforge.generation.inspect import preview as preview
+    from synthforge.generation.inspect import show as show
+    from synthforge.generation.inspect import summarize as summarize
+    from synthforge.generation.inspect import verify as verify
+    from synthforge.generation.plan import Plan as Plan
+    from synthforge.generation.run import GenerateResult as GenerateResult
+    from synthforge.generation.run import generate as generate
     from synthforge.generators.config import PixelFitConfig as PixelFitConfig
     from synthforge.generators.pixel.fit import fit as fit
     from synthforge.generators.pixel.pipeline import PixelPipeline as PixelPipeline
-    from synthforge.inspection import preview as preview
-    from synthforge.inspection import show as show
-    from synthforge.inspection import summarize as summarize
-    from synthforge.inspection import verify as verify
-    from synthforge.pipeline import RunResult as RunResult
-    from synthforge.pipeline import run as run
-    from synthforge.plan import Plan as Plan
+    from synthforge.job import RunResult as RunResult
+    from synthforge.job import run as run
     from synthforge.progress import Reporter as Reporter
-    from synthforge.recipe import Recipe as Recipe
-    from synthforge.recipe_file import load_recipe as load_recipe
+    from synthforge.recipe.curation import CurationConfig as CurationConfig
+    from synthforge.recipe.evaluation import EvaluationConfig as EvaluationConfig
+    from synthforge.recipe.load import load_recipe as load_recipe
+    from synthforge.recipe.recipe import Recipe as Recipe
     from synthforge.reporting.compare import CompareResult as CompareResult
     from synthforge.reporting.compare import compare as compare
     from synthforge.reporting.gathered import Gathered as Gathered
     from synthforge.reporting.report import ReportResult as ReportResult
     from synthforge.reporting.report import report as report
-    from synthforge.shards.audit import status as status
-    from synthforge.shards.folder import DatasetFolder as DatasetFolder
 
 
 def __getattr__(name: str) -> Any:

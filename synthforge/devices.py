@@ -68,3 +68,14 @@ def alone_on_this_machine(name: str) -> Iterator[None]:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{name}.lock"):
         yield
+
+
+@contextmanager
+def cpu_threads(num: int) -> Iterator[None]:
+    """So many threads for torch, since sums of more threads round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

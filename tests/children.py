@@ -17,14 +17,14 @@ import pyarrow.parquet  # noqa: F401
 import s3fs
 import torch
 
-import synthforge.engine
+import synthforge.generation.engine
 import synthforge.generators.pixel.generator
+from synthforge.data.layout import Shard
 from synthforge.errors import ShardFailed, SynthforgeError
 from synthforge.executors.protocol import Place
-from synthforge.generation import generate
-from synthforge.recipe_file import load_recipe
-from synthforge.shards.layout import Shard
-from synthforge.shardwork import ShardStream, ShardWork
+from synthforge.generation.run import generate
+from synthforge.generation.work import ShardStream, ShardWork
+from synthforge.recipe.load import load_recipe
 
 gc.freeze()  # what is imported stays: children look through none of it for garbage, and share its memory
 
@@ -106,7 +106,7 @@ def fit(data: str, out: str, sets: list[str], die_at_check: int = 0) -> None:
     """Fit, and be killed right after the check number `die_at_check` was saved; 0 for never."""
     from synthforge.generators.config import PixelFitConfig
     from synthforge.generators.pixel.fit import fit as fit_model
-    from synthforge.recipe_file import config_from_sets
+    from synthforge.recipe.load import config_from_sets
     from synthforge.training.loop import TrainingLoop
 
     torch.set_num_threads(1)
@@ -127,7 +127,7 @@ def fit(data: str, out: str, sets: list[str], die_at_check: int = 0) -> None:
 
 def run_blind(recipe: str, sets: list[str], spoil: int) -> None:
     """Generate without looking at other writers' heartbeats, so that every shard is made twice."""
-    from synthforge.shards.writers import Heartbeat
+    from synthforge.data.writers import Heartbeat
 
     Heartbeat.others = lambda self: []  # type: ignore[method-assign]
     run(recipe, sets, None, spoil)
@@ -141,8 +141,8 @@ def with_environment(environment: dict[str, str], function: Callable[..., None],
 
 def hold_a_heartbeat(folder: str, stop: str) -> None:
     """Play a live writer until the file `stop` appears."""
-    from synthforge.shards.writers import Heartbeat
-    from synthforge.storage import Folder
+    from synthforge.data.storage import Folder
+    from synthforge.data.writers import Heartbeat
 
     with Heartbeat(Folder(folder)):
         while not Path(stop).exists():
@@ -153,7 +153,7 @@ class FaultyWork(ShardWork):
     """ShardWork with one shard that goes wrong, as the environment says: FAULT=KIND:SHARD:TIMES, counted in the folder FAULTS."""
 
     def open(self, place: Place) -> ShardStream:
-        from synthforge.engine import Engine
+        from synthforge.generation.engine import Engine
 
         kind, index, times = os.environ["FAULT"].split(":")
         original = Engine._make

@@ -77,7 +77,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Run a `synthforge` command in this process."""
 
     def run(*arguments: object) -> Ran:
-        from synthforge import cli
+        from synthforge.cli import main as cli
 
         monkeypatch.setattr(sys, "argv", ["synthforge", *map(str, arguments)])
         out, err, status = io.StringIO(), io.StringIO(), 0

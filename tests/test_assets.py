@@ -12,13 +12,13 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from synthforge.generation import generate
-from synthforge.images import decode
-from synthforge.recipe_file import load_recipe
-from synthforge.shards.audit import verify
-from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.reading import read_labelled
-from synthforge.storage import resolve
+from synthforge.data.audit import verify
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import decode
+from synthforge.data.reading import read_labelled
+from synthforge.data.storage import resolve
+from synthforge.generation.run import generate
+from synthforge.recipe.load import load_recipe
 from synthforge.training.memorising import coverage, memorising
 from tests.conftest import DIGITS
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synthforge.evaluation.config import MixingConfig, TrainerAugmentConfig, TrainerConfig
-from synthforge.evaluation.trainer import TrainingSet, predict, train
+from synthforge.data.images import encode
+from synthforge.evaluation.trainer.train import TrainingSet, predict, train
 from synthforge.generators.config import PixelFitConfig
 from synthforge.generators.pixel.fit import fit
-from synthforge.images import encode
+from synthforge.recipe.evaluation import MixingConfig, TrainerAugmentConfig, TrainerConfig
 from synthforge.training.config import LoopConfig
 from synthforge.training.loop import Batch, TrainingLoop
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synthforge.shards.layout import SIDE_FILES
+from synthforge.data.layout import SIDE_FILES
 from tests import children
 from tests.conftest import DIGITS, brief, child, files_of, in_child, small
 
@@ -63,8 +63,8 @@ def test_killed_while_extending(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spoil", [0, 100])
 def test_two_processes_on_one_folder(tmp_path: Path, spoil: int) -> None:
     """Also with different pixels: every tar is whole and one writer's, every seal is its tar's, nothing is doubled."""
-    from synthforge.shards.audit import verify
-    from synthforge.shards.folder import DatasetFolder
+    from synthforge.data.audit import verify
+    from synthforge.data.folder import DatasetFolder
 
     wanted = small(tmp_path, total=120, per_shard=8)
     both = [child(children.run, RECIPE, wanted, None, amount) for amount in (0, spoil)]

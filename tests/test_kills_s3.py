@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from synthforge.shards.audit import verify
-from synthforge.shards.folder import DatasetFolder
+from synthforge.data.audit import verify
+from synthforge.data.folder import DatasetFolder
 from tests import children
 from tests.conftest import DIGITS, brief, child, in_child, s3_files, small
 from tests.faulty_proxy import FaultyProxy

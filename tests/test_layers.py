@@ -25,10 +25,10 @@ def test_import_layers_hold() -> None:
     "module",
     [
         "synthforge",
-        "synthforge.cli",
-        "synthforge.recipe",
+        "synthforge.cli.main",
+        "synthforge.recipe.recipe",
         "synthforge.generators.config",
-        "synthforge.evaluationrequest",
+        "synthforge.evaluation.request",
         "synthforge.executors.process",
     ],
 )
@@ -40,7 +40,7 @@ def test_light_modules_load_nothing_heavy(module: str) -> None:
 def test_recipe_check_loads_no_torch() -> None:
     code = (
         "import sys; sys.argv = ['synthforge', 'recipe', 'check', 'recipes/digits.yaml']\n"
-        "from synthforge import cli\n"
+        "from synthforge.cli import main as cli\n"
         "cli.main()\n"
         "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"
     )
@@ -51,7 +51,7 @@ def test_recipe_check_loads_no_torch() -> None:
 def test_mistakes_are_told_before_torch_is_loaded(verb: str) -> None:
     code = (
         f"import sys; sys.argv = ['synthforge', '{verb}', 'recipes/digits.yaml', '--set', 'reference.oops=1']\n"
-        "from synthforge import cli\n"
+        "from synthforge.cli import main as cli\n"
         "try:\n"
         "    cli.main()\n"
         "except SystemExit as leaving:\n"

@@ -11,7 +11,7 @@ import click
 import pytest
 import typer
 
-from synthforge.cli import app
+from synthforge.cli.main import app
 from tests.conftest import ROOT, Ran
 from tests.evaluation.sets import QUICK
 

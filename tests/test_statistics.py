@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.evaluation.scores import claimed
+from synthforge.evaluation.results.scores import claimed
 from synthforge.statistics import adjusted, estimate, exchange, of_two_trainings, recovered, verdicts
 
 SIZES = [5, 10, 20, 50, 80]

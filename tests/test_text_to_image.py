@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import decode
 from synthforge.errors import RequestError
-from synthforge.generation import generate
-from synthforge.images import decode
-from synthforge.inspection import remake, show, verify
-from synthforge.recipe_file import load_recipe
-from synthforge.shards.folder import DatasetFolder
+from synthforge.generation.inspect import remake, show, verify
+from synthforge.generation.run import generate
+from synthforge.recipe.load import load_recipe
 from tests import tiny_models
 from tests.conftest import ROOT, Ran
 from tests.generators.test_pipelines import photo

@@ -11,13 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
-from synthforge import devices, shardwork
+from synthforge import devices
+from synthforge.data.folder import DatasetFolder
 from synthforge.devices import own_gpu
 from synthforge.errors import RequestError
 from synthforge.executors.array import Part
-from synthforge.generation import generate
-from synthforge.recipe_file import load_recipe
-from synthforge.shards.folder import DatasetFolder
+from synthforge.generation import work as shardwork
+from synthforge.generation.run import generate
+from synthforge.recipe.load import load_recipe
 from tests import tiny_models
 from tests.children import FaultyWork
 from tests.conftest import DIGITS, Ran, brief, files_of, small
@@ -121,7 +122,7 @@ def test_a_fault_that_stays_is_quarantined_with_its_reason_and_everything_else_i
 def test_what_one_shard_can_never_be_is_quarantined_in_one_process_too(
     faulty: Callable[[str], list[str]], tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from synthforge.engine import Engine
+    from synthforge.generation.engine import Engine
 
     monkeypatch.setattr(Engine, "_make", Engine._make)  # the work runs in this process, and the fault is to go with the test
     sets = [*faulty("fail:1:99"), "execution.workers=1"]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.curation.selection import select
+from synthforge.curation.selection.methods import select
+from synthforge.curation.selection.spaces import View
 from synthforge.curation.sides import Sides
-from synthforge.curation.spaces import View
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -137,7 +137,7 @@ def pick(sides: Sides, alive: Bools, asked: Mapping[str, int], method: str) -> t
 
 def weighed(sides: Sides, alive: Bools) -> tuple[list[Ints], NDArray[np.float64], list[int]]:
     """All images that passed the gates, those of each class by falling importance weight, and the weights."""
-    from synthforge.curation.weights import importance_weights
+    from synthforge.curation.selection.importance import importance_weights
 
     weight_N = np.zeros(len(alive), np.float64)
     ranked = []

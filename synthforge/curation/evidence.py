@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.curation.embedding import Features
-from synthforge.curation.index import PROBED, Neighbours
-from synthforge.curation.index_config import IndexConfig
 from synthforge.errors import RequestError
+from synthforge.features.config import IndexConfig
+from synthforge.features.embed import Features
+from synthforge.features.neighbours import PROBED, Neighbours
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]

@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.config import identity_of
-from synthforge.curation.config import CurationConfig, cache_folder
-from synthforge.curation.embedding import EmbedWork, embed, facts_of, features_of, loaded
-from synthforge.curation.encoders.config import EncoderConfig, FittedConfig, OpenClipConfig, TimmConfig
-from synthforge.curation.encoders.protocol import SEEN_DIGITS, Encoder
 from synthforge.curation.evidence import EncodedView, Evidence, Texts
-from synthforge.curation.gap import JudgeView
-from synthforge.curation.pools import Table
+from synthforge.curation.gap.gap import JudgeView
+from synthforge.data.collection import Collection, open_collection
+from synthforge.data.images import EXTENSIONS, decode
+from synthforge.data.layout import digest_of
+from synthforge.data.pools import Table
+from synthforge.data.storage import resolve
 from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError, RequestError
-from synthforge.images import EXTENSIONS, decode
+from synthforge.features.embed import EmbedWork, embed, facts_of, features_of, loaded
+from synthforge.features.encoders.config import EncoderConfig, FittedConfig, OpenClipConfig, TimmConfig
+from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder
 from synthforge.progress import Reporter
-from synthforge.shards.collection import Collection, open_collection
-from synthforge.shards.layout import digest_of
-from synthforge.storage import resolve
+from synthforge.recipe.curation import CurationConfig, cache_folder
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -9,18 +9,18 @@ from typing import cast
 import numpy as np
 from filelock import FileLock
 
-from synthforge.curation.pools import Table
+from synthforge.data.collection import open_collection
+from synthforge.data.folder import import_shard
+from synthforge.data.images import ImageFormat, decode, encode
+from synthforge.data.layout import COMPLETE, Manifest, Segment, digest_of, key_of
+from synthforge.data.pools import Table
+from synthforge.data.storage import Folder
+from synthforge.data.tars import EncodedSample, write_tar
 from synthforge.errors import DatasetError, RequestError
-from synthforge.evaluation.config import Amount, EvaluationConfig
+from synthforge.evaluation.conditions import RealDraw, real_draws
 from synthforge.evaluation.sets import Bools, Images
-from synthforge.evaluation.settings import RealDraw, real_draws
-from synthforge.images import ImageFormat, decode, encode
 from synthforge.progress import Reporter
-from synthforge.shards.collection import open_collection
-from synthforge.shards.folder import import_shard
-from synthforge.shards.layout import COMPLETE, Manifest, Segment, digest_of, key_of
-from synthforge.shards.tars import EncodedSample, write_tar
-from synthforge.storage import Folder
+from synthforge.recipe.evaluation import Amount, EvaluationConfig
 
 
 @dataclass(frozen=True)

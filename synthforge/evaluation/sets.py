@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from synthforge.curation.embedding import published
-from synthforge.curation.pools import Table
+from synthforge.data.collection import open_collection
+from synthforge.data.pools import Table
 from synthforge.errors import WorkError
-from synthforge.evaluation.trainer import TrainingSet
-from synthforge.shards.collection import open_collection
+from synthforge.evaluation.trainer.train import TrainingSet
+from synthforge.features.embed import published
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

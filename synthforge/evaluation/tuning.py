@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from synthforge.evaluation.config import ALONE, EvaluationConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
-from synthforge.evaluation.models import platform_of
+from synthforge.evaluation.conditions import RealDraw
 from synthforge.evaluation.sets import Images, write_set
-from synthforge.evaluation.settings import RealDraw
-from synthforge.evaluation.trainer import Predictions
-from synthforge.evaluation.trainings import Training, Trainings
+from synthforge.evaluation.trainer.jobs import Training, Trainings
+from synthforge.evaluation.trainer.models import platform_of
+from synthforge.evaluation.trainer.train import Predictions
+from synthforge.recipe.evaluation import ALONE, EvaluationConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
 
 STRENGTHS: dict[str, dict[str, Any]] = {
     "none": {"share": 0.0, "erase": 0.0, "mixup": 0.0},

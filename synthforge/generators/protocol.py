@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from synthforge.shards.reading import Example
+    from synthforge.data.reading import Example
 
 
 REASONS = ("not finite", "flagged by the safety checker")

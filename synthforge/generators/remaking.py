@@ -118,8 +118,8 @@ def _source(record: Mapping[str, Any], reference: str | None, is_pixel: bool) ->
     pixels = f"resize(decode(real.data, {channels}), {size})"
     return [
         "from PIL import Image",
-        "from synthforge.images import decode, resize",
-        "from synthforge.shards.reading import Sources",
+        "from synthforge.data.images import decode, resize",
+        "from synthforge.data.reading import Sources",
         f"real = Sources.read({place!r}).find({record['source']!r})",
         f"source = [Image.fromarray({pixels}.squeeze())]",
     ]

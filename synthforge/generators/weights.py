@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from synthforge.data.storage import BUILTIN, resolve
+from synthforge.data.tars import sha256_of
 from synthforge.errors import ModelError
-from synthforge.shards.tars import sha256_of
-from synthforge.storage import BUILTIN, resolve
 
 Kind = Literal["pipeline", "component", "weights"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from synthforge.evaluation.verdict import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
+from synthforge.evaluation.results.words import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
 from synthforge.reporting.figures import part_of_loss, points
 
 PARTS = {"appearance": "appearance", "content": "content", "labels": "wrong labels", "interaction": "interaction", "rest": "the rest"}

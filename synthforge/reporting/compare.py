@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from synthforge.data.storage import resolve
 from synthforge.errors import RequestError
-from synthforge.evaluation.verdict import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
+from synthforge.evaluation.results.words import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
 from synthforge.reporting.answers import PARTS, claim_of, first_table, headline_of
 from synthforge.reporting.figures import distance, in_points, part_of_loss, percent, points
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.plots import Dot, Picture, dots
 from synthforge.reporting.templates import page_of, write_page
-from synthforge.storage import resolve
 
 CLAIMS = {
     INSTEAD: "in place of real",

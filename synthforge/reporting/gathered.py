@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from synthforge.curation.config import DECISIONS, GAP, cache_folder
-from synthforge.curation.embedding import features_of
-from synthforge.curation.pools import Ints, Table
+from synthforge.data.collection import open_collection
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, digest_of
+from synthforge.data.pools import Ints, Table
+from synthforge.data.storage import Folder, resolve
 from synthforge.errors import DatasetError, RequestError, SynthforgeError
-from synthforge.evaluation.config import DIAGNOSIS_VERSION, EVALUATION_VERSION
-from synthforge.recipe import Recipe
-from synthforge.recipe_file import RECIPES, load_recipe
-from synthforge.shards.collection import open_collection
-from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, digest_of
-from synthforge.storage import Folder, resolve
+from synthforge.features.embed import features_of
+from synthforge.recipe.curation import DECISIONS, GAP, cache_folder
+from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
+from synthforge.recipe.load import RECIPES, load_recipe
+from synthforge.recipe.recipe import Recipe
 
 EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
 SCHEMAS = {EVALUATION: EVALUATION_VERSION, DIAGNOSIS: DIAGNOSIS_VERSION}

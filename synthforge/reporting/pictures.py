@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthforge.curation.pools import Table
+from synthforge.data.images import decode
+from synthforge.data.pools import Table
 from synthforge.errors import DatasetError
-from synthforge.images import decode
 
 SIDE = 64
 """Pixels of an image in the page, at most; smaller ones are enlarged by whole factors, so that their pixels show."""

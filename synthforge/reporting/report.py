@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 
 from synthforge.curation.choice import NOT_SELECTED
-from synthforge.curation.gates import CopiesGate
-from synthforge.curation.metrics import METRICS
-from synthforge.curation.pools import Ints, Table
+from synthforge.curation.gap.metrics import METRICS
+from synthforge.data.pools import Ints, Table
+from synthforge.data.storage import resolve
 from synthforge.errors import some
 from synthforge.progress import Reporter
+from synthforge.recipe.gates import CopiesGate
 from synthforge.reporting.answers import PARTS, Answer, answers_of, first_table, headline_of
 from synthforge.reporting.figures import distance, in_points
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
 from synthforge.reporting.templates import page_of, write_page
-from synthforge.storage import resolve
 
 REPORT, REPORT_WITHOUT = "report.html", "report-without-real-images.html"
 SHOWN_CLASSES = 12

@@ -10,9 +10,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from synthforge.data.storage import Folder
 from synthforge.errors import PlaceError
 from synthforge.reporting.plots import Picture
-from synthforge.storage import Folder
 
 PLOTS = "plots"
 

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from synthforge.curation.config import CurationConfig
-from synthforge.curation.curate import CurateResult, curate
-from synthforge.images import decode, encode
-from synthforge.recipe_file import config_from_sets
-from synthforge.shards.folder import DatasetFolder
-from synthforge.shards.reading import read_labelled
+from synthforge.curation.run import CurateResult, curate
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import decode, encode
+from synthforge.data.reading import read_labelled
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets
 
 REFERENCE = "builtin:digits/reference"
 Images = NDArray[np.uint8]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.curation.curate import CurateResult
-from synthforge.generation import generate
-from synthforge.recipe_file import load_recipe
+from synthforge.curation.run import CurateResult
+from synthforge.generation.run import generate
+from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS
 from tests.curation.planted import Made, curated, decisions, found, images_of, noisy, precision_and_recall, real, write_tar
 

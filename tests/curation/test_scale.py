@@ -20,16 +20,16 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from synthforge.curation.config import CurationConfig
-from synthforge.curation.embedding import FACTS_SCHEMA, Cache
-from synthforge.curation.encoders.config import PixelsConfig
-from synthforge.curation.pools import Table
 from synthforge.curation.sides import Sides
+from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
+from synthforge.data.layout import digest_of
+from synthforge.data.pools import Table
+from synthforge.data.units import Members
+from synthforge.features.embed import FACTS_SCHEMA, Cache
+from synthforge.features.encoders.config import PixelsConfig
 from synthforge.progress import Reporter
-from synthforge.recipe_file import config_from_sets
-from synthforge.shards.collection import ROWS_SCHEMA, Block, Collection
-from synthforge.shards.layout import digest_of
-from synthforge.shards.units import Members
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets
 from tests.conftest import ROOT
 
 NUM_POOL, NUM_REAL, DIM, CLASSES, PER_BLOCK = 100_000, 5_000, 512, 10, 1000
@@ -138,9 +138,9 @@ class Steps(Reporter):
 
 def child(folder: str) -> None:
     """What `curate` does between embedding and writing."""
-    from synthforge.curation.curate import RANDOM_DRAWS, _choice, _gated, _regions
-    from synthforge.curation.gap import measure_gap
-    from synthforge.curation.trials import random_rows
+    from synthforge.curation.gap.gap import measure_gap
+    from synthforge.curation.run import RANDOM_DRAWS, _choice, _gated, _regions
+    from synthforge.curation.selection.auto import random_rows
 
     reporter = Steps()
     config = config_from_sets(CurationConfig, [f"cache={folder}", "device=cpu", "selection.method=mmd", "trials.check=false"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from synthforge.shards.reading import Example, read_labelled
+from synthforge.data.reading import Example, read_labelled
 
 QUICK = [
     "trainer.steps=30",

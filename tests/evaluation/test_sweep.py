@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.curation.config import CurationConfig, cache_folder
-from synthforge.evaluating import evaluate
-from synthforge.evaluation.config import ArmConfig, EvaluationConfig
-from synthforge.evaluation.findings import EvaluateResult
+from synthforge.data.reading import read_labelled
+from synthforge.data.storage import resolve
+from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.request import evaluation_of
+from synthforge.evaluation.results.findings import EvaluateResult
+from synthforge.evaluation.run import evaluate
 from synthforge.evaluation.sets import Images
-from synthforge.evaluation.settings import RealDraw, Setting
-from synthforge.evaluation.trainings import TrainWork, read_result
+from synthforge.evaluation.trainer.jobs import TrainWork, read_result
 from synthforge.evaluation.tuning import Tuning
-from synthforge.evaluationrequest import evaluation_of
-from synthforge.evaluationwork import Beside, EvaluationWork
+from synthforge.evaluation.work import Beside, EvaluationWork
 from synthforge.executors.protocol import Place
-from synthforge.generation import generate
+from synthforge.generation.run import generate
 from synthforge.progress import Reporter
-from synthforge.recipe_file import load_recipe
-from synthforge.shards.reading import read_labelled
-from synthforge.storage import resolve
+from synthforge.recipe.curation import CurationConfig, cache_folder
+from synthforge.recipe.evaluation import ArmConfig, EvaluationConfig
+from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, FORKS, Ran, small
-from tests.curation.clips import write_clip
 from tests.evaluation.sets import QUICK, tripwire
+from tests.features.clips import write_clip
 
 Cli = Callable[..., Ran]
 
@@ -67,7 +67,7 @@ def test_generators_that_are_there_give_a_table_of_their_own(tmp_path: Path) -> 
 
 def test_generating_curating_preparing_and_tuning_open_no_holdout(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a recipe that names one."""
-    import synthforge.evaluation.evaluate as verb
+    import synthforge.evaluation.measure as verb
 
     events, tune = ["start"], verb.tune
     monkeypatch.setattr(verb, "tune", lambda *given: (events.append("tuning"), tune(*given), events.append("tuned"))[1])

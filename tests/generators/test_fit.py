@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from synthforge.data.images import encode
 from synthforge.errors import DatasetError, ModelError, PlaceError
 from synthforge.generators.config import PixelFitConfig
 from synthforge.generators.pixel.fit import fit
 from synthforge.generators.pixel.pipeline import PixelPipeline
-from synthforge.images import encode
-from synthforge.recipe_file import config_from_sets
+from synthforge.recipe.load import config_from_sets
 from tests import children
 from tests.conftest import FORKS, files_of, in_child
 

@@ -17,12 +17,12 @@ import torch
 from packaging.version import Version
 from PIL import Image
 
+from synthforge.data.reading import Example
 from synthforge.devices import alone_on_this_machine
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import KINDS, RealGuidanceConfig, SamplingConfig, SchedulerConfig
 from synthforge.generators.pipelines.generator import PipelineGenerator
 from synthforge.generators.protocol import Request
-from synthforge.shards.reading import Example
 from tests import tiny_models
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from synthforge.data.storage import resolve
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import PixelConfig, SamplingConfig, SchedulerConfig
 from synthforge.generators.pixel.generator import PixelGenerator
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.generators.protocol import Request
-from synthforge.storage import resolve
 
 BUILTIN = resolve("builtin:digits/generator")
 

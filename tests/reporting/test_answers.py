@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from synthforge.evaluation.diagnosis import _ADVICE
-from synthforge.evaluation.verdict import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
+from synthforge.evaluation.diagnosis.words import _ADVICE
+from synthforge.evaluation.results.words import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
 from synthforge.reporting.answers import NEXT, Answer, answers_of
 
 

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from synthforge.config import identity_of
+from synthforge.data.images import decode
+from synthforge.data.layout import canonical_json, digest_of
+from synthforge.data.reading import Labelled, read_labelled
 from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError
 from synthforge.generators.config import PixelFitConfig
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.generators.pixel.report import REPORT, Check, FitReport, digest_of_images
-from synthforge.images import decode
-from synthforge.shards.layout import canonical_json, digest_of
-from synthforge.shards.reading import Labelled, read_labelled
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.shards.layout import digest_of
-from synthforge.shards.reading import Labelled
+from synthforge.data.layout import digest_of
+from synthforge.data.reading import Labelled
 
 REPORT = "fit.json"
 

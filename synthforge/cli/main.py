@@ -1,0 +1,655 @@
+"""The command line: parse, call, print. No logic, and nothing heavy imported before a command needs it.
+
+Exit status: 0 done; 1 the work failed; 2 the request was wrong and nothing was started. With `--json`, standard output carries
+exactly one JSON object; progress and words always go to standard error. It is long because each verb has its options and its summary here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import sys
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from synthforge.cli.console import (
+    ConsoleReporter,
+    draw_image,
+    duration,
+    in_interval,
+    print_comparison,
+    print_diagnosis,
+    print_evaluation,
+    print_json,
+    print_rows,
+    relative,
+    say,
+    size,
+    stdout,
+)
+from synthforge.errors import RecipeError, SynthforgeError, some
+
+app = typer.Typer(
+    name="synthforge",
+    help="Synthetic training images with diffusion models, written as sealed WebDataset shards.",
+    epilog="Begin with: synthforge recipe new --builtin digits && synthforge generate digits.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+recipe_app = typer.Typer(help="Check, describe and begin recipes.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+_INTERRUPTED = 130
+"""How typer leaves after Ctrl-C."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("synthforge"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
+OptionalRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)]
+Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Real images that measure the result and are used for nothing else.")]
+FolderArgument = Annotated[
+    str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override any field, e.g. --set sampling.steps=30. Repeatable.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors still show.")]
+
+
+@app.command(epilog="Example: synthforge generate recipes/digits.yaml --set count.per_class=50 --set output.path=runs/small")
+def generate(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    extend: Annotated[int | None, typer.Option(metavar="N", help="Add N samples to a finished run.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Remove what is in the output folder first.")] = False,
+    retry_quarantined: Annotated[bool, typer.Option(help="Try shards again that were given up.")] = False,
+    part: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Make only part I of N, as one job of an array; `slurm` takes Slurm's variables.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a recipe's images and write them as sealed shards. Run it again after any interruption: it goes on."""
+    from synthforge.executors.array import parse_part
+    from synthforge.recipe.load import load_recipe
+
+    wanted, only = load_recipe(recipe, sets or ()), parse_part(part) if part is not None else None
+    from synthforge.generation.run import generate as run  # heavy: mistakes are told before it
+
+    result = run(wanted, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
+    title = f"part {result.part} done" if result.part is not None else "pool complete" if result.is_complete else "pool not complete"
+    rows = {
+        "images": f"{result.samples:,} in {result.shards:,} shards, {size(result.bytes)}",
+        "made now": f"{result.made:,} in {duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
+        if result.made
+        else "nothing",
+        "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items())
+        + (f"; {result.left_out:,} left out" if result.left_out else ""),
+        "memory": f"batch halved {result.halvings} times" if result.halvings else "",
+        "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in result.quarantined.items()),
+        "folder": result.folder,
+        "contact sheet": result.contact_sheet or "",
+        "digest": result.digest or ("other parts are not made yet" if result.part else "not complete yet"),
+        "next": f"synthforge verify {relative(result.folder)}",
+    }
+    _finish(result, title, rows, as_json, quiet, failed=bool(result.quarantined))
+
+
+@app.command(
+    epilog="Example: synthforge curate recipes/digits.yaml; or: synthforge curate runs/a/pool runs/b/pool --real photos/ --out curated/"
+)
+def curate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE | POOL...",
+            help="A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, `datasets` on disk.",
+            show_default=False,
+        ),
+    ],
+    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images; with a recipe its `reference`.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="The curated set; with a recipe `curated` in the run's folder.")] = None,
+    sets: Sets = None,
+    reselect: Annotated[bool, typer.Option(help="Replace the curated set that is there; features are not computed again.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Keep the images that make the pool's distribution that of the real images, say why, and measure the gap that is left."""
+    from synthforge.curation.request import request_of
+
+    request = request_of(sources, real, out, sets or ())
+    from synthforge.curation.run import curate as run  # heavy: mistakes are told before it
+
+    result = run(**request, reporter=ConsoleReporter(quiet), reselect=reselect)
+    metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
+    rows = {
+        "kept": f"{result.kept:,} of {result.pool:,} images, by {result.method}"
+        + (f" ({', '.join(f'{rule} {score.probability:.3f}' for rule, score in result.trials.items())})" if result.trials else ""),
+        "not usable": ", ".join(f"{number:,} {reason}" for reason, number in result.unusable.items()),
+        **{
+            f"gate {report.gate}": ", ".join(f"{number:,} {reason}" for reason, number in report.dropped.items()) + f"; {report.rule}"
+            for report in result.gates
+        },
+        **{
+            f"gap, {name}": f"{in_interval(found.after)}, random {in_interval(found.random)}, pool {in_interval(found.before)}, "
+            f"real against real {in_interval(found.floor)}"
+            for name, found in metrics.items()
+        },
+        **{
+            f"lacking {number}": f"class {lack['class_name']}: some {lack['num_wanted']:,} images like {', '.join(lack['real_keys'][:3])}"
+            for number, lack in enumerate([region for region in result.regions if region["is_significant"]][:5], 1)
+        },
+        **_notes(result.notes),
+        "so": result.sentence,
+        "folder": result.folder,
+        "contact sheet": result.contact_sheet or "",
+        "next": f"synthforge verify {relative(result.folder)}",
+    }
+    _finish(result, "curated", rows, as_json, quiet)
+
+
+@app.command(
+    epilog="Example: synthforge evaluate recipes/digits.yaml; or: synthforge evaluate --synthetic a/pool --real photos/ --holdout test/"
+)
+def evaluate(
+    recipe: OptionalRecipe = None,
+    synthetic: Annotated[
+        list[str] | None, typer.Option(metavar="SET", help="Without a recipe: a set of synthetic images, in any form. Repeatable.")
+    ] = None,
+    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images to train on; with a recipe its `reference`.")] = None,
+    holdout: Holdout = None,
+    arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these arms, such as real,random,real+curated.")] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'A > B'", help="Leave with status 1 unless A is proven better than B (>=: unless it is proven worse). Repeatable."
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise evaluation.json in the run's folder.")] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
+    from synthforge.evaluation.request import evaluation_of, start_workers
+    from synthforge.executors.process import end_early
+
+    request = evaluation_of(
+        recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
+    )
+    start_workers(request)
+    from synthforge.evaluation.results.words import percent, points, told
+    from synthforge.evaluation.run import evaluate as run  # heavy: mistakes are told before it
+
+    try:
+        result = run(request, ConsoleReporter(quiet))
+    finally:
+        end_early()
+    if not (as_json or quiet):
+        for table in result.tables:
+            print_evaluation(stdout(), table)
+    curve = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
+    rows = {"real only": curve} | _notes(result.notes)
+    asked = result.tables[0].required if result.tables else []
+    rows |= {one.claim.what: f"{points(one.claim.difference)} points of accuracy, {told(one.claim)}" for one in asked}
+    rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
+    rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
+    rows["file"] = result.file or ""
+    _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
+
+
+@app.command(
+    epilog="Example: synthforge diagnose recipes/digits.yaml; or: synthforge diagnose --synthetic pool/ --real photos/ --holdout test/"
+)
+def diagnose(
+    recipe: OptionalRecipe = None,
+    synthetic: Annotated[str | None, typer.Option(metavar="SET", help="Without a recipe: the synthetic images, in any form.")] = None,
+    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images; with a recipe its `reference`.")] = None,
+    holdout: Holdout = None,
+    rendered: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET", help="Without a recipe: the real images as the generator renders them (image to image), of equal names."
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise diagnosis.json in the run's folder.")] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what synthetic images lose their accuracy by (appearance, content, wrong labels), and what to do about it."""
+    from synthforge.evaluation.request import diagnosis_of, start_workers
+    from synthforge.executors.process import end_early
+
+    request = diagnosis_of(recipe, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=sets or ())
+    start_workers(request)
+    from synthforge.evaluation.diagnosis.run import diagnose as run  # heavy: mistakes are told before it
+
+    try:
+        result = run(request, ConsoleReporter(quiet))
+    finally:
+        end_early()
+    if not (as_json or quiet):
+        for table in result.tables:
+            print_diagnosis(stdout(), table)
+    rows = _notes(result.notes) | {"trained": f"{result.trainings:,} times, {duration(result.seconds)}", "so": result.verdict}
+    rows |= {f"next {number}": advice for number, advice in enumerate(result.advice, 1)}
+    rows["file"] = result.file or ""
+    _finish(result, "diagnosed", rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge run recipes/digits.yaml")
+def run(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do it all: generate, curate, evaluate, diagnose, report. What has not changed is left as it is; after any interruption it goes on."""
+    from synthforge.executors.process import end_early
+    from synthforge.job import run as do
+
+    try:
+        result = do(recipe, sets or (), ConsoleReporter(quiet))
+    finally:
+        end_early()
+    rows = {
+        one.stage: f"{one.state}{f', {duration(one.seconds)}' if one.state == 'made' else ''}{f': {one.reason}' if one.reason else ''}"
+        for one in result.stages
+    }
+    rows |= {"in all": duration(result.seconds)} | {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows |= {"so": result.headline, "page": f"file://{result.page}" if "://" not in result.page else result.page}
+    _finish(result, "done", rows, as_json, quiet, failed=not result.is_complete)
+
+
+@app.command(epilog="Example: synthforge report recipes/digits.yaml; or: synthforge report runs/digits --no-real-images --out page.html")
+def report(
+    run: Annotated[str, typer.Argument(metavar="RECIPE | RUN", help="A recipe, or a run's folder.", show_default=False)],
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="The page; otherwise report.html in the run's folder.")] = None,
+    no_real_images: Annotated[
+        bool, typer.Option("--no-real-images", help="Show no real image, so that the page can be given away.")
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw all that is known of a run on one page: whether the images are worth it, why, and what to do next. Opens from disk."""
+    from synthforge.reporting.gathered import Gathered
+
+    asked = Gathered.asked(run, sets or ())
+    from synthforge.reporting.report import report as write  # heavy: mistakes are told before it
+
+    result = write(asked, out, ConsoleReporter(quiet), real_images=not no_real_images)
+    rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows |= {"so": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
+    _finish(result, "reported", rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge compare runs/guidance-1 runs/guidance-3 --out runs/guidance.html")
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or recipes; two or more.", show_default=False)],
+    out: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = "compare.html",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put several runs side by side, such as of different generators, guidance levels or selection rules, in one table and page."""
+    from synthforge.reporting.gathered import Gathered
+
+    asked = [Gathered.asked(run) for run in runs]
+    from synthforge.reporting.compare import compare as write  # heavy: mistakes are told before it
+
+    result = write(asked, out)
+    if not (as_json or quiet):
+        print_comparison(stdout(), result)
+    rows = {f"note {number}": text for number, text in enumerate(result.warnings, 1)} | {"page": result.file}
+    _finish(result, "compared", rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")
+def plan(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    measure: Annotated[bool, typer.Option(help="Load the model and measure images per second at several batch sizes.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a recipe will make: classes, counts, shards, bytes; with --measure also hours and the best batch size."""
+    from synthforge.generation.inspect import summarize
+    from synthforge.recipe.load import load_recipe
+
+    summary = summarize(load_recipe(recipe, sets or ()), ConsoleReporter(quiet), measure=measure)
+    classes = [f"{name} {num:,}" for name, num in summary.per_class.items()]
+    first = summary.examples[0]
+    rows = {
+        "images": f"{summary.samples:,} of {summary.resolution} px",
+        "classes": f"{len(classes):,}: {some(classes, 12)}",
+        "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
+        "bytes": f"about {size(summary.bytes_estimated)}"
+        + (f", {size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
+        "first": f"{first['key']}: {first['prompt']!r}, seed {first['seed']}, guidance {first['guidance']:g}",
+        "folder": summary.folder,
+        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {duration((summary.hours or 0) * 3600)}"
+        if summary.images_per_second
+        else "",
+        "batches": ", ".join(f"{size}: {rate:,.0f}/s" for size, rate in (summary.batches_measured or {}).items()),
+        "plan digest": summary.plan_digest,
+    }
+    if summary.free_bytes is not None and summary.bytes_estimated > summary.free_bytes:
+        rows["warning"] = "there is not enough free space for this"
+    _finish(summary, f"plan of {summary.name}", rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge preview recipes/digits.yaml --out preview.png --per-class 10")
+def preview(
+    recipe: RecipeFile,
+    sets: Sets = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
+    per_class: Annotated[int, typer.Option(min=1, max=100, help="Images of each class.")] = 8,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a few images of each class, the very first of the run, as one labelled contact sheet."""
+    from synthforge.generation.inspect import preview as draw
+    from synthforge.recipe.load import load_recipe
+
+    path = draw(load_recipe(recipe, sets or ()), out, per_class, ConsoleReporter(quiet))
+    _finish({"contact_sheet": str(path)}, "preview", {"contact sheet": str(path)}, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge verify runs/digits/pool --regenerate 20")
+def verify(
+    folder: FolderArgument,
+    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Also make N random samples again and compare.")] = 0,
+    recipe: Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to remake from; by default that of the last run.")] = None,
+    sets: Sets = None,
+    seed: Annotated[int | None, typer.Option(help="Which random samples; by default others every time.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare every shard with its seal, byte for byte."""
+    from synthforge.generation.inspect import verify as check
+    from synthforge.recipe.load import load_recipe
+
+    given = load_recipe(recipe, sets or ()) if recipe is not None else None
+    audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=given, seed=seed)
+    rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
+    rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
+    rows |= {f"note {number}": note for number, note in enumerate(audit.notes[:20], 1)}
+    failed = bool(audit.problems)
+    if remade is not None:
+        failed |= not remade.is_reproduced
+        rows["made again"] = (
+            f"{remade.num_samples:,} samples: {remade.identical:,} identical, largest difference {remade.largest_difference} of 255 levels"
+        )
+        rows["tolerance"] = f"{remade.within_tolerance:.3%} of pixels at most 2 levels off, 99.9 % are asked for: " + (
+            "reproduced" if remade.is_reproduced else "NOT reproduced"
+        )
+    result = {"audit": asdict(audit), "remade": asdict(remade) if remade is not None else None, "ok": not failed}
+    _finish(result, "verified" if not failed else "NOT in order", rows, as_json, quiet, failed=failed)
+
+
+@app.command(epilog="Example: synthforge show 000000012 runs/digits/pool --save twelve.png")
+def show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A sample's key; leading zeros may be left out.", show_default=False)],
+    folder: FolderArgument,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the image file there; with --remake the one made again.")] = None,
+    again: Annotated[bool, typer.Option("--remake", help="Make the image again from its record, and compare.")] = False,
+    recipe: Annotated[str | None, typer.Option(metavar="FILE", help="Where the model lies; by default the recipe of the last run.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show one sample: its image, its record, and how to make it again."""
+    from synthforge.generation.inspect import remake, save_image
+    from synthforge.generation.inspect import show as read
+    from synthforge.recipe.load import load_recipe
+
+    shown = read(folder, key)
+    remade = remake(folder, key, load_recipe(recipe) if recipe else None, ConsoleReporter(quiet)) if again else None
+    if save is not None:
+        save_image(shown.image if remade is None else remade.image, save)
+    if as_json:
+        print_json(
+            {name: value for name, value in asdict(shown).items() if name != "image"}
+            | {"image_bytes": len(shown.image), "saved": str(save) if save else None}
+            | {"remade": {name: value for name, value in asdict(remade).items() if name != "image"} if remade is not None else None}
+        )
+    elif not quiet:
+        console = stdout()
+        draw_image(console, shown.image)
+        record = {name: value for name, value in shown.record.items() if value not in (None, [])}
+        print_rows(
+            console,
+            f"{shown.key} in {shown.shard}",
+            {name: json.dumps(value) if not isinstance(value, str) else value for name, value in record.items()}
+            | {"saved": str(save or "")},
+        )
+        if remade is not None:
+            draw_image(console, remade.image)
+            found = f"largest difference {remade.largest_difference} of 255 levels, {remade.within_tolerance:.1%} of pixels at most 2 off"
+            print_rows(console, "made again", {"compared": found, "changed": "; ".join(remade.changes)})
+        console.print("\nmake it again:", style="bold")
+        print(shown.remake)
+    if remade is not None and not remade.is_reproduced:
+        sys.exit(1)
+
+
+@app.command(epilog="Example: synthforge status runs/digits/pool")
+def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Say how far a run is: done, missing, quarantined, rate, time left."""
+    from synthforge.data.audit import status as look
+    from synthforge.data.folder import DatasetFolder
+
+    found = look(DatasetFolder.open(folder))
+    rows = {
+        "images": f"{found.samples_done:,} of {found.samples_asked:,}"
+        + (f", {found.samples_missing:,} left out" if found.samples_missing else ""),
+        "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {size(found.bytes)}",
+        "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in found.shards_quarantined.items()),
+        "writers": ", ".join(f"{beat.writer} at shards {beat.shards}" for beat in found.writers) or "none",
+        "rate": f"{found.images_per_second:,.1f} images/s" if found.writers else "",
+        "time left": duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
+    }
+    title = "complete" if found.is_complete else "being made" if found.writers else "not complete; run generate again to go on"
+    _finish(found, title, rows, as_json, quiet)
+
+
+@app.command(epilog="Example: synthforge fit builtin:digits/reference --out runs/digits/generator --set loop.images=200000")
+def fit(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Real images: dataset folder, WebDataset tars, folder of images by class, or builtin:digits/reference.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a small diffusion model (8 to 64 px) to labelled real images, guarding against memorising them."""
+    from synthforge.generators.config import PixelFitConfig
+    from synthforge.recipe.load import config_from_sets
+
+    config = config_from_sets(PixelFitConfig, sets or ())
+    from synthforge.generators.pixel.fit import fit as run
+    from synthforge.generators.pixel.report import Check
+    from synthforge.training.loop import Progress as FitProgress
+
+    reporter = ConsoleReporter(quiet)
+    batch, begun = config.loop.batch, False
+
+    def on_progress(progress: FitProgress) -> None:
+        nonlocal begun
+        if not begun:
+            reporter.begin("fitting", progress.num_steps * batch, 0)
+            begun = True
+        reporter.reach(progress.step * batch, f"loss {progress.loss:.4f}" if progress.loss is not None else "")
+
+    def on_check(check: Check) -> None:
+        held_out = f"held-out loss {check.held_out_loss:.4f}, " if check.held_out_loss is not None else ""
+        reporter.note(
+            f"{check.images_seen:>9,} images: {held_out}fit loss {check.fit_loss:.4f}, "
+            f"near-copies {check.near_copies:.1%} (natural {check.near_copies_real:.1%})" + ("" if check.is_candidate else ", too many")
+        )
+
+    report = run(data, out, config, on_progress, on_check)
+    reporter.end()
+    rows = {
+        "model": str(out),
+        "fitted on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes",
+        "validated on": f"{report.images_validation:,} images",
+        "network": f"{report.parameters:,} parameters",
+        "images seen": f"{report.images_seen:,} in {duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
+        "kept": f"the weights after step {report.kept_step:,}; ended because: {report.stopped}",
+        "warning": report.warning or "",
+    }
+    _finish(report, "fitted", rows, as_json, quiet)
+
+
+@recipe_app.command(epilog="Example: synthforge recipe check recipes/digits.yaml")
+def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Find every mistake in a recipe at once, without loading any model."""
+    from synthforge.recipe.load import load_recipe
+
+    found = load_recipe(recipe, sets or ())
+    _finish(
+        {"ok": True, "recipe": found.model_dump(mode="json")},
+        f"{recipe}: in order",
+        {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"},
+        as_json,
+        quiet,
+    )
+
+
+@recipe_app.command(
+    epilog="Example: synthforge recipe schema > schema.json, then begin a recipe with: # yaml-language-server: $schema=schema.json"
+)
+def schema(_as_json: Annotated[bool, typer.Option("--json", help="JSON is what it prints anyway.")] = True) -> None:
+    """Print the JSON Schema of recipes, so that editors complete and check them."""
+    from synthforge.recipe.recipe import json_schema
+
+    print_json(json_schema())
+
+
+@recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
+def new(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class, to begin a recipe for.", show_default=False)
+    ] = None,
+    builtin: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Copy a shipped recipe, such as digits; with FOLDER, for its classes.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The recipe to write; by default NAME.yaml here.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a recipe to start from: a shipped one, a commented one for a folder of real images, or a shipped one for its classes."""
+    from synthforge.errors import RequestError
+    from synthforge.recipe import new
+
+    if folder is None and builtin is None:
+        raise RequestError(
+            "recipe new: name a folder of real images, or --builtin NAME, or both (there is: " + ", ".join(new.builtin_names()) + ")"
+        )
+    if builtin is not None and folder is not None:
+        path = out or Path(f"{Path(folder).resolve().name}.yaml")
+        text = new.builtin_for_folder(builtin, folder, path)
+    elif builtin is not None:
+        path = out or Path(f"{builtin}.yaml")
+        text = new.builtin(builtin)
+    else:
+        assert folder is not None
+        path = out or Path(f"{Path(folder).resolve().name}.yaml")
+        text = new.for_folder(folder, path)
+    new.write_new(text, path)
+    _finish({"recipe": str(path)}, "recipe written", {"recipe": str(path), "next": f"synthforge recipe check {path}"}, as_json, quiet)
+
+
+def main() -> None:
+    """Entry point of the `synthforge` command."""
+    warnings.filterwarnings("ignore")  # libraries' deprecation notes are not for users
+    atexit.register(gc.freeze)  # or all that torch has imported is looked through for garbage, which takes seconds
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - both may be closed when a script starts us
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    as_json = "--json" in sys.argv[1:]
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except SynthforgeError as error:
+        _fail([*error.problems] if isinstance(error, RecipeError) else [str(error)], error.exit_status, as_json)
+    except SystemExit as leaving:
+        if leaving.code == _INTERRUPTED:
+            _fail(["stopped; what is finished stays, and the same command goes on from there"], 1, as_json)
+        if leaving.code == 2 and as_json:
+            print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
+        raise
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # standard output itself can't be written
+            _discard_output()
+        _fail([f"{error.filename or 'output'}: {error.strerror or error}"], 1, as_json and error.filename is not None)
+
+
+def _discard_output() -> None:
+    """Whoever read our output has left, or it can't be written: nothing is to be written to it any more, not even at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
+    lines = [" ".join(problem.split()) for problem in problems]  # one line each, whatever a library put into its message
+    for line in lines:
+        say(f"error: {line}")
+    if as_json:
+        print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": exit_status})
+    sys.exit(exit_status)
+
+
+def _notes(notes: list[str], most: int = 12) -> dict[str, str]:
+    rows = {f"note {number}": note for number, note in enumerate(notes[:most], 1)}
+    return rows | ({"more notes": f"{len(notes) - most:,}, in the result"} if len(notes) > most else {})
+
+
+def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:
+    """Print the closing summary, or one JSON object, and leave with status 1 if the work failed."""
+    if as_json:
+        print_json(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
+    elif not quiet:
+        print_rows(stdout(), title, rows)
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

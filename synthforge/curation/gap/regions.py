@@ -1,0 +1,186 @@
+"""Where the synthetic set has too little: regions of the real images by the judge that hold fewer synthetic ones than their share.
+
+The real images of each class are clustered (k-means) in each of the judge's views, and both sides are counted by nearest centroid.
+A real image pulls its own centroid towards itself and a synthetic one doesn't, so small clusters would look under-covered by that alone:
+each real image is counted as if its cluster's centroid had been formed without it. A region lacks its share of the real images times the
+class's synthetic images, less those that it has. Whether that is chance says Fisher's exact test, one-sided; over all regions of all
+views and classes together the false discovery rate is held (Benjamini and Hochberg 1995).
+Not covered: regions across classes; a wrong class mix (the gap shows that); a class without synthetic images, which has no shares.
+Shapes: N pool images, M real images, D features, R regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from synthforge.curation.gap.gap import JudgeView
+from synthforge.curation.gap.metrics import Doubles, squared_distances
+
+Ints = NDArray[np.int64]
+
+FALSE_DISCOVERIES = 0.05
+"""Of the regions called significant, at most such a share is expected to be chance."""
+REAL_PER_REGION = 10
+"""As many regions as give each so many real images on average."""
+MOST_REGIONS = 25
+"""Of a class in a view."""
+_STARTS, _ROUNDS = 5, 50
+"""Of k-means."""
+_BLOCK = 8192
+"""Synthetic images assigned at a time."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A place in one class that holds fewer synthetic images than its share; plain values, so `asdict` gives JSON."""
+
+    class_name: str
+    view: int
+    number: int
+    """Of the region, in its class and view."""
+    num_real: int
+    num_pool: int
+    real_share: float
+    """Of the class's real images of this view."""
+    pool_share: float
+    """Of the class's synthetic images that count."""
+    num_lacking: int
+    """Images that the region lacks."""
+    num_wanted: int
+    """Images to make for it: what it lacks over the number of views, since each view finds the same holes once more."""
+    p_value: float
+    """Of so few synthetic images by chance."""
+    p_adjusted: float
+    """The smallest false discovery rate at which it counts as significant."""
+    is_significant: bool
+    real_keys: list[str]
+    """Examples, nearest to the centre first."""
+    pool_rows: list[int]
+    """Synthetic images nearest to the centre, first the nearest; of the class, wherever they are counted."""
+
+
+def under_covered(
+    views: Sequence[JudgeView],
+    *,
+    classes: list[str],
+    rows: Ints,
+    num_shown: int = 5,
+    per_region: int = REAL_PER_REGION,
+    seed: int = 0,
+) -> list[Region]:
+    """The regions that lack images, those that lack most first.
+
+    Args:
+        rows: pool rows that count, such as the curated ones.
+        num_shown: examples of each side.
+        per_region: real images of a region, on average; fewer give smaller regions, of which less can be said.
+    """
+    found = [
+        region
+        for number, view in enumerate(views)
+        for index, name in enumerate(classes)
+        for region in _of_class(view, number, index, name, np.asarray(rows, np.int64), num_shown, per_region, seed, len(views))
+    ]
+    adjusted = adjusted_p_values(np.array([region.p_value for region in found]))
+    found = [
+        replace(region, p_adjusted=float(value), is_significant=bool(value <= FALSE_DISCOVERIES))
+        for region, value in zip(found, adjusted, strict=True)
+    ]
+    lacking = [region for region in found if region.num_lacking > 0]
+    return sorted(lacking, key=lambda region: (-region.num_lacking, region.p_value, region.class_name, region.view, region.number))
+
+
+def _of_class(
+    view: JudgeView, view_number: int, index: int, name: str, rows: Ints, num_shown: int, per_region: int, seed: int, num_views: int
+) -> list[Region]:
+    """Every region of one class in one view, p values not yet adjusted."""
+    real_rows = np.flatnonzero(view.real_class_M == index)
+    pool_rows = rows[view.pool_class_N[rows] == index]
+    num_regions = min(MOST_REGIONS, len(real_rows) // per_region)
+    if num_regions < 2 or len(pool_rows) == 0:
+        return []
+    centres_RD, real_to_centres, counted_M = _clustered(view.real_MD[real_rows], num_regions, seed)
+    pool_to_centres = _to_centres(view, pool_rows, centres_RD)
+    real_R = np.bincount(counted_M, minlength=len(centres_RD))
+    pool_R = np.bincount(pool_to_centres.argmin(axis=1), minlength=len(centres_RD))
+    regions = []
+    for number in range(len(centres_RD)):
+        num_real, num_pool = int(real_R[number]), int(pool_R[number])
+        lacking = max(0, round(num_real / len(real_rows) * len(pool_rows) - num_pool))
+        members = np.flatnonzero(counted_M == number)
+        shown = members[np.argsort(real_to_centres[members, number], kind="stable")[:num_shown]]
+        nearest = np.argsort(pool_to_centres[:, number], kind="stable")[:num_shown]
+        regions.append(
+            Region(
+                class_name=name,
+                view=view_number,
+                number=number,
+                num_real=num_real,
+                num_pool=num_pool,
+                real_share=num_real / len(real_rows),
+                pool_share=num_pool / len(pool_rows),
+                num_lacking=lacking,
+                num_wanted=round(lacking / num_views),
+                p_value=too_few_by_chance(num_pool, num_real, len(pool_rows), len(real_rows)),
+                p_adjusted=1.0,
+                is_significant=False,
+                real_keys=[view.real_key_M[row] for row in real_rows[shown]],
+                pool_rows=pool_rows[nearest].tolist(),
+            )
+        )
+    return regions
+
+
+def _clustered(real_MD: NDArray[np.float32], num_regions: int, seed: int) -> tuple[Doubles, Doubles, Ints]:
+    """Centres, squared distances of real images to them, and the region of each: as if its centre had been formed without it."""
+    rows_MD = np.asarray(real_MD, np.float64)
+    starts = [_k_means(rows_MD, num_regions, np.random.default_rng([seed, start])) for start in range(_STARTS)]
+    centres_RD, own_M = min(starts, key=lambda start: ((rows_MD - start[0][start[1]]) ** 2).sum())
+    size_R = np.bincount(own_M)
+    to_centres = squared_distances(rows_MD, centres_RD)
+    # Without one of its n images a centre lies n / (n - 1) times as far from it; without its only one it does not exist.
+    everyone, size_M = np.arange(len(rows_MD)), size_R[own_M]
+    without_itself = to_centres.copy()
+    without_itself[everyone, own_M] *= (size_M / np.maximum(size_M - 1, 1)) ** 2
+    without_itself[everyone[size_M == 1], own_M[size_M == 1]] = np.inf
+    return centres_RD, to_centres, without_itself.argmin(axis=1).astype(np.int64)
+
+
+def _k_means(rows_MD: Doubles, num: int, rng: np.random.Generator) -> tuple[Doubles, Ints]:
+    """Centres that are the means of their images, and each image's; begun by k-means++ (Arthur and Vassilvitskii 2007)."""
+    centres_RD = rows_MD[[rng.integers(len(rows_MD))]]
+    for _ in range(num - 1):
+        squared_M = squared_distances(rows_MD, centres_RD).min(axis=1)
+        if not squared_M.any():
+            break  # no more different images
+        centres_RD = np.concatenate([centres_RD, rows_MD[[rng.choice(len(rows_MD), p=squared_M / squared_M.sum())]]])
+    own_M = np.full(len(rows_MD), -1)
+    for _ in range(_ROUNDS):
+        before_M, own_M = own_M, squared_distances(rows_MD, centres_RD).argmin(axis=1)
+        _, own_M, size_R = np.unique(own_M, return_inverse=True, return_counts=True)  # a centre that lost all its images is gone
+        sums_RD = np.zeros((len(size_R), rows_MD.shape[1]))
+        np.add.at(sums_RD, own_M, rows_MD)
+        centres_RD = sums_RD / size_R[:, None]
+        if (own_M == before_M).all():
+            break
+    return centres_RD, own_M
+
+
+def _to_centres(view: JudgeView, pool_rows: Ints, centres_RD: Doubles) -> Doubles:
+    blocks = [pool_rows[start : start + _BLOCK] for start in range(0, len(pool_rows), _BLOCK)]
+    return np.concatenate([squared_distances(view.pool_ND[rows], centres_RD) for rows in blocks])
+
+
+def too_few_by_chance(num_pool: int, num_real: int, all_pool: int, all_real: int) -> float:
+    """Fisher's exact test: how likely at most `num_pool` of `all_pool` are where `num_real` of `all_real` lie, at equal rates."""
+    return float(scipy.stats.hypergeom.cdf(num_pool, all_pool + all_real, all_pool, num_pool + num_real))
+
+
+def adjusted_p_values(p_R: Doubles) -> Doubles:
+    """Benjamini and Hochberg's: compare with the rate of false discoveries that is to be held."""
+    return np.asarray(scipy.stats.false_discovery_control(p_R)) if len(p_R) else p_R

@@ -1,0 +1,292 @@
+"""`curate`: choose from pools the subset whose distribution is that of the real images, and say what is left of the gap.
+
+The steps, top to bottom: read and embed both sides, gates, selection, gap, under-covered regions, then the curated folder with a decision
+for every image. Everything before the folder is a pure function of pools, reference and settings, and features are kept, so a run that
+was killed, or one with other settings, costs little more than what is new.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.curation.choice import Choice, ClassReport, GateReport, pick, weighed
+from synthforge.curation.gap.gap import Gap, JudgeView, measure_gap, sentence
+from synthforge.curation.gap.regions import under_covered
+from synthforge.curation.selection.auto import Trial, choose_method, compare_training, random_rows
+from synthforge.curation.sides import Sides
+from synthforge.curation.write import require_free, require_same, write
+from synthforge.data.layout import digest_of
+from synthforge.data.storage import Folder, resolve
+from synthforge.errors import RequestError
+from synthforge.progress import Reporter
+from synthforge.recipe.curation import CurationConfig
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+RANDOM_DRAWS = 10
+"""Random selections that a selection is compared with."""
+
+
+@dataclass(frozen=True)
+class CurateResult:
+    """What `curate` leaves behind."""
+
+    folder: str
+    digest: str
+    regime: str
+    method: str
+    pool: int
+    """Images looked at."""
+    unusable: dict[str, int]
+    """Why images can't be used at all, to their number."""
+    gates: list[GateReport]
+    kept: int
+    per_class: dict[str, ClassReport]
+    gap: Gap
+    """Against all real images that the judge has not seen."""
+    gap_held_out: Gap | None
+    """Against those of the validation part alone, which nothing was matched to: what part of the gain is not the reference's own noise."""
+    training: Trial | None
+    """What a small classifier learns from the kept images, against random ones; None if it was not asked for."""
+    sentence: str
+    """Whether curation helped."""
+    trials: dict[str, Any]
+    """What `auto` tried, and how each rule's picks trained."""
+    regions: list[dict[str, Any]]
+    """Where the curated set lacks images, the worst first (see `regions.Region`), with the pool images that come nearest."""
+    notes: list[str]
+    encoder: list[dict[str, Any]] = field(default_factory=list)
+    judge: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    contact_sheet: str | None = None
+
+
+def curate(
+    pools: Sequence[str],
+    reference: str,
+    out: str,
+    config: CurationConfig | None = None,
+    reporter: Reporter | None = None,
+    *,
+    name: str = "curated",
+    reselect: bool = False,
+    licence: str | None = None,
+    tags: Sequence[str] = (),
+) -> CurateResult:
+    """Choose from pools the subset whose distribution is that of the real images, and write it as a dataset folder.
+
+    Args:
+        pools: dataset folders, WebDataset tars (also img2dataset's), folders of images by class, or `datasets` on disk.
+        reference: real images in any of these forms. Its validation part sets thresholds; its fit part is what is matched.
+        out: the curated folder.
+        reselect: replace what is there, chosen with other settings.
+        name, licence, tags: for the dataset card.
+    Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
+    """
+    config, reporter, started = config or CurationConfig(), reporter or Reporter(), time.perf_counter()
+    folder = Folder(resolve(out))
+    if config.cache is not None:
+        _require_apart(config.cache, [*pools, reference], "features are kept")
+    _require_apart(folder.address, [*pools, reference], "the curated set is written")
+    require_free(folder)
+    sides = Sides.read(pools, reference, config, reporter)
+    sides.load(reporter)
+    sides.embed_reference(reporter)
+    digest = digest_of(sides.settings)
+    if not reselect:
+        require_same(folder, digest)
+    folder.require_writable()
+    sides.embed_pool(reporter)
+
+    choice = _choice(_gated(sides, reporter), reporter)
+    reporter.note("measuring the gap")
+    draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
+
+    def gap_to(views: Sequence[JudgeView]) -> Gap:
+        before = np.flatnonzero(sides.usable)
+        return measure_gap(views, classes=sides.classes, before=before, after=choice.kept, random=draws, seed=config.selection.seed)
+
+    gap, held_out = gap_to(sides.judge_views), None if sides.fit.all() else gap_to(sides.held_out_views)
+    can_train = config.trials.check and not sides.fit.all() and not config.selection.weights and not gap.nothing_chosen
+    training = compare_training(sides, choice.kept, draws, reporter) if can_train else None
+    result = CurateResult(
+        folder=folder.address,
+        digest=digest,
+        regime=config.regime,
+        method=choice.method,
+        pool=len(sides.pool),
+        unusable=_counts(sides.problem[~sides.usable]),
+        gates=choice.gates,
+        kept=len(choice.kept),
+        per_class=choice.per_class,
+        gap=gap,
+        gap_held_out=held_out,
+        training=training,
+        trials=choice.trials,
+        sentence=_in_sentences(gap, held_out, training, bool(choice.trials)),
+        regions=_regions(sides, choice),
+        notes=[*sides.notes, *choice.notes],
+        encoder=sides.encoder_identities,
+        judge=sides.judge_identities,
+    )
+    reporter.note("writing the curated set")
+    sheet = write(folder, sides, choice, asdict(result), name=name, licence=licence, tags=tags, reporter=reporter, reselect=reselect)
+    return CurateResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
+
+
+class NothingLeftError(RequestError):
+    """No image of the pool can be used, or none passes the gates."""
+
+
+@dataclass(frozen=True)
+class Gated:
+    """Pools of which the gates have judged every image; N of them."""
+
+    sides: Sides
+    alive: Bools
+    """Images that passed, (N,)."""
+    reason_N: NDArray[np.object_]
+    """Why an image did not pass; None if it did."""
+    scores: dict[str, NDArray[Any]]
+    reports: list[GateReport]
+
+
+def gate(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Gated:
+    """Read and embed both sides, and judge the pools by the gates, as `curate` does; the same arguments and errors."""
+    sides = Sides.read(pools, reference, config, reporter)
+    sides.load(reporter, with_judge=False)
+    sides.embed_reference(reporter)
+    sides.embed_pool(reporter)
+    return _gated(sides, reporter)
+
+
+def choose(gated: Gated, config: CurationConfig, reporter: Reporter) -> Choice:
+    """What `curate` would keep, without measuring a gap or writing anything.
+
+    Args:
+        config: that of the gates but for `selection` and `regime`.
+    """
+    return _choice(replace(gated, sides=gated.sides.choosing_by(config)), reporter)
+
+
+def _gated(sides: Sides, reporter: Reporter) -> Gated:
+    config = sides.config
+    reason = sides.problem.copy()
+    alive = sides.usable.copy()
+    if not alive.any():
+        raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
+    scores: dict[str, NDArray[Any]] = {}
+    reports = []
+    for one in config.gates.in_order():
+        reporter.note(f"gate: {one.title}")
+        verdict = one.judge(sides.evidence, alive)
+        dropped = {}
+        for text, marks in verdict.reasons.items():
+            hit = marks & alive
+            reason[hit], dropped[text] = text, int(hit.sum())
+        alive &= ~verdict.fails_N
+        scores |= verdict.scores
+        reports.append(GateReport(one.title, verdict.rule, dropped))
+    if not alive.any():
+        raise NothingLeftError(
+            f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
+            "--set gates.copies.on=false (with a recipe: curation.gates.copies.on), or make its `loss` smaller"
+        )
+    return Gated(sides, alive, reason, scores, reports)
+
+
+def _choice(gated: Gated, reporter: Reporter) -> Choice:
+    """A subset of what passed, class by class."""
+    sides, alive = gated.sides, gated.alive
+    config, asked = sides.config, sides.asked
+    method, trials = choose_method(sides, alive, asked, reporter)
+    if config.selection.weights:
+        ranked, weight, at_floor = weighed(sides, alive)
+        method = "weights"
+    else:
+        reporter.note(f"selecting by {method}")
+        ranked, at_floor = pick(sides, alive, asked, method)
+        weight = None
+    return Choice.of(sides, alive, gated.reason_N, gated.scores, gated.reports, method, trials, ranked, asked, at_floor, weight)
+
+
+def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:
+    """Pools and reference are never written to."""
+    own = _parts(place)
+    for address in inputs:
+        other = _parts(address)
+        shared = min(len(own), len(other))
+        if own[:shared] == other[:shared]:
+            raise RequestError(f"{place}: is, holds or lies inside {address}, which is only read; {what} somewhere else")
+
+
+def _parts(address: str) -> tuple[str, ...]:
+    place = resolve(address)
+    return tuple(place.split("/")) if "://" in place else Path(place).resolve().parts
+
+
+def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
+    keys = sides.pool.keys()
+    found = []
+    for region in under_covered(sides.judge_views, classes=sides.classes, rows=choice.kept, seed=sides.config.selection.seed):
+        fields = asdict(region)
+        found.append({**fields, "pool_keys": keys[fields.pop("pool_rows")].tolist()})
+    return found
+
+
+def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bool) -> str:
+    """Whether curation helped: by the gap, by the gap to images that nothing was matched to, and by training."""
+    parts = [sentence(gap)]
+    measured = _against_random(gap)
+    if held_out is not None and not gap.nothing_chosen and (found := _against_random(held_out)) is not None and measured is not None:
+        if found.verdict == measured.verdict:
+            words = "so it is the same there"
+        elif found.verdict == "no different":
+            words = "which may be chance"
+        else:
+            words = "which is another answer"
+        parts.append(
+            f"Against the validation images alone{', on which auto chose the rule,' if is_auto else ''} the difference from random sets is "
+            f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {words}."
+        )
+    if training is not None:
+        difference = training.difference
+        expected = {"smaller": "better", "larger": "worse", "no different": "no different"}[measured.verdict] if measured else None
+        if expected is None:
+            story = "By training"
+        elif training.direction == expected:
+            story = "Training tells the same story"
+        elif training.direction == "no different":
+            story = "Training does not confirm it"
+        else:
+            story = "Training tells another story"
+        parts.append(
+            f"{story}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
+            f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {difference.probability:+.3f} "
+            f"[{difference.probability_interval[0]:+.3f}, {difference.probability_interval[1]:+.3f}], {training.kept.seeds} seeds)"
+            f"{', flattered, since auto chose the rule on the same images' if is_auto else ''}."
+        )
+    return " ".join(parts)
+
+
+def _against_random(gap: Gap) -> Any:
+    """The difference from random sets; None if it was not measured."""
+    found = gap.metrics[gap.primary].after_minus_random
+    return found if found is not None and found.value is not None and found.verdict is not None else None
+
+
+def _counts(reasons: NDArray[np.object_]) -> dict[str, int]:
+    names, numbers = np.unique(reasons.astype(str), return_counts=True)
+    return dict(zip(names.tolist(), numbers.tolist(), strict=True))
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in sorted(counts.items(), key=lambda item: -item[1])[:6])

@@ -1,0 +1,1 @@
+"""The choice of a subset of a pool, as a set."""

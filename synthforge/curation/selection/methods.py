@@ -1,0 +1,500 @@
+"""Choose images from a pool so that, as a set, they match the real ones; one class at a time, in one or more views (feature spaces).
+
+A method is a pure function from a `Problem` to indices in the order of picking, so a prefix is a smaller selection. The greedy ones
+take at each step the candidate after which their objective is lowest, exactly, and look once at every candidate per pick:
+
+- kernel herding (Welling 2009; Chen, Welling, Smola 2010) with the self term k(x, x), so that what is minimised is MMD² itself and large
+  norms are not favoured; the linear plus the squared kernel match mean and covariance, the Gaussian one all of the distribution;
+- covariance matching (Rezaei, Kovačević, Locatello, Mondelli 2026, arXiv 2510.08123), by rank-one updates and with a bound on the mean.
+
+Views (spaces.py) count alike: the objective is the sum of the views' squared distances, each in units of its kernel's variance, the
+squared distance at which one real image lies from all.
+
+The floor is the objective that an endless set of real images would have: what it would miss the reference by is the reference's own
+noise. For a kernel of variance V and M real images that is V / M (a random real set of t images would come to V (1/t + 1/M) only, since
+it has noise of its own, which selection may well avoid); for covariances it follows from the variance of a sample covariance. A set
+below the floor follows the noise of the reference: with `stop_at_floor` the next image is then a random one.
+Not covered: weights (weights.py), joint selection over classes, judging images one by one (gates.py).
+Shapes: N pool images, M real images, D features, d projected features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synthforge.curation.selection.spaces import (
+    BLOCK,
+    Gaussian,
+    Kernel,
+    Moments,
+    Rows,
+    Space,
+    View,
+    first_twins,
+    means_over,
+    project,
+    variance_of,
+)
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+
+DRIFT = 2.0
+"""`covariance`: the mean may lie so many floors from the real mean; if the pool's own mean lies farther, so far."""
+DRIFT_COST = 1e3
+"""`covariance`: what one bound more of drift costs, in units of the objective."""
+SMOOTHING = 0.5
+"""`smoothed`: the Gaussian's standard deviation in each feature, in those of the real images."""
+CLUSTERS, CLUSTER_SIZE = 200, 10
+"""`clusters`: so many, but no more than leave so many pool images to each."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What was picked, in order."""
+
+    indices: Ints
+    """Rows of the pool; a prefix is a smaller selection."""
+    objective: Doubles
+    """After each pick, summed over views, in units of each view's kernel variance; nan where the method has none."""
+    floor: Doubles
+    """What an endless set of real images would have on average: the reference's own noise; nan where unknown."""
+    num_at_floor: int
+    """Picks made at random because the set was at the floor."""
+
+
+# What the greedy methods minimise
+
+
+class Objective(Protocol):
+    """A function of the set of images picked so far, in one view."""
+
+    def candidates(self) -> Tensor:
+        """Its value after adding each of the N images, up to a constant; float64 (N,), inf for those picked."""
+
+    def add(self, index: int) -> float:
+        """Pick an image; the value after it."""
+
+    def floor(self, size: int) -> float:
+        """The mean value of an endless real set, for a set of that size; nan if unknown."""
+
+
+class Herding:
+    """MMD² between a set and a target, in units of the kernel's variance.
+
+    Args:
+        target_N: mean kernel of each pool image with the target, float64; `target_squared`: that of the target with itself.
+        fixed: images that belong to the set from the start, with their own means with the target.
+    """
+
+    def __init__(
+        self, kernel: Kernel, space: Space, target_N: Tensor, target_squared: float, fixed: Rows | None = None, fixed_target: float = 0.0
+    ) -> None:
+        self._kernel, self._pool, self._num_real = kernel, space.pool, len(space.real)
+        self._variance = variance_of(kernel, space.typical)
+        self._knows_floor = space.knows_floor and fixed is None
+        self._target_N, self._target_squared = target_N, target_squared
+        self._size = 0 if fixed is None else len(fixed)
+        # Kernel sums with the set and half of k(x, x): what a candidate adds, but for its target.
+        self._adds_N = kernel.itself(space.pool) / 2
+        if fixed is not None:
+            self._adds_N += means_over(kernel, space.pool, fixed) * len(fixed)
+        self._sum_of_sums = 0.0 if fixed is None else float(means_over(kernel, fixed, fixed).sum()) * len(fixed)
+        self._sum_of_targets = fixed_target * self._size
+
+    def candidates(self) -> Tensor:
+        size = self._size + 1
+        return torch.add(self._adds_N, self._target_N, alpha=-size).mul_(2 / (size**2 * self._variance))
+
+    def add(self, index: int) -> float:
+        self._size += 1
+        self._sum_of_sums += 2 * float(self._adds_N[index])
+        self._sum_of_targets += float(self._target_N[index])
+        self._adds_N += self._kernel(self._pool, self._pool.part(index, index + 1))[:, 0]
+        self._adds_N[index] = torch.inf
+        mmd2 = self._sum_of_sums / self._size**2 - 2 * self._sum_of_targets / self._size + self._target_squared
+        return mmd2 / self._variance
+
+    def floor(self, size: int) -> float:  # noqa: ARG002 - the same for every size
+        return 1 / self._num_real if self._knows_floor else math.nan
+
+
+def matching(kernel: Kernel, space: Space) -> Herding:
+    """Match the real images."""
+    return Herding(kernel, space, means_over(kernel, space.pool, space.real), float(means_over(kernel, space.real, space.real).mean()))
+
+
+def matching_smoothed(space: Space) -> Herding:
+    """Match real and picked images together to the real ones convolved with a Gaussian.
+
+    The mean of the kernel over the Gaussian is again a Gaussian, wider by it: each feature shrinks by σ / √(σ² + s²), and the kernel
+    by the product of these. In views by cross-fitting, the real images that a picked one stands beside are those of its view.
+    """
+    kernel = Gaussian.for_space(space)
+
+    def smoothed_mean(one: Rows, noises: int) -> Tensor:
+        shrink_D = (1 + space.variances * (noises * SMOOTHING**2 / kernel.sigma**2)).rsqrt()
+        narrow, real = (Rows.of(rows.features_ND * shrink_D.float()) for rows in (one, space.real))
+        return means_over(kernel, narrow, real) * float(shrink_D.prod())
+
+    real_target, squared = float(smoothed_mean(space.real, 1).mean()), float(smoothed_mean(space.real, 2).mean())
+    return Herding(kernel, space, smoothed_mean(space.pool, 1), squared, space.real, real_target)
+
+
+class Covariance:
+    """|cov(S) - C|² (squared Frobenius norm) to the real covariance C, in units of the variance of the kernel (x·y)².
+
+    cov(S) is about the set's own mean and divided by one less than its size, so of one image there is none, and the first pick is the
+    image nearest to the real mean. With n images of mean m and scatter W, u = x - m, A = W/n - C:
+    |cov(S + x) - C|² = |A|² + 2 uᵀAu / (n+1) + |u|⁴ / (n+1)². xᵀWx is kept up to date for every candidate by (x·u)² per pick.
+    As this leaves the mean free to wander, candidates are charged for taking it beyond the larger of `DRIFT` floors and the distance
+    of the pool's own mean.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._pool, self._num_real = space.pool.features_ND, len(space.real)
+        self._squares_N = space.pool.squares_N.double()
+        typical = space.typical.features_ND.double()
+        self._real_DD = torch.cov(typical.T).reshape(typical.shape[1], -1) if space.knows_floor else self._zeros(2)
+        self._variance = variance_of(Moments(0, 1), space.typical)
+        self._spread = variance_of(Moments(1, 0), space.typical)
+        self._pool_drift = float(self._pool.mean(dim=0, dtype=torch.float64).square().sum())
+        self._knows_floor = space.knows_floor
+        # tr(C)² + |C|², the part of the variance of a sample covariance that a Gaussian has; |C|² without bias, from different images.
+        size = len(space.typical)
+        squared = float(means_over(Moments(0, 1), space.typical, space.typical).mean())
+        squared = (squared - float(space.typical.squares_N.double().square().mean()) / size) * size / max(size - 1, 1)
+        self._gaussian = float(self._real_DD.trace()) ** 2 + squared
+        self._size = 0
+        self._mean_D, self._scatter_DD = self._zeros(1), self._zeros(2)
+        self._in_real_N = self._quadratic(self._real_DD)
+        self._in_scatter_N = torch.zeros_like(self._squares_N)
+        self._on_mean_N = torch.zeros_like(self._squares_N)
+
+    def _zeros(self, axes: int) -> Tensor:
+        return torch.zeros([self._pool.shape[1]] * axes, dtype=torch.float64, device=self._pool.device)
+
+    def _quadratic(self, matrix_DD: Tensor) -> Tensor:
+        """xᵀ matrix x of every image, float64 (N,); in blocks."""
+        blocks = (block.double() for block in self._pool.split(max(1, BLOCK // self._pool.shape[1])))
+        return torch.cat([((block @ matrix_DD) * block).sum(dim=1) for block in blocks])
+
+    def _on(self, vector_D: Tensor) -> Tensor:
+        """x·vector of every image, float32 (N,)."""
+        return self._pool @ vector_D.float()
+
+    def candidates(self) -> Tensor:
+        share = 1 / (self._size + 1)
+        mean_squared = float(self._mean_D.square().sum())
+        drift_N = torch.add(self._squares_N, self._on_mean_N, alpha=2 * self._size)
+        drift_N.add_(mean_squared * self._size**2).mul_(share**2)
+        if self._size == 0:
+            return drift_N.div_(self._spread).add_(self._in_scatter_N)
+        off_mean_D = (self._scatter_DD / self._size - self._real_DD) @ self._mean_D
+        values_N = torch.div(self._in_scatter_N, self._size).sub_(self._in_real_N).sub_(self._on(off_mean_D), alpha=2)
+        values_N.add_(float(off_mean_D @ self._mean_D)).mul_(2 * share)
+        norms_N = torch.add(self._squares_N, self._on_mean_N, alpha=-2).add_(mean_squared)
+        values_N.addcmul_(norms_N, norms_N, value=share**2).div_(self._variance)
+        bound = max(DRIFT * self._spread * (share + 1 / self._num_real), self._pool_drift)
+        return values_N.add_(drift_N.div_(bound).sub_(1).clamp_(min=0), alpha=DRIFT_COST)
+
+    def add(self, index: int) -> float:
+        away_D = self._pool[index].double() - self._mean_D
+        self._size += 1
+        kept = (self._size - 1) / self._size
+        self._mean_D = self._mean_D + away_D / self._size
+        self._scatter_DD += kept * torch.outer(away_D, away_D)
+        on_away_N = self._on(away_D)
+        self._on_mean_N.add_(on_away_N, alpha=1 / self._size)
+        self._in_scatter_N.addcmul_(on_away_N, on_away_N, value=kept)
+        self._in_scatter_N[index] = torch.inf
+        if self._size == 1:
+            return math.nan
+        off_DD = self._scatter_DD / (self._size - 1) - self._real_DD
+        return float(off_DD.square().sum()) / self._variance
+
+    def floor(self, size: int) -> float:
+        if not self._knows_floor or size < 2:
+            return math.nan
+        more = self._variance - self._gaussian
+        return (more / self._num_real + self._gaussian / (self._num_real - 1)) / self._variance
+
+
+# Methods
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be picked from what."""
+
+    spaces: list[Space]
+    twins_N: Ints
+    """For each row the first one equal to it."""
+    num_keep: int
+    seed: int
+    stop_at_floor: bool
+
+    @property
+    def num_pool(self) -> int:
+        return len(self.twins_N)
+
+    def permutation(self, num: int) -> Ints:
+        """Of the numbers below `num`, by the seed."""
+        return np.random.Generator(np.random.Philox(key=self.seed)).permutation(num)
+
+    def picked(self, indices: Sequence[int] | Ints, objective: Doubles | None = None) -> Picked:
+        """Of a method without a floor."""
+        unknown = np.full(self.num_keep, np.nan)
+        return Picked(np.asarray(indices, np.int64), unknown if objective is None else objective, unknown.copy(), 0)
+
+
+class Remaining:
+    """The pool's images that were not picked yet; of equal ones the lowest is handed out."""
+
+    def __init__(self, twins_N: Ints) -> None:
+        self._twins_N = twins_N
+        self.is_left_N = np.ones(len(twins_N), np.bool_)
+        self._groups: dict[int, deque[int]] = {}
+        first, counts = np.unique(twins_N, return_counts=True)
+        several = np.isin(twins_N, first[counts > 1])
+        for index in np.flatnonzero(several).tolist():
+            self._groups.setdefault(int(twins_N[index]), deque()).append(index)
+
+    def take(self, index: int) -> int:
+        """Take an image, or the lowest one left that is equal to it."""
+        group = self._groups.get(int(self._twins_N[index]))
+        while group and not self.is_left_N[group[0]]:
+            group.popleft()
+        return self.take_exactly(group[0] if group else index)
+
+    def take_exactly(self, index: int) -> int:
+        assert self.is_left_N[index], f"image {index} was picked twice"
+        self.is_left_N[index] = False
+        return index
+
+
+def greedily(problem: Problem, objectives: Sequence[Objective]) -> Picked:
+    """Add the image after which the sum of the objectives is lowest, or, from a set at the floor, a random one."""
+    remaining = Remaining(problem.twins_N)
+    random = (int(index) for index in problem.permutation(problem.num_pool) if remaining.is_left_N[index])
+    indices = np.empty(problem.num_keep, np.int64)
+    reached, floor = np.empty(problem.num_keep), np.empty(problem.num_keep)
+    is_at_floor, num_at_floor = False, 0
+    for turn in range(problem.num_keep):
+        if is_at_floor:
+            index = remaining.take_exactly(next(random))
+            num_at_floor += 1
+        else:
+            index = remaining.take(int(_total(objectives).argmin()))
+        indices[turn] = index
+        reached[turn] = sum(objective.add(index) for objective in objectives)
+        floor[turn] = sum(objective.floor(turn + 1) for objective in objectives)
+        is_at_floor = problem.stop_at_floor and bool(reached[turn] <= floor[turn])
+    return Picked(indices, reached, floor, num_at_floor)
+
+
+def _total(objectives: Sequence[Objective]) -> Tensor:
+    total_N = objectives[0].candidates()
+    for objective in objectives[1:]:
+        total_N += objective.candidates()
+    return total_N
+
+
+def at_random(problem: Problem) -> Picked:
+    """A permutation by the seed."""
+    return problem.picked(problem.permutation(problem.num_pool)[: problem.num_keep])
+
+
+def nearest_to_center(problem: Problem) -> Picked:
+    """By distance to the real mean."""
+    distance_N = sum(space.pool.squares_N.double() / variance_of(Moments(1, 0), space.typical) for space in problem.spaces)
+    assert isinstance(distance_N, Tensor)
+    by_twin_N = distance_N.cpu().numpy()[problem.twins_N]
+    return problem.picked(np.argsort(by_twin_N, kind="stable")[: problem.num_keep])
+
+
+def nearest_to_each(problem: Problem) -> Picked:
+    """Each real image of each view in turn claims the nearest image left, in rounds over a permutation of them."""
+    owners = [(space, row) for space in problem.spaces for row in range(len(space.real))]
+    order = [owners[place] for place in problem.permutation(len(owners))]
+    remaining = Remaining(problem.twins_N)
+    depth = 4 + 2 * (problem.num_keep // len(order))
+    wishes: list[Iterator[int]] = [iter(()) for _ in order]
+    indices: list[int] = []
+    for turn in range(problem.num_keep):
+        place = turn % len(order)
+        index = next((index for index in wishes[place] if remaining.is_left_N[index]), None)
+        if index is None:
+            space, row = order[place]
+            wishes[place] = _nearest_left(space, row, remaining, depth)
+            index = next(wishes[place])
+        indices.append(remaining.take(index))
+    return problem.picked(indices)
+
+
+def _nearest_left(space: Space, row: int, remaining: Remaining, depth: int) -> Iterator[int]:
+    """The images that are left, nearest to a real one first; at least `depth` of them, if there are so many."""
+    distance_N = space.pool.squares_N - 2 * (space.pool.features_ND @ space.real.features_ND[row])
+    distance_N[~torch.from_numpy(remaining.is_left_N).to(distance_N.device)] = torch.inf
+    depth = min(depth, int(remaining.is_left_N.sum()))
+    found = (distance_N <= torch.topk(distance_N, depth, largest=False).values.max()).nonzero()[:, 0]
+    return iter(found[distance_N[found].argsort(stable=True)].tolist())
+
+
+def by_clusters(problem: Problem) -> Picked:
+    """DS3: cluster the pool, keep clusters that are nearest to a real image, then go round them, taking random members.
+
+    When these are used up, the others follow in the same way. Clusters with more real images come first.
+    """
+    num_clusters = max(1, min(CLUSTERS, problem.num_pool // CLUSTER_SIZE))
+    scales = [variance_of(Moments(1, 0), space.typical) ** -0.5 for space in problem.spaces]
+    joint_ND = torch.cat([space.pool.features_ND * scale for space, scale in zip(problem.spaces, scales, strict=True)], dim=1)
+    shuffled = problem.permutation(problem.num_pool)
+    centres_KD, cluster_N = _k_means(joint_ND, torch.from_numpy(shuffled[:num_clusters].copy()))
+    num_real_K = np.zeros(num_clusters, np.int64)
+    widths = [space.pool.features_ND.shape[1] for space in problem.spaces]
+    for space, scale, part_KD in zip(problem.spaces, scales, centres_KD.split(widths, dim=1), strict=True):
+        num_real_K += np.bincount(_nearest_centre(space.real.features_ND * scale, part_KD).cpu().numpy(), minlength=num_clusters)
+    by_cluster_N = cluster_N.cpu().numpy()
+    together_N = shuffled[np.argsort(by_cluster_N[shuffled], kind="stable")]
+    starts_K = np.searchsorted(by_cluster_N[together_N], np.arange(num_clusters))
+    turn_N = np.empty(problem.num_pool, np.int64)  # how many of its cluster come before it
+    turn_N[together_N] = np.arange(problem.num_pool) - starts_K[by_cluster_N[together_N]]
+    order = np.lexsort((by_cluster_N, -num_real_K[by_cluster_N], turn_N, num_real_K[by_cluster_N] == 0))
+    return problem.picked(order[: problem.num_keep])
+
+
+def _nearest_centre(rows_ND: Tensor, centres_KD: Tensor) -> Tensor:
+    half_K = centres_KD.square().sum(dim=1) / 2
+    blocks = rows_ND.split(max(1, BLOCK // len(centres_KD)))
+    return torch.cat([(half_K - block @ centres_KD.T).argmin(dim=1) for block in blocks])
+
+
+def _k_means(rows_ND: Tensor, start_K: Tensor, rounds: int = 25) -> tuple[Tensor, Tensor]:
+    """Lloyd's algorithm from some of the rows: centres, and the cluster of each row. A cluster that empties keeps its centre."""
+    centres_KD = rows_ND[start_K.to(rows_ND.device)]
+    cluster_N = _nearest_centre(rows_ND, centres_KD)
+    for _ in range(rounds):
+        sums_KD, counts_K = torch.zeros_like(centres_KD), torch.zeros_like(centres_KD[:, 0])
+        step = max(1, BLOCK // len(centres_KD))
+        for block_ND, mine_N in zip(rows_ND.split(step), cluster_N.split(step), strict=True):
+            # A product with ones and zeros: scattered sums are in no fixed order on GPUs.
+            members = (mine_N[:, None] == torch.arange(len(centres_KD), device=rows_ND.device)).to(rows_ND.dtype)
+            sums_KD += members.T @ block_ND
+            counts_K += members.sum(dim=0)
+        centres_KD = torch.where(counts_K[:, None] > 0, sums_KD / counts_K.clamp(min=1)[:, None], centres_KD)
+        before_N, cluster_N = cluster_N, _nearest_centre(rows_ND, centres_KD)
+        if torch.equal(before_N, cluster_N):
+            break
+    return centres_KD, cluster_N
+
+
+def farthest_first(problem: Problem) -> Picked:
+    """The image farthest from all real and picked ones, again and again (Gonzalez 1985); the objective is how far the farthest is left."""
+    scales = [1 / variance_of(Moments(1, 0), space.typical) for space in problem.spaces]
+    away = [_nearest_squared(space) for space in problem.spaces]
+    remaining = Remaining(problem.twins_N)
+    indices, radius = [], np.empty(problem.num_keep)
+    left_N = torch.zeros(problem.num_pool, dtype=torch.float64, device=away[0].device)
+
+    def score() -> Tensor:
+        return sum((away_N * scale for away_N, scale in zip(away, scales, strict=True)), left_N)
+
+    for turn in range(problem.num_keep):
+        index = remaining.take(int(score().argmax()))
+        indices.append(index)
+        left_N[index] = -torch.inf
+        for space, away_N in zip(problem.spaces, away, strict=True):
+            torch.minimum(away_N, _squared(space.pool, space.pool.part(index, index + 1))[:, 0], out=away_N)
+            away_N[index] = 0
+        radius[turn] = max(0.0, float(score().max()))
+    return problem.picked(indices, radius)
+
+
+def _squared(one: Rows, other: Rows) -> Tensor:
+    squared_NM = (one.features_ND @ other.features_ND.T).mul_(-2)
+    return squared_NM.add_(one.squares_N[:, None]).add_(other.squares_N).clamp_(min=0)
+
+
+def _nearest_squared(space: Space) -> Tensor:
+    """From each pool image to the nearest real one, float32 (N,); in blocks."""
+    step = max(1, BLOCK // len(space.real))
+    return torch.cat([_squared(space.pool.part(at, at + step), space.real).amin(dim=1) for at in range(0, len(space.pool), step)])
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to select."""
+
+    run: Callable[[Problem], Picked]
+    sentence: str
+    """What it picks, for help and reports."""
+    regime: Literal["s2r", "da", "both"]
+    """What it is meant for: training on synthetic images alone, beside real ones, or either."""
+
+
+METHODS: dict[str, Method] = {
+    "random": Method(at_random, "Random images: what every other method has to beat.", "both"),
+    "nearest": Method(nearest_to_each, "Each real image in turn claims the nearest image that is left.", "s2r"),
+    "center": Method(nearest_to_center, "The images nearest to the mean of the real ones.", "s2r"),
+    "clusters": Method(by_clusters, "Evenly from those clusters of the pool that are nearest to some real image (DS3).", "both"),
+    "covariance": Method(
+        lambda problem: greedily(problem, [Covariance(space) for space in problem.spaces]),
+        "Greedily the image that brings the set's covariance nearest to the real one, while the mean stays in bounds.",
+        "both",
+    ),
+    "mean+covariance": Method(
+        lambda problem: greedily(problem, [matching(Moments.for_space(space), space) for space in problem.spaces]),
+        "Greedily the image that brings the set's mean and covariance nearest to the real ones.",
+        "s2r",
+    ),
+    "mmd": Method(
+        lambda problem: greedily(problem, [matching(Gaussian.for_space(space), space) for space in problem.spaces]),
+        "Greedily the image that brings the set's whole distribution nearest to the real one (Gaussian MMD).",
+        "s2r",
+    ),
+    "smoothed": Method(
+        lambda problem: greedily(problem, [matching_smoothed(space) for space in problem.spaces]),
+        "Greedily the image that brings real and picked ones together nearest to a smoothed real distribution.",
+        "da",
+    ),
+    "novel": Method(farthest_first, "The image farthest from all real and picked ones, again and again.", "da"),
+}
+"""Every method; `auto` chooses among them elsewhere."""
+
+
+def select(
+    method: str,
+    views: Sequence[View],
+    num_keep: int,
+    *,
+    seed: int,
+    dim: int | None = 32,
+    stop_at_floor: bool = True,
+    device: str = "cpu",
+) -> Picked:
+    """Pick `num_keep` of the pool's N images by one of `METHODS`.
+
+    Args:
+        views: the same pool rows in each; real images may differ.
+        num_keep: at most N.
+        seed: of everything random.
+        dim: principal components of the real features to keep, at most one less than there are real images; None keeps all features.
+        stop_at_floor: pick at random while the set is as near to the real images as an endless set of other real ones would be.
+        device: of torch.
+    """
+    num_pool = len(views[0].pool_ND)
+    assert 0 < num_keep <= num_pool, f"{num_keep} of {num_pool}"
+    assert all(len(view.pool_ND) == num_pool and len(view.real_MD) for view in views)
+    with torch.inference_mode():
+        spaces = [project(view, dim, device) for view in views]
+        return METHODS[method].run(Problem(spaces, first_twins(views), num_keep, seed, stop_at_floor))

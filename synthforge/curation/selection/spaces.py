@@ -1,0 +1,207 @@
+"""One class of pool and reference as a feature space for selection: centred, projected, with kernels and their variances.
+
+Features are centred on the real mean and projected to principal components of the real ones, so that distances count what varies among
+real images.
+Shapes: N pool images, M real images, D features, d projected features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synthforge.curation.gap.metrics import median_sigma
+
+Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+
+BLOCK = 1 << 20
+"""Values held at a time where kernels are averaged: few enough to stay in a processor's cache."""
+_SPREAD_OF = 2000
+"""Pool images whose spread stands in for that of the real ones where there is only one real image, or only equal ones."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One class in one feature space; any floating type, and the pool may be memory-mapped: it is read in blocks."""
+
+    pool_ND: NDArray[np.floating[Any]]
+    real_MD: NDArray[np.floating[Any]]
+
+
+# Views, projected
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features of some images, float32, with their squared norms."""
+
+    features_ND: Tensor
+    squares_N: Tensor
+
+    @classmethod
+    def of(cls, features_ND: Tensor) -> Rows:
+        return cls(features_ND, (features_ND * features_ND).sum(dim=1))
+
+    def __len__(self) -> int:
+        return len(self.features_ND)
+
+    def part(self, start: int, stop: int) -> Rows:
+        return Rows(self.features_ND[start:stop], self.squares_N[start:stop])
+
+
+@dataclass(frozen=True)
+class Space:
+    """A view after projection; the real mean is at the origin."""
+
+    pool: Rows
+    real: Rows
+    typical: Rows
+    """Images by which scales are set: the real ones, or pool images if the real ones have no spread."""
+
+    @property
+    def knows_floor(self) -> bool:
+        """Whether the real images say how far real images vary."""
+        return self.typical is self.real
+
+    @property
+    def variances(self) -> Tensor:
+        """Of each feature, float64 (d,)."""
+        return self.typical.features_ND.double().square().mean(dim=0)
+
+
+def project(view: View, dim: int | None, device: str) -> Space:
+    """Centre a view on its real mean and project it to at most `dim` principal components of its real images; None keeps all."""
+    mean_D = np.asarray(view.real_MD.mean(axis=0, dtype=np.float64))
+    basis = _principal(view.real_MD, mean_D, dim)
+
+    def projected(features_ND: NDArray[np.floating[Any]]) -> Rows:
+        found = np.empty((len(features_ND), len(mean_D) if basis is None else basis.shape[1]), np.float32)
+        step = max(1, BLOCK // len(mean_D))
+        for start in range(0, len(features_ND), step):
+            centred = (features_ND[start : start + step] - mean_D).astype(np.float32)
+            found[start : start + step] = centred if basis is None else centred @ basis
+        assert np.isfinite(found).all(), "features must be finite"
+        return Rows.of(torch.from_numpy(found).to(device))
+
+    pool, real = projected(view.pool_ND), projected(view.real_MD)
+    if len(real) > 1 and float(real.squares_N.max()) > 0:
+        return Space(pool, real, real)
+    rows = torch.linspace(0, len(pool) - 1, min(len(pool), _SPREAD_OF), dtype=torch.float64).long().to(device)
+    return Space(pool, real, Rows.of(pool.features_ND[rows]))
+
+
+def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | None) -> NDArray[np.float32] | None:
+    """Axes as columns, largest variance first; None if all features stay as they are."""
+    num, width = real_MD.shape
+    if dim is None or dim >= width or num < 2:
+        return None
+    if num <= width:
+        _, scale, axes = np.linalg.svd(real_MD - mean_D, full_matrices=False)
+        variances, axes = scale**2, axes.T
+    else:
+        scatter_DD = np.zeros((width, width))
+        step = max(1, BLOCK // width)
+        for start in range(0, num, step):
+            centred = real_MD[start : start + step] - mean_D
+            scatter_DD += centred.T @ centred
+        variances, axes = np.linalg.eigh(scatter_DD)
+        variances, axes = variances[::-1], axes[:, ::-1]
+    kept = int((variances[: min(dim, num - 1)] > 1e-10 * variances[0]).sum())
+    return np.ascontiguousarray(axes[:, :kept], np.float32) if kept else None
+
+
+def first_twins(views: Sequence[View]) -> Ints:
+    """For each pool row the first row with exactly its features in all views, often itself; int64 (N,).
+
+    Matrix products round equal rows differently, depending on their place; so ties between them are found here.
+    """
+    hashes_N = np.zeros(len(views[0].pool_ND), np.uint64)
+    for number, view in enumerate(views):
+        factors_D = np.random.Generator(np.random.Philox(key=number)).integers(0, 2**64, view.pool_ND.shape[1], np.uint64)
+        step = max(1, BLOCK // len(factors_D))
+        for start in range(0, len(hashes_N), step):
+            block = np.ascontiguousarray(view.pool_ND[start : start + step], np.float32) + np.float32(0)  # -0 becomes 0
+            bits = block.view(np.uint32) * np.uint64(0x9E3779B97F4A7C15)
+            bits ^= bits >> np.uint64(29)  # else rows that differ in high bits only collide too often
+            hashes_N[start : start + step] += bits @ factors_D
+    _, first, inverse = np.unique(hashes_N, return_index=True, return_inverse=True)
+    return first[inverse].astype(np.int64)
+
+
+# Kernels
+
+
+class Kernel(Protocol):
+    """A positive definite function of two images."""
+
+    def __call__(self, one: Rows, other: Rows) -> Tensor:
+        """Of all pairs, float32 (N, M)."""
+
+    def itself(self, rows: Rows) -> Tensor:
+        """Of each image with itself, float64 (N,)."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """exp(-|x - y|² / 2σ²)."""
+
+    sigma: float
+
+    @classmethod
+    def for_space(cls, space: Space) -> Gaussian:
+        """Its width is the median distance between two real images."""
+        return cls(median_sigma(space.typical.features_ND.cpu().numpy()))
+
+    def __call__(self, one: Rows, other: Rows) -> Tensor:
+        half_NM = one.features_ND @ other.features_ND.T
+        half_NM.sub_(one.squares_N[:, None], alpha=0.5).sub_(other.squares_N, alpha=0.5)
+        return half_NM.clamp_(max=0).mul_(self.sigma**-2).exp_()
+
+    def itself(self, rows: Rows) -> Tensor:
+        return torch.ones_like(rows.squares_N, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """a x·y + b (x·y)²: matches means and covariances, of features centred on the real mean."""
+
+    linear: float
+    squared: float
+
+    @classmethod
+    def for_space(cls, space: Space) -> Moments:
+        """Mean and covariance count alike: each part is divided by its variance."""
+        parts = (variance_of(cls(1, 0), space.typical), variance_of(cls(0, 1), space.typical))
+        return cls(1 / parts[0], 1 / parts[1])
+
+    def __call__(self, one: Rows, other: Rows) -> Tensor:
+        product_NM = one.features_ND @ other.features_ND.T
+        return product_NM.mul_(product_NM * self.squared + self.linear)
+
+    def itself(self, rows: Rows) -> Tensor:
+        squares_N = rows.squares_N.double()
+        return squares_N * (squares_N * self.squared + self.linear)
+
+
+def means_over(kernel: Kernel, one: Rows, other: Rows) -> Tensor:
+    """Mean of the kernel of each of N images over M others, float64 (N,); in blocks."""
+    step = max(1, BLOCK // len(other))
+    blocks = [kernel(one.part(start, start + step), other).sum(dim=1, dtype=torch.float64) for start in range(0, len(one), step)]
+    return torch.cat(blocks) / len(other)
+
+
+def variance_of(kernel: Kernel, rows: Rows) -> float:
+    """Mean k(x, x) less mean k(x, x') of different images: E|φ(x) - Eφ|², without bias. 1 if there is none."""
+    num = len(rows)
+    if num < 2:
+        return 1.0
+    itself = float(kernel.itself(rows).mean())
+    variance = (itself - float(means_over(kernel, rows, rows).mean())) * num / (num - 1)
+    return variance if variance > 1e-9 * itself else 1.0

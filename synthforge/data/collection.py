@@ -1,0 +1,494 @@
+"""A pool or reference as a collection: labelled images wherever they lie, read block by block, never all in memory.
+
+Our own dataset folders (on disk or remote) are read by their seals, which name the content. Sets of others (see foreign) have none: each
+unit is walked once, and what was found is kept as an index in a cache, never beside the data, until path, size or time of a file
+changes. A sample without a label has class null; an image that can't be decoded is not noticed here.
+Not covered: remote sets of others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+import secrets
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.foreign import find_foreign
+from synthforge.data.layout import MANIFEST, digest_of
+from synthforge.data.storage import TEMPORARY, Folder, in_words, resolve, writer_name
+from synthforge.data.tars import MEMBERS
+from synthforge.data.units import ForeignSet, Found, Kind, Members, Part, Unit, last_of_each, natural_order
+from synthforge.errors import DatasetError
+from synthforge.progress import Reporter
+
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("class", pa.string()),
+        pa.field("prompt", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("source_sha256", pa.string()),
+        pa.field("strength", pa.float64()),
+        pa.field("guidance", pa.float64()),
+        pa.field("seed", pa.uint64()),
+        pa.field("image_sha256", pa.string(), nullable=False),
+        pa.field("extension", pa.string(), nullable=False),
+    ]
+)
+"""What is known of each sample; null where it is not."""
+
+INDEX_VERSION = 2
+"""Raised when equal files give another index."""
+_INDEX_SCHEMA = pa.schema(
+    [
+        *(ROWS_SCHEMA.field(name) for name in ROWS_SCHEMA.names),
+        *(pa.field(f"{member}_{what}", pa.int64()) for member in MEMBERS for what in ("offset", "size")),
+        pa.field("path", pa.string()),
+        pa.field("group", pa.int64()),
+        pa.field("row", pa.int64()),
+    ]
+)
+"""Rows, with where each lies; `class` holds the label as it stands in the data."""
+
+MAX_KEY = 90
+_FACTS = b"synthforge"
+REQUEST_BYTES = 1 << 20
+"""A request to a remote store takes about as long as reading so many bytes more."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring samples of a collection: the unit of work. Small and picklable."""
+
+    name: str
+    """A tar, `images 0-999`, ...; unique in the collection."""
+    digest: str
+    """SHA-256 that names exactly these images in this order."""
+    num_samples: int
+
+
+class Collection(ABC):
+    """Labelled images in blocks; `open_collection` makes one."""
+
+    address: str
+    kind: Kind
+    digest: str
+    """SHA-256 over blocks, labels and parts."""
+    classes: list[str]
+    blocks: list[Block]
+    problems: list[str]
+    """One line for each thing that is left out or not as it should be."""
+
+    @property
+    def num_samples(self) -> int:
+        """Over all blocks."""
+        return sum(block.num_samples for block in self.blocks)
+
+    @abstractmethod
+    def rows(self, block: Block) -> pa.Table:
+        """One row for each sample in order, of `ROWS_SCHEMA`. Keys are unique in the collection and fit as the stem of a tar's member."""
+
+    def images(self, block: Block) -> Iterator[bytes]:
+        """The image files of a block in the order of its rows, one in memory at a time."""
+        for members in self._read(block, None, whole=False):
+            yield members.image
+
+    def samples(self, block: Block, rows: Sequence[int]) -> Iterator[tuple[int, Members]]:
+        """Whole samples by their row numbers, in the order asked."""
+        yield from zip(rows, self._read(block, rows, whole=True), strict=True)
+
+    @abstractmethod
+    def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:
+        """All samples, or those of some rows; without `whole`, only their images."""
+
+    def part(self) -> dict[str, NDArray[np.str_]]:
+        """By name of block, `fit` or `validation` for each row, for collections of real images.
+
+        A manifest or sub-folders say so; otherwise the last fifth of each class, in order, is the validation part.
+        A sample without a class is of the part `fit`.
+        """
+        if (told := self._told_parts()) is not None:
+            return told
+        number = {name: index for index, name in enumerate(self.classes)}
+        labels = (self.rows(block).column("class").to_pylist() for block in self.blocks)
+        codes_N = np.fromiter((number.get(name, -1) for block in labels for name in block), np.int64, self.num_samples)
+        parts_N = np.where(last_of_each(codes_N), "validation", "fit")
+        ends = itertools.accumulate(block.num_samples for block in self.blocks)
+        return {block.name: parts_N[end - block.num_samples : end] for block, end in zip(self.blocks, ends, strict=True)}
+
+    @abstractmethod
+    def _told_parts(self) -> dict[str, NDArray[np.str_]] | None:
+        """The parts, if something beside the images says which is which."""
+
+
+def open_collection(address: str, cache: Path, *, classes: list[str] | None = None, reporter: Reporter | None = None) -> Collection:
+    """Open a pool or reference; raises DatasetError if nothing readable is there, or nothing with a label.
+
+    Args:
+        address: a dataset folder (local or remote), a WebDataset tar, a folder or pattern of tars, a folder of images by class, a folder
+            of `datasets` (arrow or parquet).
+        cache: folder for the index of sets that others wrote; it grows by some 60 bytes for each image, and by the captions.
+        classes: names by number, for sets of others whose labels are numbers; a dataset folder has its own.
+    """
+    place = resolve(address)
+    if Folder(place).exists(MANIFEST):
+        return SealedCollection(DatasetFolder.open(place), cache)
+    if "://" in place:
+        raise DatasetError(f"{place}: no {MANIFEST} there, and sets of others are read from disk only; download it, or check the address")
+    if Folder(place).exists(f"pool/{MANIFEST}"):
+        raise DatasetError(f"{place}: no dataset folder but what a run wrote; did you mean {place}/pool?")
+    found = find_foreign(place)
+    if found is None:
+        raise DatasetError(f"{place}: no dataset folder, WebDataset tars, folder of images by class or `datasets` there; check the path")
+    return ForeignCollection(place, found, cache, classes, reporter or Reporter())
+
+
+# Our own dataset folders
+
+
+class SealedCollection(Collection):
+    """The sealed shards of a dataset folder, which may still be growing."""
+
+    kind = "dataset folder"
+
+    def __init__(self, dataset: DatasetFolder, cache: Path) -> None:
+        state = dataset.state()
+        self.address = dataset.folder.address
+        if not state.sealed:
+            raise DatasetError(f"{self.address}: no finished shard there yet; run `synthforge generate` to the end")
+        seals = dataset.seals(state.sealed)
+        self.classes = dataset.manifest.classes
+        self.blocks = [Block(shard.tar, seal.tar_sha256, seal.samples) for shard, seal in zip(state.sealed, seals, strict=True)]
+        self.problems = [f"{dataset.folder.where(shard.tar)}: given up, and left out" for shard in state.quarantined]
+        if state.unfinished:
+            total = len(state.sealed) + len(state.quarantined) + len(state.unfinished)
+            self.problems.append(f"{self.address}: {len(state.unfinished)} of {total} shards are not made yet, and left out")
+        self.digest = digest_of([self.classes, [block.digest for block in self.blocks], dataset.manifest.parts])
+        self._dataset, self._cache = dataset, cache
+        self._shards = {shard.tar: (shard, seal) for shard, seal in zip(state.sealed, seals, strict=True)}
+
+    def rows(self, block: Block) -> pa.Table:
+        table = self._table(block)
+        hashes = (
+            pa.nulls(table.num_rows, pa.string()) if table["source"].null_count == table.num_rows else self._source_hashes(block, table)
+        )
+        image_format = pa.array([self._dataset.manifest.image_format] * table.num_rows)
+        own = {"source_sha256": hashes, "extension": image_format}
+        return pa.table([own[name] if name in own else table[name] for name in ROWS_SCHEMA.names], schema=ROWS_SCHEMA)
+
+    def _table(self, block: Block) -> pa.Table:
+        shard, seal = self._shards[block.name]
+        if seal.tar_sha256 != block.digest:
+            raise DatasetError(f"{self._dataset.folder.where(block.name)}: has changed meanwhile; run again")
+        return self._dataset.table(shard)
+
+    def _source_hashes(self, block: Block, table: pa.Table) -> pa.Array:
+        """SHA-256 of the real image that each sample was started from: it stands in the records only, so it is cached."""
+        path = _index_path(self._cache, [INDEX_VERSION, "sources", block.digest])
+        with suppress(OSError, pa.ArrowException):
+            return pq.read_table(path).column("source_sha256")
+        spans = [(row["json_offset"], row["json_size"]) for row in table.select(["json_offset", "json_size"]).to_pylist()]
+        records = [json.loads(content) for content in self._spans(block, spans)]
+        found = pa.table({"source_sha256": pa.array([record.get("source_sha256") for record in records], pa.string())})
+        with _written(path) as temporary:
+            pq.write_table(found, temporary, compression="zstd")
+        return found.column("source_sha256")
+
+    def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:
+        table = self._table(block)
+        wanted = (table if rows is None else table.take(pa.array(rows, pa.int64()))).select(_SPANS).to_pylist()
+        starts = [row["image_offset"] for row in wanted]
+        ends = [row["json_offset"] + row["json_size"] if whole else row["image_offset"] + row["image_size"] for row in wanted]
+        spans = [(start, end - start) for start, end in zip(starts, ends, strict=True)]
+        for row, start, content in zip(wanted, starts, self._spans(block, spans), strict=True):
+            image, *others = (
+                content[row[f"{member}_offset"] - start :][: row[f"{member}_size"]] for member in (MEMBERS if whole else MEMBERS[:1])
+            )
+            yield Members(image, self._dataset.manifest.image_format, *others)
+
+    def _spans(self, block: Block, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """Pieces of a shard's tar; a remote one is fetched whole where that is quicker."""
+        folder, (shard, seal) = self._dataset.folder, self._shards[block.name]
+        gone = f"{folder.where(shard.tar)}: gone or torn; look with `synthforge verify {self.address}`"
+        try:
+            if folder.path is None and sum(size + REQUEST_BYTES for _, size in spans) < seal.bytes:
+                for start, size in spans:
+                    yield folder.read_range(shard.tar, start, size)
+                return
+            with folder.fetched(shard.tar) as path, path.open("rb") as tar:
+                for start, size in spans:
+                    yield _piece(tar, start, size, gone)
+        except FileNotFoundError as error:
+            raise DatasetError(gone) from error
+
+    def _told_parts(self) -> dict[str, NDArray[np.str_]] | None:
+        parts = self._dataset.manifest.parts
+        if not parts:
+            return None
+        first, end = parts.get("validation", (0, 0))
+        told = {}
+        for block in self.blocks:
+            keys_N = np.array(self._table(block)["key"].to_pylist(), dtype=np.int64)
+            told[block.name] = np.where((first <= keys_N) & (keys_N < end), "validation", "fit")
+        return told
+
+
+_SPANS = [f"{member}_{what}" for member in MEMBERS for what in ("offset", "size")]
+
+
+def _piece(file: IO[bytes], start: int, size: int, problem: str) -> bytes:
+    file.seek(start)
+    data = file.read(size)
+    if len(data) != size:
+        raise DatasetError(problem)
+    return data
+
+
+# Sets of others
+
+
+@dataclass(frozen=True)
+class _IndexedBlock:
+    """One row group of an index."""
+
+    digest: str
+    num_samples: int
+    labels_sha256: str
+
+
+@dataclass
+class _Facts:
+    """What the walk over one unit found, in short; it stands at the end of the index."""
+
+    blocks: list[_IndexedBlock] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    """Label to number of samples."""
+    num_samples: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, table: pa.Table) -> None:
+        """One more block."""
+        images, labels = table["image_sha256"].to_pylist(), table["class"].to_pylist()
+        self.blocks.append(_IndexedBlock(hashlib.sha256("".join(images).encode()).hexdigest(), len(images), digest_of(labels)))
+        for label, num in Counter(labels).items():
+            if label is not None:
+                self.labels[label] = self.labels.get(label, 0) + num
+        self.num_samples += len(images)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The index of one unit: rows in a file, one row group for each block."""
+
+    path: Path
+    unit: Unit
+    facts: _Facts
+
+
+class ForeignCollection(Collection):
+    """A set that others wrote, by its indices in the cache."""
+
+    def __init__(self, place: str, found: ForeignSet, cache: Path, classes: list[str] | None, reporter: Reporter) -> None:
+        self.address, self.kind = place, found.kind
+        indices = _indices(found.units, cache, reporter)
+        self.problems = found.problems + [problem for index in indices for problem in index.facts.problems]
+        num_samples = sum(index.facts.num_samples for index in indices)
+        labels = {label for index in indices for label in index.facts.labels}
+        if num_samples == 0:
+            raise DatasetError(f"{place}: {self.kind} without a single image ({(self.problems or ['nothing in it'])[0]}); check the path")
+        if not labels:
+            raise DatasetError(f"{place}: {num_samples} images and no label; {_WHERE_LABELS_STAND[self.kind]}")
+        self._name_of = _names_of_labels(place, natural_order(labels), classes or found.classes)
+        self.classes = classes or found.classes or list(self._name_of)
+        self._places: dict[str, tuple[_Index, int]] = {}
+        self.blocks = list(self._cut(indices))
+        self._require_known_classes()
+        self.digest = digest_of(
+            [
+                self.classes,
+                [[block.digest, block.labels_sha256, index.unit.part] for index in indices for block in index.facts.blocks],
+                self._name_of,
+            ]
+        )
+
+    def _cut(self, indices: list[_Index]) -> Iterator[Block]:
+        for index in indices:
+            start = 0
+            for group, found in enumerate(index.facts.blocks):
+                name = index.unit.name if len(index.facts.blocks) == 1 else f"{index.unit.name} {start}-{start + found.num_samples - 1}"
+                start += found.num_samples
+                self._places[name] = (index, group)
+                yield Block(name, found.digest, found.num_samples)
+
+    def _require_known_classes(self) -> None:
+        by_part: dict[Part | None, set[str]] = {"fit": set(), "validation": set()}
+        for index, _ in self._places.values():
+            by_part.setdefault(index.unit.part, set()).update(self._name_of[label] for label in index.facts.labels)
+        if unknown := by_part["validation"] - by_part["fit"]:
+            raise DatasetError(
+                f"{self.address}: class {min(unknown)!r} of the validation part has no images in the fit part; add some or remove it"
+            )
+
+    def rows(self, block: Block) -> pa.Table:
+        table = self._indexed(block)
+        names = pa.array([self._name_of.get(label) for label in table["class"].to_pylist()], pa.string())
+        return table.set_column(1, "class", names).select(ROWS_SCHEMA.names).cast(ROWS_SCHEMA)
+
+    def _indexed(self, block: Block) -> pa.Table:
+        index, group = self._places[block.name]
+        if index.facts.blocks[group].digest != block.digest or _index_key(index.unit) != index.path.stem:
+            raise DatasetError(f"{self.address}: {block.name} has changed meanwhile; run again")
+        try:
+            return pq.ParquetFile(index.path).read_row_group(group)
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"{index.path}: the index of {block.name} is gone or damaged; remove it and run again") from error
+
+    def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:
+        table = self._indexed(block)
+        return self._places[block.name][0].unit.read(table if rows is None else table.take(pa.array(rows, pa.int64())), whole)
+
+    def _told_parts(self) -> dict[str, NDArray[np.str_]] | None:
+        parts = {block.name: self._places[block.name][0].unit.part for block in self.blocks}
+        if None in parts.values():
+            return None
+        return {block.name: np.full(block.num_samples, parts[block.name]) for block in self.blocks}
+
+
+_WHERE_LABELS_STAND: dict[Kind, str] = {
+    "webdataset": "each needs a .cls, or a .json with class, label or cls, beside it in the tar",
+    "datasets": "a column of ClassLabel, or one named class, label or cls, is needed",
+    "image folder": "each class needs a sub-folder",
+}
+
+
+def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -> dict[str, str]:
+    """The class that each label stands for: a name, or its number among the classes."""
+    if classes is None:
+        return {label: label for label in labels}
+    known = set(classes)
+    names = {
+        label: label if label in known else classes[int(label)]
+        for label in labels
+        if label in known or (label.isdecimal() and int(label) < len(classes))
+    }
+    if unknown := natural_order(set(labels) - names.keys()):
+        raise DatasetError(f"{place}: label {unknown[0]!r} is none of the {len(classes)} classes and no number of one; add it to them")
+    return names
+
+
+# Indices in the cache
+
+
+def _indices(units: list[Unit], cache: Path, reporter: Reporter) -> list[_Index]:
+    """The index of each unit that holds images; those that are not in the cache are made."""
+    paths = [_index_path(cache, key) for key in map(_index_identity, units)]
+    present = [_read_index(path, unit) for path, unit in zip(paths, units, strict=True)]
+    if missing := present.count(None):
+        reporter.begin("index", missing, unit="files")
+    indices = []
+    for found, path, unit in zip(present, paths, units, strict=True):
+        if found is None:
+            found = _make_index(path, unit)
+            reporter.advance(1)
+        indices.append(found)
+    if missing:
+        reporter.end()
+    return indices
+
+
+def _index_identity(unit: Unit) -> list[object]:
+    """Everything that the index of a unit depends on; raises DatasetError if a file is gone."""
+    stamps = []
+    for path in unit.files:
+        try:
+            str(path).encode()
+            stat = path.stat()
+        except UnicodeEncodeError as error:
+            raise DatasetError(f"{str(path)!r}: its name is not UTF-8; rename it") from error
+        except OSError as error:
+            raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
+        stamps.append([str(path), stat.st_size, stat.st_mtime_ns])
+    return [INDEX_VERSION, unit.identity, stamps]
+
+
+def _index_key(unit: Unit) -> str:
+    return digest_of(_index_identity(unit))
+
+
+def _index_path(cache: Path, identity: list[object]) -> Path:
+    return cache / "index" / f"{digest_of(identity)}.parquet"
+
+
+def _read_index(path: Path, unit: Unit) -> _Index | None:
+    """The index in the cache, or None if there is none that can be read."""
+    try:
+        facts = json.loads(pq.read_metadata(path).metadata[_FACTS])
+        blocks = [_IndexedBlock(**block) for block in facts.pop("blocks")]
+        return _Index(path, unit, _Facts(blocks, **facts))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+        return None
+
+
+def _make_index(path: Path, unit: Unit) -> _Index:
+    """Walk over a unit and keep what was found: one row group for each block, the facts in the file's metadata."""
+    facts = _Facts()
+    with _written(path) as temporary, pq.ParquetWriter(temporary, _INDEX_SCHEMA, compression="zstd") as writer:
+        for rows in _batched(map(_row, unit.walk(facts.problems)), unit.block_samples):
+            table = pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA)
+            facts.add(table)
+            writer.write_table(table, row_group_size=len(rows))
+        writer.add_key_value_metadata({_FACTS: json.dumps(asdict(facts))})
+        if _index_key(unit) != path.stem:
+            raise DatasetError(f"{unit.files[0]}: changed while it was read; run again when nobody writes there")
+    return _Index(path, unit, facts)
+
+
+def _row(found: Found) -> dict[str, Any]:
+    sha256 = hashlib.sha256(found.image).hexdigest()
+    known = {"key": _key_of_name(found.name), "class": found.label, "image_sha256": sha256, "extension": found.extension}
+    return {**found.record, **known, **found.place}
+
+
+def _key_of_name(name: str) -> str:
+    """A key for a name, which differs where names differ: names of plain characters stay readable, others get a hash.
+
+    A key has no dot (the stem of a tar's member ends there) and no slash (it is no path).
+    """
+    if len(name) <= MAX_KEY and re.fullmatch(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+", name):
+        return name.replace("/", "~")
+    mark = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_-]', '_', name)[-(MAX_KEY - len(mark) - 1) :]}-{mark}"
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """A temporary file that takes its place in the cache once it is whole; several processes may do so at once."""
+    temporary = path.with_name(f"{TEMPORARY}{writer_name()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise in_words(error, str(path.parent)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    iterator = iter(rows)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,396 @@
+"""A dataset folder: create or reopen it, commit shards, extend it, complete it, read a sample.
+
+The commit protocol: tar, table and seal are published in this order, each whole and create-only. The first tar wins; whoever
+finds a tar without a seal checks it and adopts it, since table and seal follow from the tar. So any number of writers may work
+on one folder, and a kill at any moment leaves a folder that the next run completes to the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from synthforge.data.layout import (
+    COMPLETE,
+    MANIFEST,
+    SIDE_FILES,
+    Completion,
+    Extension,
+    Manifest,
+    Quarantine,
+    Seal,
+    Segment,
+    Shard,
+    extension_name,
+    key_of,
+    parse,
+)
+from synthforge.data.storage import Folder, resolve
+from synthforge.data.tars import FAILURES_SCHEMA, MEMBERS, index_tar, sha256_of, table_bytes
+from synthforge.errors import DatasetError, PlaceError, RequestError, StorageFailed
+
+Check = Callable[[Shard, pa.Table], None]
+"""Raises DatasetError if the rows of a tar are not what the plan says they should be."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there, as of one listing. A shard is in exactly one of `sealed`, `orphaned`, `quarantined`, `missing`."""
+
+    sealed: list[Shard]
+    orphaned: list[Shard]
+    """A tar without a seal: to be adopted."""
+    quarantined: list[Shard]
+    missing: list[Shard]
+    num_bytes: int
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """What a run has to do, in order."""
+        return sorted(self.orphaned + self.missing, key=lambda shard: shard.index)
+
+
+class DatasetFolder:
+    """A folder that synthforge wrote; `DatasetFolder.open` for one that exists, `create` for one that may not."""
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, address: str, single_writer: bool = False) -> DatasetFolder:
+        """Open an existing dataset folder; raises DatasetError if there is none."""
+        folder = Folder(resolve(address), single_writer)
+        try:
+            data = folder.read(MANIFEST)
+        except FileNotFoundError as error:
+            hint = f"did you mean {folder.address}/pool?" if folder.exists(f"pool/{MANIFEST}") else "check the path"
+            raise DatasetError(f"{folder.address}: no {MANIFEST} there, so no dataset folder; {hint}") from error
+        return cls(folder, parse(Manifest, data, folder.where(MANIFEST)))
+
+    @classmethod
+    def create(cls, folder: Folder, manifest: Manifest) -> DatasetFolder:
+        """Begin a dataset, or reopen the one that is there if it is made from the same plan; raises RequestError if not.
+
+        The manifest that is there stays, with its segments: rerunning continues, however many samples are asked for now.
+        """
+        folder.publish(MANIFEST, manifest.to_bytes())
+        found = cls(folder, parse(Manifest, folder.read(MANIFEST), folder.where(MANIFEST)))
+        found.require_same_plan(manifest.plan_digest, manifest.recipe)
+        return found
+
+    def require_same_plan(self, plan_digest: str, identity: dict[str, Any]) -> None:
+        """Raise RequestError, saying what changed, if this dataset is of another plan."""
+        if self.manifest.plan_digest != plan_digest:
+            changes = "; ".join(differences(self.manifest.recipe, identity)) or "the way plans are made"
+            raise RequestError(
+                f"{self.folder.address}: was made from another recipe, changed since: {changes}; "
+                "go back, choose another folder with --set output.path=FOLDER, or start over with --overwrite"
+            )
+
+    def segments(self) -> list[Segment]:
+        """The segments in order: the manifest's and one for each extension."""
+        segments = [self.manifest.segment]
+        while True:
+            name = extension_name(len(segments))
+            try:
+                extension = parse(Extension, self.folder.read(name), self.folder.where(name))
+            except FileNotFoundError:
+                return segments
+            if extension.plan_digest != self.manifest.plan_digest:
+                raise DatasetError(f"{self.folder.where(name)}: belongs to another plan; remove it")
+            segments.append(extension.segment)
+
+    def extend(self, num_samples: int, samples_per_shard: int) -> Segment:
+        """Append a segment. If another process appended one at this moment, that one must ask for the same."""
+        segments = self.segments()
+        last = segments[-1]
+        segment = Segment(
+            first_sample=last.end_sample,
+            num_samples=num_samples,
+            first_shard=last.first_shard + last.num_shards,
+            samples_per_shard=samples_per_shard,
+        )
+        extension = Extension(plan_digest=self.manifest.plan_digest, segment=segment)
+        name = extension_name(len(segments))
+        if not self.folder.publish(name, extension.to_bytes()) and self.folder.read(name) != extension.to_bytes():
+            raise RequestError(f"{self.folder.address}: another process extended it differently just now; look with `synthforge status`")
+        return segment
+
+    def shards(self) -> Iterator[Shard]:
+        """Every shard that the dataset has or will have, in order."""
+        for segment in self.segments():
+            yield from segment.shards()
+
+    @property
+    def num_samples(self) -> int:
+        """Samples asked for, over all segments."""
+        return sum(segment.num_samples for segment in self.segments())
+
+    def state(self, segments: Sequence[Segment] | None = None) -> State:
+        """One look at the folder; `segments` are read if not given."""
+        listing = self.folder.list()
+        state = State([], [], [], [], sum(size for name, size in listing.items() if name.startswith("train-")))
+        for shard in (shard for segment in segments or self.segments() for shard in segment.shards()):
+            if shard.seal in listing:
+                state.sealed.append(shard)
+            elif shard.quarantine in listing:
+                state.quarantined.append(shard)
+            elif shard.tar in listing:
+                state.orphaned.append(shard)
+            else:
+                state.missing.append(shard)
+        return state
+
+    def seal(self, shard: Shard) -> Seal:
+        """The seal of a shard; raises FileNotFoundError if it has none, DatasetError if it is damaged or of another plan."""
+        return self._parse_seal(shard, self.folder.read(shard.seal))
+
+    def seals(self, shards: Sequence[Shard]) -> list[Seal]:
+        """The seals of many shards, read together; raises as `seal` does."""
+        contents = self.folder.read_many([shard.seal for shard in shards])
+        return [self._parse_seal(shard, content) for shard, content in zip(shards, contents, strict=True)]
+
+    def _parse_seal(self, shard: Shard, content: bytes) -> Seal:
+        where = self.folder.where(shard.seal)
+        seal = parse(Seal, content, where)
+        if seal.plan_digest != self.manifest.plan_digest:
+            raise DatasetError(f"{where}: seals a shard of another plan; remove the shard's files and run again")
+        return seal
+
+    def commit(self, shard: Shard, tar: Path, check: Check) -> Seal:
+        """Publish a finished tar and seal it; if another writer's tar is there already, that one is checked and sealed instead."""
+        if self.folder.publish(shard.tar, tar):
+            return self._seal(shard, tar, index_tar(tar, self.folder.where(shard.tar)))
+        return self.adopt(shard, check)
+
+    def adopt(self, shard: Shard, check: Check) -> Seal:
+        """Seal the tar that is there under a shard's name."""
+        with self.folder.fetched(shard.tar) as tar:
+            table = index_tar(tar, self.folder.where(shard.tar))
+            check(shard, table)
+            return self._seal(shard, tar, table)
+
+    def _seal(self, shard: Shard, tar: Path, table: pa.Table) -> Seal:
+        content = table_bytes(table)
+        if not self.folder.publish(shard.table, content):
+            # A table of equal rows may differ in its bytes if another pyarrow wrote it; the one that is there counts.
+            content = self.folder.read(shard.table)
+            if not _same_rows(content, table):
+                raise DatasetError(f"{self.folder.where(shard.table)}: does not match its tar; remove both and run again")
+        keys = table.column("key").to_pylist()
+        seal = Seal(
+            plan_digest=self.manifest.plan_digest,
+            samples=len(keys),
+            bytes=tar.stat().st_size,
+            first_key=keys[0],
+            last_key=keys[-1],
+            missing=sorted(set(map(key_of, shard.samples)) - set(keys)) if self._has_numbers else [],
+            tar_sha256=sha256_of(tar),
+            table_sha256=hashlib.sha256(content).hexdigest(),
+        )
+        if not self.folder.publish(shard.seal, seal.to_bytes()) and self.seal(shard) != seal:
+            raise DatasetError(f"{self.folder.where(shard.seal)}: does not match its tar; remove the shard's files and run again")
+        return seal
+
+    def quarantine(self, shard: Shard, reason: str, tries: int) -> None:
+        """Mark a shard as given up."""
+        marker = Quarantine(plan_digest=self.manifest.plan_digest, tries=tries, reason=reason)
+        self.folder.publish(shard.quarantine, marker.to_bytes())
+
+    def quarantine_reason(self, shard: Shard) -> str:
+        """Why a shard was given up."""
+        return parse(Quarantine, self.folder.read(shard.quarantine), self.folder.where(shard.quarantine)).reason
+
+    def release(self, shard: Shard) -> None:
+        """Take back a quarantine, so that the shard is tried again."""
+        self.folder.remove(shard.quarantine)
+        self.folder.remove(COMPLETE)
+
+    def complete(
+        self,
+        count: Callable[[int, Iterator[int]], dict[str, int]] | None = None,
+        prepare: Callable[[Completion, bool], None] = lambda completion, is_new: None,
+    ) -> Completion | None:
+        """Write complete.json if every shard is sealed or quarantined; what is written is a pure function of the folder.
+
+        Args:
+            count: the samples of each class among the first so many without some; None counts no classes.
+            prepare: called with the totals, and whether they are new, before complete.json is published: it is the last file of all.
+        """
+        segments = self.segments()  # read once: an extension at this moment must not be counted without its shards
+        state = self.state(segments)
+        if state.unfinished:
+            return None
+        seals = dict(zip((shard.index for shard in state.sealed), self.seals(state.sealed), strict=True))
+        missing = (int(key) for seal in seals.values() for key in seal.missing)
+        gone = itertools.chain(missing, *(shard.samples for shard in state.quarantined))
+        completion = Completion(
+            plan_digest=self.manifest.plan_digest,
+            digest=_digest_of_seals(list(seals.values())),
+            segments=len(segments),
+            samples=sum(seal.samples for seal in seals.values()),
+            missing=sum(len(seal.missing) for seal in seals.values()),
+            bytes=sum(seal.bytes for seal in seals.values()),
+            shard_samples=[seals[shard.index].samples if shard.index in seals else 0 for segment in segments for shard in segment.shards()],
+            quarantined={shard.stem: self.quarantine_reason(shard) for shard in state.quarantined},
+            class_samples=count(segments[-1].end_sample, gone) if count is not None else {},
+        )
+        present = self._read_completion()
+        prepare(completion, present != completion)
+        if present is not None and present != completion and present.segments <= completion.segments:
+            self.folder.remove(COMPLETE)  # it spoke of the folder before it was extended, or before a quarantine was lifted
+        if present != completion:
+            self.folder.publish(COMPLETE, completion.to_bytes())
+        return completion
+
+    def completion(self) -> Completion | None:
+        """The totals of a finished dataset, or None while one is being made or extended."""
+        found = self._read_completion()
+        return found if found is not None and found.segments == len(self.segments()) else None
+
+    def _read_completion(self) -> Completion | None:
+        try:
+            return parse(Completion, self.folder.read(COMPLETE), self.folder.where(COMPLETE))
+        except FileNotFoundError:
+            return None
+
+    def digest(self) -> str:
+        """SHA-256 over the seals in order: names exactly this content."""
+        return _digest_of_seals(self.seals(self.state().sealed))
+
+    def table(self, shard: Shard) -> pa.Table:
+        """The rows of a shard (schema `tars.TABLE_SCHEMA`); raises DatasetError if they are not what was sealed."""
+        where = self.folder.where(shard.table)
+        try:
+            content = self.folder.read(shard.table)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{where}: gone; look with `synthforge verify {self.folder.address}`") from error
+        if hashlib.sha256(content).hexdigest() != self.seal(shard).table_sha256:
+            raise DatasetError(f"{where}: is not what was sealed; look with `synthforge verify {self.folder.address}`")
+        try:
+            return pq.read_table(io.BytesIO(content))
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{where}: is not a table ({str(error).splitlines()[0]}); remove the shard's files and run again") from error
+
+    def failures(self, shard: Shard) -> pa.Table:
+        """The samples that were left out of a sealed shard (schema `tars.FAILURES_SCHEMA`), with the reasons."""
+        missing = self.seal(shard).missing
+        try:
+            table = pq.read_table(io.BytesIO(self.folder.read(shard.failures))) if missing else FAILURES_SCHEMA.empty_table()
+        except (FileNotFoundError, pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{self.folder.where(shard.failures)}: gone or damaged, so why samples are missing is not known") from error
+        return table.filter(pc.is_in(table["key"], pa.array(missing, pa.string())))
+
+    @property
+    def _has_numbers(self) -> bool:
+        """Whether keys are sample numbers; those of a curated set are the keys of its pools."""
+        return self.manifest.kind != "curated"
+
+    def shard_of(self, key: str) -> Shard:
+        """The shard that holds a key; raises RequestError for a key that this dataset never has."""
+        if not self._has_numbers:
+            wanted = {key, key.zfill(9)}
+            for shard in self.state().sealed:
+                if wanted & set(self.table(shard).column("key").to_pylist()):
+                    return shard
+            raise RequestError(f"{self.folder.address}: has no sample {key!r}; decisions.parquet says what became of each one of the pool")
+        if re.fullmatch(r"\d{1,18}", key):
+            for segment in self.segments():
+                if segment.first_sample <= int(key) < segment.end_sample:
+                    return segment.shard(segment.first_shard + (int(key) - segment.first_sample) // segment.samples_per_shard)
+        raise RequestError(f"{self.folder.address}: has no sample {key!r}; keys go from {key_of(0)} to {key_of(self.num_samples - 1)}")
+
+    def sample(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """One sample by ranged reads: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
+        shard = self.shard_of(key)
+        key = key.zfill(9) if key.isdigit() else key
+        try:
+            table = self.table(shard)
+        except FileNotFoundError as error:
+            raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
+        rows = table.filter(pc.equal(table["key"], key)).to_pylist()
+        if not rows:
+            reasons = []
+            with suppress(DatasetError):  # shards of schema 1 have no table of failures
+                reasons = self.failures(shard).filter(pc.field("key") == key).column("reasons").to_pylist()
+            why = f" ({', '.join(reasons[0])})" if reasons else ""
+            raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt{why} and left out")
+        (row,) = rows
+        try:
+            members = {name: self.folder.read_range(shard.tar, row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS}
+        except (FileNotFoundError, StorageFailed) as error:
+            raise DatasetError(
+                f"{self.folder.where(shard.tar)}: gone or torn; look with `synthforge verify {self.folder.address}`"
+            ) from error
+        return row, members
+
+
+def remove_dataset(folder: Folder) -> None:
+    """Remove a dataset, whatever state it is in: seals first, then the rest, the manifest last.
+
+    A kill in between never leaves a seal without its tar, and always leaves a folder that can be removed again.
+    """
+    names = sorted(folder.list(), reverse=True)  # later extensions before earlier ones
+    seals = [name for name in names if re.fullmatch(r"train-\d+\.json", name)]
+    shards = [name for name in names if re.match(r"train-\d+\.", name)]
+    extensions = [name for name in names if re.fullmatch(r"extension-\d+\.json", name)]
+    for name in dict.fromkeys([COMPLETE, *SIDE_FILES, *seals, *shards, *extensions, MANIFEST]):
+        folder.remove(name)
+
+
+def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
+    """What changed between two nested mappings, as `path: old -> new`."""
+    found = []
+    for key in sorted(before.keys() | after.keys()):
+        where, old, new = f"{path}{key}", before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{where}.")
+        elif old != new and (old is None or new is None):
+            found.append(f"{where}: {'added' if old is None else 'removed'}")
+        elif old != new:
+            found.append(f"{where}: {_short(old)} -> {_short(new)}")
+    return found
+
+
+def import_shard(folder: Folder, manifest: Manifest, write: Callable[[Path], object]) -> DatasetFolder:
+    """Write a small dataset of one shard in one go, as for a built-in set; `write` fills the tar."""
+    if folder.list():
+        raise PlaceError(f"{folder.address}: not empty; choose a new folder")
+    dataset = DatasetFolder.create(folder, manifest)
+    shard = manifest.segment.shard(0)
+    with folder.scratch(shard.tar) as path:
+        write(path)
+        dataset.commit(shard, path, lambda shard, table: None)
+    dataset.complete()
+    return dataset
+
+
+def _same_rows(content: bytes, table: pa.Table) -> bool:
+    try:
+        return bool(pq.read_table(io.BytesIO(content)).equals(table))
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _digest_of_seals(seals: list[Seal]) -> str:
+    total = hashlib.sha256()
+    for seal in seals:
+        total.update(seal.to_bytes())
+    return total.hexdigest()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

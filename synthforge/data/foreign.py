@@ -1,0 +1,298 @@
+"""Sets of labelled images that others wrote: what lies at a path, and one walk over each file that finds its samples.
+
+tars     WebDataset, also as img2dataset writes it: members that share a key; label in .cls, or in .json as class, label or cls
+files    image folders by class
+tables   Hugging Face `datasets`: arrow files of `save_to_disk`, parquet files with an image column
+
+What is walked in one go is a *unit*: one tar, one table, or up to 1,000 image files. Members of a tar are data, never paths: nothing
+is extracted, links and devices are passed over.
+Not covered: remote places (download them), tars inside tars, img2dataset's other formats, images that a table only names.
+"""
+
+from __future__ import annotations
+
+import functools
+import lzma
+import os
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, ClassVar, cast
+
+import pyarrow as pa
+
+from synthforge.data.images import READABLE
+from synthforge.data.tables import tables_at
+from synthforge.data.tars import MEMBERS
+from synthforge.data.units import (
+    ForeignSet,
+    Found,
+    Members,
+    Part,
+    Unit,
+    extension_of,
+    files_at,
+    image_files,
+    json_object,
+    known_of,
+    label_of,
+    part_folders,
+    record_of,
+)
+from synthforge.errors import DatasetError
+
+MAX_MEMBER_BYTES = 1 << 28
+"""Larger members of a tar are never read: no image that we decode is so large."""
+TAR_BLOCK = 10_000
+FILES_BLOCK = 1_000
+_CLASS_FILES = ("classes.txt", "classnames.txt")
+
+
+def find_foreign(place: str) -> ForeignSet | None:
+    """Look what lies at an absolute path or pattern, without reading any image; None if nothing that we know."""
+    folder = Path(place)
+    tars, problems = files_at(place, ".tar")
+    if tars:
+        found = _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars))
+        return replace(found, problems=found.problems + problems)
+    if tables := tables_at(place):
+        return tables
+    if not folder.is_dir():
+        return None
+    parts = part_folders(folder)
+    if tars_in := {path: part for part, inside in parts.items() for path in sorted(inside.glob("*.tar"))}:
+        return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in))
+    if parts:
+        told = "validation" in parts
+        units = [unit for part, inside in parts.items() for unit in _units_of_files(inside, f"{inside.name}/", part if told else None)]
+    else:
+        units = list(_units_of_files(folder, "", None))
+    return ForeignSet("image folder", units) if units else None
+
+
+def _units_of_files(folder: Path, prefix: str, part: Part | None) -> Iterator[Unit]:
+    files = image_files(folder)
+    num_of_stem = Counter(path.rpartition(".")[0] for path in files)
+    for start in range(0, len(files), FILES_BLOCK):
+        paths = tuple(files[start : start + FILES_BLOCK])
+        doubles = frozenset(stem for path in paths if num_of_stem[stem := path.rpartition(".")[0]] > 1)
+        yield ImageFiles(folder, prefix, part, paths, start, doubles)
+
+
+def _set_of_tars(root: Path, parts: Mapping[Path, Part | None]) -> ForeignSet:
+    problems = []
+    if any(next(folder.glob("*_stats.json"), None) for folder in {path.parent for path in parts}):  # img2dataset writes it last
+        unfinished = [path for path in parts if not path.with_name(f"{path.stem}_stats.json").exists()]
+        problems = [f"{path}: has no {path.stem}_stats.json beside it, so img2dataset has not finished it" for path in unfinished]
+    return ForeignSet("webdataset", [Tar(path, root, part) for path, part in parts.items()], _classes_beside(root), problems)
+
+
+def _classes_beside(folder: Path) -> list[str] | None:
+    """Names of classes by number: lines of classes.txt, or a list in timm's `_info.json`."""
+    for name in _CLASS_FILES:
+        if (folder / name).is_file():
+            return [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+    info = json_object(folder / "_info.json")
+    lists = (info.get(name) for name in ("classes", "class_names", "label_names"))
+    return next(([str(name) for name in found] for found in lists if isinstance(found, list) and found), None)
+
+
+# Tars
+
+
+class TornError(Exception):
+    """A tar ends too early or is none; raised after the last whole sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarSample:
+    """Neighbouring members of a tar that share a key."""
+
+    name: str
+    """Directory and base name up to its first dot, as they stand in the tar."""
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Extension to offset and size, for all members."""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """Extension to content, for images, .cls, .txt and .json."""
+
+    @property
+    def image(self) -> str | None:
+        """The extension of its image."""
+        return next((extension for extension in READABLE if extension in self.contents), None)
+
+
+def tar_samples(path: Path) -> Iterator[TarSample]:
+    """Samples of a WebDataset tar in order, one in memory at a time; raises TornError at a tear, after the whole samples before it."""
+    current, before = TarSample(""), TarSample("")
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+            for member in _regular_members(tar):
+                directory, _, base = member.name.rpartition("/")
+                if base.startswith("."):  # a Mac puts such a file before each real one
+                    continue
+                key, _, extension = base.partition(".")
+                name, extension = f"{directory}/{key}" if directory else key, extension.lower()
+                if name != current.name or extension in current.spans:  # a member twice: another sample with the same key
+                    if current.spans:
+                        yield current
+                    current, before = TarSample(name), current
+                if extension in _WANTED and member.size <= MAX_MEMBER_BYTES:
+                    current.contents[extension] = _content(cast("IO[bytes]", tar.fileobj), member.offset_data, member.size)
+                current.spans[extension] = (member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
+        if current.spans and current.spans.keys() == before.spans.keys():  # the last one has all that its neighbour has
+            yield current
+        raise TornError(str(error).splitlines()[0]) from error
+    if current.spans:
+        yield current
+
+
+_WANTED = {*READABLE, "cls", "txt", "json"}
+
+
+def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Plain files of a tar up to its end; raises tarfile.ReadError if the end is missing, which tarfile itself lets pass."""
+    offset = -1
+    while (member := tar.next()) is not None:
+        cast("Any", tar).members.clear()  # tarfile keeps all of them
+        if tar.offset <= offset:
+            raise tarfile.ReadError("a member of negative size")
+        offset = tar.offset
+        if member.isreg() and not member.issparse():
+            yield member
+    file = cast("IO[bytes]", tar.fileobj)
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("the end of the archive is missing")
+
+
+def _content(file: IO[bytes], offset: int, size: int) -> bytes:
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) != size:
+        raise tarfile.ReadError("unexpected end of data")
+    return data
+
+
+@dataclass(frozen=True)
+class Tar:
+    """One WebDataset tar."""
+
+    path: Path
+    root: Path
+    part: Part | None
+    block_samples: ClassVar[int] = TAR_BLOCK
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(self.root).as_posix()
+
+    @property
+    def identity(self) -> list[object]:
+        return ["tar", self.name]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [self.path]
+
+    def walk(self, problems: list[str]) -> Iterator[Found]:
+        # Only a tar that lies in the root goes without its suffix: a/b.tar holding c and a.tar holding b/c must differ.
+        stem = self.name.removesuffix(".tar") if "/" not in self.name else self.name
+        seen: dict[str, int] = {}
+        num, without_image = 0, 0
+        try:
+            for sample in tar_samples(self.path):
+                num += 1
+                if (extension := sample.image) is None:
+                    without_image += 1
+                    continue
+                seen[sample.name] = times = seen.get(sample.name, 0) + 1
+                yield self._found(f"{stem}/{sample.name}" + (f"#{times}" if times > 1 else ""), sample, extension)
+        except TornError as error:
+            used = f"the {num} whole samples before the tear are used" if num else "nothing of it is used"
+            problems.append(f"{self.path}: torn or not a tar ({error}); {used}")
+        else:
+            if num == 0:
+                problems.append(f"{self.path}: an empty tar")
+        if without_image:
+            problems.append(f"{self.path}: {without_image} of {num} samples have no image and are left out")
+
+    def _found(self, name: str, sample: TarSample, extension: str) -> Found:
+        record = record_of(sample.contents)
+        text = sample.contents.get("txt", b"").decode("utf-8", "replace").strip()
+        spans = {"image": sample.spans[extension]} | {name: sample.spans[name] for name in MEMBERS[1:] if name in sample.contents}
+        place = {f"{member}_{what}": value for member, span in spans.items() for what, value in zip(("offset", "size"), span, strict=True)}
+        image = sample.contents[extension]
+        known = known_of(record, text or None)
+        return Found(name, image, extension_of(image, f".{extension}"), label_of(sample.contents, record), known, place)
+
+    def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
+        members = MEMBERS if whole else MEMBERS[:1]
+        columns = [f"{member}_{what}" for member in members for what in ("offset", "size")]
+        try:
+            with self.path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+                for row in rows.select(["extension", *columns]).to_pylist():
+                    # In the order of the file: what is compressed can't be read backwards.
+                    present = sorted(
+                        (row[f"{name}_offset"], row[f"{name}_size"], name) for name in members if row[f"{name}_offset"] is not None
+                    )
+                    contents = {name: _content(cast("IO[bytes]", tar.fileobj), offset, size) for offset, size, name in present}
+                    yield Members(contents["image"], row["extension"], contents.get("cls"), contents.get("txt"), contents.get("json"))
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            raise DatasetError(f"{self.path}: can't be read any more ({error}); fetch or make it again") from error
+
+
+# Folders of images
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Up to 1,000 neighbours of an image folder."""
+
+    folder: Path
+    """Of the part, or the whole."""
+    prefix: str
+    """Of names: `train/`, or nothing where there are no parts."""
+    part: Part | None
+    paths: tuple[str, ...]
+    """Relative to `folder`; the first component is the class."""
+    start: int
+    """Number of the first in `folder`."""
+    doubles: frozenset[str]
+    """Paths without suffix that several images share."""
+    block_samples: ClassVar[int] = FILES_BLOCK
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}images {self.start}-{self.start + len(self.paths) - 1}"
+
+    @property
+    def identity(self) -> list[object]:
+        return ["files", self.name, sorted(self.doubles)]
+
+    @functools.cached_property
+    def files(self) -> Sequence[Path]:
+        return [self.folder / path for path in self.paths]
+
+    def walk(self, problems: list[str]) -> Iterator[Found]:  # noqa: ARG002
+        for path, file in zip(self.paths, self.files, strict=True):
+            stem, image = path.rpartition(".")[0], bytes_of(file)
+            name = self.prefix + (path if stem in self.doubles else stem)
+            yield Found(name, image, extension_of(image, path), path.partition("/")[0], known_of({}), {"path": path})
+
+    def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:  # noqa: ARG002
+        for row in rows.select(["path", "extension"]).to_pylist():
+            yield Members(bytes_of(self.folder / row["path"]), row["extension"])
+
+
+def bytes_of(path: Path) -> bytes:
+    """A file's content; raises DatasetError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read ({error.strerror})") from error

@@ -1,0 +1,248 @@
+"""Side files for other people's loaders, written once a dataset is complete: the shards themselves are read as they are.
+
+README.md       the card by which Hugging Face `datasets` knows the columns and the names of the classes
+_info.json      timm: the shards and how many samples each holds
+sizes.json      open_clip: the same as a flat mapping
+croissant.json  Croissant 1.0: files with their SHA-256, and one record per sample, joined from tars and tables
+
+All four are pure functions of manifest, seals, completion, one record, and the name, licence and tags given: no time, no host, no path.
+Not covered: splits other than train.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
+
+from synthforge.data.croissant import croissant
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.layout import SIDE_FILES, Completion, Manifest, Seal, Shard, canonical_json
+
+CARD, TIMM, OPEN_CLIP, CROISSANT = SIDE_FILES
+
+_KEEP = "<!-- synthforge writes this card anew when the dataset grows; remove this line to keep yours -->"
+MAX_LISTED_CLASSES = 50
+"""The card lists so many classes; of more it gives the smallest and the largest count."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the side files say; `shards` are the sealed ones."""
+
+    name: str
+    licence: str | None
+    tags: list[str]
+    manifest: Manifest
+    completion: Completion
+    shards: list[tuple[Shard, Seal]]
+    record: dict[str, Any]
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.manifest.kind != "real"
+
+
+def write_side_files(
+    dataset: DatasetFolder,
+    completion: Completion,
+    *,
+    name: str,
+    licence: str | None,
+    tags: Sequence[str],
+    only_missing: bool = False,
+) -> list[str]:
+    """Write the side files that are missing or say something else, and return their names; nothing if no shard is sealed.
+
+    Args:
+        completion: the totals that the files are to describe; shards beyond them are left out.
+        only_missing: leave what is there, whatever it says.
+        licence: as it stands in the card and in Croissant, best a name that the Hub knows (`cc-by-4.0`); None leaves it open.
+        tags: beside those that every dataset of ours has.
+    Raises: DatasetError if a seal is damaged, or the first table.
+    """
+    if only_missing and all(dataset.folder.exists(file) for file in SIDE_FILES):
+        return []
+    planned = zip(dataset.shards(), completion.shard_samples, strict=False)  # an extension that has just begun is not told
+    sealed = [shard for shard, num_samples in planned if num_samples]
+    if not sealed:
+        return []
+    shards = list(zip(sealed, dataset.seals(sealed), strict=True))
+    _, members = dataset.sample(shards[0][1].first_key)
+    own_tags = {"synthforge", "webdataset"} | ({"synthetic"} if dataset.manifest.kind != "real" else set())
+    facts = Facts(
+        name=name,
+        licence=licence,
+        tags=sorted(own_tags | set(tags)),
+        manifest=dataset.manifest,
+        completion=completion,
+        shards=shards,
+        record=json.loads(members["json"]),
+    )
+    contents = {
+        CARD: _card(facts),
+        TIMM: canonical_json(_timm_info(facts)),
+        OPEN_CLIP: canonical_json({shard.tar: seal.samples for shard, seal in shards}),
+        CROISSANT: canonical_json(croissant(facts)),
+    }
+    present = {file: _present(dataset, file) for file in contents}
+    changed = [file for file, content in contents.items() if present[file] is None or (present[file] != content and not only_missing)]
+    if (card := present[CARD]) is not None and _KEEP.encode() not in card:
+        changed = [file for file in changed if file != CARD]  # somebody's own by now
+    for file in changed:
+        dataset.folder.replace(file, contents[file])
+    return changed
+
+
+def _present(dataset: DatasetFolder, file: str) -> bytes | None:
+    try:
+        return dataset.folder.read(file)
+    except FileNotFoundError:
+        return None
+
+
+# timm
+
+
+def _timm_info(facts: Facts) -> dict[str, Any]:
+    """timm has no place for the names of classes; the manifest has them."""
+    return {
+        "splits": {
+            "train": {
+                "name": "train",
+                "num_samples": facts.completion.samples,
+                "filenames": [shard.tar for shard, _ in facts.shards],
+                "shard_lengths": [seal.samples for _, seal in facts.shards],
+            }
+        }
+    }
+
+
+# The card of Hugging Face
+
+
+def _card(facts: Facts) -> bytes:
+    front = io.StringIO()
+    yaml = YAML()
+    yaml.width = 2**16
+    yaml.dump(_front_matter(facts), front)
+    source = (importlib.resources.files("synthforge.data") / "card.md.j2").read_text(encoding="utf-8")
+    template = jinja2.Template(source, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    counts = [facts.completion.class_samples.get(name, 0) for name in facts.manifest.classes] if facts.completion.class_samples else []
+    text: str = template.render(
+        front_matter=front.getvalue(),
+        facts=facts,
+        plain=_plain,
+        generator=_told_of_generator(facts.manifest.generator or {}),
+        is_marked=facts.is_synthetic and bool(facts.manifest.recipe.get("output", {}).get("marking")),
+        counts=counts,
+        is_listed=len(facts.manifest.classes) <= MAX_LISTED_CLASSES,
+        shards=_braces([shard for shard, _ in facts.shards]),
+        keep=_KEEP,
+    )
+    return text.encode()
+
+
+def _front_matter(facts: Facts) -> dict[str, Any]:
+    """Names are quoted, so that no YAML, of version 1.1 or 1.2, takes `no`, `1e3` or `12:30` for something else."""
+    front: dict[str, Any] = {"pretty_name": Quoted(facts.name)}
+    if facts.licence is not None:
+        front["license"] = Quoted(facts.licence)
+    return front | {
+        "task_categories": ["image-classification"],
+        "size_categories": [_size_category(facts.completion.samples)],
+        "tags": [Quoted(tag) for tag in facts.tags],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train-*.tar"}]}],
+        "dataset_info": {"features": _features(facts)},
+    }
+
+
+def _size_category(samples: int) -> str:
+    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B"]  # a dataset folder holds at most 10^9 samples
+    place = next((number for number in range(len(bounds)) if samples < 1000 * 10**number), len(bounds) - 1)
+    return "n<1K" if place == 0 else f"{bounds[place - 1]}<n<{bounds[place]}"
+
+
+def _features(facts: Facts) -> list[dict[str, Any]]:
+    """The columns, as `datasets` writes them. `datasets` fills what a record lacks with None and drops what is not declared."""
+    names = {str(number): Quoted(name) for number, name in enumerate(facts.manifest.classes)}
+    text, real, integer = {"dtype": "string"}, {"dtype": "float64"}, {"dtype": "int64"}
+    record: dict[str, dict[str, Any] | None] = {
+        "class": text,
+        "prompt": text,
+        "negative": text,
+        "seed": integer,
+        "guidance": real,
+        "strength": real,
+        "source": text,
+        "source_sha256": text,
+        "attempts": {"list": [{"name": "seed", **integer}, {"name": "reason", **text}]},
+    }
+    others = {key: feature_of([value]) for key, value in sorted(facts.record.items()) if key not in record}
+    return [
+        {"name": facts.manifest.image_format, "dtype": "image"},
+        {"name": "cls", "dtype": {"class_label": {"names": names}}},
+        {"name": "txt", **text},
+        {"name": "json", "struct": [{"name": key, **kind} for key, kind in (record | others).items() if kind is not None]},
+        {"name": "__key__", **text},
+        {"name": "__url__", **text},
+    ]
+
+
+def feature_of(values: Sequence[Any]) -> dict[str, Any] | None:
+    """The feature, as `datasets` writes it in YAML, of JSON values that stand in one place; None if Arrow has no type for them.
+
+    null and empty lists count as text: unlike the type "null" it also takes what another record may hold.
+    """
+    present = [value for value in values if value is not None]
+    kinds = {type(value) for value in present}
+    if kinds <= {str}:
+        return {"dtype": "string"}
+    if kinds == {bool}:
+        return {"dtype": "bool"}
+    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in present):
+        return {"dtype": "int64"}
+    if kinds <= {int, float}:
+        return {"dtype": "float64"}
+    if kinds == {list}:
+        inner = feature_of(list(itertools.chain.from_iterable(present)))
+        # `datasets` writes a list of scalars, and one of records, without a level in between.
+        return None if inner is None else {"list": inner.get("dtype") or inner.get("struct") or inner}
+    if kinds == {dict}:
+        keys = sorted(set(itertools.chain.from_iterable(present)))
+        members = {key: feature_of([value.get(key) for value in present]) for key in keys}
+        struct = [{"name": Quoted(key), **kind} for key, kind in members.items() if kind is not None]
+        return {"struct": struct} if struct else None
+    return None
+
+
+def _told_of_generator(generator: dict[str, Any]) -> dict[str, Any]:
+    wanted = ("class", "model", "revision", "sha256", "scheduler", "steps", "dtype")
+    return {key: generator[key] for key in wanted if generator.get(key) is not None}
+
+
+def _braces(shards: Iterable[Shard]) -> str:
+    """The shards as one address for webdataset and open_clip: runs of numbers in braces, joined by `::`."""
+    runs: list[list[Shard]] = []
+    for shard in shards:
+        if runs and shard.index == runs[-1][-1].index + 1:
+            runs[-1].append(shard)
+        else:
+            runs.append([shard])
+    return "::".join(
+        f"FOLDER/train-{{{run[0].index:06d}..{run[-1].index:06d}}}.tar" if len(run) > 1 else f"FOLDER/{run[0].tar}" for run in runs
+    )
+
+
+def _plain(text: object) -> str:
+    """Text as it is, for a line of Markdown: nothing in it is markup, and it stays on its line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", re.sub(r"\s+", " ", str(text)))

@@ -1,0 +1,233 @@
+"""Tables of Hugging Face `datasets`: arrow files of `save_to_disk`, parquet files with an image column.
+
+Not covered: images that a table only names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from synthforge.data.units import (
+    CAPTIONS,
+    LABELS,
+    PART_FOLDERS,
+    TEXT_FIELDS,
+    ForeignSet,
+    Found,
+    Members,
+    Part,
+    as_label,
+    extension_of,
+    files_at,
+    json_object,
+    known_of,
+)
+from synthforge.errors import DatasetError
+
+TABLE_BLOCK = 10_000
+
+
+@dataclass(frozen=True)
+class Table:
+    """One arrow or parquet file with an image column."""
+
+    path: Path
+    root: Path
+    part: Part | None
+    image: str
+    """Column of images."""
+    label: str | None
+    """Column of labels."""
+    names: list[str] | None
+    """Names of the classes, if labels are numbers."""
+    block_samples: ClassVar[int] = TABLE_BLOCK
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(self.root).as_posix()
+
+    @property
+    def identity(self) -> list[object]:
+        return ["table", self.name, self.image, self.label, self.names]
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [self.path]
+
+    def walk(self, problems: list[str]) -> Iterator[Found]:
+        stem = self.name.rpartition(".")[0]
+        number, without_image = 0, 0
+        try:
+            with _TableFile(self.path) as file:
+                others = [name for name in (*CAPTIONS, *TEXT_FIELDS, "strength", "guidance", "seed") if name in file.schema.names]
+                wanted = list(dict.fromkeys([self.image, *([self.label] if self.label else []), *others]))
+                for group in range(file.num_groups):
+                    rows = (row for batch in file.batches(group, wanted) for row in batch.to_pylist())
+                    for within, row in enumerate(rows):
+                        data, path = _image_in(row[self.image])
+                        if data:
+                            place = {"group": group, "row": within}
+                            label = self._label(row[self.label]) if self.label else None
+                            yield Found(f"{stem}/{number}", data, extension_of(data, path), label, known_of(row), place)
+                        else:
+                            without_image += 1
+                        number += 1
+                if file.damage:
+                    raise OSError(file.damage)
+        except (pa.ArrowException, OSError) as error:
+            problems.append(f"{self.path}: damaged ({str(error).splitlines()[0]}); the {number} rows before that are used")
+        if without_image:
+            problems.append(f"{self.path}: {without_image} of {number} rows hold no image and are left out")
+
+    def _label(self, value: object) -> str | None:
+        if self.names is not None and isinstance(value, int):
+            return self.names[value] if 0 <= value < len(self.names) else None  # -1 is how `datasets` says "none"
+        return as_label(value)
+
+    def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
+        """Rows of one row group are best asked for in order: going back in it means decoding it again."""
+        try:
+            with _TableFile(self.path) as file:
+                batches: Iterator[Any] = iter(())
+                batch: Any = []
+                group, start = -1, 0
+                for row in rows.select(["group", "row", "extension", "prompt"]).to_pylist():
+                    if row["group"] != group or row["row"] < start:
+                        batches, group, start, batch = file.batches(row["group"], [self.image]), row["group"], 0, []
+                    while row["row"] >= start + len(batch):
+                        start, batch = start + len(batch), next(batches).column(0)
+                    data, _ = _image_in(batch[row["row"] - start].as_py())
+                    assert data is not None  # rows without an image are not in the index
+                    yield Members(data, row["extension"], txt=row["prompt"].encode() if whole and row["prompt"] else None)
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{self.path}: can't be read any more ({str(error).splitlines()[0]}); fetch or make it again") from error
+
+
+class _TableFile:
+    """An arrow or parquet file as groups of rows, memory-mapped, so that only what is looked at is read.
+
+    Of parquet, up to a row group is in memory: `datasets` makes them of 100 images, and pages can't be read in part.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.map = pa.memory_map(str(path))
+        self.parquet = pq.ParquetFile(self.map) if path.suffix == ".parquet" else None
+        self.stream: list[Any] = []
+        self.damage = ""
+        """Why the rest of a stream can't be read."""
+        if self.parquet is not None:
+            self.schema, self.num_groups = self.parquet.schema_arrow, self.parquet.num_row_groups
+            return
+        reader = pyarrow.ipc.open_stream(self.map)
+        self.schema = reader.schema
+        try:
+            self.stream.extend(reader)
+        except (pa.ArrowException, OSError) as error:
+            self.damage = str(error)
+        self.num_groups = len(self.stream)
+
+    def __enter__(self) -> _TableFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.map.close()
+
+    def batches(self, group: int, columns: list[str], rows: int = 16) -> Iterator[Any]:
+        """Record batches of one group."""
+        if self.parquet is not None:
+            return iter(self.parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns, use_threads=False))
+        whole = self.stream[group].select(columns)
+        return (whole.slice(start, rows) for start in range(0, whole.num_rows, rows))
+
+
+def _image_in(cell: object) -> tuple[bytes | None, str]:
+    """Content and path of an image as `datasets` stores it, {bytes, path}, or as bare bytes."""
+    if isinstance(cell, dict):
+        return cell.get("bytes"), str(cell.get("path") or "")
+    return (cell, "") if isinstance(cell, bytes) else (None, "")
+
+
+def tables_at(place: str) -> ForeignSet | None:
+    """The tables of a folder that `datasets` wrote, of one of parquet files, or of a pattern; None if they hold no images."""
+    folder = Path(place)
+    splits = json_object(folder / "dataset_dict.json").get("splits")
+    problems: list[str] = []
+    if isinstance(splits, list):
+        paths = {path: str(split) for split in splits for path in _arrow_files(folder / Path(str(split)).name)}
+    elif (folder / "state.json").is_file():
+        paths = dict.fromkeys(_arrow_files(folder), "")
+    else:
+        # As on the Hub: train-00000-of-00002.parquet, at the top or one folder below, or a folder for each split.
+        found, problems = files_at(place, ".parquet")
+        found = found or (sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [])
+        paths = {path: path.parent.name if path.parent.name in _SPLITS else path.stem.partition("-")[0] for path in found}
+    if not paths:
+        return None
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    tables = _with_parts([table for path in paths if (table := _table(path, root, problems)) is not None], paths)
+    names = next((table.names for table in tables if table.names), None)
+    return ForeignSet("datasets", list(tables), names, list(dict.fromkeys(problems))) if tables else None
+
+
+_SPLITS = {name for names in PART_FOLDERS.values() for name in names}
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    """In the order that `datasets` gives them."""
+    listed = json_object(folder / "state.json").get("_data_files")
+    if not isinstance(listed, list):
+        raise DatasetError(f"{folder}: has no state.json that lists data files; save it again with save_to_disk")
+    return [folder / Path(str(entry["filename"])).name for entry in listed]
+
+
+def _with_parts(tables: list[Table], splits: Mapping[Path, str]) -> list[Table]:
+    """Those of the two splits that are the parts; all of them, without parts, if there is none to fit."""
+    present = {splits[table.path] for table in tables}
+    chosen = {part: next((name for name in names if name in present), None) for part, names in PART_FOLDERS.items()}
+    if chosen["fit"] is None:
+        return tables
+    part_of: dict[str | None, Part] = {split: part for part, split in chosen.items() if split is not None}
+    only_fit = chosen["validation"] is None
+    return [replace(table, part=None if only_fit else part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
+
+
+def _table(path: Path, root: Path, problems: list[str]) -> Table | None:
+    """The table in a file, or None if it has no images."""
+    try:
+        with _TableFile(path) as file:
+            schema = file.schema
+    except (pa.ArrowException, OSError) as error:
+        problems.append(f"{path}: not a whole {path.suffix[1:]} file ({str(error).splitlines()[0]}); nothing of it is used")
+        return None
+    features = _features(schema, path.parent)
+    images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
+    images += [entry.name for entry in schema if pa.types.is_struct(entry.type) and entry.type.get_field_index("bytes") >= 0]
+    if not images:
+        return None
+    labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
+    labels = sorted(labels, key=lambda name: name not in LABELS) or [name for name in LABELS if name in schema.names]
+    label = labels[0] if labels else None
+    if len(labels) > 1:
+        problems.append(f"{root}: has label columns {', '.join(labels)}; {label} is used")
+    names = features.get(label, {}).get("names") if label else None
+    return Table(path, root, None, images[0], label, list(map(str, names)) if names else None)
+
+
+def _features(schema: pa.Schema, folder: Path) -> dict[str, dict[str, Any]]:
+    """What `datasets` says of the columns: in the file itself, else in dataset_info.json beside it."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        features = json_object(folder / "dataset_info.json").get("features")
+    if not isinstance(features, dict):
+        return {}
+    return {name: entry for name, entry in features.items() if isinstance(entry, dict)}

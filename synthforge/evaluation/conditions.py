@@ -1,0 +1,168 @@
+"""What is evaluated: draws of the real images, and beside each the sets that were made for it.
+
+A *draw* is a subset of the reference's fit part, as if there were no other real images. Draws of one number and different sizes are nested;
+those of one size lie apart as far as they can, since what they share does not vary between them. A *setting*
+is a draw with a number of synthetic images for each real one, and with pools of one origin: made by a generator that has seen only
+the draw's images (`own`), or by one that has seen others, or does not say (`elsewhere`). The two are never put in one table.
+Shapes: C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from synthforge.data.pools import Table
+from synthforge.errors import RequestError
+from synthforge.evaluation.sets import Bools, Images, Ints
+from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
+from synthforge.training.data import seeded
+
+Origin = Literal["own", "elsewhere"]
+
+
+@dataclass(frozen=True)
+class RealDraw:
+    """Some of the reference's images, and what is left of its fit part."""
+
+    amount: Amount
+    number: int
+    fit: Images
+    validation: Images | None
+    """The validation part, which belongs to the whole reference only."""
+    rest: Images
+    """Images of the fit part that are not in the draw."""
+
+    @property
+    def per_class(self) -> float:
+        """Mean number of images of a class."""
+        return len(self.fit) / max(len(set(self.fit.label_N.tolist())), 1)
+
+    @property
+    def budget(self) -> int:
+        """Every real image that may have been seen by what is behind an arm."""
+        return len(self.fit) + (len(self.validation) if self.validation is not None else 0)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"real-{self.amount}-draw-{self.number}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole reference."""
+        return self.amount == "all"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One draw with pools of one origin."""
+
+    draw: RealDraw
+    ratio: float
+    """Synthetic images for each real one."""
+    origin: Origin
+    sources: dict[str, Images]
+    """What arms take from, besides `real` and `more`, by `ArmConfig.key_of`: all of what curation chose, of others some at random."""
+    generator: str = ""
+    """What made the images."""
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
+    """For a diagnosis: what is known without training (`decomposition.sources_of`)."""
+
+    @property
+    def where(self) -> str:
+        """For notes."""
+        return f"{self.draw.per_class:g} real per class" + (", from elsewhere" if self.origin == "elsewhere" else "")
+
+    def asked(self, num_classes: int) -> Ints:
+        """Images of each class that arms are to take of each source beside `real`, int64 (C,)."""
+        asked_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
+        return asked_C
+
+    def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
+        """What they take, int64 (C,): as many as every source has, so that arms are of one size."""
+        wanted_C = self.asked(num_classes)
+        for images in self.sources.values():
+            wanted_C = np.minimum(wanted_C, images.usable(is_copy).reach(num_classes))
+        return wanted_C
+
+    def lacking(self, classes: list[str], is_copy: Mapping[str, bool]) -> dict[str, str]:
+        """Keys of sources that have no image of a class at all, and the class."""
+        found = {}
+        for key, images in self.sources.items():
+            lacks_C = (self.asked(len(classes)) > 0) & (images.usable(is_copy).reach(len(classes)) == 0)
+            if lacks_C.any():
+                found[key] = classes[int(np.flatnonzero(lacks_C)[0])]
+        return found
+
+    def parts(self, arm: ArmConfig, seed: int, num_classes: int, is_copy: Mapping[str, bool]) -> list[Images] | str:
+        """The images of one arm and seed, without copies of holdout images; or why there can't be such an arm."""
+        wanted_C = self.wanted(num_classes, is_copy)
+        parts = []
+        for name in arm.of:
+            if name == REAL and REAL not in self.sources:  # in a diagnosis it is cut to the size of the others
+                parts.append(self.draw.fit.usable(is_copy))
+                continue
+            source = self.draw.rest if name == MORE else self.sources.get(arm.key_of(name))
+            if source is None or not len(source):
+                return "there are not enough other real images" if name.startswith(MORE) else f"there are no images of {name}"
+            source = source.usable(is_copy)
+            if (source.reach(num_classes) < wanted_C).any():
+                return f"{name} has too few images of a class"
+            # Draw and seed alone decide, so that arms which take from one source take the same images.
+            parts.append(source.draw(wanted_C, (self.draw.number, seed)))
+        return parts
+
+
+def real_draws(
+    table: Table, fit: Bools, classes: list[str], amount: Amount, draws: int, *, only_first: bool = False, where: str = "real_per_class"
+) -> list[RealDraw]:
+    """Draws of one size; raises RequestError if there are too few.
+
+    Args:
+        table: the reference.
+        fit: which of its rows are the fit part.
+        only_first: every draw is the first images of each class.
+        where: the field that asks for the amount, for errors.
+    """
+    whole = Images.of(table, np.flatnonzero(fit), classes, is_real=True)
+    validation = Images.of(table, np.flatnonzero(~fit), classes, is_real=True)
+    present = whole.per_class(len(classes))
+    if (present == 0).any():
+        name = classes[int(np.flatnonzero(present == 0)[0])]
+        raise RequestError(f"{table.collections[0].address}: class {name!r} has no real images to train on; add some, or leave it out")
+    if not isinstance(amount, int):
+        return [
+            RealDraw("all", number, whole, validation if len(validation) else None, whole.take(np.arange(0))) for number in range(draws)
+        ]
+    if (present < amount).any():
+        number = int(np.argmin(present))
+        raise RequestError(
+            f"{where}: {amount} asked for, but class {classes[number]!r} has {present[number]} real images in the fit part; lower it"
+        )
+    found = []
+    for number in range(draws):
+        order = [np.flatnonzero(whole.label_N == label) if only_first else _order(whole, number, label) for label in range(len(classes))]
+        taken = np.sort(np.concatenate([rows[:amount] for rows in order]))
+        rest = np.sort(np.concatenate([rows[amount:] for rows in order]))
+        found.append(RealDraw(amount, number, whole.take(taken), None, whole.take(rest)))
+    return found
+
+
+def _order(images: Images, draw: int, label: int) -> Ints:
+    """Rows of a class in the order in which a draw takes them: one random order for all, begun at places that lie far apart.
+
+    The places are van der Corput's, so more draws leave those that were there as they are.
+    """
+    rows: Ints = np.flatnonzero(images.label_N == label)
+    rows = rows[torch.randperm(len(rows), generator=seeded("real draw", label)).numpy()]
+    begin, step = 0.0, 0.5
+    while draw:
+        draw, bit = divmod(draw, 2)
+        begin, step = begin + bit * step, step / 2
+    return np.roll(rows, -int(begin * len(rows)))

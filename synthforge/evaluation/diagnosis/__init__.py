@@ -1,0 +1,1 @@
+"""`diagnose`: the parts of the accuracy that synthetic images lose."""

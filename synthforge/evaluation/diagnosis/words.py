@@ -1,0 +1,316 @@
+"""What became of a diagnosis: how much of the loss is appearance, content, labels, and what to do about it, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthforge.evaluation.conditions import Origin, Setting
+from synthforge.evaluation.diagnosis.decomposition import DOUBTED_BY_CHANCE, MOST_TAKEN, PARTS, Loss, Part, losses
+from synthforge.evaluation.results.findings import ORIGINS, Findings
+from synthforge.evaluation.results.scores import Measured
+from synthforge.evaluation.results.words import points
+from synthforge.recipe.evaluation import DIAGNOSIS_VERSION
+from synthforge.statistics import estimate
+
+RECOGNISED = 0.9
+"""If fewer of the rendered images are nearest to the real one that they started from, content was not kept."""
+MANY_DOUBTS = 0.02
+"""So large a share of the pool, beyond that of the real images, is worth naming."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What can be said of the images without training on them, mean over draws."""
+
+    doubted: float
+    """Share of the pool's images."""
+    doubted_real: float
+    """Of the real images, each judged by the others."""
+    p_value: float
+    """Of the pool's share by chance, the largest of any draw."""
+    variety: float
+    """How far pool images of a class lie apart, over how far as many real ones do (see `decomposition.variety`)."""
+    differing: float | None
+    """Share of the classes whose images are shown to be distributed otherwise than the real ones; 0.05 of them are by chance. None if no
+    class has images enough to tell."""
+    compared: float
+    """Share of the real images that could be compared, and have a rendering where any have."""
+    recognised: float | None
+    """Share of the rendered images that are nearest to the real image that they started from; None where none were rendered."""
+
+
+@dataclass(frozen=True)
+class SettingDiagnosis:
+    """One amount of real data."""
+
+    amount: str
+    real_per_class: float
+    loss: Loss
+    facts: Facts | None
+    accuracy: dict[str, Measured]
+    """Of each arm."""
+    missing: dict[str, str]
+    """Arms that could not be made, and why."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class TableDiagnosis:
+    """Settings whose pools are of one origin."""
+
+    origin: Origin
+    generator: str
+    settings: list[SettingDiagnosis]
+    mean: Loss
+    """Over all settings."""
+    covers_real_images: bool
+    """Whether the intervals of the whole loss and of the rest allow for other real images."""
+
+
+@dataclass(frozen=True)
+class DiagnoseResult:
+    """What `diagnose` found; diagnosis.json."""
+
+    verdict: str
+    """In words, of the first table."""
+    advice: list[str]
+    """What to do next, the most promising first."""
+    tables: list[TableDiagnosis]
+    """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
+    holdout: str
+    holdout_images: int
+    strength: float | None
+    """Of real guidance, with which real images were rendered; None where that was done elsewhere, or not at all."""
+    trainer: dict[str, Any]
+    draws: int
+    seeds: int
+    notes: list[str]
+    trainings: int
+    device: str
+    seconds: float
+    file: str | None = None
+    schema: int = DIAGNOSIS_VERSION
+    """Of this file: raised when a reader of the one before would stumble."""
+
+
+def tables_of(findings: Findings) -> list[TableDiagnosis]:
+    """The parts of the loss in every setting, `own` first."""
+    tables = []
+    for origin in ORIGINS:
+        groups = [group for group in findings.groups if findings.settings[group[0]].origin == origin]
+        outcomes = [findings.arms_of(group) for group in groups]
+        known = [(group, found) for group, found in zip(groups, outcomes, strict=True) if {"real", "random"} <= found.keys()]
+        if not known:
+            continue
+        unshown = [_unshown([findings.settings[index] for index in group]) for group, _ in known]
+        correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
+        taken = [float(np.mean([_taken(findings, index) for index in group])) for group, _ in known]
+        *each, mean = losses(correct, findings.config.margin, unshown, taken)
+        settings = []
+        for (group, found), loss in zip(known, each, strict=True):
+            of_group = [findings.settings[index] for index in group]
+            first = of_group[0]
+            per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
+            facts = _facts(of_group)
+            settings.append(
+                SettingDiagnosis(
+                    amount=str(first.draw.amount),
+                    real_per_class=per_class,
+                    loss=loss,
+                    facts=facts,
+                    accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
+                    missing={name: why for (index, name), why in findings.missing.items() if index in group},
+                    sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
+                )
+            )
+        generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
+        varied = [_has_other_real_images(findings, group) for group, _ in known]
+        is_covered = all(varied) or (findings.config.draws == 1 < findings.config.seeds and max(taken) <= MOST_TAKEN)
+        tables.append(TableDiagnosis(first.origin, "; ".join(filter(None, generators)), settings, mean, is_covered))
+    return tables
+
+
+def _has_other_real_images(findings: Findings, group: Sequence[int]) -> bool:
+    """Whether draws differ in them."""
+    return len({tuple(findings.settings[index].draw.fit.sha256_N) for index in group}) > 1
+
+
+def _taken(findings: Findings, index: int) -> float:
+    """Share of its pool that an arm takes. 1 for a generator that was fitted on just these real images: if they are lucky ones, so may
+    be its pool, so that they do not vary apart."""
+    setting = findings.settings[index]
+    if setting.origin == "own":
+        return 1.0
+    num_classes = len(findings.classes)
+    wanted_C = setting.wanted(num_classes, findings.is_copy)
+    there_C = setting.sources["random"].usable(findings.is_copy).per_class(num_classes)
+    return float(np.average(wanted_C / np.maximum(there_C, 1), weights=wanted_C)) if wanted_C.any() else 1.0
+
+
+def _unshown(of_group: Sequence[Setting]) -> set[str]:
+    """Parts in which no image of any draw can be shown to differ, so that their arms are the same."""
+    facts = [setting.facts for setting in of_group]
+    found = set()
+    if all(one and not one.get("differing") for one in facts):  # none, or too few images to ask
+        found |= {"content", "interaction"}
+    if all(one.get("doubted") == 0 for one in facts):
+        found.add("labels")
+    return found
+
+
+def _facts(of_group: Sequence[Setting]) -> Facts | None:
+    found = [setting.facts for setting in of_group if setting.facts]
+    if not found:
+        return None
+    mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if all(name in one for one in found)}
+    of_few, of_rendered = mean.get("differing"), mean.get("recognised")
+    p_value = max(one["doubted_p"] for one in found)
+    return Facts(mean["doubted"], mean["doubted_real"], p_value, mean["variety"], of_few, mean["compared"], of_rendered)
+
+
+def _many_doubts(facts: Facts | None) -> bool:
+    return facts is not None and facts.p_value <= DOUBTED_BY_CHANCE and facts.doubted - facts.doubted_real >= MANY_DOUBTS
+
+
+def _facts_in_words(facts: Facts | None) -> str:
+    if facts is None:
+        return ""
+    look = "" if facts.recognised is not None else ", looks included"
+    told = f" The pool's images lie {facts.variety:.2f} times as far apart as the same number of real ones{look}."
+    if facts.differing:
+        told += f" In {facts.differing:.0%} of the classes they are distributed otherwise than the real ones{look} (5% by chance alone)."
+    else:
+        told += " In no class can they be shown to be distributed otherwise than so few real ones, so nothing was trained for content."
+    if _many_doubts(facts):
+        told += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
+    if facts.compared < 1:
+        told += f" Only {facts.compared:.0%} of the real images could be compared, and stand for all."
+    if facts.recognised is not None and facts.recognised < RECOGNISED:
+        told += (
+            f" Only {facts.recognised:.0%} of the rendered images are nearest to their own real one, so some of what is called appearance "
+            "is content; lower diagnosis.strength."
+        )
+    return told
+
+
+def _in_words(loss: Loss) -> str:
+    whole = loss.whole
+    assert whole.loss is not None
+    told = f"synthetic images cost {points(whole.loss)} points of accuracy"
+    if whole.verdict != "loss":
+        told += {"none": ", no loss worth naming", "gain": ", so they are the better ones"}.get(whole.verdict, ", which may be chance")
+    parts = [f"{name} {_part_in_words(loss.parts[name])}" for name in PARTS]
+    return f"{told}; {', '.join(parts)}"
+
+
+def _part_in_words(part: Part) -> str:
+    if part.loss is None:
+        return "not measurable" if part.verdict == "not measured" else "not shown to differ"
+    return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
+
+
+def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
+    """What is to be known of the means."""
+    notes = []
+    for table in tables:
+        for name in PARTS if table.mean.whole.loss is not None else ():
+            lacking = [f"{one.real_per_class:g}" for one in table.settings if one.loss.parts[name].verdict == "not shown"]
+            if lacking and table.mean.parts[name].loss is not None:
+                notes.append(f"{name}: with {', '.join(lacking)} real images per class none is shown, which counts as 0 in the mean")
+    return notes
+
+
+def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[str]:
+    """What they do not cover, as notes."""
+    notes, config = findings.of_intervals, findings.config
+    if config.draws > 1 or config.seeds == 1 or all(table.origin == "own" for table in tables):
+        return notes
+    if all(table.covers_real_images for table in tables if table.origin == "elsewhere"):
+        told = "allow for others too, as if these varied like the choice of pool images"
+    else:
+        told = "do not all allow for others either: arms take too much of the pool for it to tell how these would vary"
+    first = (
+        "one draw: intervals cover seeds and holdout images, not other real images; those of the whole loss and of the rest by a pool from "
+    )
+    return [f"{first}elsewhere {told}", *notes[1:]]
+
+
+def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
+    """The loss and its parts over all settings of the first table."""
+    if not tables:
+        return "Nothing could be compared: there is no arm of real or of synthetic images."
+    mean = tables[0].mean
+    assert mean.whole.loss is not None
+    these = "" if tables[0].covers_real_images else " (these ones; others were not tried)"
+    if mean.whole.verdict == "none":
+        return f"Random synthetic images lose nothing worth naming against real ones{these}: {_lost(mean.whole.loss)} points of accuracy."
+    if mean.whole.verdict == "gain":
+        return f"Random synthetic images are better than as many real ones{these}: they lose {_lost(mean.whole.loss)} points of accuracy."
+    amounts = ", ".join(f"{one.real_per_class:g}" for one in tables[0].settings)
+    over = f"on average over {amounts}" if len(tables[0].settings) > 1 else f"with {amounts}"
+    over += f" real ones per class{these}"
+    first = f"Random synthetic images in place of as many real ones lose {_lost(mean.whole.loss)} points of accuracy, {over}"
+    shown = sorted((part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss")
+    is_sure = mean.whole.verdict == "loss"
+    first += "" if is_sure else ", which may be chance"
+    if not shown and is_sure:
+        return f"{first}; of which part they come can't be told from so few trainings."
+    if not shown:
+        return f"{first}; more draws or seeds, or more real images, would tell."
+    proven = [(name, part) for _, name in reversed(shown) if (part := mean.parts[name].loss) is not None]
+    told = [f"{_lost(part)} {_CAUSES[name]}{_share(mean.parts[name])}" for name, part in proven]
+    measurable = ("appearance", "content", "labels")
+    unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]
+    return f"{first}: {', '.join([*told, *unknown])}."
+
+
+def _lost(one: Measured) -> str:
+    """A loss in points of accuracy."""
+    return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
+def _share(part: Part) -> str:
+    if part.share is None or part.share_low is None or part.share_high is None:
+        return ""
+    return f" ({part.share:.0%} [{part.share_low:.0%}, {part.share_high:.0%}] of it)"
+
+
+_CAUSES = {
+    "appearance": "by appearance",
+    "content": "by content",
+    "labels": "by wrong labels",
+    "interaction": "by content and appearance together, beyond both alone",
+    "rest": "without a known cause",
+}
+_ADVICE = {
+    "appearance": "Appearance: the images look generated. A better generator, or one fitted longer or on more real images, is what helps; "
+    "curation can't mend it. Images that start from real ones (sampling.real_guidance, low strength) look more like them.",
+    "content": "Content: the pool shows the wrong mix of kinds within its classes. Curate it (`synthforge curate`), from a larger pool; "
+    "lower sampling.guidance and vary the prompts for more variety; or start from real images (sampling.real_guidance).",
+    "labels": "Labels: too many images show another class than theirs. Keep curation.gates.labels on, raise sampling.guidance, "
+    "and look at the prompts of the classes concerned.",
+    "interaction": "Content and appearance add up to more than each alone: curate first, then look at the generator.",
+    "rest": "The unexplained rest: get more real images; with these a better generator can be fitted too. It is what can't be put down to "
+    "look, mix of kinds within a class, or labels, such as images that lie between kinds, or kinds that too few real images show.",
+    "none": "Nothing to mend: use the images, and let `synthforge evaluate` say whether adding them to real ones helps.",
+    "unclear": "More to tell from first: raise evaluation.seeds or evaluation.draws, or give more real images, until a part stands out.",
+}
+"""By part, and where there is no loss, or no part of it is proven."""
+
+
+def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
+    """What to do next, the largest part first."""
+    if not tables:
+        return []
+    mean = tables[0].mean
+    if mean.whole.verdict in {"none", "gain"}:
+        return [_ADVICE["none"]]
+    shown = [(part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss"]
+    advice = [_ADVICE[name] for _, name in sorted(shown, reverse=True)]
+    if mean.parts["labels"].verdict != "loss" and any(_many_doubts(one.facts) for one in tables[0].settings):
+        advice.append(_ADVICE["labels"])
+    return advice or [_ADVICE["unclear"]]

@@ -1,0 +1,1 @@
+"""What an evaluation found: scores, comparisons, verdicts, and their words."""

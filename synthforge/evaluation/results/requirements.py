@@ -1,0 +1,78 @@
+"""Requirements such as "curated > random": whether an evaluation's figures meet them. No heavy import."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from synthforge.errors import RequestError
+
+if TYPE_CHECKING:
+    from synthforge.evaluation.results.findings import EvaluateResult
+
+_REQUIREMENT = re.compile(r"^\s*([^<>=@]+?)\s*(>=|>)\s*([^<>=@]+?)\s*(?:@\s*(\w+)\s*)?$")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """Of an evaluation's figures, for an exit status."""
+
+    text: str
+    arm: str
+    is_strict: bool
+    """`>`; otherwise `>=`."""
+    other: str
+    """An arm; nothing where an accuracy is asked for."""
+    level: float | None
+    """That accuracy."""
+    amount: str | None
+    """Of real data; None for all together."""
+
+    @property
+    def what(self) -> str:
+        """The comparison in words."""
+        return f"{self.arm} less {self.other}" + (f" with {self.amount} real per class" if self.amount is not None else "")
+
+
+def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requirement:
+    """A requirement from the command line; raises RequestError."""
+    match = _REQUIREMENT.match(text)
+    if match is None:
+        raise RequestError(f'--require {text!r}: write it like "curated > random", "real+curated >= real" or "curated > 0.9 @ 20"')
+    arm, relation, other, amount = match.groups()
+    level = _as_accuracy(other) if other not in arms else None
+    for name in (arm, other):
+        if name not in arms and not (name == other and level is not None):
+            raise RequestError(f"--require {text!r}: there is no arm {name!r}; there are {', '.join(arms)}")
+    if amount is not None and amount not in amounts:
+        raise RequestError(f"--require {text!r}: {amount} is none of the amounts of real data; there are {', '.join(amounts)}")
+    return Requirement(text, arm, relation == ">", "" if level is not None else other, level, amount)
+
+
+def _as_accuracy(text: str) -> float | None:
+    try:
+        value = float(text.rstrip("% ")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None
+
+
+def holds(requirement: Requirement, result: EvaluateResult) -> bool:
+    """Whether a requirement holds in the first table, for all settings that it speaks of.
+
+    `a > b`: on average a helped over b, and is not proven to hurt in any setting. `a >= b`: a is proven to hurt neither on average nor in
+    one. With an accuracy in place of b: the whole interval lies above it, or not all of it below, in every setting.
+    """
+    table = result.tables[0] if result.tables else None
+    settings = [setting for setting in (table.settings if table else []) if requirement.amount in {None, setting.amount}]
+    if table is None or not settings or any(requirement.arm not in setting.arms for setting in settings):
+        return False
+    if requirement.level is not None:
+        level, accuracies = requirement.level, [setting.arms[requirement.arm].accuracy for setting in settings]
+        return all(one.low > level if requirement.is_strict else one.high >= level for one in accuracies)
+    answer = next((one for one in table.required if one.claim.what == requirement.what), None)
+    if answer is None or answer.claim.comparisons < len(settings) or answer.hurts_at:
+        return False
+    return answer.claim.verdict == "helped" if requirement.is_strict else answer.claim.verdict != "hurt"

@@ -1,0 +1,176 @@
+"""The verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from synthforge.evaluation.results.scores import ArmScore, Claim, Comparison, Measured, Worth
+from synthforge.recipe.evaluation import MORE, REAL, REAL_SOURCES, ArmConfig
+
+if TYPE_CHECKING:
+    from synthforge.evaluation.results.findings import TableResult
+
+
+def points(one: Measured) -> str:
+    """A difference in points of accuracy."""
+    return f"{100 * one.value:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+
+
+def percent(one: Measured) -> str:
+    """An accuracy."""
+    return f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
+def number(value: float) -> str:
+    """Few digits."""
+    return f"{value + 0.0:.3g}"  # never "-0"
+
+
+def most(comparison: Comparison) -> str:
+    """The class whose recall changes most, if its interval leaves out 0; otherwise nothing."""
+    known = {name: one for name, one in comparison.by_class.items() if one.low > 0 or one.high < 0}
+    if not known:
+        return ""
+    name = max(known, key=lambda name: abs(known[name].value))
+    return f"most of all class {name}, {points(known[name])}"
+
+
+def told(comparison: Comparison | Claim) -> str:
+    """A comparison's verdict with what it needs."""
+    if comparison.verdict != "cannot tell":
+        return comparison.verdict
+    if comparison.interval_over == "images":
+        return "cannot tell of one training; raise seeds"
+    if comparison.draws_needed is None:
+        return "cannot tell, nor would more trainings with so small a holdout"
+    return f"cannot tell; some {comparison.draws_needed} {comparison.interval_over.split()[0]} probably would"
+
+
+def sentence_of(
+    per_class: float,
+    budget: int,
+    ratio: float,
+    arms: Mapping[str, ArmScore],
+    comparisons: Sequence[Comparison],
+    worths: Mapping[str, Worth],
+    missing: Mapping[str, str],
+) -> str:
+    """One setting in words."""
+    parts = [f"{number(per_class)} real images per class ({budget:,} in all), {number(ratio)} synthetic for each"]
+    if "real" in arms:
+        parts.append(f"real only {percent(arms['real'].accuracy)}")
+    parts += [f"{one.arm} less {one.against} {points(one.difference)}: {told(one)}" for one in comparisons]
+    parts += [worth_in_words(one) for one in worths.values()]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        reasons.setdefault(reason, []).append(name)
+    parts += [f"not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    return "; ".join(parts) + "."
+
+
+def worth_in_words(one: Worth) -> str:
+    """An exchange rate; losses are told like gains."""
+    low, high = ("≤ " if one.low_is_end else ""), ("≥ " if one.high_is_end else "")
+    at_end = f"{one.arm}: as good as {number(one.equivalent)} real images per class, where the real learning curve"
+    if one.at_least:
+        return f"{at_end} ends, or more; " + ("how few is not known" if one.low_is_end else f"at least {number(one.equivalent_low)}")
+    if one.at_most:
+        return f"{at_end} begins, or fewer; " + ("how many is not known" if one.high_is_end else f"at most {number(one.equivalent_high)}")
+    if one.more_real_high <= 0 and not one.high_is_end:
+        interval = f"[{number(-one.more_real_high)}, {'≥ ' if one.low_is_end else ''}{number(-one.more_real_low)}]"
+        return f"{one.arm}: its other images cost as much as {number(-one.more_real)} {interval} real ones per class fewer"
+    rate = ""
+    if one.others_per_real is not None and one.others_per_real_low is not None and one.others_per_real_high is not None:
+        bounds = f"[{'≤ ' if one.high_is_end else ''}{number(one.others_per_real_low)}, {number(one.others_per_real_high)}]"
+        rate = f", so {number(one.others_per_real)} {bounds} for each"
+    interval = f"[{low}{number(one.more_real_low)}, {high}{number(one.more_real_high)}]"
+    return f"{one.arm}: its other images are worth {number(one.more_real)} {interval} real ones per class{rate}"
+
+
+def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]], arms: Mapping[str, ArmConfig]) -> str:
+    """Whether to bother, over all settings of the first table that compares anything."""
+    table = next((table for table in tables if any(setting.comparisons for setting in table.settings)), None)
+    if table is None:
+        if not curve:
+            return "nothing was compared"
+        rising = ", ".join(f"{percent(accuracy)} with {number(size)}" for size, accuracy in curve)
+        return f"Real only, tuned: {rising} images per class."
+    known = [one for setting in table.settings for one in setting.comparisons]
+    kinds: dict[str, list[Comparison]] = {}
+    for one in known:
+        kinds.setdefault(kind_of(arms[one.arm], arms[one.against]), []).append(one)
+    claims = {claim.what: claim for claim in table.claims}
+    parts = []
+    if table.origin == "elsewhere":
+        parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
+    parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
+    parts += filter(None, [_SO[use_of(table, arms)]])
+    short = [setting for setting in table.settings if not setting.has_enough_steps]
+    moved = [one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean] if one is not None]
+    if changes := [abs(one.value) for one in moved if one.low > 0 or one.high < 0]:
+        parts.append(
+            f"But the trainings were short: with twice the steps accuracy still moves by up to {100 * max(changes):.1f} points, and "
+            "differences with it; raise trainer.steps before believing this."
+        )
+    else:
+        means = [setting.steps_check_mean for setting in table.settings if setting.steps_check_mean is not None]
+        if changes := [abs(one.value) for one in means if one.low > 0 or one.high < 0]:
+            parts.append(
+                f"Twice the steps still change accuracy, by up to {100 * max(changes):.1f} points over all arms, so smaller "
+                "differences may come of trainings that are not done."
+            )
+    return " ".join(parts)
+
+
+def use_of(table: TableResult, arms: Mapping[str, ArmConfig]) -> Use:
+    """Where synthetic images are worth adding to real ones."""
+    adding = [one for setting in table.settings for one in setting.comparisons if kind_of(arms[one.arm], arms[one.against]) == ADDING]
+    if not adding:
+        return "not measured"
+    claim = next(claim for claim in table.claims if claim.what == ADDING)
+    has_hurt = any(one.verdict == "hurt" for one in adding)
+    if all(one.verdict == "helped" for one in adding) or (claim.verdict == "helped" and not has_hurt):
+        return "everywhere"
+    if any(one.verdict == "helped" for one in adding):
+        return "where they helped"
+    return "nowhere" if claim.verdict in {"hurt", "did not help"} else "no proof"
+
+
+Use = Literal["everywhere", "where they helped", "nowhere", "no proof", "not measured"]
+_SO: dict[Use, str] = {
+    "everywhere": "So use them.",
+    "where they helped": "So use them where they helped, and only there.",
+    "nowhere": "So don't bother.",
+    "no proof": "So there is no proof that it is worth it.",
+    "not measured": "",
+}
+ADDING = "Adding synthetic images to real ones"
+INSTEAD = "Training on synthetic images instead of real ones"
+CURATED_INSTEAD = "Training on curated synthetic images instead of real ones"
+CURATION = "Curation over random selection"
+
+
+def kind_of(arm: ArmConfig, against: ArmConfig) -> str:
+    """What a comparison tells."""
+    others = [source for source in arm.of if source not in REAL_SOURCES]
+    if against.of == [REAL]:
+        if others:
+            return ADDING if REAL in arm.of else CURATED_INSTEAD if others == ["curated"] else INSTEAD
+        return "More real images" if REAL in arm.of else "Other real images instead"
+    if "curated" in arm.of and against.of == ["random" if source == "curated" else source for source in arm.of]:
+        return f"{CURATION}, beside real images" if REAL in arm.of else CURATION
+    if "more-curated" in arm.of and against.of == [MORE if source == "more-curated" else source for source in arm.of]:
+        return "The same rule on real images, over random ones"
+    return f"{arm.name} less {against.name}"
+
+
+def _summed(claim: Claim, comparisons: Sequence[Comparison]) -> str:
+    if len(comparisons) == 1:
+        return f"{claim.what}: {points(claim.difference)} points of accuracy, {told(claim)}."
+    counts = {word: sum(one.verdict == word for one in comparisons) for word in ("helped", "hurt", "did not help", "cannot tell")}
+    words = ", ".join(f"{word} in {num}" for word, num in counts.items() if num)
+    return (
+        f"{claim.what}: {points(claim.difference)} points of accuracy on average, {told(claim)} ({100 * claim.lowest:+.1f} to "
+        f"{100 * claim.highest:+.1f}; by itself each {words} of {len(comparisons)} comparisons)."
+    )

@@ -1,0 +1,196 @@
+"""Trainings as work for an executor: one unit is one training, and what it found is a small file under its digest.
+
+The digest is over everything that decides the result: both sets, trainer, mixing and seed. A training whose file is there is not repeated,
+whichever evaluation it was done for, so a killed sweep goes on where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synthforge.config import identity_of
+from synthforge.data.layout import digest_of
+from synthforge.devices import cpu_threads, own_gpu, pick_device
+from synthforge.errors import SynthforgeError, WorkError
+from synthforge.evaluation.sets import SetReader
+from synthforge.evaluation.trainer.loader import decoded
+from synthforge.evaluation.trainer.train import Predictions, predict, train
+from synthforge.executors.protocol import Place
+from synthforge.executors.running import Workers
+from synthforge.features.embed import published
+from synthforge.recipe.evaluation import MixingConfig, TrainerConfig
+
+VERSION = 3
+"""Of training: raised when equal sets and settings give another result."""
+TRIES = 2
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training and its test."""
+
+    train_set: str
+    """Digest."""
+    test_set: str
+    config: TrainerConfig
+    mixing: MixingConfig
+    seed: int
+    num_classes: int
+    platform: str = ""
+    """Device and weights from elsewhere, on which figures depend as well."""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over all that decides the result."""
+        return digest_of(
+            [
+                VERSION,
+                self.train_set,
+                self.test_set,
+                identity_of(self.config, lambda path, value: value),
+                identity_of(self.mixing, lambda path, value: value),
+                self.seed,
+                self.num_classes,
+                self.platform,
+            ]
+        )
+
+    @property
+    def images(self) -> int:
+        """Training images that it sees."""
+        return self.config.steps * self.config.batch
+
+
+def result_path(folder: Path, training: Training) -> Path:
+    """Where its predictions lie."""
+    return folder / "trainings" / f"{training.digest[:32]}.npz"
+
+
+def read_result(folder: Path, training: Training) -> Predictions | None:
+    """What a training found; None if it was not done, or its file is torn."""
+    try:
+        with np.load(io.BytesIO(result_path(folder, training).read_bytes()), allow_pickle=False) as file:
+            return Predictions(file["predicted"], file["confidence"], file["probability"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+@dataclass(frozen=True)
+class TrainWork:
+    """Train classifiers and test them; picklable."""
+
+    folder: Path
+    cache: Path
+    device: str
+    threads: int
+
+    def open(self, place: Place) -> TrainStream:
+        """Take a device."""
+        return TrainStream(self, pick_device(own_gpu(place.worker, place.workers, self.device), "evaluation.trainer.device"))
+
+
+class TrainStream:
+    """Implements `executors.protocol.Stream`; a receipt is the training's digest."""
+
+    def __init__(self, work: TrainWork, device: torch.device) -> None:
+        self._work, self._device = work, device
+        self._sets = SetReader(work.folder, work.cache)
+        self._test: tuple[tuple[str, int], np.ndarray, np.ndarray] | None = None
+
+    def describe(self) -> str:
+        """The device."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
+
+    def run(
+        self, units: Iterator[Training], advance: Callable[[int], None]
+    ) -> Generator[tuple[Training, str | SynthforgeError], None, None]:
+        """Do trainings."""
+        for training in units:
+            done = 0
+
+            def progress(images: int) -> None:
+                nonlocal done
+                advance(images - done)
+                done = images
+
+            try:
+                with cpu_threads(self._work.threads):
+                    found = self._train(training, progress)
+            except WorkError as error:
+                advance(-done)
+                yield training, error
+                continue
+            path = result_path(self._work.folder, training)
+            columns = {"predicted": found.predicted_V, "confidence": found.confidence_V, "probability": found.probability_V}
+            published(path, lambda temporary, columns=columns: np.savez_compressed(temporary, **columns))  # type: ignore[misc]
+            progress(training.images)
+            yield training, training.digest
+
+    def _train(self, training: Training, progress: Callable[[int], None]) -> Predictions:
+        network = train(
+            training.config,
+            training.mixing,
+            self._sets.read(training.train_set),
+            training.num_classes,
+            training.seed,
+            self._device,
+            lambda at: progress(at.step * training.config.batch),
+        )
+        # Only now, so that nothing of the test is in reach while the classifier is trained.
+        images_VCHW, truth_V = self._test_images(training)
+        return predict(network, images_VCHW, truth_V, self._device)
+
+    def _test_images(self, training: Training) -> tuple[np.ndarray, np.ndarray]:
+        assert training.config.resolution is not None
+        key = (training.test_set, training.config.resolution)
+        if self._test is None or self._test[0] != key:
+            test = self._sets.read(training.test_set)
+            self._test = key, decoded(test.gather(np.arange(len(test))), training.config.resolution), test.label_N
+        return self._test[1], self._test[2]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Trainings:
+    """Does trainings that were not done yet on some workers."""
+
+    def __init__(self, folder: Path, workers: Workers[Any, Any]) -> None:
+        self.folder, self._workers = folder, workers
+
+    def run(self, trainings: Sequence[Training], task: str) -> list[Predictions]:
+        """The result of each training, done now if it is not there yet; raises WorkError naming what failed."""
+        wanted = {training.digest: training for training in trainings}
+        todo = [training for training in wanted.values() if read_result(self.folder, training) is None]
+        todo.sort(key=lambda training: -training.images)  # the longest first, so that workers end together
+        if todo:
+            self._run(todo, task, sum(training.images for training in wanted.values()))
+        found = {digest: read_result(self.folder, training) for digest, training in wanted.items()}
+        results = [found[training.digest] for training in trainings]
+        if any(result is None for result in results):
+            raise WorkError(f"{self.folder / 'trainings'}: results vanished while they were read; run again")
+        return [result for result in results if result is not None]
+
+    def _run(self, todo: Sequence[Training], task: str, total: int) -> None:
+        _, failed = self._workers.run(
+            todo,
+            task=f"{task}: {len(todo)} trainings",
+            size=lambda training: training.images,
+            name=lambda training: f"seed {training.seed}",
+            done=total - sum(training.images for training in todo),
+            tries=TRIES,
+        )
+        if failed:
+            raise WorkError(
+                f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others"
+            )

@@ -1,0 +1,136 @@
+"""The classifiers that can be trained: the residual network of ours, and any image model of timm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from synthforge.devices import pick_device
+from synthforge.errors import ModelError, RequestError
+from synthforge.features.encoders.config import TimmConfig
+from synthforge.features.encoders.weights import digest, in_one_line
+from synthforge.recipe.evaluation import TrainerConfig
+from synthforge.training.networks import Classifier, Norm
+
+if TYPE_CHECKING:
+    from synthforge.features.encoders.image_network import TimmFiles
+
+WHERE = "evaluation.trainer"
+LARGEST = 64
+"""Pixels up to which the residual network is meant to be used."""
+
+
+def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
+    """With its resolution, and the network found (fetched if need be) and buildable; raises ModelError or RequestError.
+
+    Args:
+        image_size: the shorter side of the real images.
+    """
+    if config.resolution is None:
+        if config.network == "residual":
+            resolution = max(8, min(LARGEST, image_size) // 4 * 4)
+        else:
+            resolution = int(_timm(config, 2)[1]["input_size"][1])
+        config = config.model_copy(update={"resolution": resolution})
+    size = config.resolution or 0
+    if config.network != "residual":
+        try:
+            with torch.inference_mode():
+                build(config, 2, "batch").eval()(torch.zeros(2, 3, size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:  # each network has its own way to say no
+            raise RequestError(f"{WHERE}: {config.network} can't take images of {size} px ({str(error)[:200]})") from error
+    return config
+
+
+def platform_of(config: TrainerConfig) -> str:
+    """What figures depend on beside settings, seed and images: the kind of device, and the weights that training starts from."""
+    device = pick_device(config.device, f"{WHERE}.device").type
+    return device if config.start == "scratch" else f"{device} {digest(_find(config).weights, WHERE)}"
+
+
+def build(config: TrainerConfig, num_classes: int, norm: Norm) -> nn.Module:
+    """A new network, its random weights from torch's global generator: images (n, 3, H, W) in -1 to 1 to logits (n, C)."""
+    assert config.resolution is not None
+    if config.network == "residual":
+        return Classifier(config.resolution, config.width, num_classes, norm)
+    if norm == "parts":
+        raise RequestError(f"{WHERE}: split-norm is for the residual network only; choose another mixing.policy for {config.network}")
+    network, data = _timm(config, num_classes)
+    normalised = _Normalised(network, data["mean"], data["std"])
+    if config.start != "probe":
+        return normalised
+    with torch.no_grad():
+        dim = normalised.eval()(torch.zeros(1, 3, config.resolution, config.resolution)).shape[1]
+    return _Probe(normalised, dim, num_classes)
+
+
+class _Normalised(nn.Module):
+    """Takes -1 to 1 where the network takes images normalised in its own way."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.network = network
+        mean_C, std_C = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("scale", (0.5 / std_C).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", ((0.5 - mean_C) / std_C).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        found: Tensor = self.network(images_NCHW * self.scale + self.shift)
+        return found
+
+
+class _Probe(nn.Module):
+    """A linear layer on the features of a network that stays as it is."""
+
+    def __init__(self, backbone: nn.Module, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.head = nn.Linear(dim, num_classes)
+
+    def train(self, mode: bool = True) -> _Probe:
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        with torch.no_grad():
+            features_ND = self.backbone(images_NCHW)
+        logits_NC: Tensor = self.head(features_ND)
+        return logits_NC
+
+
+def _find(config: TrainerConfig) -> TimmFiles:
+    from synthforge.features.encoders.image_network import find
+
+    try:
+        return find(TimmConfig(model=config.network, pretrained=config.pretrained, resolution=config.resolution), WHERE)
+    except ModelError as error:
+        raise ModelError(str(error).replace(f"{WHERE}.model", f"{WHERE}.network")) from error
+
+
+def _timm(config: TrainerConfig, num_classes: int) -> tuple[nn.Module, dict[str, Any]]:
+    """A network of timm, and what its images are to be; raises ModelError."""
+    import timm
+
+    from synthforge.features.encoders.image_network import create
+
+    name, resolution = config.network, config.resolution
+    # From scratch a name of an architecture is enough; a folder or hub id says only with its files what it is.
+    by_name = config.start == "scratch" and timm.is_model(name.split(".")[0])
+    files = None if by_name else _find(config)
+    with in_one_line(name, f"{WHERE}.network"):
+        network = create(
+            files.model if files is not None else name.split(".")[0],
+            resolution,
+            None if config.start == "scratch" else files,
+            0 if config.start == "probe" else num_classes,
+        )
+    found: dict[str, Any] = timm.data.resolve_model_data_config(network)
+    if found["input_size"][0] != 3:
+        raise ModelError(f"{WHERE}.network: {name} takes {found['input_size'][0]} channels; only RGB ones are supported")
+    return network, found

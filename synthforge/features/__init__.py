@@ -1,0 +1,1 @@
+"""Images as features: encoders, the cache of what they gave, neighbours."""

@@ -1,0 +1,275 @@
+"""Features of collections, block by block: made once, kept by content, read memory-mapped.
+
+A block's features lie in the cache under the digest of its images and that of the encoder, so they are found again whatever the folder is
+called, by every later run and every other process; nothing is written beside the data. Each image is decoded once for all encoders that
+want it. What is known of an image besides (can it be read, is it blank, a digest of its pixels) is kept in the same way.
+Real and synthetic images take one way: `images.decode` to RGB, `images.resize` to the encoder's size, uint8, and only then the model's own
+normalisation; else the gap would measure file formats.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from synthforge.data.collection import Block, Collection, open_collection
+from synthforge.data.images import Uint8, decode, is_blank, resize
+from synthforge.data.layout import digest_of
+from synthforge.data.reading import read_labelled
+from synthforge.errors import DatasetError, SynthforgeError, WorkError
+from synthforge.executors.protocol import Place
+from synthforge.executors.running import Workers
+from synthforge.features.encoders.config import EncoderConfig
+from synthforge.features.encoders.protocol import Encoder, load_encoders
+from synthforge.progress import Reporter
+
+Floats = NDArray[np.float32]
+
+FACTS_SCHEMA = pa.schema(
+    [
+        pa.field("problem", pa.string()),
+        pa.field("pixels", pa.uint64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+    ]
+)
+"""What is known of each image of a block: why it can't be used (null if it can), a digest of its pixels, its size."""
+
+FACTS_VERSION = 1
+BATCHES_AHEAD = 3
+"""Batches of decoded images that wait for the device."""
+
+
+class Features:
+    """One encoder's features of a collection: (N, D) float32 on disk, in blocks.
+
+    Args:
+        files: what `np.save` wrote; each is mapped only while it is read, since a process may open some thousand files at most.
+        sizes: rows of each.
+    """
+
+    def __init__(self, files: Sequence[Path], sizes: Sequence[int]) -> None:
+        self._files = list(files)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self.dim = int(np.load(files[0], mmap_mode="r").shape[1]) if files else 0
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Floats:
+        """Rows in the order asked for, as an array in memory."""
+        found = np.empty((len(rows), self.dim), np.float32)
+        order = np.argsort(rows, kind="stable")
+        ends = np.searchsorted(rows[order], self._starts)
+        for number in np.flatnonzero(np.diff(ends)):
+            here = order[ends[number] : ends[number + 1]]
+            found[here] = np.load(self._files[number], mmap_mode="r")[rows[here] - self._starts[number]]
+        return found
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where features lie."""
+
+    folder: Path
+
+    def features(self, block: Block, encoder: str) -> Path:
+        """The file of a block's features by the encoder of this digest."""
+        return self.folder / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.npy"
+
+    def facts(self, block: Block) -> Path:
+        """The file of what else is known of a block's images."""
+        return self.folder / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.parquet"
+
+
+def published(path: Path, write: Callable[[Path], object]) -> None:
+    """Make a file appear whole; whoever comes last wins, and all write the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkError(
+            f"{path}: can't be written ({error.strerror or error}); see that there is room and a right to write, and run again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
+    """The encoders of some Configs in order, one for each view."""
+    real = read_labelled(reference)["fit"] if any(config.kind == "fitted" for config in configs) else None
+    return [
+        encoder for config in configs for encoder in load_encoders(config, device=device, reference=real, cache=cache, reporter=reporter)
+    ]
+
+
+@dataclass(frozen=True)
+class EmbedWork:
+    """Embed blocks of one collection with some encoders; picklable."""
+
+    address: str
+    classes: list[str] | None
+    encoders: tuple[EncoderConfig, ...]
+    cache: Path
+    device: str
+    batch: int
+    decoders: int | None
+    reference: str
+    """Address of the real images, for encoders that are fitted on them."""
+    ready: Sequence[Encoder] | None = None
+    """The encoders, where they are loaded already; they don't travel to other processes."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "ready": None}
+
+    def open(self, place: Place) -> EmbedStream:
+        """Load the encoders onto this worker's device."""
+        import torch
+
+        if place.workers > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
+        return EmbedStream(self, self.ready or loaded(self.encoders, self.device, self.reference, self.cache))
+
+
+class EmbedStream:
+    """Loaded encoders that embed blocks. Implements `executors.protocol.Stream`."""
+
+    def __init__(self, work: EmbedWork, encoders: Sequence[Encoder]) -> None:
+        self._work = work
+        self._encoders = encoders
+        self._collection: Collection | None = None
+        self._cache = Cache(work.cache)
+        self._threads = work.decoders or min(8, os.cpu_count() or 1)
+
+    def describe(self) -> list[str]:
+        """Digests of the encoders."""
+        return [digest_of(encoder.identity()) for encoder in self._encoders]
+
+    def run(self, units: Iterator[Block], advance: Callable[[int], None]) -> Generator[tuple[Block, int | SynthforgeError], None, None]:
+        """Embed blocks; a receipt is the number of images that can't be used."""
+        for block in units:
+            try:
+                yield block, self._embed(block, advance)
+            except DatasetError as error:
+                yield block, WorkError(str(error))
+
+    def _embed(self, block: Block, advance: Callable[[int], None]) -> int:
+        if self._collection is None:
+            self._collection = open_collection(self._work.address, self._work.cache, classes=self._work.classes)
+        missing = [
+            (encoder, path)
+            for encoder, digest in zip(self._encoders, self.describe(), strict=True)
+            if not (path := self._cache.features(block, digest)).exists()
+        ]
+        sizes = sorted({encoder.resolution for encoder, _ in missing})
+        found = [np.full((block.num_samples, encoder.dim), np.nan, np.float32) for encoder, _ in missing]
+        facts: list[tuple[str | None, int, int, int]] = []
+        for batch in _decoded_batches(self._collection.images(block), sizes, self._work.batch, self._threads):
+            start = len(facts)
+            facts += [image.facts for image in batch]
+            good = [number for number, image in enumerate(batch) if image.facts[0] is None]
+            for (encoder, _), features in zip(missing, found, strict=True):
+                if good:
+                    stacked = np.stack([batch[number].scaled[encoder.resolution] for number in good])
+                    features[[start + number for number in good]] = encoder.embed(stacked).numpy()
+            advance(len(batch))
+        assert len(facts) == block.num_samples, f"{block.name}: {len(facts)} images where {block.num_samples} were indexed"
+        for (_, path), features in zip(missing, found, strict=True):
+            published(path, functools.partial(np.save, arr=features))
+        columns = [list(column) for column in zip(*facts, strict=True)] or [[], [], [], []]
+        table = pa.table(dict(zip(FACTS_SCHEMA.names, columns, strict=True)), schema=FACTS_SCHEMA)
+        published(self._cache.facts(block), lambda temporary: pq.write_table(table, temporary))
+        return sum(problem is not None for problem, *_ in facts)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    facts: tuple[str | None, int, int, int]
+    scaled: dict[int, Uint8]
+    """Resolution to image."""
+
+
+def _decoded_batches(images: Iterator[bytes], sizes: Sequence[int], batch: int, threads: int) -> Iterator[list[_Decoded]]:
+    """Batches in order, decoded by threads some batches ahead of whoever takes them."""
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        waiting: deque[list[Future[_Decoded]]] = deque()
+        while True:
+            while len(waiting) <= BATCHES_AHEAD and (chunk := list(itertools.islice(images, batch))):
+                waiting.append([pool.submit(_decode, data, sizes) for data in chunk])
+            if not waiting:
+                return
+            yield [future.result() for future in waiting.popleft()]
+
+
+def _decode(data: bytes, sizes: Sequence[int]) -> _Decoded:
+    try:
+        image = decode(data, 3)
+    except DatasetError as error:
+        return _Decoded((str(error), 0, 0, 0), {})
+    height, width, _ = image.shape
+    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8)
+    digest.update(f"{height}x{width}".encode())
+    pixels = digest.digest()
+    problem = "blank" if is_blank(image[None])[0] else None
+    return _Decoded((problem, int.from_bytes(pixels, "little"), width, height), {size: resize(image, size) for size in sizes})
+
+
+TRIES = 3
+"""Of a block that fails."""
+
+
+def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, workers: int, reporter: Reporter) -> None:
+    """Embed what is not in the cache yet; raises WorkError naming the blocks that failed.
+
+    Args:
+        encoders: digests of all the encoders of `work`, in order.
+    """
+    cache = Cache(work.cache)
+    todo = [
+        block
+        for block in collection.blocks
+        if not (cache.facts(block).exists() and all(cache.features(block, digest).exists() for digest in encoders))
+    ]
+    if not todo:
+        return
+    with Workers(work, workers, reporter) as started:
+        _, failed = started.run(
+            todo,
+            task=f"embedding {collection.address.rsplit('/', 1)[-1]}",
+            size=lambda block: block.num_samples,
+            name=lambda block: block.name,
+            tries=TRIES,
+        )
+    if failed:
+        raise WorkError(f"{collection.address}: {len(failed)} of {len(todo)} blocks could not be embedded; the first: {failed[0].reason}")
+
+
+def features_of(collections: Sequence[Collection], encoder: str, cache: Path) -> Features:
+    """The features of whole collections, memory-mapped."""
+    blocks = [block for collection in collections for block in collection.blocks]
+    return Features([Cache(cache).features(block, encoder) for block in blocks], [block.num_samples for block in blocks])
+
+
+def facts_of(collection: Collection, cache: Path) -> pa.Table:
+    """What is known of each image (schema `FACTS_SCHEMA`), in the order of the blocks."""
+    tables = [pq.read_table(Cache(cache).facts(block)) for block in collection.blocks]
+    return pa.concat_tables(tables) if tables else FACTS_SCHEMA.empty_table()

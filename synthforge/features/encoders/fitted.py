@@ -1,0 +1,311 @@
+"""Small classifiers of ours, cross-fitted on the reference: penultimate features for images to which natural-image models say little.
+
+K classifiers are fitted, each without one fold of the real images, so that every real image is unseen by one of them: features of
+images that a network was fitted on lie where it was sure already, and must not be targets. Each class is dealt out to the folds
+in turn, in the order of a hash of the image files, so scarce classes are spread evenly and copies of one file share a fold.
+Cross-entropy with the logarithms of the class shares added to the logits while fitting (logit adjustment: Menon et al. 2021,
+arXiv 2007.07314), so that probabilities are those under equally frequent classes, whatever the reference's shares.
+Not covered: near-duplicates among real images (another file of the same picture may fall in another fold); a held-out choice of the
+number of steps: features are wanted, and the averaged weights of a cosine schedule hardly depend on it.
+
+Shapes: N images, C classes, D features, H = W = resolution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from synthforge.config import identity_of
+from synthforge.data.images import decode
+from synthforge.data.layout import canonical_json, digest_of
+from synthforge.data.reading import Labelled
+from synthforge.devices import pick_device
+from synthforge.errors import ModelError, PlaceError, RequestError
+from synthforge.features.encoders.config import FittedConfig
+from synthforge.features.encoders.network import DeviceNetwork
+from synthforge.features.encoders.protocol import SEEN_DIGITS
+from synthforge.features.encoders.weights import REPORT, as_path, digest, folds_in, in_one_line, public_name, read_report, weights_in
+from synthforge.progress import Reporter
+from synthforge.training.augmentation import augment
+from synthforge.training.config import LoopConfig
+from synthforge.training.data import DeviceImages
+from synthforge.training.loop import Batch, Progress, TrainingLoop
+from synthforge.training.networks import Classifier
+
+WEIGHTS_FILE = "classifier.safetensors"
+_MEAN, _STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+"""Pixels in -1 to 1, as in fitting."""
+_AT_ONCE = 256
+
+
+class FittedEncoder:
+    """Implements `Encoder` for one fold."""
+
+    def __init__(self, folder: Path, name: str, device: str, where: str) -> None:
+        self.name = name
+        report = read_report(folder, where)
+        weights = weights_in(folder, (WEIGHTS_FILE,), where)
+        with in_one_line(str(folder), where):
+            self.seen = frozenset(report["seen"])
+            with safe_open(weights, "pt") as file:
+                shape = json.loads((file.metadata() or {})["classifier"])
+            self.resolution = int(shape["resolution"])
+            self.classes: list[str] = [str(name) for name in shape["classes"]]
+            classifier = Classifier(self.resolution, int(shape["width"]), len(self.classes))
+            classifier.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
+        self.network = DeviceNetwork(classifier, classifier.features, device, "float32", _MEAN, _STD, where)
+        self.dim = classifier.head.in_features
+        self.logit_scale: float | None = None
+        self.logit_bias: float | None = None
+        self._head_CD = classifier.head.weight.detach().cpu().numpy()
+        self._bias_C = classifier.head.bias.detach().cpu().numpy()
+        self._weights_sha256 = digest(weights, where)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Encoder`."""
+        return {
+            "kind": "fitted",
+            "model": "classifier 1",
+            "weights": self._weights_sha256,
+            "preprocessing": self.network.preprocessing(self.resolution),
+            "dtype": self.network.dtype_name,
+        }
+
+    def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
+        """See `Encoder`; penultimate features, of any length."""
+        return self.network.features(images_NHWC).cpu()
+
+    def embed_texts(self, texts: list[str]) -> None:
+        """See `Encoder`."""
+
+    def classify(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Encoder`."""
+        logits_NC = np.asarray(features_ND, dtype=np.float32) @ self._head_CD.T + self._bias_C
+        powers_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+        probabilities_NC: NDArray[np.float32] = powers_NC / powers_NC.sum(axis=1, keepdims=True)
+        return probabilities_NC
+
+
+def load(config: FittedConfig, device: str, reference: Labelled | None, cache: Path, where: str, reporter: Reporter) -> list[FittedEncoder]:
+    """The encoders that a Config names, one for each fold, fitted first if need be; raises ModelError or RequestError."""
+    if config.model is not None:
+        folder = as_path(config.model)
+        if folder is None or not (folds := folds_in(folder)):
+            raise ModelError(
+                f"{where}.model: no fitted classifiers at {config.model}; they lie in folders fold-0, fold-1, ...; check the path"
+            )
+        name = public_name(config.model, folder)
+    else:
+        if reference is None:
+            raise RequestError(f"{where}: kind fitted needs real images to be fitted on; give a reference, or name a fitted `model`")
+        folder = cache / f"fitted-{_digest_of(config, reference)[:16]}"
+        fit_folds(reference, config, folder, device=device, where=where, reporter=reporter)
+        folds, name = folds_in(folder), "fitted on the reference"
+    return [FittedEncoder(fold, f"{name}, fold {number + 1} of {len(folds)}", device, where) for number, fold in enumerate(folds)]
+
+
+def folds_of(reference: Labelled, num_folds: int) -> list[int]:
+    """The fold of each example: images of a class, in the order of a hash of their files, are dealt out in turn."""
+    ranked = sorted({(example.class_name, _hash(example.sha256), example.sha256) for example in reference.examples})
+    start = {name: number for number, name in enumerate(reference.classes)}  # so that single leftovers do not all go to fold 0
+    fold_by_file: dict[str, int] = {}
+    dealt: Counter[str] = Counter()
+    for class_name, _, sha256 in ranked:
+        if sha256 not in fold_by_file:  # one file under two classes stays in one fold
+            fold_by_file[sha256] = (start[class_name] + dealt[class_name]) % num_folds
+            dealt[class_name] += 1
+    return [fold_by_file[example.sha256] for example in reference.examples]
+
+
+def _hash(sha256: str) -> str:
+    return hashlib.blake2b(sha256.encode(), digest_size=8).hexdigest()
+
+
+def seen_in(reference: Labelled) -> list[str]:
+    """What `Encoder.seen` holds after fitting on these images, sorted."""
+    return sorted({example.sha256[:SEEN_DIGITS] for example in reference.examples})
+
+
+def without_fold(reference: Labelled, fold: int, num_folds: int) -> tuple[Labelled, Labelled]:
+    """The images to fit on, and those of the fold that is left out."""
+    folds = folds_of(reference, num_folds)
+    inside = [example for example, its in zip(reference.examples, folds, strict=True) if its == fold]
+    outside = [example for example, its in zip(reference.examples, folds, strict=True) if its != fold]
+    return Labelled(reference.classes, outside), Labelled(reference.classes, inside)
+
+
+def fit_folds(
+    reference: Labelled,
+    config: FittedConfig,
+    out: Path,
+    *,
+    validation: Labelled | None = None,
+    device: str = "auto",
+    half: bool = False,
+    command: str | None = None,
+    where: str = "encoder",
+    reporter: Reporter | None = None,
+) -> None:
+    """Fit a classifier for each fold that is not in `out` yet; a folder appears when its classifier is done.
+
+    Args:
+        validation: never fitted on; only its accuracy is reported.
+        half: store weights as float16.
+        command: for the report, by which the same can be made again.
+    Raises: DatasetError for unreadable images, RequestError for too few of them, PlaceError for `out`.
+    """
+    if all((out / f"fold-{fold}").exists() for fold in range(config.folds)):
+        return
+    reporter = reporter or Reporter()
+    # In an order of its own, so that the same images give the same classifiers wherever they come from.
+    reference = Labelled(reference.classes, sorted(reference.examples, key=lambda example: (example.class_name, example.sha256)))
+    if len({example.sha256 for example in reference.examples}) < 2 * config.folds:
+        raise RequestError(
+            f"{where}: {len(reference.examples)} real images are too few for {config.folds} folds; use another kind of encoder"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(out.parent / f".{out.name}.lock"):  # processes that want the same encoder wait for the first
+            out.mkdir(exist_ok=True)
+            for fold in range(config.folds):
+                if not (out / f"fold-{fold}").exists():
+                    _FoldFit(reference, config, fold, device, where).run(out, validation, half, command, reporter)
+    except OSError as error:
+        raise PlaceError(f"{out}: can't be written ({error.strerror or error}); choose another cache") from error
+
+
+@dataclass
+class _FoldFit:
+    """One classifier, fitted on all but one fold."""
+
+    reference: Labelled
+    config: FittedConfig
+    fold: int
+    device: str
+    where: str
+
+    def run(self, out: Path, validation: Labelled | None, half: bool, command: str | None, reporter: Reporter) -> None:
+        fitted, left_out = without_fold(self.reference, self.fold, self.config.folds)
+        present = {example.class_name for example in fitted.examples}
+        fitted = Labelled([name for name in self.reference.classes if name in present], fitted.examples)
+        resolution = self.config.resolution or _resolution_of(self.reference)
+        checkpoint = out / f".fold-{self.fold}.checkpoint.safetensors"
+        classifier = self._fit(fitted, resolution, checkpoint, reporter)
+        work = Path(tempfile.mkdtemp(prefix=".fold-", dir=out))
+        shape = {"resolution": resolution, "width": _width(self.config, resolution), "classes": fitted.classes}
+        tensors = {key: (value.half() if half else value).contiguous() for key, value in classifier.state_dict().items()}
+        save_file(tensors, work / WEIGHTS_FILE, {"classifier": json.dumps(shape)})
+        report = {
+            "seen": seen_in(fitted),
+            "images_fitted": len(fitted.examples),
+            "classes": fitted.classes,
+            "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+            "config": identity_of(self.config, lambda path, value: value),
+            "versions": {"synthforge": version("synthforge"), "torch": torch.__version__},
+        }
+        if command is not None:
+            report["command"] = command
+        (work / REPORT).write_bytes(canonical_json(report))
+        loaded = FittedEncoder(work, "", self.device, self.where)
+        report["accuracy"] = {
+            name: accuracy(loaded, part)
+            for name, part in (("left_out_fold", left_out), ("validation", validation))
+            if part is not None and part.examples
+        }
+        (work / REPORT).write_bytes(canonical_json(report))
+        work.chmod(0o755)
+        os.replace(work, out / f"fold-{self.fold}")
+        checkpoint.unlink(missing_ok=True)
+
+    def _fit(self, fitted: Labelled, resolution: int, checkpoint: Path, reporter: Reporter) -> nn.Module:
+        images_NCHW, labels_N = fitted.arrays(resolution, 3)
+        seed = self.config.loop.seed + self.fold
+        loop_config = _filled_in(self.config.loop, len(labels_N)).model_copy(update={"seed": seed})
+        torch.manual_seed(seed)
+        place = pick_device(self.device, self.where)
+        network = Classifier(resolution, _width(self.config, resolution), len(fitted.classes)).to(place)
+        if place.type == "cuda":
+            network = network.to(memory_format=torch.channels_last)
+        data = DeviceImages(torch.from_numpy(images_NCHW), torch.from_numpy(labels_N), place)
+        log_share_C = torch.from_numpy(np.log(np.bincount(labels_N, minlength=len(fitted.classes)) / len(labels_N))).float().to(place)
+
+        def batch_of(step: int) -> Batch:
+            return data.batch(step, loop_config.batch, seed)
+
+        def loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+            images_BCHW, labels_B = batch
+            moved_BCHW, _ = augment(images_BCHW, self.config.augment, generator)
+            return functional.cross_entropy(network(moved_BCHW).float() + log_share_C, labels_B)
+
+        loop = TrainingLoop(network, batch_of, loss, loop_config, checkpoint)
+        loop.notes = {"identity": digest_of(seen_in(fitted))}
+        loop.resume()
+        reporter.begin(
+            f"fit encoder {self.fold + 1} of {self.config.folds}", loop.num_steps * loop_config.batch, loop.step * loop_config.batch
+        )
+        shown = loop.step
+
+        def advance(progress: Progress) -> None:
+            nonlocal shown
+            reporter.advance((progress.step - shown) * loop_config.batch)
+            shown = progress.step
+
+        for _ in loop.run(advance):
+            pass
+        reporter.end()
+        return loop.ema.cpu()
+
+
+def accuracy(encoder: FittedEncoder, labelled: Labelled) -> float:
+    """Share of images whose class the encoder tells, of those classes that it knows."""
+    images_NCHW, labels_N = labelled.arrays(encoder.resolution, 3)
+    images_NHWC = np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1))
+    features = [encoder.embed(images_NHWC[start : start + _AT_ONCE]).numpy() for start in range(0, len(images_NHWC), _AT_ONCE)]
+    found = encoder.classify(np.concatenate(features)).argmax(axis=1)
+    right = [encoder.classes[index] == labelled.classes[label] for index, label in zip(found, labels_N, strict=True)]
+    return round(float(np.mean(right)), 4)
+
+
+def _filled_in(loop: LoopConfig, num: int) -> LoopConfig:
+    """The length of the fit, if the recipe leaves it open: more looks at each of few images than at each of many."""
+    if loop.images is not None:
+        return loop
+    return loop.model_copy(update={"images": min(2_000_000, 20_000 + 40 * min(num, 1000) + 20 * max(num - 1000, 0))})
+
+
+def _width(config: FittedConfig, resolution: int) -> int:
+    return config.width or (16 if resolution <= 12 else 32)
+
+
+def _resolution_of(reference: Labelled) -> int:
+    height, width, _ = decode(reference.examples[0].data).shape
+    return max(8, min(64, int(height), int(width)) // 4 * 4)
+
+
+def _digest_of(config: FittedConfig, reference: Labelled) -> str:
+    images = sorted((example.class_name, example.sha256) for example in reference.examples)
+    return digest_of(
+        {
+            "config": identity_of(config.model_copy(update={"pixels": None}), lambda path, value: value),
+            "classes": reference.classes,
+            "images": images,
+            "version": 2,  # raised when equal settings and images give other classifiers
+        }
+    )

@@ -1,0 +1,44 @@
+"""Raw pixels as features, 0 to 1: no model, no labels, nothing learned.
+
+On small aligned images they did as well as learned features; on others distances between pixels mean little.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synthforge.features.encoders.config import PixelsConfig
+
+
+class PixelsEncoder:
+    """Implements `Encoder`."""
+
+    def __init__(self, config: PixelsConfig) -> None:
+        self.name = f"pixels at {config.resolution} px"
+        self.resolution = config.resolution
+        self.dim = config.channels * config.resolution**2
+        self.seen: frozenset[str] = frozenset()
+        self.classes: list[str] = []
+        self.logit_scale: float | None = None
+        self.logit_bias: float | None = None
+        self._channels = config.channels
+
+    def identity(self) -> dict[str, Any]:
+        """See `Encoder`."""
+        return {"kind": "pixels", "resolution": self.resolution, "channels": self._channels, "dtype": "float32"}
+
+    def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
+        """See `Encoder`; on the CPU whatever the device, since there is nothing to compute."""
+        images = torch.from_numpy(np.ascontiguousarray(images_NHWC)).float() / 255
+        return (images.mean(dim=3) if self._channels == 1 else images).flatten(1)
+
+    def embed_texts(self, texts: list[str]) -> None:
+        """See `Encoder`."""
+
+    def classify(self, features_ND: NDArray[np.float32]) -> None:
+        """See `Encoder`."""

@@ -1,0 +1,210 @@
+"""Nearest neighbours of feature rows: exact where that is affordable, else approximate with a measured recall.
+
+Flat search is FAISS's brute force over matrix products; above 200,000 rows `auto` takes an inverted file (Douze et al. 2024,
+arXiv 2401.08281) and looks into more cells until the asked share of true neighbours is found. Every distance that comes back is computed
+anew from the difference of the two rows, so copies are at distance 0 and not at what rounding leaves of |x|² + |y|² - 2xy; neighbours
+are ordered by it, equal ones by lowest index. Which of more than k rows at one distance are found is left to the search.
+Not covered: compressed vectors, indices on disk, and the GPU for anything but flat search.
+Shapes: M indexed rows, N queries, D features, k neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from synthforge.errors import RequestError
+from synthforge.features.config import IndexConfig
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+FLAT_ROWS = 200_000
+"""Above it `auto` is approximate: at 512 features an exact search of as many queries takes minutes on some cores."""
+FEWEST = 1000
+"""Fewer rows are searched flat whatever is asked."""
+PROBED = 256
+"""Rows on which recall is measured."""
+MEASURED_K = 16
+"""Recall is measured among so many neighbours, or among the next power of two if more are asked for."""
+SPARE = 4
+"""Candidates beyond k, so that of some at the same distance the first is found."""
+_LINKS = 32
+"""Of each row in an HNSW graph."""
+
+
+class Neighbours:
+    """The rows of a set, searchable by squared Euclidean distance.
+
+    Args:
+        features_MD: float32; flat search keeps them by reference unless they lie far from the origin.
+        like_ND: rows like the queries that will come, on which recall is measured; nothing means rows of the set, each without itself.
+            Queries of another kind than the rows find fewer than was measured on rows.
+    Attributes:
+        kind: "flat", "ivf" or "hnsw".
+        recall: 1 for flat; else the smallest share of true neighbours found when it was measured.
+    Raises: RequestError if an HNSW graph can't reach the asked recall.
+    """
+
+    def __init__(self, features_MD: Floats, config: IndexConfig | None = None, like_ND: Floats | None = None) -> None:
+        self._config = config or IndexConfig()
+        assert features_MD.ndim == 2 and len(features_MD) > 0, f"features of shape {features_MD.shape}"
+        self._centre_D = _centre(features_MD)
+        self._rows_MD = self._centred(features_MD)
+        self.kind = self._config.kind
+        if self.kind == "auto":
+            self.kind = "flat" if len(self._rows_MD) <= FLAT_ROWS else "ivf"
+        if len(self._rows_MD) < FEWEST:
+            self.kind = "flat"
+        self.recall = 1.0
+        self._gpu = faiss.StandardGpuResources() if self.kind == "flat" and faiss.get_num_gpus() else None
+        self._efforts: dict[int, int] = {}
+        if self.kind != "flat":
+            self._like_ND = None if like_ND is None else self._centred(like_ND)
+            self._index: Any = _build_ivf(self._rows_MD) if self.kind == "ivf" else _build_hnsw(self._rows_MD)
+            self._effort(MEASURED_K)
+
+    def __len__(self) -> int:
+        return len(self._rows_MD)
+
+    def search(self, queries_ND: Floats, k: int, exclude_N: Ints | None = None) -> tuple[Floats, Ints]:
+        """The k nearest rows of each query, nearest first.
+
+        Args:
+            k: at most M, or M - 1 with `exclude_N`.
+            exclude_N: a row for each query that does not count, such as itself; -1 for none.
+        Returns: squared distances, float32 (N, k), and rows, int64 (N, k).
+        """
+        return self._search(self._centred(queries_ND), k, exclude_N)
+
+    def exclude_self(self, k: int) -> tuple[Floats, Ints]:
+        """The k nearest others of each row of the set itself (leave one out)."""
+        return self._search(self._rows_MD, k, exclude_N=np.arange(len(self)))
+
+    def _centred(self, features_ND: Floats) -> Floats:
+        features_ND = np.ascontiguousarray(features_ND, np.float32)
+        return features_ND - self._centre_D if self._centre_D.any() else features_ND
+
+    def _search(self, queries_ND: Floats, k: int, exclude_N: Ints | None) -> tuple[Floats, Ints]:
+        excluded = int(exclude_N is not None)
+        assert 1 <= k <= len(self) - excluded, f"{k} neighbours among {len(self)} rows"
+        wanted = min(k + excluded + SPARE, len(self))
+        squared_NK, found_NK = np.empty((len(queries_ND), k), np.float32), np.empty((len(queries_ND), k), np.int64)
+        for start in range(0, len(queries_ND), self._block_rows(wanted)):
+            block = slice(start, start + self._block_rows(wanted))
+            found = self._candidates(queries_ND[block], wanted)
+            squared = self._squared(queries_ND[block], found)
+            if exclude_N is not None:
+                squared[found == exclude_N[block, None]] = np.inf
+            order = np.lexsort((found, squared), axis=1)[:, :k]
+            squared_NK[block] = np.take_along_axis(squared, order, axis=1)
+            found_NK[block] = np.take_along_axis(found, order, axis=1)
+        return squared_NK, found_NK
+
+    def _block_rows(self, wanted: int) -> int:
+        """Queries of a block: their candidates' rows, twice (gathered, subtracted), fill the working memory."""
+        return max(1, int(self._config.memory_gb * 1e9 / (8 * wanted * self._rows_MD.shape[1] + 24 * wanted)))
+
+    def _candidates(self, queries_ND: Floats, k: int) -> Ints:
+        if self.kind == "flat":
+            return self._exact(queries_ND, k)
+        found = self._approximate(queries_ND, k, self._effort(k))
+        short = np.flatnonzero((found < 0).any(axis=1))
+        if len(short):  # the cells that were looked into hold fewer than k
+            found[short] = self._exact(queries_ND[short], k)
+        return found
+
+    def _exact(self, queries_ND: Floats, k: int) -> Ints:
+        if self._gpu is not None:
+            found: Ints = faiss.knn_gpu(self._gpu, queries_ND, self._rows_MD, k)[1]
+        else:
+            found = faiss.knn(queries_ND, self._rows_MD, k)[1]
+        return found
+
+    def _squared(self, queries_ND: Floats, found_NK: Ints) -> Floats:
+        difference_NKD = self._rows_MD[found_NK]
+        difference_NKD -= queries_ND[:, None]
+        squared: Floats = np.einsum("nkd,nkd->nk", difference_NKD, difference_NKD)
+        return squared
+
+    def _approximate(self, queries_ND: Floats, k: int, effort: int) -> Ints:
+        if self.kind == "ivf":
+            self._index.nprobe = effort
+        else:
+            self._index.hnsw.efSearch = effort
+        found: Ints = self._index.search(queries_ND, k)[1]
+        return found
+
+    def _effort(self, k: int) -> int:
+        """Cells to look into (ivf) or rows to keep in sight (hnsw) for k neighbours: the first power of two that has the asked recall."""
+        k = min(max(MEASURED_K, 1 << (k - 1).bit_length()), len(self) - 1)
+        if k not in self._efforts:
+            self._efforts[k] = self._measure(k)
+        return self._efforts[k]
+
+    def _measure(self, k: int) -> int:
+        rows = np.linspace(0, len(self) - 1, PROBED).astype(np.int64)
+        like_ND, own_N = self._rows_MD[rows], rows
+        if self._like_ND is not None:
+            like_ND = self._like_ND[np.linspace(0, len(self._like_ND) - 1, PROBED).astype(np.int64)]
+            own_N = np.full(PROBED, -1)
+        limit_N = self._others(like_ND, self._exact(like_ND, k + 1), own_N, k)[:, -1] * (1 + 1e-5)
+        most = self._index.nlist if self.kind == "ivf" else len(self)
+        effort = 1 if self.kind == "ivf" else k
+        while True:
+            found = self._others(like_ND, self._approximate(like_ND, k + 1, effort), own_N, k)
+            share = float((found <= limit_N[:, None]).mean())
+            if share >= self._config.recall:
+                self.recall = min(self.recall, share)
+                return effort
+            if effort == most:
+                raise RequestError(
+                    f"index: {self.kind} finds only {share:.3f} of the true neighbours where recall asks for {self._config.recall}; "
+                    "choose kind: ivf or flat"
+                )
+            effort = min(2 * effort, most)
+
+    def _others(self, queries_ND: Floats, found_NK: Ints, own_N: Ints, k: int) -> Floats:
+        """Squared distances of the k nearest that were found, a row itself not counted; sorted, inf where none was found."""
+        squared = self._squared(queries_ND, found_NK)
+        squared[(found_NK < 0) | (found_NK == own_N[:, None])] = np.inf
+        return np.sort(squared, axis=1)[:, :k]
+
+
+def _centre(features_MD: Floats) -> Floats:
+    """What to subtract before distances go through products, which lose small ones far from the origin.
+
+    The mean, in whole multiples of a power of two near the spread: near the origin nothing is subtracted, and subtracting rounds little.
+    """
+    some_MD = features_MD[:: max(1, len(features_MD) // 10_000)]
+    mean_D = some_MD.mean(axis=0, dtype=np.float64)
+    spread = float(np.sqrt(some_MD.var(axis=0, dtype=np.float64).mean()))
+    unit = 2.0 ** math.floor(math.log2(spread)) if spread > 0 else 1.0
+    centre_D: Floats = (np.round(mean_D / unit) * unit).astype(np.float32)
+    return centre_D
+
+
+def _build_ivf(rows_MD: Floats) -> faiss.IndexIVFFlat:
+    num_cells = max(1, min(round(4 * math.sqrt(len(rows_MD))), len(rows_MD) // 40))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(rows_MD.shape[1]), rows_MD.shape[1], num_cells, faiss.METRIC_L2)
+    index.cp.seed, index.cp.niter = 1, 10
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, 64
+    index.train(rows_MD)
+    index.add(rows_MD)
+    return index
+
+
+def _build_hnsw(rows_MD: Floats) -> faiss.IndexHNSWFlat:
+    index = faiss.IndexHNSWFlat(rows_MD.shape[1], _LINKS)
+    index.hnsw.efConstruction = 200
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # with several the graph depends on who comes first
+    try:
+        index.add(rows_MD)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return index

@@ -1,0 +1,1 @@
+"""`generate`: a recipe is unrolled into a plan, and the plan into sealed shards."""

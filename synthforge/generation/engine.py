@@ -1,0 +1,236 @@
+"""The engine: one unit of work, a shard, from plan to sealed tar, with the device kept busy.
+
+The sampler makes pixels; encoders compress them from a bounded queue into a spool file, since levels come out of key order; one writer
+builds the tar in key order and commits it. While a shard is encoded and committed the device works on the next, and memory stays at
+some batches of pixels whatever the size of a shard.
+
+Images that come out blank, not finite or flagged are made again with the next attempt of the same sample, in batches of their own at the
+end of the shard. A sample whose every attempt is rejected is left out, with its row in the shard's table of failures.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import Uint8, encode, is_blank
+from synthforge.data.layout import Seal, Shard
+from synthforge.data.storage import Folder, in_words
+from synthforge.data.tars import EncodedSample, Failure, failures_table, table_bytes, write_tar
+from synthforge.errors import ShardFailed
+from synthforge.generation.plan import Sample
+from synthforge.generation.sampler import Sampler
+from synthforge.generators.protocol import REASONS
+
+SHARDS_IN_FLIGHT = 2
+"""Shards being encoded or committed while the device works on another."""
+BATCHES_WAITING = 4
+"""Batches of pixels that may wait for an encoder; then the device waits."""
+HOPELESS = 32
+"""Where so many samples are all rejected at the first attempt, no second one is made."""
+
+
+class _Spool:
+    """Encoded images on disk while they wait for their turn in the tar; the file has no name, so a kill leaves nothing behind."""
+
+    def __init__(self, folder: Folder) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder.path)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise in_words(error, folder.address) from error
+        self._lock = threading.Lock()
+        self._end = 0
+
+    def add(self, data: bytes) -> tuple[int, int]:
+        """Where the bytes lie: offset and size. Any thread may call it."""
+        with self._lock:
+            offset, self._end = self._end, self._end + len(data)
+        written = 0
+        while written < len(data):  # a disk that is almost full takes a part before it refuses
+            written += os.pwrite(self._file.fileno(), data[written:], offset + written)
+        return offset, len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._file.fileno(), size, offset)
+        assert len(data) == size
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass
+class _Work:
+    """A shard between device and commit."""
+
+    shard: Shard
+    spool: _Spool
+    images: dict[int, tuple[Sample, Future[tuple[int, int]]]] = field(default_factory=dict)
+    """By sample index: the sample, and where its encoded image will lie in the spool."""
+    attempts: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """Sample index to the attempts that were rejected, with their reasons."""
+    left_out: list[Sample] = field(default_factory=list)
+    """The last attempt of every sample that was rejected in all of them."""
+
+    def discard(self) -> None:
+        """Close the spool once no encoder writes to it any more."""
+        futures = [future for _, future in self.images.values()]
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        self.spool.close()
+
+
+class Engine:
+    """Makes and commits shards of one plan with one loaded generator.
+
+    Args:
+        encoders: encoding threads; None takes one per core, at most eight.
+    """
+
+    def __init__(self, sampler: Sampler, dataset: DatasetFolder, encoders: int | None = None) -> None:
+        self.sampler = sampler
+        self.plan = sampler.plan
+        self.dataset = dataset
+        self.counters = sampler.counters
+        self._num_encoders = encoders or min(8, os.cpu_count() or 1)
+        self._generator_record = sampler.generator.identity()
+        self._attempts = self.plan.recipe.sampling.attempts
+        self._waiting = threading.BoundedSemaphore(max(64, BATCHES_WAITING * sampler.batch))
+
+    def run(
+        self, shards: Iterable[Shard], on_images: Callable[[int], None] = lambda num: None
+    ) -> Iterator[tuple[Shard, Seal | ShardFailed]]:
+        """Make and commit shards; yields each with its seal or with the error that stopped it, as it is committed.
+
+        Args:
+            on_images: called with the number of samples settled, after every batch; negative when a shard fails.
+        Errors of storage, and those that would stop every shard, are raised.
+        """
+        with ThreadPoolExecutor(self._num_encoders, "encode") as encoders, ThreadPoolExecutor(1, "write") as writer:
+            pending: deque[tuple[_Work, Future[Seal]]] = deque()
+            try:
+                for shard in shards:
+                    try:
+                        work = self._make(shard, encoders, on_images)
+                    except ShardFailed as error:
+                        yield shard, error
+                        continue
+                    pending.append((work, writer.submit(self._commit, work)))
+                    while len(pending) > SHARDS_IN_FLIGHT or (pending and pending[0][1].done()):
+                        yield self._settled(*pending.popleft())
+                while pending:
+                    yield self._settled(*pending.popleft())
+            finally:
+                for work, future in pending:
+                    if future.cancel():
+                        work.discard()
+
+    def _settled(self, work: _Work, future: Future[Seal]) -> tuple[Shard, Seal]:
+        seal = future.result()
+        self.counters.shards += 1
+        self.counters.images += len(work.shard.samples) - len(work.left_out)
+        self.counters.left_out += len(work.left_out)
+        reasons = Counter(attempt["reason"] for attempts in work.attempts.values() for attempt in attempts)
+        self.counters.rejected = dict(Counter(self.counters.rejected) + reasons)
+        return work.shard, seal
+
+    def _make(self, shard: Shard, encoders: ThreadPoolExecutor, on_images: Callable[[int], None]) -> _Work:
+        """Sample a whole shard, attempt by attempt; encoding is only begun here."""
+        work = _Work(shard, _Spool(self.dataset.folder))
+        settled = 0
+        try:
+            due = [self.plan.sample(index) for index in shard.samples]
+            for attempt in range(self._attempts):
+                rejected: list[Sample] = []
+                for chunk, pixels, codes in self.sampler.sampled(due):
+                    good = self._sort_out(work, chunk, pixels, codes, encoders, rejected)
+                    settled += good
+                    on_images(good)
+                if not rejected:
+                    return work
+                if attempt + 1 == self._attempts or (not work.images and len(rejected) >= HOPELESS):
+                    work.left_out = rejected
+                    break
+                due = [self.plan.sample(sample.index, attempt + 1) for sample in rejected]
+            if not work.images:
+                reasons = " or ".join(sorted({attempt["reason"] for attempts in work.attempts.values() for attempt in attempts}))
+                raise ShardFailed(
+                    f"every one of {len(shard.samples):,} images came out {reasons}, in {attempt + 1} attempt(s); "
+                    "look at the model with `synthforge preview`",
+                    is_final=True,  # another try would make the same images
+                )
+            on_images(len(work.left_out))
+            return work
+        except BaseException as error:
+            on_images(-settled)
+            work.discard()
+            if isinstance(error, ShardFailed):
+                raise ShardFailed(f"{shard.stem}: {error}", is_final=error.is_final) from error
+            raise
+
+    def _sort_out(
+        self, work: _Work, chunk: list[Sample], pixels: Uint8, codes: Uint8, encoders: ThreadPoolExecutor, rejected: list[Sample]
+    ) -> int:
+        """Send good images to the encoders, waiting while too many are on their way; note the others. The number of good ones."""
+        blank = is_blank(pixels)
+        num_rejected = len(rejected)
+        for row, sample in enumerate(chunk):
+            reason = REASONS[codes[row] - 1] if codes[row] else "blank" if blank[row] else None
+            if reason is None:
+                self._waiting.acquire()
+                future = encoders.submit(self._encode, work.spool, pixels[row])
+                future.add_done_callback(lambda _: self._waiting.release())  # also when it is cancelled
+                work.images[sample.index] = (sample, future)
+            else:
+                work.attempts.setdefault(sample.index, []).append({"seed": sample.seed, "reason": reason})
+                rejected.append(sample)
+        return len(chunk) - (len(rejected) - num_rejected)
+
+    def _encode(self, spool: _Spool, pixels: Uint8) -> tuple[int, int]:
+        output = self.plan.recipe.output
+        return spool.add(encode(pixels, output.format, output.quality, output.marking))
+
+    def _commit(self, work: _Work) -> Seal:
+        try:
+            with self.dataset.folder.scratch(work.shard.tar) as path:
+                write_tar(path, self._encoded(work))
+                if work.left_out:
+                    # Before the tar: whoever adopts the tar after a kill finds the reasons too.
+                    self.dataset.folder.publish(work.shard.failures, table_bytes(failures_table(self._failures(work))))
+                return self.dataset.commit(work.shard, path, self.plan.check)
+        finally:
+            work.discard()
+
+    def _failures(self, work: _Work) -> Iterator[Failure]:
+        """What is left out, in key order."""
+        for sample in sorted(work.left_out, key=lambda sample: sample.index):
+            attempts = work.attempts[sample.index]
+            yield Failure(
+                key=sample.key,
+                class_name=sample.class_name,
+                class_index=sample.class_index,
+                prompt=sample.prompt,
+                seeds=[attempt["seed"] for attempt in attempts],
+                reasons=[attempt["reason"] for attempt in attempts],
+            )
+
+    def _encoded(self, work: _Work) -> Iterator[EncodedSample]:
+        """The samples of a shard in key order."""
+        for index in sorted(work.images):
+            sample, future = work.images[index]
+            yield EncodedSample(
+                key=sample.key,
+                image=work.spool.read(*future.result()),
+                extension=self.plan.recipe.output.format,
+                class_index=sample.class_index,
+                text=sample.prompt,
+                record=sample.record(work.attempts.get(index, []), self._generator_record),
+            )

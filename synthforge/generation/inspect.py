@@ -1,0 +1,373 @@
+"""Look before, while and after: what a recipe will make, a preview, shards against their seals, one sample and how to remake it."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import math
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from synthforge.config import walk
+from synthforge.data import audit
+from synthforge.data.audit import Audit
+from synthforge.data.folder import DatasetFolder, differences
+from synthforge.data.images import Uint8, contact_sheet, decode, encode
+from synthforge.data.layout import LOG, RECIPE_LOG
+from synthforge.data.storage import Folder
+from synthforge.errors import PlaceError, RequestError
+from synthforge.generation.plan import Plan, Sample
+from synthforge.generators.protocol import Request
+from synthforge.generators.remaking import remake_code
+from synthforge.progress import Reporter
+from synthforge.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from synthforge.generation.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What a recipe will make."""
+
+    name: str
+    folder: str
+    samples: int
+    per_class: dict[str, int]
+    shards: int
+    samples_per_shard: int
+    resolution: int
+    bytes_estimated: int
+    free_bytes: int | None
+    plan_digest: str
+    examples: list[dict[str, Any]]
+    """The first samples: key, class, prompt, seed, guidance."""
+    images_per_second: float | None = None
+    """Measured, including encoding; None without --measure."""
+    hours: float | None = None
+    batch: int | None = None
+    """The batch that measuring would choose."""
+    batches_measured: dict[int, float] | None = None
+    """Batch size to images per second of the generator alone."""
+
+
+def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool = False) -> PlanSummary:
+    """What a recipe will make; with `measure`, at what rate, from a short warm-up with the loaded model."""
+    reporter = reporter or Reporter()
+    plan = Plan.of(recipe)
+    resolution, channels = recipe.generator.image_size(plan.files, recipe.sampling)
+    rate = batch = rates = None
+    image_bytes = _guessed_bytes(recipe, resolution, channels)
+    if measure:
+        from synthforge.generation.sampler import Sampler, best_batch, load_generator
+        from synthforge.generation.sampler import measure as measure_batches
+
+        reporter.note(f"loading {recipe.generator.model}")
+        generator = load_generator(recipe, plan)
+        reporter.note("measuring batch sizes")
+        found = measure_batches(generator, plan)
+        best = best_batch(found)
+        rates, batch = {item.batch: round(item.images_per_second, 2) for item in found}, best.batch
+        rate, image_bytes = _measured(recipe, Sampler(generator, plan, batch))
+    # Tar: a header of 512 bytes for each of four members, and each padded to 512.
+    texts = len(plan[0].prompt.encode()) + 1800
+    per_sample = (
+        4 * 512 + math.ceil(image_bytes / 512) * 512 + 512 + math.ceil(len(plan[0].prompt) / 512) * 512 + math.ceil(texts / 512) * 512
+    )
+    per_shard = recipe.output.samples_per_shard
+    return PlanSummary(
+        name=recipe.name,
+        folder=recipe.pool_path,
+        samples=len(plan),
+        per_class=plan.counts(len(plan)),
+        shards=-(-len(plan) // per_shard),
+        samples_per_shard=per_shard,
+        resolution=resolution,
+        bytes_estimated=int(len(plan) * per_sample * 1.02),
+        free_bytes=Folder(recipe.pool_path).free_bytes(),
+        plan_digest=plan.digest,
+        examples=[_as_example(plan[index]) for index in range(min(5, len(plan)))],
+        images_per_second=rate,
+        hours=len(plan) / rate / 3600 if rate else None,
+        batch=batch,
+        batches_measured=rates,
+    )
+
+
+def _as_example(sample: Sample) -> dict[str, Any]:
+    return {"key": sample.key, "class": sample.class_name, "prompt": sample.prompt, "seed": sample.seed, "guidance": sample.guidance}
+
+
+def _guessed_bytes(recipe: Recipe, resolution: int, channels: int) -> int:
+    """Bytes of one image before any was made: bits per pixel that photographs usually take."""
+    bits = {"png": 5.0 * channels, "jpg": 2.0, "webp": 1.5}[recipe.output.format]
+    return int(resolution**2 * bits / 8) + (600 if recipe.output.marking else 100)
+
+
+def _measured(recipe: Recipe, sampler: Sampler) -> tuple[float, int]:
+    """Images per second of sampling and encoding together, and mean bytes of an image."""
+    samples = [sampler.plan.sample(index) for index in range(2 * sampler.batch)]
+    output = recipe.output
+    started = time.perf_counter()
+    pixels = sampler.pixels_of(samples)
+    sizes = [len(encode(image, output.format, output.quality, output.marking)) for image in pixels.values()]
+    return len(samples) / (time.perf_counter() - started), int(sum(sizes) / len(sizes))
+
+
+def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Reporter | None = None) -> Path:
+    """Make the first few samples of each class that the run will hold and draw them as one labelled sheet; nothing is rejected."""
+    reporter = reporter or Reporter()
+    from synthforge.generation.sampler import Sampler, load_generator
+
+    plan = Plan.of(recipe)
+    reporter.note(f"loading {recipe.generator.model}")
+    generator = load_generator(recipe, plan)
+    samples = plan.first_of_each(per_class)
+    everything = [sample for of_class in samples.values() for sample in of_class]
+    batch = recipe.execution.batch or min(generator.default_batch, len(everything))
+    reporter.begin("previewing", len(everything))
+    pixels = Sampler(generator, plan, batch).pixels_of(everything)
+    reporter.advance(len(everything))
+    reporter.end()
+    rows = {name: [pixels[sample.index] for sample in of_class] for name, of_class in samples.items()}
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(contact_sheet(rows, title=f"{recipe.name}: preview"), "png", 100, recipe.output.marking))
+    except OSError as error:
+        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --out") from error
+    return path
+
+
+@dataclass(frozen=True)
+class Remade:
+    """How samples that were made again differ from those in the shards."""
+
+    num_samples: int
+    identical: int
+    """Samples whose every pixel is the same."""
+    largest_difference: int
+    """Of 255 levels."""
+    within_tolerance: float
+    """Share of pixels at most 2 levels off."""
+    keys: list[str]
+
+    @property
+    def is_reproduced(self) -> bool:
+        """At most 2 of 256 levels off on 99.9 % of pixels: what other batch shapes may change by rounding."""
+        return self.within_tolerance >= 0.999
+
+
+def verify(
+    address: str, reporter: Reporter | None = None, *, regenerate: int = 0, recipe: Recipe | None = None, seed: int | None = None
+) -> tuple[Audit, Remade | None]:
+    """Compare every shard with its seal, and make `regenerate` random samples again.
+
+    Args:
+        recipe: what to make them from; None takes the one that the last run logged beside the shards.
+        seed: which samples; None draws new ones every time.
+    """
+    reporter = reporter or Reporter()
+    dataset = DatasetFolder.open(address)
+    state = dataset.state()
+    reporter.begin("verifying", len(state.sealed), unit="shards")
+    found = audit.verify(dataset, lambda done, total: reporter.advance(1))
+    reporter.end()
+    if not regenerate:
+        return found, None
+    if found.problems or not found.samples:
+        reporter.note("nothing is made again: " + ("mend the problems first" if found.problems else "no shard is sealed yet"))
+        return found, None
+    return found, _remake(dataset, recipe or logged_recipe(dataset), regenerate, seed, reporter)
+
+
+def logged_recipe(dataset: DatasetFolder) -> Recipe:
+    """The recipe of the last run on a folder, from its `_log`; raises RequestError if there is none."""
+    try:
+        data = dataset.folder.within(LOG).read(RECIPE_LOG)
+        return Recipe.model_validate_json(data, strict=True)
+    except (FileNotFoundError, ValueError) as error:
+        raise RequestError(f"{dataset.folder.address}: has no recipe in {LOG}/{RECIPE_LOG}; name it with --recipe FILE") from error
+
+
+def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, reporter: Reporter) -> Remade:
+    from synthforge.generation.sampler import Sampler, load_generator
+
+    plan = Plan.of(recipe)
+    if plan.digest != dataset.manifest.plan_digest:
+        raise RequestError(
+            f"{dataset.folder.address}: this recipe did not make it, so it can't make its samples again; name the right one with --recipe"
+        )
+    generator = load_generator(recipe, plan, dtype=(dataset.manifest.generator or {}).get("dtype"))
+    rows = _random_rows(dataset, num, random.Random(seed))
+    samples = [plan.sample(int(row["key"]), row["attempts"] - 1) for row in rows]
+    reporter.begin("making again", len(samples))
+    pixels = Sampler(generator, plan, recipe.execution.batch).pixels_of(samples)
+    reporter.advance(len(samples))
+    reporter.end()
+    differences = []
+    for row, sample in zip(rows, samples, strict=True):
+        made = decode(_encoded(pixels[sample.index], recipe), pixels[sample.index].shape[2])
+        stored = decode(dataset.folder.read_range(row["shard"].tar, row["image_offset"], row["image_size"]), made.shape[2])
+        differences.append(np.abs(stored.astype(np.int16) - made.astype(np.int16)))
+    return Remade(
+        num_samples=len(samples),
+        identical=sum(not difference.any() for difference in differences),
+        largest_difference=int(max(difference.max() for difference in differences)),
+        within_tolerance=float(np.mean([np.mean(difference <= 2) for difference in differences])),
+        keys=[sample.key for sample in samples],
+    )
+
+
+def _random_rows(dataset: DatasetFolder, num: int, chooser: random.Random) -> list[dict[str, Any]]:
+    """Rows of `num` different samples (or of all, if there are fewer), each with its `shard`."""
+    sealed = dataset.state().sealed
+    starts = list(itertools.accumulate((seal.samples for seal in dataset.seals(sealed)), initial=0))
+    chosen = sorted(chooser.sample(range(starts[-1]), k=min(num, starts[-1])))
+    rows = []
+    for number, positions in itertools.groupby(chosen, key=lambda position: bisect.bisect_right(starts, position) - 1):
+        table = dataset.table(sealed[number])
+        rows += [table.slice(position - starts[number], 1).to_pylist()[0] | {"shard": sealed[number]} for position in positions]
+    return rows
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample, whole."""
+
+    key: str
+    shard: str
+    class_name: str
+    class_index: int
+    prompt: str
+    record: dict[str, Any]
+    image: bytes
+    """The encoded file."""
+    image_sha256: str
+    remake: str
+    """Python that makes this image again with plain diffusers."""
+
+
+def show(address: str, key: str) -> Shown:
+    """Read one sample by ranged reads, and say how it is made again."""
+    dataset = DatasetFolder.open(address)
+    row, members = dataset.sample(key)
+    record = json.loads(members["json"])
+    return Shown(
+        key=row["key"],
+        shard=dataset.shard_of(key).tar,
+        class_name=row["class"],
+        class_index=row["class_index"],
+        prompt=row["prompt"],
+        record=record,
+        image=members["image"],
+        image_sha256=row["image_sha256"],
+        remake=_remake_code(dataset, record),
+    )
+
+
+def save_image(image: bytes, path: Path) -> None:
+    """Write an encoded image to a file; raises PlaceError."""
+    try:
+        path.write_bytes(image)
+    except OSError as error:
+        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --save") from error
+
+
+def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
+    if dataset.manifest.generator is None:
+        return "# a real image: nothing made it"
+    places, reference = {}, None
+    try:
+        recipe = logged_recipe(dataset)
+        files = recipe.generator.files(_digests_of(recipe, dataset.manifest.recipe))
+        places = {found.sha256: str(found.folder) for found in (files.model, *files.others.values())}
+        reference = recipe.sampling.real_guidance.reference if recipe.sampling.real_guidance is not None else None
+    except RequestError:
+        pass  # on another machine: what the record names has to be found there
+    return remake_code(record, places, reference)
+
+
+def _encoded(pixels: Uint8, recipe: Recipe) -> bytes:
+    """As the engine stores it: what compression loses, both sides of a comparison have lost."""
+    return encode(pixels, recipe.output.format, recipe.output.quality, recipe.output.marking)
+
+
+def _digests_of(recipe: Recipe, identity: Any) -> dict[str, str]:
+    """What the plan's identity says of each place that the recipe names: looking at one sample must not digest gigabytes."""
+    found = {}
+    for path, role, value in walk(recipe):
+        if role == "location" and value is not None:
+            digest = identity
+            for step in path:
+                digest = digest.get(step, {}) if isinstance(digest, dict) else {}
+            if isinstance(digest, str):
+                found[".".join(path)] = digest
+    return found
+
+
+@dataclass(frozen=True)
+class RemadeSample:
+    """One sample that was made again from its record."""
+
+    image: bytes
+    """The encoded file."""
+    largest_difference: int
+    """From the stored one, of 255 levels."""
+    within_tolerance: float
+    """Share of pixels at most 2 levels off."""
+    changes: list[str]
+    """What is not as the record says: another scheduler configuration, precision, ..."""
+
+    @property
+    def is_reproduced(self) -> bool:
+        """At most 2 of 256 levels off on 99.9 % of pixels."""
+        return self.within_tolerance >= 0.999
+
+
+def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Reporter | None = None) -> RemadeSample:
+    """Make one sample again from nothing but its record and the model's files.
+
+    Args:
+        recipe: says where the model (and the real images) lie; None takes the one that the last run logged.
+    Raises: RequestError if the model is not the one of the record.
+    """
+    from synthforge.generation.sampler import load_generator
+
+    dataset = DatasetFolder.open(address)
+    _, members = dataset.sample(key)
+    record = json.loads(members["json"])
+    recipe = recipe or logged_recipe(dataset)
+    plan = Plan.of(recipe)
+    made_by = record.get("generator") or {}
+    if made_by.get("sha256") != plan.files.model.sha256:
+        raise RequestError(
+            f"{dataset.folder.address}: {key} was made by other weights than those of {recipe.generator.model}; name the right recipe"
+        )
+    (reporter or Reporter()).note(f"loading {recipe.generator.model}")
+    generator = load_generator(recipe, plan, dtype=made_by.get("dtype"))
+    request = Request(
+        seed=record["seed"],
+        class_name=record.get("label", record["class"]),
+        prompt=record["prompt"],
+        negative=record.get("negative"),
+        guidance=record["guidance"],
+        strength=record["strength"],
+        source=plan.source(record["source"]) if record["source"] is not None else None,
+    )
+    pixels, _ = generator.sample(generator.prepare([request]))
+    image = _encoded(pixels[0].cpu().numpy(), recipe)
+    made = decode(image, pixels.shape[-1])
+    difference = np.abs(decode(members["image"], made.shape[2]).astype(np.int16) - made.astype(np.int16))
+    return RemadeSample(
+        image=image,
+        largest_difference=int(difference.max()),
+        within_tolerance=float(np.mean(difference <= 2)),
+        changes=differences(made_by, json.loads(json.dumps(generator.identity()))),
+    )

@@ -1,0 +1,99 @@
+"""Real images as a generator renders them: real guidance at low strength, which keeps their content and gives them the generated look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import encode, is_blank
+from synthforge.data.layout import COMPLETE, Segment, digest_of
+from synthforge.data.reading import Example, read_labelled
+from synthforge.data.storage import Folder
+from synthforge.data.tars import EncodedSample, write_tar
+from synthforge.devices import cpu_threads
+from synthforge.errors import WorkError
+from synthforge.generation.plan import Plan, Sample
+from synthforge.generation.sampler import Sampler, load_generator
+from synthforge.generators.config import RealGuidanceConfig
+from synthforge.recipe.recipe import Recipe
+
+VERSION = 1
+"""Raised when equal images and settings are rendered otherwise."""
+
+
+def why_not(recipe: Recipe, strength: float) -> str | None:
+    """Why a recipe's generator can't render real images; None if it can."""
+    if not type(recipe.generator).capabilities.image:
+        return f"generator {recipe.generator.kind!r} can't start from an image"
+    if int(recipe.sampling.steps * strength) < 1:
+        return f"strength {strength:g} of {recipe.sampling.steps} steps is less than one step; raise diagnosis.strength"
+    return None
+
+
+def render(recipe: Recipe, real: str, strength: float, beside: Path, threads: int) -> str:
+    """Render each image of the fit part of a real set once, with the recipe's prompts and guidance; returns the dataset folder's address.
+
+    Images come in the order of the fit part, and their records say which real image each started from. What is there already stays.
+
+    Args:
+        real: address of the set.
+        beside: where the folder is to lie.
+    """
+    labelled = read_labelled(real)["fit"]
+    present = {example.class_name for example in labelled.examples}
+    guided = recipe.model_copy(
+        update={
+            "classes": {name: spec for name, spec in recipe.classes.items() if name in present},
+            "sampling": recipe.sampling.model_copy(update={"real_guidance": RealGuidanceConfig(reference=real, strength=[strength])}),
+        }
+    )
+    plan = Plan.of(guided)
+    place = beside / f"rendered-{digest_of([VERSION, plan.digest])[:12]}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(beside / f".{place.name}.lock"):
+        if not (place / COMPLETE).exists():
+            with cpu_threads(threads):
+                _render(plan, labelled.examples, place)
+    return str(place)
+
+
+def _render(plan: Plan, examples: Sequence[Example], place: Path) -> None:
+    """Shard by shard; those that a killed run left are kept."""
+    most = max(Counter(example.class_name for example in examples).values())
+    of_class = {name: iter(samples) for name, samples in plan.first_of_each(most).items()}
+    due = [replace(next(of_class[example.class_name]), index=index, source=example) for index, example in enumerate(examples)]
+    recipe, generator = plan.recipe, load_generator(plan.recipe, plan)
+    generator.learn_texts(sorted({(sample.prompt, sample.negative) for sample in due}, key=repr))
+    sampler = Sampler(generator, plan, recipe.execution.batch)
+    generator.compile(sampler.batch_of(due[: sampler.batch]))
+    segment = Segment(first_sample=0, num_samples=len(due), first_shard=0, samples_per_shard=recipe.output.samples_per_shard)
+    manifest = plan.manifest(generator.identity()).model_copy(update={"segment": segment})
+    dataset = DatasetFolder.create(Folder(str(place.resolve())), manifest)
+    for shard in dataset.state().unfinished:
+        samples = _encoded(sampler, [due[index] for index in shard.samples])
+        with dataset.folder.scratch(shard.tar) as path:
+            write_tar(path, samples)
+            dataset.commit(shard, path, lambda shard, table: None)
+    dataset.complete()
+
+
+def _encoded(sampler: Sampler, samples: list[Sample]) -> list[EncodedSample]:
+    """Renderings in order of their keys, without those that came out blank, not finite or flagged."""
+    output, identity = sampler.plan.recipe.output, sampler.generator.identity()
+    found = {}
+    for chunk, pixels, codes in sampler.sampled(samples):
+        rejected = (codes[: len(chunk)] > 0) | is_blank(pixels[: len(chunk)])
+        for sample, image, is_rejected in zip(chunk, pixels, rejected.tolist(), strict=False):  # a short batch is padded
+            if not is_rejected:
+                data = encode(image, output.format, output.quality, output.marking)
+                found[sample.index] = EncodedSample(
+                    sample.key, data, output.format, sample.class_index, sample.prompt, sample.record([], identity)
+                )
+    if not found:
+        raise WorkError("no real image could be rendered: all came out blank, not finite or flagged by the safety checker")
+    return [found[index] for index in sorted(found)]

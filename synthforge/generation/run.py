@@ -1,0 +1,374 @@
+"""`generate`: a recipe's images as sealed shards, going on wherever an earlier run stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from synthforge.data.folder import DatasetFolder, differences, remove_dataset
+from synthforge.data.images import contact_sheet, decode, encode
+from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, Completion, Shard
+from synthforge.data.sidefiles import write_side_files
+from synthforge.data.storage import Folder
+from synthforge.data.writers import Heartbeat
+from synthforge.errors import RequestError, WorkError
+from synthforge.executors.array import Part
+from synthforge.executors.protocol import Executor, Failed, Finished
+from synthforge.generation.plan import Plan
+from synthforge.progress import Counters, Reporter
+from synthforge.recipe.recipe import MAX_SAMPLES, Recipe
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What `generate` leaves behind."""
+
+    folder: str
+    is_complete: bool
+    """Every shard is sealed or quarantined."""
+    samples: int
+    """In the whole dataset."""
+    left_out: int
+    """Samples of the dataset whose every attempt was rejected."""
+    shards: int
+    bytes: int
+    digest: str | None
+    """SHA-256 over the seals, once complete."""
+    made: int
+    """Images that this run made."""
+    adopted: int
+    """Shards that another run had begun to publish and this one sealed."""
+    seconds: float
+    """Of making, without loading the model."""
+    images_per_second: float
+    rejected: dict[str, int]
+    """Reason to number of images that were made again."""
+    padding: int
+    """Images made only to fill batches."""
+    halvings: int
+    """Times that the batch was halved for want of memory."""
+    quarantined: dict[str, str]
+    """Shard to reason, of this run's part."""
+    per_class: dict[str, int]
+    """Samples of each class: those that are there once the dataset is complete, those asked for until then."""
+    part: str | None
+    """The part of the dataset that this run was to make, as NUMBER/COUNT."""
+    contact_sheet: str | None
+
+
+def generate(
+    recipe: Recipe,
+    reporter: Reporter | None = None,
+    *,
+    extend: int | None = None,
+    overwrite: bool = False,
+    retry_quarantined: bool = False,
+    part: Part | None = None,
+) -> GenerateResult:
+    """Make the recipe's images and write them as sealed shards, going on where an earlier run stopped.
+
+    Args:
+        extend: append this many samples to a finished run, or go on with an interrupted extension of this size.
+        overwrite: remove what is in the folder first; refused while another process writes there.
+        retry_quarantined: try shards again that were given up.
+        part: make only these shards; other processes, anywhere and at any time, make the others.
+    Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
+    """
+    reporter = reporter or Reporter()
+    if part is not None and (overwrite or extend is not None):
+        raise RequestError(f"--part {part}: parts don't go with --overwrite or --extend; start the run anew, or extend it, without parts")
+    plan = Plan.of(recipe)
+    folder = Folder(recipe.pool_path, recipe.output.single_writer)
+    folder.require_writable()
+    folder.sweep()
+    # Announced before anything is decided, so that nobody clears the folder while the model is loading.
+    with Heartbeat(folder) as heartbeat:
+        others = heartbeat.others()
+        if overwrite and others:
+            raise RequestError(f"{folder.address}: {others[0].writer} is writing there; stop it before --overwrite")
+        dataset = None if overwrite else _reopened(folder, plan)
+        begins_segment = _begins_segment(dataset, plan, folder, extend)
+        adopted = 0
+        if dataset is not None and not begins_segment:
+            adopted = _adopt(dataset, plan, reporter)
+            given_up = dataset.state().quarantined
+            if not _own(dataset.state().missing, part) and not (retry_quarantined and given_up):
+                reporter.note("nothing to do: " + (f"{len(given_up)} shard(s) are quarantined" if given_up else "every shard is sealed"))
+                return _finish(dataset, plan, Counters(), adopted, 0.0, part)
+
+        num_samples = (dataset.num_samples if dataset is not None else len(plan)) + (extend or 0 if begins_segment else 0)
+        dtype = (dataset.manifest.generator or {}).get("dtype") if dataset is not None else None
+        reporter.note(f"loading {recipe.generator.model}")
+        todo = _num_to_make(dataset if not begins_segment else None, plan, part, extend, retry_quarantined)
+        with _executor(plan, num_samples, todo, dtype, reporter) as executor:
+            identity = executor.open()
+            # Nothing was changed so far; from here on the request is known to be possible.
+            if overwrite:
+                remove_dataset(folder)
+            dataset = DatasetFolder.create(folder, plan.manifest(identity))
+            if changes := differences(dataset.manifest.generator or {}, identity):
+                reporter.note(f"the shards that are there were made otherwise: {'; '.join(changes)}; pixels may differ")
+            if begins_segment:
+                assert extend is not None
+                dataset.extend(extend, recipe.output.samples_per_shard)
+            if retry_quarantined:
+                for shard in _own(dataset.state().quarantined, part):
+                    dataset.release(shard)
+            if others:
+                reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
+            folder.within(LOG).replace(RECIPE_LOG, recipe.model_dump_json(indent=2).encode())  # unsorted: the order of classes counts
+            run = _Run(dataset, plan, part, heartbeat, reporter)
+            started = time.perf_counter()
+            try:
+                run.make_all(executor)
+            except RequestError as error:
+                raise WorkError(str(error)) from error  # too late for "nothing was started"
+            folder.sweep()  # of what workers that died left behind
+            seconds = time.perf_counter() - started
+        return _finish(dataset, plan, run.counters, adopted + run.adopted, seconds, part)
+
+
+def _num_to_make(dataset: DatasetFolder | None, plan: Plan, part: Part | None, extend: int | None, retry_quarantined: bool) -> int:
+    """Shards that this run is to make, at most."""
+    if dataset is None:
+        num_shards = math.ceil((extend or len(plan)) / plan.recipe.output.samples_per_shard)
+        return math.ceil(num_shards / (part.of if part is not None else 1))
+    state = dataset.state()
+    return len(_own(state.missing + (state.quarantined if retry_quarantined else []), part))
+
+
+def _executor(plan: Plan, num_samples: int, num_shards: int, dtype: str | None, reporter: Reporter) -> Executor[Shard, Counters]:
+    """One worker in this process, or several in processes of their own."""
+    from synthforge.executors.inline import InlineExecutor
+    from synthforge.executors.local import LocalExecutor
+    from synthforge.generation.work import ShardWork, default_workers
+
+    execution = plan.recipe.execution
+    work = ShardWork(plan.recipe, plan.digests, num_samples, dtype)
+    workers = min(execution.workers or default_workers(execution.device), num_shards)
+    if workers <= 1:
+        return InlineExecutor(work)
+    reporter.note(f"starting {workers} workers")
+    return LocalExecutor(work, workers, deadline_seconds=execution.deadline_seconds, note=reporter.note)
+
+
+def _own(shards: list[Shard], part: Part | None) -> list[Shard]:
+    return [shard for shard in shards if part is None or part.has(shard.index)]
+
+
+def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
+    """The dataset that is there, if it is this plan's; None if there is none."""
+    if not folder.exists(MANIFEST):
+        if strangers := [name for name in folder.list() if name.startswith("train-")]:
+            raise RequestError(
+                f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; use another folder, or --overwrite"
+            )
+        return None
+    existing = DatasetFolder.open(folder.address, folder.single_writer)
+    existing.require_same_plan(plan.digest, plan.identity)
+    return existing
+
+
+def _begins_segment(dataset: DatasetFolder | None, plan: Plan, folder: Folder, extend: int | None) -> bool:
+    """Whether this run is to append a segment; raises RequestError if what is asked for does not fit what is there."""
+    if extend is not None and not 1 <= extend <= MAX_SAMPLES:
+        raise RequestError(f"--extend {extend}: give a number of samples to add, from 1 to {MAX_SAMPLES:,}")
+    if dataset is None:
+        if extend is not None:
+            raise RequestError(f"{folder.address}: nothing there to extend; run without --extend first")
+        return False
+    segments = dataset.segments()
+    present = segments[-1].end_sample
+    if extend is not None:
+        if dataset.completion() is None:
+            # An extension that was begun, or finished but for its last file: the same request goes on with it.
+            if len(segments) > 1 and segments[-1].num_samples == extend:
+                return False
+            raise RequestError(f"{folder.address}: is not finished yet; run without --extend first")
+        if present + extend > MAX_SAMPLES:
+            raise RequestError(f"--extend {extend}: the dataset holds {present:,} samples; at most {MAX_SAMPLES:,} fit in one")
+        return True
+    if len(plan) > present:
+        raise RequestError(
+            f"{folder.address}: was begun with {present:,} samples, the recipe now asks for {len(plan):,}; "
+            f"add the rest with --extend {len(plan) - present}"
+        )
+    if len(plan) < segments[0].num_samples:
+        raise RequestError(
+            f"{folder.address}: was begun with {segments[0].num_samples:,} samples, the recipe now asks for {len(plan):,}; "
+            "a dataset does not shrink: use another folder, or --overwrite"
+        )
+    return False
+
+
+def _adopt(dataset: DatasetFolder, plan: Plan, reporter: Reporter) -> int:
+    """Seal every tar that lacks a seal; the number of them."""
+    orphaned = dataset.state().orphaned
+    for shard in orphaned:
+        dataset.adopt(shard, plan.check)
+        reporter.note(f"{shard.tar}: found without a seal, checked and sealed")
+    return len(orphaned)
+
+
+@dataclass
+class _Run:
+    """One run's share of the work: which shards, in what order, and what became of them."""
+
+    dataset: DatasetFolder
+    plan: Plan
+    part: Part | None
+    heartbeat: Heartbeat
+    reporter: Reporter
+    counters: Counters = field(default_factory=Counters)
+    adopted: int = 0
+    _failed: list[Failed[Shard]] = field(default_factory=list)
+    """Shards that failed while none had succeeded yet."""
+    _num_failed_tries: int = 0
+    _have_failed: set[int] = field(default_factory=set)
+    _has_success: bool = False
+    _made: int = 0
+    _started: float = field(default_factory=time.perf_counter)
+
+    def make_all(self, executor: Executor[Shard, Counters]) -> None:
+        """Make what is missing; quarantine what fails too often."""
+        state = self.dataset.state()
+        self._has_success = bool(state.sealed)
+        done = _own(state.sealed + state.quarantined, self.part)
+        total = sum(shard.num_samples for shard in _own([*self.dataset.shards()], self.part))
+        self.reporter.begin("generating", total, sum(shard.num_samples for shard in done))
+        outcomes = executor.run(
+            self._feed(),
+            tries=self.plan.recipe.execution.tries,
+            size=lambda shard: shard.num_samples,
+            on_progress=self._on_progress,
+            on_try_failed=self._on_try_failed,
+        )
+        for outcome in outcomes:
+            self.heartbeat.drop(outcome.unit.index)
+            if isinstance(outcome, Finished):
+                self.counters = self.counters + outcome.receipt
+                self._has_success = True
+            else:
+                self._failed.append(outcome)
+            if self._has_success:
+                self._quarantine_failed()
+        # Only now, since before a tar without a seal may be one that this run is just sealing. Now it is another writer's, which is
+        # sealing it, or died: sealing it too does no harm.
+        self.adopted += _adopt(self.dataset, self.plan, self.reporter)
+        self.reporter.end()
+        if self._failed:
+            raise self._nothing_works(self._failed[-1].reason)
+        if left := _own(self.dataset.state().unfinished, self.part):
+            where = self.dataset.folder.where(left[0].stem)
+            raise WorkError(f"{where}: something that is no file of ours is in its place; remove it and run again")
+
+    def _quarantine_failed(self) -> None:
+        for failed in self._failed:
+            self.dataset.quarantine(failed.unit, failed.reason, failed.tries)
+        self._failed = []
+
+    def _on_progress(self, num: int) -> None:
+        self._made += num
+        self.reporter.advance(num)
+        self.heartbeat.tell(images=self._made, rate=self._made / max(time.perf_counter() - self._started, 1e-9))
+
+    def _on_try_failed(self, shard: Shard, reason: str, number: int) -> None:
+        tries = self.plan.recipe.execution.tries
+        self._num_failed_tries += 1
+        self.reporter.note(f"try {number} of {tries}: {reason if shard.stem in reason else f'{shard.stem}: {reason}'}")
+        self._have_failed.add(shard.index)
+        if not self._has_success and len(self._have_failed) >= 3:
+            raise self._nothing_works(reason)
+
+    def _nothing_works(self, reason: str) -> WorkError:
+        """Not one shard could be made: that is the model or the machine, and quarantine would only hide it."""
+        return WorkError(f"no shard could be made, {self._num_failed_tries} tries failed; the last: {reason}")
+
+    def _feed(self) -> Iterator[Shard | None]:
+        """Shards that need making: first those that no live writer is at, then those whose writer takes too long; None for "wait".
+
+        Making a shard twice costs time, never correctness: the first tar wins.
+        """
+        postponed, began = [], time.monotonic()
+        unfinished = _own(self.dataset.state().unfinished, self.part)
+        for shard in unfinished:
+            if shard.index in self.heartbeat.claimed_by_others():
+                postponed.append(shard)
+            elif not self._is_there(shard):
+                self.heartbeat.claim(shard.index)
+                yield shard
+        usual = (time.monotonic() - began) / max(len(unfinished), 1)
+        for shard in postponed:
+            patience = time.monotonic() + 10 + 3 * usual
+            while not (is_there := self._is_there(shard)) and time.monotonic() < patience:
+                if shard.index not in self.heartbeat.claimed_by_others():
+                    break
+                yield None
+            if not is_there:
+                self.heartbeat.claim(shard.index)
+                yield shard
+
+    def _is_there(self, shard: Shard) -> bool:
+        """Whether another process has made it meanwhile."""
+        found = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
+        if found:
+            self.reporter.advance(shard.num_samples)
+        return found
+
+
+def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int, seconds: float, part: Part | None) -> GenerateResult:
+    """Write complete.json, what other loaders need and the contact sheet, if the dataset is whole, and sum up."""
+    output = plan.recipe.output
+
+    def side_files(completion: Completion, is_new: bool) -> None:
+        write_side_files(dataset, completion, name=plan.recipe.name, licence=output.licence, tags=output.tags, only_missing=not is_new)
+
+    completion = dataset.complete(plan.counts_without, side_files)
+    state = dataset.state()
+    samples = completion.samples if completion is not None else sum(seal.samples for seal in dataset.seals(state.sealed))
+    return GenerateResult(
+        folder=dataset.folder.address,
+        is_complete=completion is not None,
+        samples=samples,
+        left_out=completion.missing if completion is not None else counters.left_out,
+        shards=len(state.sealed),
+        bytes=state.num_bytes,
+        digest=completion.digest if completion is not None else None,
+        made=counters.images,
+        adopted=adopted,
+        seconds=round(seconds, 3),
+        images_per_second=round(counters.images / seconds, 1) if seconds else 0.0,
+        rejected=counters.rejected,
+        padding=counters.padding,
+        halvings=counters.halvings,
+        quarantined={shard.stem: dataset.quarantine_reason(shard) for shard in _own(state.quarantined, part)},
+        per_class=completion.class_samples if completion is not None else plan.counts(dataset.num_samples),
+        part=str(part) if part is not None else None,
+        contact_sheet=_sheet_of_dataset(dataset, plan.recipe) if completion is not None and samples else None,
+    )
+
+
+SHEET_COLUMNS, SHEET_ROWS = 12, 40
+CONTACT_SHEET = "contact-sheet.png"
+
+
+def _sheet_of_dataset(dataset: DatasetFolder, recipe: Recipe) -> str | None:
+    """A contact sheet of the first shard's images, beside the pool on a local disk; None elsewhere or if it can't be written."""
+    if dataset.folder.path is None:
+        return None
+    first = dataset.state().sealed[0]
+    rows: dict[str, list[Any]] = {name: [] for name in dataset.manifest.classes[:SHEET_ROWS]}
+    for row in dataset.table(first).select(["class", "image_offset", "image_size"]).to_pylist():
+        images = rows.get(row["class"])
+        if images is not None and len(images) < SHEET_COLUMNS:
+            images.append(decode(dataset.folder.read_range(first.tar, row["image_offset"], row["image_size"])))
+    path = dataset.folder.path.parent / CONTACT_SHEET
+    sheet = contact_sheet(rows, title=f"{recipe.name}: synthetic")
+    try:
+        path.write_bytes(encode(sheet, "png", 100, recipe.output.marking))
+    except OSError:
+        return None  # the dataset is whole; a picture beside it is a courtesy
+    return str(path)

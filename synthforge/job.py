@@ -1,0 +1,275 @@
+"""`run`: the whole job of a recipe, read top to bottom; what has not changed since it was last made is left as it is.
+
+Each stage notes in run.json what it was made from: digests of the part of the recipe that it depends on, and of what the stages before it
+left. A stage whose note is the same, and whose result is there, has nothing to do. Stages go on by themselves where they were killed, so a
+run does too. Of the holdout only names, sizes and times of its files count, since nothing but `evaluate` opens it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthforge.config import Config, identity_of
+from synthforge.curation.request import of_recipe
+from synthforge.data.collection import open_collection
+from synthforge.data.folder import DatasetFolder
+from synthforge.data.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, canonical_json, digest_of
+from synthforge.data.storage import Folder, content_of, resolve
+from synthforge.errors import SynthforgeError
+from synthforge.evaluation.request import DIAGNOSIS, RESULT, diagnosis_of, evaluation_of, start_workers
+from synthforge.generation.plan import Plan
+from synthforge.progress import Reporter
+from synthforge.recipe.curation import GAP, cache_folder
+from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
+from synthforge.recipe.load import load_recipe
+from synthforge.recipe.recipe import Recipe
+
+PAGE = "report.html"
+VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 3}
+"""Of what each stage makes of equal inputs: raised to have it made again."""
+STAGES = tuple(VERSIONS)
+_OF_EVALUATION = ("holdout", "real_per_class", "draws", "seeds", "generators", "fit", "elsewhere", "trainer", "tuning", "margin")
+"""What of the evaluation section a diagnosis depends on."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of one stage."""
+
+    stage: str
+    state: str
+    """`made`, `nothing to do` or `left out`."""
+    seconds: float
+    reason: str | None = None
+    """Why it was left out, or what is wrong."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `run` leaves behind."""
+
+    folder: str
+    stages: list[StageResult]
+    page: str
+    headline: str
+    is_complete: bool
+    """Whether the pool has all its images."""
+    seconds: float
+    missing: list[str] = field(default_factory=list)
+    """What the page lacks."""
+
+
+def run(recipe_path: str, sets: Sequence[str] = (), reporter: Reporter | None = None) -> RunResult:
+    """Generate, curate, evaluate, diagnose and report what a recipe asks for; errors are those of the stages."""
+    return _Run(recipe_path, sets, reporter or Reporter()).all_stages()
+
+
+class _Run:
+    """One run: its stages, and what each depends on."""
+
+    def __init__(self, recipe_path: str, sets: Sequence[str], reporter: Reporter) -> None:
+        self.recipe: Recipe = load_recipe(recipe_path, sets)
+        self.recipe_path, self.sets, self.reporter = recipe_path, sets, reporter
+        self.folder = Folder(self.recipe.run_path)
+        self.results: list[StageResult] = []
+        self.trouble: str | None = None
+        """Why the run ends early."""
+        self.made_from = self._notes()
+
+    def all_stages(self) -> RunResult:
+        """Each in turn; the page last."""
+        started, recipe = time.perf_counter(), self.recipe
+        has_real, has_holdout = recipe.reference is not None, recipe.evaluation.holdout is not None
+        no_real, no_holdout = "the recipe names no real images (reference)", "the recipe names no holdout (evaluation.holdout)"
+        lacks = None if has_real and has_holdout else no_real if not has_real else no_holdout
+        if has_real:
+            _ = self._reference  # mistakes are told before hours of work
+        if lacks is None:
+            evaluation_of(self.recipe_path, sets=self.sets), diagnosis_of(self.recipe_path, sets=self.sets)
+        self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
+        self.folder.replace(RUN_RECIPE, recipe.model_dump_json(indent=2).encode())  # only now: the pool that lies there is this recipe's
+        try:
+            self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
+            self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)
+            self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
+        except SynthforgeError as error:
+            self.trouble = str(error)
+            with suppress(SynthforgeError):  # what there is can be looked at; the error that counts is the first
+                self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
+            raise
+        self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
+        note = self.made_from.get("report", {})
+        return RunResult(
+            folder=self.folder.address,
+            stages=self.results,
+            page=self.folder.where(PAGE),
+            headline=note.get("headline", ""),
+            is_complete=not self._quarantined,
+            seconds=round(time.perf_counter() - started, 1),
+            missing=note.get("missing", []),
+        )
+
+    def _stage(
+        self,
+        name: str,
+        depends: Callable[[], Any],
+        make: Callable[[], dict[str, Any]],
+        left: Callable[[], str | None],
+        lacks: str | None = None,
+    ) -> None:
+        """Make what a stage leaves, unless it is there as this stage left it, made from the same.
+
+        Args:
+            left: digest of what is there; None if nothing is.
+            lacks: why the stage can't be.
+        """
+        if lacks is not None:
+            self.results.append(StageResult(name, "left out", 0.0, lacks))
+            return
+        number, inputs, note = STAGES.index(name) + 1, digest_of([VERSIONS[name], depends()]), self.made_from.get(name, {})
+        if (found := left()) is not None and [note.get("inputs"), note.get("left")] == [inputs, found]:
+            self.reporter.note(f"{number} of {len(STAGES)}, {name}: nothing has changed")
+            self.results.append(StageResult(name, "nothing to do", 0.0))
+            return
+        self.reporter.note(f"{number} of {len(STAGES)}, {name}")
+        started = time.perf_counter()
+        told = make()
+        seconds = round(time.perf_counter() - started, 1)
+        self.made_from[name] = {**told, "inputs": inputs, "left": left(), "seconds": seconds}
+        self.folder.replace(NOTES, canonical_json(self.made_from))
+        self.results.append(StageResult(name, "made", seconds))
+
+    def _notes(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.folder.read(NOTES))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    # What each depends on
+
+    def _of_pool(self) -> Any:
+        return [self._plan.digest, self.recipe.num_samples]
+
+    def _of_curated(self) -> Any:
+        return [self._pool, self._reference, _identity(self.recipe.curation)]
+
+    def _of_evaluation(self) -> Any:
+        sections = [_identity(self.recipe.curation), _identity(self.recipe.evaluation, {"holdout"})]
+        return [self._plan.digest, self._pool, self._reference, self._holdout, self._generators, sections]
+
+    def _of_diagnosis(self) -> Any:
+        evaluation = _identity(self.recipe.evaluation, {"holdout"})
+        sections = [{name: value for name, value in evaluation.items() if name in _OF_EVALUATION}, _identity(self.recipe.diagnosis)]
+        encoder = _identity(self.recipe.curation).get("encoder")
+        return [self._plan.digest, self._pool, self._reference, self._holdout, self._generators, sections, encoder]
+
+    def _of_page(self) -> Any:
+        results = [self._sha256(name) for name in (RESULT, DIAGNOSIS)]
+        return [self.recipe.name, self._pool, self._sha256(f"curated/{GAP}"), results, sorted(self._left_out), self.trouble]
+
+    @functools.cached_property
+    def _plan(self) -> Plan:
+        return Plan.of(self.recipe)
+
+    @property
+    def _pool(self) -> str | None:
+        """Digest over the pool's seals; None if it is not complete."""
+        return _digest(self.recipe.pool_path)
+
+    def _curated(self) -> str | None:
+        return _digest(self.recipe.curated_path)
+
+    @functools.cached_property
+    def _reference(self) -> str:
+        assert self.recipe.reference is not None
+        return open_collection(self.recipe.reference, cache_folder(self.recipe.curation)).digest
+
+    @property
+    def _holdout(self) -> list[Any]:
+        """Its place, and size and time of its files; asked when everything has been chosen."""
+        assert self.recipe.evaluation.holdout is not None
+        place = Path(resolve(self.recipe.evaluation.holdout))
+        files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
+        return [str(place), [[str(file.relative_to(place)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]]
+
+    @property
+    def _generators(self) -> list[Any]:
+        """Those that were fitted on some of the real images."""
+        config = self.recipe.evaluation
+        amounts = [*config.real_per_class, *(self.recipe.diagnosis.real_per_class or [])]
+        return (
+            [content_of(config.generators.replace("{amount}", str(amount))) for amount in amounts] if config.generators is not None else []
+        )
+
+    @property
+    def _left_out(self) -> set[str]:
+        return set(STAGES) - {one.stage for one in self.results if one.state != "left out"}
+
+    @property
+    def _quarantined(self) -> list[str]:
+        """Shards that were given up."""
+        completion = DatasetFolder.open(self.recipe.pool_path).completion()
+        return [*completion.quarantined] if completion is not None else []
+
+    def _sha256(self, name: str) -> str | None:
+        try:
+            return hashlib.sha256(self.folder.read(name)).hexdigest()
+        except FileNotFoundError:
+            return None
+
+    # Stages; what they import takes long, so only those that have something to do import it
+
+    def _generate(self) -> dict[str, Any]:
+        from synthforge.generation.run import generate
+
+        generate(self.recipe, self.reporter)
+        return {}
+
+    def _curate(self) -> dict[str, Any]:
+        from synthforge.curation.run import curate
+
+        curate(**of_recipe(self.recipe), reporter=self.reporter, reselect=Folder(self.recipe.curated_path).exists(MANIFEST))
+        return {}
+
+    def _evaluate(self) -> dict[str, Any]:
+        request = evaluation_of(self.recipe_path, sets=self.sets)
+        start_workers(request)
+        from synthforge.evaluation.run import evaluate
+
+        return {"verdict": evaluate(request, self.reporter).verdict}
+
+    def _diagnose(self) -> dict[str, Any]:
+        request = diagnosis_of(self.recipe_path, sets=self.sets)
+        start_workers(request)
+        from synthforge.evaluation.diagnosis.run import diagnose
+
+        return {"verdict": diagnose(request, self.reporter).verdict}
+
+    def _report(self) -> dict[str, Any]:
+        from synthforge.reporting.gathered import Gathered
+        from synthforge.reporting.report import report
+
+        result = report(Gathered.of(self.recipe, self._left_out), None, self.reporter, trouble=self.trouble)
+        return {"headline": result.headline, "missing": result.missing}
+
+
+def _digest(address: str) -> str | None:
+    """Over the seals of a dataset folder; None if it is not complete, or not there."""
+    if not Folder(address).exists(COMPLETE):
+        return None
+    completion = DatasetFolder.open(address).completion()
+    return completion.digest if completion is not None else None
+
+
+def _identity(config: Config, without: Collection[str] = ()) -> dict[str, Any]:
+    """A section as far as it changes what is made; places by what they hold."""
+    return identity_of(config, lambda path, value: content_of(value), without)

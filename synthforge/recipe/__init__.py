@@ -1,0 +1,1 @@
+"""The recipe and the Config of every stage; nothing heavy is imported here."""

@@ -1,0 +1,288 @@
+"""Read a recipe, or any Config, from a YAML file and `--set path=value` overrides, and find every mistake at once.
+
+Each mistake is one line: file, line, dotted path as it stands in the YAML, what is wrong, and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from synthforge.config import Config, walk
+from synthforge.data.storage import resolve
+from synthforge.errors import RecipeError
+from synthforge.generators.config import KINDS
+from synthforge.recipe.recipe import Recipe, cross_checks
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+RECIPES = (".yaml", ".yml")
+"""How a recipe's file is told from other places."""
+
+
+def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply overrides of the form `dotted.path=value` (value in YAML); raises RecipeError."""
+    return cast("Recipe", _Source(str(path), sets, Recipe).validated())
+
+
+def config_from_sets(config: type[ConfigT], sets: Sequence[str]) -> ConfigT:
+    """Any Config from `dotted.path=value` overrides alone, its defaults for the rest; raises RecipeError."""
+    return cast("ConfigT", _Source(None, sets, config).validated())
+
+
+class _Source:
+    """A Config while it is read from a file and overrides: knows the line of every dotted path."""
+
+    def __init__(self, path: str | None, sets: Sequence[str], config: type[Config]) -> None:
+        self.path = path
+        self.config = config
+        self.tree = self._parse(path) if path is not None else CommentedMap()
+        self.overridden: dict[tuple[str, ...], str] = {}
+        problems = [problem for text in sets if (problem := self._override(text))]
+        if problems:
+            raise RecipeError(problems)
+
+    @staticmethod
+    def _parse(path: str) -> CommentedMap:
+        try:
+            tree = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RecipeError([f"{path}: no such file; begin with `synthforge recipe new --builtin digits`"]) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError([f"{path}: can't be read as text ({error})"]) from error
+        except RecursionError as error:
+            raise RecipeError([f"{path}: is nested too deeply for a recipe"]) from error
+        except (YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark is not None else ""
+            reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise RecipeError([f"{path}{line}: not valid YAML: {reason}"]) from error
+        if not isinstance(tree, CommentedMap):
+            raise RecipeError([f"{path}: a recipe is a mapping with generator, classes and count; this is something else"])
+        return tree
+
+    def _override(self, text: str) -> str | None:
+        dotted, equals, raw = text.partition("=")
+        if not equals or not dotted.strip():
+            return f"--set {text}: write path=value, for example --set sampling.steps=30"
+        try:
+            value = YAML(typ="safe").load(raw)
+        except (YAMLError, ValueError, RecursionError):
+            value = raw
+        steps = tuple(dotted.strip().split("."))
+        node: Any = self.tree
+        for number, step in enumerate(steps[:-1]):
+            below = _get(node, step)
+            if below is None and isinstance(node, dict):
+                below = node[step] = CommentedMap()
+                self.overridden.setdefault(steps[: number + 1], text)
+            if isinstance(below, CommentedSeq) and step == "classes":
+                below = node[step] = CommentedMap({str(name): CommentedMap() for name in below})
+            if not isinstance(below, (dict, list)):
+                return f"--set {text}: {'.'.join(steps[: number + 1])} holds no fields"
+            node = below
+        try:
+            key = _key(node, steps[-1])
+            node[key] = value
+        except (KeyError, IndexError, ValueError):
+            return f"--set {text}: no item {steps[-1]} there"
+        self.overridden[steps] = text
+        return None
+
+    def validated(self) -> Config:
+        """The whole, valid; raises RecipeError with everything that is wrong."""
+        data = json.dumps(_plain(self.tree), default=str)
+        problems = [self._at(path, text) for path, text in _unusable(self.tree)]
+        if problems:
+            raise RecipeError(problems)
+        found: Config | None = None
+        try:
+            found = self.config.model_validate_json(data, strict=True)
+        except ValidationError as error:
+            problems += [self._in_words(dict(item)) for item in error.errors()]
+        if self.config is Recipe and (found is not None or str(_get(_get(self.tree, "generator"), "kind")) in KINDS):
+            recipe = found or self._what_is_valid(json.loads(data))
+            if isinstance(recipe, Recipe):
+                found = self._with_absolute_locations(recipe)
+                problems += [self._at(path, text) for path, text in cross_checks(found)]
+        if problems or found is None:
+            raise RecipeError(list(dict.fromkeys(problems)))
+        return found
+
+    def _what_is_valid(self, data: dict[str, Any]) -> Recipe | None:
+        """The recipe without its wrong fields, so that checks across the right ones still run; None if too little is left."""
+        kept = json.loads(json.dumps(data))
+        for _ in range(4):
+            filled = {"name": "x", "generator": {"kind": "pixel", "model": "x"}, "count": {"total": 1}, **kept}
+            try:
+                return Recipe.model_validate_json(json.dumps(filled), strict=True)
+            except ValidationError as error:
+                for item in error.errors():
+                    path = list(_descend(Recipe, item["loc"])[0])
+                    _remove(kept, path[:-1] if item["type"] == "missing" else path)
+        return None
+
+    def _with_absolute_locations(self, recipe: Recipe) -> Recipe:
+        assert self.path is not None
+        base = Path(self.path).resolve().parent
+        tree = recipe.model_dump(mode="json")
+        for path, role, value in walk(recipe):
+            is_output = path == ("output", "path")
+            if value is None or not (role == "location" or is_output):
+                continue
+            given_here = any(path[: len(steps)] == steps for steps in self.overridden)
+            absolute = resolve(value, None if given_here else base)
+            names_model = path[0] == "generator" or path[:2] in {("curation", "encoder"), ("curation", "judge"), ("diagnosis", "encoder")}
+            if names_model and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
+                continue  # a hub id, or a mistake that loading the model will name
+            node: Any = tree
+            for step in path[:-1]:
+                node = node[int(step)] if isinstance(node, list) else node[step]
+            node[path[-1]] = absolute if not value.startswith("builtin:") else value
+        return Recipe.model_validate_json(json.dumps(tree), strict=True)
+
+    def _in_words(self, error: dict[str, Any]) -> str:
+        path, configs = _descend(self.config, error["loc"])
+        kind, given = error["type"], error.get("input")
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if kind == "extra_forbidden":
+            names = list(configs[0].model_fields)
+            close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.6)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
+            return self._at(path, f"unknown field{hint}")
+        if kind == "missing":
+            return self._at(path, "is missing")
+        if kind == "union_tag_not_found":
+            return self._at((*path, "kind"), f"is missing; one of {', '.join(_kinds(configs))}")
+        if kind == "union_tag_invalid":
+            close = difflib.get_close_matches(str(error["ctx"]["tag"]), _kinds(configs), n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_kinds(configs))}"
+            return self._at((*path, "kind"), f"is {error['ctx']['tag']!r}; {hint}")
+        if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
+            return self._at(path, f"is {given!r}, but must be text, a number, true or false")  # once, not for each of these
+        if kind == "literal_error":
+            message = f"is {given!r}, but must be {error['ctx']['expected']}"
+        elif not isinstance(given, (dict, list)) and kind != "value_error":
+            message = f"is {given!r}: {message[0].lower()}{message[1:]}"
+        return self._at(path, message)
+
+    def _at(self, path: tuple[str, ...], text: str) -> str:
+        for steps, override in sorted(self.overridden.items(), key=lambda item: -len(item[0])):
+            if path[: len(steps)] == steps:
+                return f"--set {override}: {'.'.join(path)}: {text}"
+        line = _line_of(self.tree, path)
+        where = f"{self.path}:{line}: " if self.path is not None else ""
+        return f"{where}{'.'.join(path)}: {text}" if path else f"{where}{text}"
+
+
+def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, ...], list[type[Config]]]:
+    """A location as pydantic names it, as a dotted path of the YAML, and the Configs that its last name may stand in.
+
+    In a union of kinds, pydantic puts the kind into the path behind the field.
+    """
+    path: list[str] = []
+    configs = [config]
+    for step in steps:
+        if chosen := [member for member in configs if len(configs) > 1 and step in _kinds([member])]:
+            configs = chosen
+        elif not _is_pydantic_tag(step):
+            path.append(str(step))
+            fields = [member.model_fields[str(step)] for member in configs if str(step) in member.model_fields]
+            configs = [inner for field in fields for inner in _configs_in(field.annotation)] or configs
+    return tuple(path), configs
+
+
+def _kinds(configs: Sequence[type[Config]]) -> list[str]:
+    """The kinds of a union's Configs."""
+    return [kind for member in configs if "kind" in member.model_fields for kind in get_args(member.model_fields["kind"].annotation)]
+
+
+def _configs_in(annotation: Any) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _configs_in(argument)]
+
+
+def _is_pydantic_tag(step: object) -> bool:
+    """Pydantic puts the names of union members into paths; they are not in the YAML."""
+    return isinstance(step, str) and (step in {"str", "int", "float", "bool"} or step.startswith(("list[", "dict[", "constrained-")))
+
+
+def _line_of(tree: Any, path: Sequence[str]) -> int:
+    """The line of a dotted path, or of the nearest thing above it that stands in the file."""
+    line, node = 1, tree
+    for step in path:
+        try:
+            key = _key(node, step)
+            position = node.lc.key(key) if isinstance(node, CommentedMap) else node.lc.item(key)
+            line, node = position[0] + 1, node[key]
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError):
+            break
+    return int(line)
+
+
+def _key(node: Any, step: str) -> Any:
+    """The key that a step of a dotted path means: YAML keys may be numbers, and lists are indexed."""
+    if isinstance(node, list):
+        if not 0 <= int(step) < len(node):
+            raise IndexError(step)
+        return int(step)
+    return next((key for key in node if str(key) == step), step)
+
+
+def _get(node: Any, step: str) -> Any:
+    try:
+        return node[_key(node, step)]
+    except (KeyError, IndexError, ValueError, TypeError):
+        return None
+
+
+def _plain(node: Any) -> Any:
+    """Mappings with text keys only: YAML also has numbers and dates for keys, which JSON has not."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return node
+
+
+def _unusable(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What YAML has and a recipe can't use: keys that are no names, keys that are the same as text (1 and "1"), broken text."""
+    items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
+    seen: set[str] = set()
+    for key, value in items:
+        here = (*path, str(key))
+        if isinstance(key, bool) or not isinstance(key, (str, int)) or str(key) == "":
+            yield here, f"{key!r} is no name; put quotes around what is meant as one"
+        elif str(key) in seen:
+            yield here, "stands twice"
+        seen.add(str(key))
+        for text in (key, value):
+            if isinstance(text, str) and not _is_text(text):
+                yield here, "holds characters that are no text"
+        yield from _unusable(value, here)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _remove(tree: Any, path: Sequence[str]) -> None:
+    *above, last = path or [""]
+    for step in above:
+        tree = _get(tree, step)
+    with suppress(KeyError, IndexError, ValueError, TypeError):
+        del tree[_key(tree, last)]

@@ -1,0 +1,249 @@
+"""Words: verdicts over settings, exchange rates at the ends of the curve, requirements."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthforge.errors import RequestError
+from synthforge.evaluation.results.requirements import Requirement, holds, parsed
+from synthforge.evaluation.results.scores import (
+    Answer,
+    Claim,
+    Comparison,
+    Measured,
+    Outcomes,
+    calibration_error,
+    claimed,
+    compared,
+    pairs,
+    worth,
+)
+from synthforge.evaluation.results.words import kind_of, most, told, verdict_of, worth_in_words
+from synthforge.recipe.evaluation import ArmConfig, MixingConfig
+
+ARMS = {
+    name: ArmConfig.model_validate(value)
+    for name, value in {
+        "real": "real",
+        "random": "random",
+        "curated": "curated",
+        "real+curated": "real+curated",
+        "heap": {"name": "heap", "of": ["real", "curated"], "mixing": {"policy": "pooled"}},
+    }.items()
+}
+
+
+NAMES = ("real+curated", "real+random", "real+more", "curated", "more", "more-curated")
+KNOWN = {name: ArmConfig.model_validate(name) for name in NAMES} | ARMS
+
+
+def comparison(arm: str, against: str, verdict: str, value: float = 0.0, over: str = "draws and images") -> Comparison:
+    return Comparison(arm, against, Measured(value, value - 0.01, value + 0.01), 0.5, verdict, 12, over, {})
+
+
+def claim(what: str, found: list[Comparison]) -> Claim:
+    """Their mean; told from 0 or not as the first of them."""
+    values = [one.difference.value for one in found]
+    value = float(np.mean(values))
+    around = Measured(value, value - 0.01, value + 0.01)
+    return Claim(what, len(found), around, min(values), max(values), 0.5, found[0].verdict, 12, found[0].interval_over)
+
+
+def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -> Any:
+    arms = {name: SimpleNamespace(accuracy=one) for name, one in accuracy.items()}
+    steps = {"has_enough_steps": True, "steps_check": {}, "steps_check_mean": Measured(0.015, -0.01, 0.04)}
+    by_kind: dict[str, list[Comparison]] = {}
+    for one in comparisons:
+        by_kind.setdefault(kind_of(KNOWN[one.arm], KNOWN[one.against]), []).append(one)
+    claims = [claim(what, found) for what, found in by_kind.items()]
+    settings = [SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms, **steps)]
+    return SimpleNamespace(origin=origin, claims=claims, required=[], settings=settings)
+
+
+def outcomes(rate: float) -> Outcomes:
+    values = np.random.default_rng(int(rate * 1000)).random((6, 2, 4000)) < rate
+    return Outcomes(values.astype(np.float64), np.zeros((6, 2)), np.zeros((6, 2)))
+
+
+def exchange(rate: float, num_real: float = 20) -> str:
+    curve = [(10.0, outcomes(0.6)), (20.0, outcomes(0.7)), (40.0, outcomes(0.8))]
+    return worth_in_words(worth("x", outcomes(rate), curve, num_real=num_real, num_others=20, without=None, more_real=None))
+
+
+def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
+    assert exchange(0.95) == "x: as good as 40 real images per class, where the real learning curve ends, or more; at least 40"
+    assert exchange(0.3) == "x: as good as 10 real images per class, where the real learning curve begins, or fewer; at most 10"
+    assert "real ones per class, so" in exchange(0.76)
+    assert re.search(r"so 2\.\d+ \[(2|1\.\d+), 2\.\d+\] for each", exchange(0.75, num_real=18.28))
+    assert "≥ 20] real ones per class" in exchange(0.798)
+    assert "≥ 0] real ones per class" in exchange(0.798, num_real=40)
+
+
+def test_losses_are_told_like_gains() -> None:
+    gain, loss = exchange(0.76), exchange(0.65)
+    assert re.search(r"its other images are worth 10\.\d \[\d.*, \d.*\] real ones per class", gain)
+    assert re.search(r"its other images cost as much as 5\.\d+ \[\d.*, \d.*\] real ones per class fewer", loss)
+
+
+def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
+    found = [table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "cannot tell"))]
+    words = (
+        "Adding synthetic images to real ones: +1.0 [+0.0, +2.0] points of accuracy on average, helped (+0.0 to +2.0; by itself each helped"
+    )
+    assert words in verdict_of(found, [], ARMS)
+    assert verdict_of([table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "hurt"))], [], ARMS).endswith(
+        "So use them where they helped, and only there."
+    )
+    found = [table(comparison("heap", "real", "helped", 0.02))]
+    assert verdict_of(found, [], ARMS).endswith("So use them.")
+    found[0].settings[0].steps_check_mean = Measured(0.003, 0.001, 0.005)
+    assert "So use them. Twice the steps still change accuracy, by up to 0.3 points" in verdict_of(found, [], ARMS)
+    found[0].settings[0].has_enough_steps = False
+    assert "accuracy still moves by up to 0.3 points" in verdict_of(found, [], ARMS)
+
+
+def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
+    hurt, unsure = comparison("heap", "real", "hurt", -0.02), comparison("real+curated", "real", "cannot tell")
+    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("So there is no proof that it is worth it.")
+    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("So don't bother.")  # together they hurt
+    assert verdict_of([table(hurt)], [], ARMS).endswith("So don't bother.")
+    assert "nothing was compared" in verdict_of([], [], ARMS)
+
+
+def test_what_helps_on_average_and_is_proven_nowhere_is_used() -> None:
+    unsure = [comparison(name, "real", "cannot tell", 0.01) for name in ("heap", "real+curated")]
+    found = table(*unsure)
+    found.claims[0] = replace(found.claims[0], verdict="helped")
+    assert verdict_of([found], [], ARMS).endswith("So use them.")
+    worse = table(comparison("heap", "real", "hurt", -0.01), unsure[1])
+    worse.claims[0] = replace(worse.claims[0], verdict="helped")
+    assert "So use them" not in verdict_of([worse], [], ARMS)
+
+
+def test_a_table_from_elsewhere_is_said_to_be_one() -> None:
+    words = verdict_of([table(comparison("curated", "random", "helped", 0.03), origin="elsewhere")], [], ARMS)
+    assert words.startswith("The generator comes from elsewhere")
+    assert "Curation over random selection: +3.0 [+2.0, +4.0] points of accuracy, helped." in words
+
+
+def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
+    arms = {name: KNOWN[name] for name in (*NAMES, "heap")}
+    kinds = {pair: verdict_of([table(comparison(*pair, "hurt"))], [], arms) for pair in itertools.permutations(arms, 2)}
+    assert kinds["real+curated", "real+random"].startswith("Curation over random selection, beside real images:")
+    assert kinds["real+curated", "real+more"].startswith("real+curated less real+more:")
+    assert kinds["curated", "more"].startswith("curated less more:")
+    assert kinds["heap", "real+curated"].startswith("heap less real+curated:")
+    assert kinds["more-curated", "more"].startswith("The same rule on real images, over random ones:")
+
+
+def test_how_far_short_trainings_move_is_told_of_the_arm_that_moves_most() -> None:
+    known = table(comparison("heap", "real", "helped", 0.02))
+    assert "trainings were short" not in verdict_of([known], [], KNOWN)
+    known.settings[0].has_enough_steps = False
+    known.settings[0].steps_check = {"heap": Measured(0.043, 0.03, 0.05), "real": Measured(0.08, -0.1, 0.2)}
+    assert "accuracy still moves by up to 4.3 points" in verdict_of([known], [], KNOWN)
+
+
+def test_seeds_are_not_called_draws() -> None:
+    assert told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; some 12 seeds probably would"
+    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; some 12 draws probably would"
+    assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell of one training; raise seeds"
+
+
+def require(text: str) -> Requirement:
+    return parsed(text, list(ARMS), ["20", "50"])
+
+
+def of_two_amounts(*answers: Answer, arms: tuple[str, ...] = ("heap", "real"), low: float = 0.88) -> Any:
+    """A result with accuracies of 0.9 and more with 50 real per class, and from `low` to 0.9 with 20."""
+    settings = [
+        SimpleNamespace(amount=amount, arms={name: SimpleNamespace(accuracy=Measured(0.9, *interval)) for name in arms})
+        for amount, interval in (("20", (low, 0.9)), ("50", (0.9, 0.95)))
+    ]
+    return SimpleNamespace(tables=[SimpleNamespace(settings=settings, required=list(answers))])
+
+
+def test_an_accuracy_is_required_in_every_setting_and_of_an_arm_that_is_there() -> None:
+    result = of_two_amounts()
+    assert holds(require("real > 0.87"), result)
+    assert not holds(require("real > 89%"), result)
+    assert holds(require("real > 89% @ 50"), result)
+    assert not holds(require("real >= 0.91"), result)
+    assert holds(require("real >= 0.91 @ 50"), result)
+    assert not holds(require("curated > 0.1"), result)
+    assert not holds(require("curated >= real"), result)
+
+
+@pytest.mark.parametrize(
+    ("on_average", "hurts_at", "better", "not_worse"),
+    [
+        ("helped", [], True, True),
+        ("helped", ["50"], False, False),
+        ("cannot tell", [], False, True),
+        ("did not help", [], False, True),
+        ("hurt", [], False, False),
+    ],
+)
+def test_a_comparison_is_required_on_average_and_may_hurt_nowhere(
+    on_average: str, hurts_at: list[str], *, better: bool, not_worse: bool
+) -> None:
+    found = [comparison("heap", "real", on_average)] * 2
+    result = of_two_amounts(Answer(claim("heap less real", found), hurts_at))
+    assert holds(require("heap > real"), result) is better
+    assert holds(require("heap >= real"), result) is not_worse
+    assert not holds(require("heap >= real @ 20"), result)  # which was not asked
+    short = of_two_amounts(Answer(claim("heap less real", found[:1]), hurts_at))
+    assert not holds(require("heap >= real"), short)  # of one amount alone
+
+
+@pytest.mark.parametrize("text", ["", "a", "real = random", "real > nothing", "nothing > real", "real > 1.5", "real > random @ 7"])
+def test_what_is_no_requirement_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="--require"):
+        parsed(text, list(ARMS), ["20"])
+
+
+def test_curated_is_compared_with_random_in_its_place_and_policy() -> None:
+    arms = {**ARMS, "real+random": ArmConfig.model_validate("real+random")}
+    found = pairs(arms, MixingConfig())
+    assert ("real+curated", "real+random") in found
+    assert ("heap", "real+random") not in found
+    assert ("curated", "random") in found
+
+
+def test_the_class_that_changes_most_is_named_if_it_changes() -> None:
+    """One class of three is recognised half as often; the others as before."""
+    truth = np.arange(300) % 3
+    before = np.ones((4, 2, 300))
+    after = before - (truth == 1) * (np.random.default_rng(0).random((4, 2, 300)) < 0.5)
+    (one,) = compared([("b", "a", after - before)], truth, ["x", "y", "z"], 0.005)
+    assert one.by_class["x"].value == one.by_class["z"].value == 0
+    assert -0.6 < one.by_class["y"].low < one.by_class["y"].value < one.by_class["y"].high < -0.4
+    assert one.difference.value == pytest.approx(one.by_class["y"].value / 3, abs=1e-4)
+    assert most(one).startswith("most of all class y, -")
+    (same,) = compared([("b", "a", before - before)], truth, ["x", "y", "z"], 0.005)
+    assert most(same) == ""
+
+
+def test_calibration_is_the_distance_of_confidence_from_accuracy() -> None:
+    confident = np.full(100, 0.9, np.float32)
+    assert calibration_error(confident, np.arange(100) < 90) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(confident, np.arange(100) < 50) == pytest.approx(0.4, abs=1e-6)
+
+
+def test_what_single_comparisons_cannot_tell_they_may_together() -> None:
+    """Ten amounts, at each of which a gain of a point is lost among as many comparisons, and one kind that is of nothing."""
+    rng = np.random.default_rng(0)
+    gains = [np.where(rng.random((5, 2, 800)) < 0.51, 1.0, 0.0) - (rng.random((5, 2, 800)) < 0.49) for _ in range(10)]
+    nothing = [(rng.random((5, 2, 800)) < 0.5) - (rng.random((5, 2, 800)) < 0.5).astype(float) for _ in range(10)]
+    gain, none = claimed({"gain": gains, "nothing": nothing}, 0.005)
+    assert (gain.what, gain.comparisons, gain.verdict) == ("gain", 10, "helped")
+    assert gain.difference.value == pytest.approx(0.02, abs=0.01)
+    assert none.verdict in {"cannot tell", "did not help"}
+    assert none.lowest < none.difference.value < none.highest

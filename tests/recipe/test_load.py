@@ -1,0 +1,157 @@
+"""Recipes: every mistake at once, each with its place; overrides; the schema; relative paths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from synthforge.errors import RecipeError
+from synthforge.recipe.load import config_from_sets, load_recipe
+from synthforge.recipe.recipe import json_schema
+from tests.conftest import DIGITS
+
+HEAD = "name: t\ngenerator: {kind: pixel, model: 'builtin:digits/generator'}\n"
+
+
+def problems(tmp_path: Path, text: str, *sets: str) -> list[str]:
+    path = tmp_path / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, sets)
+    assert all("\n" not in problem for problem in caught.value.problems)
+    return [problem.replace(str(path), "FILE") for problem in caught.value.problems]
+
+
+def test_five_mistakes_are_reported_at_once_with_line_path_and_nearest_name(tmp_path: Path) -> None:
+    text = """name: digits
+generator: {kind: pixel, model: x}
+classes:
+  cat: {templates: []}
+  dog:
+    weigth: 2
+prompts:
+  templates: ["a {siz} {class}"]
+  values: {size: [small]}
+sampling:
+  steps: 0
+  scheduler: {name: EDMEulerSchedule}
+count: {total: 5}
+"""
+    found = problems(tmp_path, text)
+    assert any(p.startswith("FILE:4: classes.cat.templates: class 'cat' has no prompts") for p in found)
+    assert any(p.startswith("FILE:6: classes.dog.weigth: unknown field; did you mean 'weight'?") for p in found)
+    assert any(p.startswith("FILE:8: prompts.templates.0: {siz} has no values; did you mean {size}?") for p in found)
+    assert any(p.startswith("FILE:9: prompts.values.size: no template uses {size}") for p in found)
+    assert any(p.startswith("FILE:11: sampling.steps: is 0") for p in found)
+    assert any(p.startswith("FILE:12: sampling.scheduler.name: ") and "did you mean 'EDMEulerScheduler'" in p for p in found)
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("section", ["curate", "evaluate", "stream"])
+def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> None:
+    assert problems(tmp_path, HEAD + f"classes: ['0']\ncount: {{total: 1}}\n{section}: {{}}\n")[0].startswith(
+        f"FILE:5: {section}: unknown field"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("classes: [a]\ncount: {total: 1, per_class: 1}\n", "count: give either total or per_class"),
+        ("classes: [a]\ncount: {total: 1000000000000}\n", "count.total: is 1000000000000"),
+        ("classes: [a]\ncount: {total: 1}\nsampling: {resolution: 9999999}\n", "sampling.resolution: is 9999999"),
+        ("classes: [a]\ncount: {total: 1}\noutput: {samples_per_shard: 0}\n", "output.samples_per_shard: is 0"),
+        ("classes: [a, b]\ncount: {per_class: 900000000}\n", "count.per_class: makes 1,800,000,000 samples"),
+        ("classes: {a: {weight: 2}, b: {}}\ncount: {per_class: 5}\n", "classes have different weights"),
+        ("classes: [a, a]\ncount: {total: 1}\n", "a name stands twice"),
+        ("classes: []\ncount: {total: 1}\n", "classes"),
+        ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{']}\n", "prompts.templates.0"),
+        ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "not a plain name"),
+        (
+            "classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{class}'], negative: blurry}\n",
+            "prompts.negative: generator 'pixel' takes a class label",
+        ),
+        ("classes: [a]\ncount: {total: 1}\nprompts: {captions: nowhere.txt}\n", "prompts.captions: no file"),
+        ("classes: {a: {templates: ['x']}, b: {}}\ncount: {total: 1}\n", "class 'b' has no prompts"),
+        ("classes: [a]\ncount: {total: 1}\nsampling: {guidance: [1, 1]}\n", "stands twice"),
+        ("classes: [a]\n", "count: is missing"),
+        ("classes: [a]\ncount: {total: .nan}\n", "count.total"),
+    ],
+)
+def test_single_mistakes(tmp_path: Path, text: str, expected: str) -> None:
+    assert any(expected in problem for problem in problems(tmp_path, HEAD + text))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [1\n", "a: 1\n\tb: 2\n", "\x00"])
+def test_what_is_no_recipe_at_all(tmp_path: Path, text: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith("FILE")
+
+
+def test_overrides_win_and_are_named_in_mistakes(tmp_path: Path) -> None:
+    recipe = load_recipe(DIGITS, ["sampling.steps=7", "classes.3.weight=2", "count={total: 11}", "output.path=out"])
+    assert (recipe.sampling.steps, recipe.classes["3"].weight, recipe.num_samples) == (7, 2, 11)
+    assert recipe.run_path == str(Path.cwd() / "out")
+    with pytest.raises(RecipeError, match=r"^--set sampling.steps=none_such: sampling.steps: is 'none_such'"):
+        load_recipe(DIGITS, ["sampling.steps=none_such"])
+    with pytest.raises(RecipeError, match=r"^--set tuning.on=no: tuning: unknown field"):
+        load_recipe(DIGITS, ["tuning.on=no"])
+    for wrong in ("nonsense", "=3", "sampling.steps.x=1", "sampling.guidance.9=1"):
+        with pytest.raises(RecipeError, match=r"^--set"):
+            load_recipe(DIGITS, [wrong])
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c.txt").write_text("one\n")
+    (tmp_path / "sub" / "r.yaml").write_text(HEAD + "classes: ['0']\ncount: {total: 1}\nprompts: {captions: c.txt}\noutput: {path: out}\n")
+    recipe = load_recipe(tmp_path / "sub" / "r.yaml")
+    assert recipe.prompts.captions == str(tmp_path / "sub" / "c.txt")
+    assert recipe.run_path == str(tmp_path / "sub" / "out")
+
+
+def test_schema_accepts_what_loads_and_names_every_section() -> None:
+    schema = json_schema()
+    json.dumps(schema)
+    assert set(schema["properties"]) == {
+        "name",
+        "generator",
+        "classes",
+        "prompts",
+        "sampling",
+        "count",
+        "reference",
+        "curation",
+        "evaluation",
+        "diagnosis",
+        "output",
+        "execution",
+    }
+    assert schema["additionalProperties"] is False
+    assert all("description" in field for field in schema["$defs"]["SamplingConfig"]["properties"].values())
+
+
+def test_shipped_recipes_match_the_schema() -> None:
+    import jsonschema
+    from ruamel.yaml import YAML
+
+    validator = jsonschema.Draft202012Validator(json_schema())
+    paths = list(DIGITS.parent.glob("*.yaml"))
+    assert DIGITS in paths
+    for path in paths:
+        content = json.loads(json.dumps(YAML(typ="safe").load(path)))
+        assert list(validator.iter_errors(content)) == []
+        assert list(validator.iter_errors(content | {"curate": {}}))  # and it does refuse what the recipe refuses
+        load_recipe(path)
+
+
+def test_any_config_from_overrides() -> None:
+    from synthforge.generators.config import PixelFitConfig
+
+    config = config_from_sets(PixelFitConfig, ["loop.batch=32", "objective=flow"])
+    assert (config.loop.batch, config.objective) == (32, "flow")
+    with pytest.raises(RecipeError, match="did you mean 'batch'") as caught:
+        config_from_sets(PixelFitConfig, ["loop.bach=32", "objective=flows"])
+    assert len(caught.value.problems) == 2
