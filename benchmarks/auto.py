@@ -112,7 +112,7 @@ def measure(place: Path, reference: Path, regime: str, plant: Plant, sets: list[
         sides.embed_pool(Reporter())
         alive = sides.usable.copy()
         for gate in config.gates.in_order():
-            alive &= ~gate.judge(sides.evidence, alive).fails_N
+            alive &= ~gate.test(sides.evidence, alive).fails_N
         chosen.append(choose_method(sides, alive, sides.asked, Reporter())[0])
         for rule, arm in on_test_images(sides, alive, rules).items():
             accuracy[rule] += arm.correct_SV.mean(axis=1).tolist()

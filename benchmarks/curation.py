@@ -77,7 +77,7 @@ def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[An
     alive = sides.usable.copy()
     dropped = {}
     for gate in config.gates.in_order():
-        verdict = gate.judge(sides.evidence, alive)
+        verdict = gate.test(sides.evidence, alive)
         dropped[gate.title] = int((verdict.fails_N & alive).sum())
         alive &= ~verdict.fails_N
     asked = dict.fromkeys(sides.classes, size)
@@ -150,7 +150,7 @@ def _learned(trainer: Trainer, arm: Arm, trained: dict[str, Arm]) -> dict[str, A
 
 def _gaps(sides: Sides, by_seed: list[NDArray[np.int64]], random: list[NDArray[np.int64]]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for name, views in (("all real images", sides.judge_views), ("validation images", sides.held_out_views)):
+    for name, views in (("all real images", sides.metric_views), ("validation images", sides.held_out_views)):
         gaps = [
             measure_gap(
                 views, classes=sides.classes, before=np.flatnonzero(sides.usable), after=rows, random=random, seed=seed, num_splits=2

@@ -16,7 +16,7 @@ from benchmarks.harness import keep, seconds, spread
 from synthforge.curation.gap.metrics import gaussian_kernel, median_sigma
 from synthforge.curation.selection import methods
 from synthforge.curation.selection.methods import Problem, greedily, matching, select
-from synthforge.curation.selection.spaces import Gaussian, View, first_twins, project
+from synthforge.curation.selection.spaces import Gaussian, View, first_duplicates, project
 
 POOL, KEEP, DIM, REAL, RUNS = 50_000, 5_000, 64, 1_000, 3
 SIZES, FEW = (50_000, 200_000, 1_000_000), 50
@@ -84,7 +84,7 @@ def _by_size() -> dict[str, Any]:
         views = [_view(num, 200, DIM)]
         with torch.inference_mode():
             space = project(views[0], None, "cpu")
-            problem = Problem([space], first_twins(views), FEW, 0, False)
+            problem = Problem([space], first_duplicates(views), FEW, 0, False)
             herding = matching(Gaussian.for_space(space), space)
             ready = time.perf_counter() - began
             greedily(problem, [herding])

@@ -3,7 +3,8 @@
     python scripts/fit_encoder.py clip synthforge/assets/digits/encoder
     python scripts/fit_encoder.py judge synthforge/assets/digits/judge
 
-The encoder is a tiny CLIP, trained with open_clip's own model, tokenizer and loss on images and captions of their classes; the judge
+The encoder is a tiny CLIP, trained with open_clip's own model, tokenizer and loss on images and captions of their classes; the metric
+encoder
 is the library's own classifier, so that the two share neither architecture nor objective. Neither is fitted on a validation image;
 how well they do on those, and on the fold that each did not see, stands in fitted.json.
 """

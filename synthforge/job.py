@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthforge.config import Config, identity_of
+from synthforge.config import Config, identity_of, to_record
 from synthforge.curation.request import of_recipe
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
@@ -95,7 +95,7 @@ class _Run:
         if lacks is None:
             evaluation_of(self.recipe_path, sets=self.sets), diagnosis_of(self.recipe_path, sets=self.sets)
         self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
-        self.folder.replace(RUN_RECIPE, recipe.model_dump_json(indent=2).encode())  # only now: the pool that lies there is this recipe's
+        self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now: the pool that lies there is this recipe's
         try:
             self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
             self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)

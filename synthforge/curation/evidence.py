@@ -211,11 +211,11 @@ class Evidence:
     # Single views: what is it like?
 
     @functools.cached_property
-    def judged(self) -> tuple[Ints, NDArray[np.bool_]]:
-        """Rows of the real images that say what real ones are like, and which views can judge them, (rows, views).
+    def calibration(self) -> tuple[Ints, NDArray[np.bool_]]:
+        """Rows of the real images that say what real ones are like, and which views may look at them, (rows, views).
 
         The validation part; without one the fit part, each image left out in turn, by the views whose models have not seen it. These are
-        fewer views than judge a pool image, so that such figures scatter more, and thresholds set by them are rather too mild.
+        fewer views than look at a pool image, so that such figures scatter more, and thresholds set by them are rather too mild.
         """
         if len(self.validation):
             return self.validation, np.ones((len(self.validation), len(self.views)), bool)
@@ -229,20 +229,22 @@ class Evidence:
 
     @functools.cached_property
     def _likeness(self) -> tuple[Likeness, Likeness]:
-        """What pool and judged real images are like, mean over views: each beside real images that the view's model has not seen."""
-        judged, by_view = self.judged
-        of_pool, of_real = Likeness.nothing(len(self.class_N)), Likeness.nothing(len(judged))
+        """What pool and calibration images are like, mean over views: each beside real images that the view's model has not seen."""
+        calibration, by_view = self.calibration
+        of_pool, of_real = Likeness.nothing(len(self.class_N)), Likeness.nothing(len(calibration))
         for number, view in enumerate(self.views):
             rows = np.flatnonzero(view.unseen_M & self.fit_M)
             if len(rows) < 2:
-                raise RequestError("encoder: it was fitted on all but one of these real images, so none can judge; use another encoder")
+                raise RequestError(
+                    "encoder: it was fitted on all but one of these real images, so none can be compared; use another encoder"
+                )
             index = Neighbours(view.real[rows], self._index, view.pool[self._some_usable])
             unseen = _Unseen(index, view.real[rows], self.real_class_M[rows], self._neighbours)
             for block in self._usable_blocks():
                 of_pool.add(block, unseen.likeness(view.pool[block], self.class_N[block]), len(self.views))
             mine = np.flatnonzero(by_view[:, number])
-            place = None if len(self.validation) else np.searchsorted(rows, judged[mine])
-            found = unseen.likeness(view.real[judged[mine]], self.real_class_M[judged[mine]], place)
+            place = None if len(self.validation) else np.searchsorted(rows, calibration[mine])
+            found = unseen.likeness(view.real[calibration[mine]], self.real_class_M[calibration[mine]], place)
             of_real.add(mine, found, by_view[mine].sum(axis=1))
         return of_pool, of_real
 
@@ -254,12 +256,12 @@ class Evidence:
         return np.asarray(np.mean([np.minimum(count, k) / k for count in counts], axis=0), np.float32)
 
     def own_share(self) -> tuple[Floats, Floats]:
-        """Share of the nearest real images that have an image's own label, for pool (0 where it has no class) and judged real images."""
+        """Share of the nearest real images that have an image's own label, for pool (0 where it has no class) and calibration images."""
         of_pool, of_real = self._likeness
         return of_pool.own_share, of_real.own_share
 
     def manifold(self) -> tuple[Floats, Floats]:
-        """Distance to the nearest real image in units of the radius of its ball, for pool and judged real images."""
+        """Distance to the nearest real image in units of the radius of its ball, for pool and calibration images."""
         of_pool, of_real = self._likeness
         return of_pool.radii, of_real.radii
 
@@ -289,7 +291,7 @@ class Evidence:
 
     # Within the pool
 
-    def twins(self, limit: float, alive_N: Bools) -> tuple[Bools, Bools, Ints]:
+    def duplicates(self, limit: float, alive_N: Bools) -> tuple[Bools, Bools, Ints]:
         """Duplicates among the images that are alive: exact ones, near ones, and for each the row of the one that stays (else -1).
 
         Of equal pixels (whatever the class says) and of images of a class within `limit` the one nearest to the real data stays, then
@@ -307,16 +309,16 @@ class Evidence:
         near = np.zeros(len(self.class_N), bool)
         rest = rows[~is_exact]
         for number in range(len(self.classes)):
-            for dropped, keeper in self._near_twins(rest[self.class_N[rest] == number], limit):
+            for dropped, keeper in self._near_duplicates(rest[self.class_N[rest] == number], limit):
                 near[dropped], kept[dropped] = True, keeper
         while (chained := (kept >= 0) & (kept[kept] >= 0)).any():  # its keeper went in a later round: name the one that stays
             kept[chained] = kept[kept[chained]]
         return exact, near, kept
 
-    def _near_twins(self, rows: Ints, limit: float) -> list[tuple[int, int]]:
+    def _near_duplicates(self, rows: Ints, limit: float) -> list[tuple[int, int]]:
         """Pairs (dropped, keeper) among images of one class, which come best first.
 
-        Repeated among those that are left until nothing is dropped, since an image can have more twins than neighbours are looked at.
+        Repeated among those that are left until nothing is dropped, since an image can have more duplicates than neighbours are looked at.
         """
         dropped: list[tuple[int, int]] = []
         while len(rows) > 1:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice, ClassReport, GateReport, pick, weighed
-from synthforge.curation.gap.gap import Gap, JudgeView, measure_gap, sentence
+from synthforge.curation.gap.gap import Gap, MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import under_covered
 from synthforge.curation.selection.auto import Trial, choose_method, compare_training, random_rows
 from synthforge.curation.sides import Sides
@@ -51,7 +51,7 @@ class CurateResult:
     kept: int
     per_class: dict[str, ClassReport]
     gap: Gap
-    """Against all real images that the judge has not seen."""
+    """Against all real images that the metric encoder has not seen."""
     gap_held_out: Gap | None
     """Against those of the validation part alone, which nothing was matched to: what part of the gain is not the reference's own noise."""
     training: Trial | None
@@ -64,7 +64,7 @@ class CurateResult:
     """Where the curated set lacks images, the worst first (see `regions.Region`), with the pool images that come nearest."""
     notes: list[str]
     encoder: list[dict[str, Any]] = field(default_factory=list)
-    judge: list[dict[str, Any]] = field(default_factory=list)
+    metric_encoder: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     contact_sheet: str | None = None
 
@@ -110,11 +110,11 @@ def curate(
     reporter.note("measuring the gap")
     draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
 
-    def gap_to(views: Sequence[JudgeView]) -> Gap:
+    def gap_to(views: Sequence[MetricView]) -> Gap:
         before = np.flatnonzero(sides.usable)
         return measure_gap(views, classes=sides.classes, before=before, after=choice.kept, random=draws, seed=config.selection.seed)
 
-    gap, held_out = gap_to(sides.judge_views), None if sides.fit.all() else gap_to(sides.held_out_views)
+    gap, held_out = gap_to(sides.metric_views), None if sides.fit.all() else gap_to(sides.held_out_views)
     can_train = config.trials.check and not sides.fit.all() and not config.selection.weights and not gap.nothing_chosen
     training = compare_training(sides, choice.kept, draws, reporter) if can_train else None
     result = CurateResult(
@@ -135,7 +135,7 @@ def curate(
         regions=_regions(sides, choice),
         notes=[*sides.notes, *choice.notes],
         encoder=sides.encoder_identities,
-        judge=sides.judge_identities,
+        metric_encoder=sides.metric_identities,
     )
     reporter.note("writing the curated set")
     sheet = write(folder, sides, choice, asdict(result), name=name, licence=licence, tags=tags, reporter=reporter, reselect=reselect)
@@ -148,7 +148,7 @@ class NothingLeftError(RequestError):
 
 @dataclass(frozen=True)
 class Gated:
-    """Pools of which the gates have judged every image; N of them."""
+    """Pools of which the gates have tested every image; N of them."""
 
     sides: Sides
     alive: Bools
@@ -160,9 +160,9 @@ class Gated:
 
 
 def gate(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Gated:
-    """Read and embed both sides, and judge the pools by the gates, as `curate` does; the same arguments and errors."""
+    """Read and embed both sides, and test the pools by the gates, as `curate` does; the same arguments and errors."""
     sides = Sides.read(pools, reference, config, reporter)
-    sides.load(reporter, with_judge=False)
+    sides.load(reporter, with_metric_encoder=False)
     sides.embed_reference(reporter)
     sides.embed_pool(reporter)
     return _gated(sides, reporter)
@@ -187,7 +187,7 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
     reports = []
     for one in config.gates.in_order():
         reporter.note(f"gate: {one.title}")
-        verdict = one.judge(sides.evidence, alive)
+        verdict = one.test(sides.evidence, alive)
         dropped = {}
         for text, marks in verdict.reasons.items():
             hit = marks & alive
@@ -236,7 +236,7 @@ def _parts(address: str) -> tuple[str, ...]:
 def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
     keys = sides.pool.keys()
     found = []
-    for region in under_covered(sides.judge_views, classes=sides.classes, rows=choice.kept, seed=sides.config.selection.seed):
+    for region in under_covered(sides.metric_views, classes=sides.classes, rows=choice.kept, seed=sides.config.selection.seed):
         fields = asdict(region)
         found.append({**fields, "pool_keys": keys[fields.pop("pool_rows")].tolist()})
     return found

@@ -1,4 +1,4 @@
-"""Both sides of a curation, read, aligned and embedded: pools, reference, and the views of encoder and judge."""
+"""Both sides of a curation, read, aligned and embedded: pools, reference, and the views of encoder and metric encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from synthforge.config import identity_of
 from synthforge.curation.evidence import EncodedView, Evidence, Texts
-from synthforge.curation.gap.gap import JudgeView
+from synthforge.curation.gap.gap import MetricView
 from synthforge.data.collection import Collection, open_collection
 from synthforge.data.images import EXTENSIONS, decode
 from synthforge.data.layout import digest_of
@@ -51,9 +51,9 @@ class Sides:
     real: Table
     classes: list[str]
     encoder: EncoderConfig
-    judge: EncoderConfig
+    metric_encoder: EncoderConfig
     encoders: list[Encoder]
-    judges: list[Encoder]
+    metric_encoders: list[Encoder]
     notes: list[str]
 
     @classmethod
@@ -65,8 +65,8 @@ class Sides:
         opened = [open_collection(address, cache, classes=config.classes, reporter=reporter) for address in pools]
         real = open_collection(reference, cache, classes=config.classes, reporter=reporter)
         notes = [f"{collection.address}: {problem}" for collection in [*opened, real] for problem in collection.problems]
-        encoder, judge = _models(config, reference, real)
-        sides = cls(config, cache, reference, Table.of(opened), Table.of([real]), [], encoder, judge, [], [], notes)
+        encoder, metric_encoder = _models(config, reference, real)
+        sides = cls(config, cache, reference, Table.of(opened), Table.of([real]), [], encoder, metric_encoder, [], [], notes)
         sides._align()
         sides._require_possible()
         return sides
@@ -78,14 +78,15 @@ class Sides:
         sides._require_possible()
         return sides
 
-    def load(self, reporter: Reporter, with_judge: bool = True) -> None:
-        """Load encoder and judge; those of kind `fitted` are fitted now. Without a judge no gap can be measured."""
-        reporter.note(f"loading encoder {_name(self.encoder)}" + (f" and judge {_name(self.judge)}" if with_judge else ""))
+    def load(self, reporter: Reporter, with_metric_encoder: bool = True) -> None:
+        """Load encoder and metric encoder; those of kind `fitted` are fitted now. Without the metric encoder no gap can be measured."""
+        measuring = f" and metric encoder {_name(self.metric_encoder)}" if with_metric_encoder else ""
+        reporter.note(f"loading encoder {_name(self.encoder)}{measuring}")
         self.encoders = loaded((self.encoder,), self.config.device, self.reference_address, self.cache, reporter)
-        if with_judge:
-            self.judges = loaded((self.judge,), self.config.device, self.reference_address, self.cache, reporter)
-        if set(self.encoder_digests) & set(self.judge_digests):
-            raise RequestError("judge: is the encoder itself, which would measure what it chose; name another model")
+        if with_metric_encoder:
+            self.metric_encoders = loaded((self.metric_encoder,), self.config.device, self.reference_address, self.cache, reporter)
+        if set(self.encoder_digests) & set(self.metric_digests):
+            raise RequestError("metric_encoder: is the encoder itself, which would measure what it chose; name another model")
         if self.config.gates.needs_texts and any(encoder.logit_scale is None for encoder in self.encoders):
             raise RequestError("gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off")
 
@@ -104,15 +105,15 @@ class Sides:
             work = EmbedWork(
                 collection.address,
                 config.classes,
-                (self.encoder, self.judge) if self.judges else (self.encoder,),
+                (self.encoder, self.metric_encoder) if self.metric_encoders else (self.encoder,),
                 self.cache,
                 config.device,
                 config.batch,
                 config.decoders,
                 self.reference_address,
-                ready=[*self.encoders, *self.judges],
+                ready=[*self.encoders, *self.metric_encoders],
             )
-            embed(collection, [*self.encoder_digests, *self.judge_digests], work, config.workers, reporter)
+            embed(collection, [*self.encoder_digests, *self.metric_digests], work, config.workers, reporter)
 
     def _align(self) -> None:
         """One list of classes that both sides have, in the pools' order."""
@@ -228,16 +229,16 @@ class Sides:
         return [encoder.identity() for encoder in self.encoders]
 
     @property
-    def judge_identities(self) -> list[dict[str, Any]]:
-        return [judge.identity() for judge in self.judges]
+    def metric_identities(self) -> list[dict[str, Any]]:
+        return [encoder.identity() for encoder in self.metric_encoders]
 
     @property
     def encoder_digests(self) -> list[str]:
         return [digest_of(identity) for identity in self.encoder_identities]
 
     @property
-    def judge_digests(self) -> list[str]:
-        return [digest_of(identity) for identity in self.judge_identities]
+    def metric_digests(self) -> list[str]:
+        return [digest_of(identity) for identity in self.metric_identities]
 
     def _view(self, encoder: Encoder) -> EncodedView:
         digest = digest_of(encoder.identity())
@@ -277,26 +278,26 @@ class Sides:
         return [Texts(features, scale) for features, scale in found if features is not None and scale is not None]
 
     @functools.cached_property
-    def held_out_views(self) -> list[JudgeView]:
-        """The judge's with the validation part alone, which no selection was matched to."""
+    def held_out_views(self) -> list[MetricView]:
+        """The metric encoder's, with the validation part alone, which no selection was matched to."""
         held_out = set(self.real.strings("key")[~self.fit])
         views = []
-        for view in self.judge_views:
+        for view in self.metric_views:
             rows = np.array([row for row, key in enumerate(view.real_key_M) if key in held_out], np.int64)
             keys = [view.real_key_M[row] for row in rows]
-            views.append(JudgeView(view.pool_ND, view.pool_class_N, view.real_MD[rows], view.real_class_M[rows], keys))
+            views.append(MetricView(view.pool_ND, view.pool_class_N, view.real_MD[rows], view.real_class_M[rows], keys))
         return views
 
     @functools.cached_property
-    def judge_views(self) -> list[JudgeView]:
-        """The judge's: all pool images, and the real ones that each judge has not seen, of both parts."""
+    def metric_views(self) -> list[MetricView]:
+        """The metric encoder's: all pool images, and the real ones that each of its models has not seen, of both parts."""
         keys = self.real.strings("key")
         views = []
-        for judge in self.judges:
-            view = self._view(judge)
+        for metric_encoder in self.metric_encoders:
+            view = self._view(metric_encoder)
             rows = np.flatnonzero(view.unseen_M)
             views.append(
-                JudgeView(
+                MetricView(
                     pool_ND=view.pool,
                     pool_class_N=self.pool_class,
                     real_MD=view.real[rows],
@@ -315,7 +316,7 @@ class Sides:
             "curation_version": VERSION,
             **chosen,
             "encoder": self.encoder_identities,
-            "judge": self.judge_identities,
+            "judge": self.metric_identities,
             "pools": [collection.digest for collection in self.pool.collections],
             "reference": self.real.collections[0].digest,
         }
@@ -333,23 +334,23 @@ def _require_writable(cache: Path) -> None:
 
 
 def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[EncoderConfig, EncoderConfig]:
-    """Encoder and judge, where the Config leaves them open."""
-    encoder, judge = config.encoder, config.judge
-    if isinstance(judge, FittedConfig):
-        judge = judge.model_copy(update={"pixels": None})  # a judge is what was fitted; pixels may drive the selection
-    if encoder is not None and judge is not None:
-        return encoder, judge
+    """Encoder and metric encoder, where the Config leaves them open."""
+    encoder, metric_encoder = config.encoder, config.metric_encoder
+    if isinstance(metric_encoder, FittedConfig):
+        metric_encoder = metric_encoder.model_copy(update={"pixels": None})  # what was fitted measures; pixels may drive the selection
+    if encoder is not None and metric_encoder is not None:
+        return encoder, metric_encoder
     if resolve(reference) == resolve(_DIGITS):
         encoder = encoder or OpenClipConfig(model="builtin:digits/encoder")
-        return encoder, judge or FittedConfig(model="builtin:digits/judge")
+        return encoder, metric_encoder or FittedConfig(model="builtin:digits/judge")
     first = next((data for block in real.blocks for data in real.images(block)), None)
     if first is None:
         raise DatasetError(f"{reference}: holds no images")
     if max(decode(first).shape[:2]) <= SMALL:
         fitted = FittedConfig()
         other = FittedConfig(width=48, pixels=None, loop=fitted.loop.model_copy(update={"seed": 1}))
-        return encoder or fitted, judge or other
-    return encoder or CLIP, judge or TimmConfig(model="vit_small_patch14_dinov2.lvd142m", resolution=224)
+        return encoder or fitted, metric_encoder or other
+    return encoder or CLIP, metric_encoder or TimmConfig(model="vit_small_patch14_dinov2.lvd142m", resolution=224)
 
 
 def _name(config: EncoderConfig) -> str:

@@ -2,7 +2,7 @@
 
 Real references have a *fit* part and a *validation* part. A dataset folder says which is which; in a folder of images,
 sub-folders `fit` or `train` and `validation`, `val` or `test` do; otherwise the last fifth of each class, in order of names, is the
-validation part, since neighbours in a collection are often near twins and must not stand on both sides.
+validation part, since neighbours in a collection are often near-duplicates and must not stand on both sides.
 Not covered: remote tars of others (download them), tars inside tars.
 """
 

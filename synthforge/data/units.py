@@ -183,7 +183,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 def last_of_each(labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which rows are the validation part where nothing says so: the last fifth of each class, in order; label -1 is no class.
 
-    Neighbours in a collection are often near twins and must not stand on both sides, so it is not drawn at random.
+    Neighbours in a collection are often near-duplicates and must not stand on both sides, so it is not drawn at random.
     """
     held_N = np.zeros(len(labels_N), dtype=np.bool_)
     order_N = np.argsort(labels_N, kind="stable")

@@ -105,8 +105,8 @@ class PrepareWork:
 
     @functools.cached_property
     def choosing(self) -> Any:
-        """What curation's choices depend on, models by their content; the judge only measures."""
-        return identity_of(self.curation.model_copy(update={"judge": None}), lambda path, value: content_of(value))
+        """What curation's choices depend on, models by their content; the metric encoder only measures."""
+        return identity_of(self.curation.model_copy(update={"metric_encoder": None}), lambda path, value: content_of(value))
 
     def _on(self, device: str) -> PrepareWork:
         """The same on one device, where it is left open which."""
@@ -247,6 +247,7 @@ class _Preparation:
     def _left_at(self, path: Path) -> Prepared | None:
         try:
             found = Prepared(**json.loads(path.read_bytes()))
+            found = replace(found, sources=[decomposition.in_new_names(keys) for keys in found.sources])
             for digest in {digest for by_ratio in found.sources for digest in by_ratio.values()}:
                 pq.read_metadata(path_of(self.work.folder, digest))
         except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
@@ -413,7 +414,7 @@ class _Preparation:
             if not is_own:
                 self.notes.append(f"{self.draw.name}: the recipe's encoder has seen other images; one that was fitted on these alone chose")
             encoder = encoder if is_own and encoder is not None else FittedConfig()
-        update = {"regime": regime, "selection": selection, "encoder": encoder, "judge": None, "cache": str(self.work.cache)}
+        update = {"regime": regime, "selection": selection, "encoder": encoder, "metric_encoder": None, "cache": str(self.work.cache)}
         return curation.model_copy(update=update)
 
     def _is_own(self, sides: Sides) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthforge.config import walk
+from synthforge.config import from_record, walk
 from synthforge.data import audit
 from synthforge.data.audit import Audit
 from synthforge.data.folder import DatasetFolder, differences
@@ -191,7 +191,7 @@ def logged_recipe(dataset: DatasetFolder) -> Recipe:
     """The recipe of the last run on a folder, from its `_log`; raises RequestError if there is none."""
     try:
         data = dataset.folder.within(LOG).read(RECIPE_LOG)
-        return Recipe.model_validate_json(data, strict=True)
+        return from_record(Recipe, data)
     except (FileNotFoundError, ValueError) as error:
         raise RequestError(f"{dataset.folder.address}: has no recipe in {LOG}/{RECIPE_LOG}; name it with --recipe FILE") from error
 

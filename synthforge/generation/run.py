@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from synthforge.config import to_record
 from synthforge.data.folder import DatasetFolder, differences, remove_dataset
 from synthforge.data.images import contact_sheet, decode, encode
 from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, Completion, Shard
@@ -119,7 +120,7 @@ def generate(
                     dataset.release(shard)
             if others:
                 reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
-            folder.within(LOG).replace(RECIPE_LOG, recipe.model_dump_json(indent=2).encode())  # unsorted: the order of classes counts
+            folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # unsorted: the order of classes counts
             run = _Run(dataset, plan, part, heartbeat, reporter)
             started = time.perf_counter()
             try:

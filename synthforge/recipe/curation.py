@@ -1,4 +1,4 @@
-"""What curation depends on: encoder and judge, gates, selection. No heavy import: `recipe check` loads no model.
+"""What curation depends on: encoder, metric encoder, gates, selection. No heavy import: `recipe check` loads no model.
 
 Each part's Config stands beside its code; here they are composed.
 """
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from synthforge.config import Config, execution, identity
+from synthforge.config import Config, execution, identity, part
 from synthforge.data.storage import resolve
 from synthforge.features.config import IndexConfig
 from synthforge.features.encoders.config import EncoderConfig
@@ -96,7 +96,7 @@ class CurationConfig(Config):
     encoder: EncoderConfig | None = None
     """Drives gates and selection. Nothing: the embedded one for the built-in digits, one fitted on the reference itself (cross-fitted)
     up to 64 px, else the CLIP ViT-B-32 of LAION."""
-    judge: EncoderConfig | None = None
+    metric_encoder: EncoderConfig | None = part(None, was="judge")
     """Measures the gap; never the encoder. Nothing: the embedded one for the built-in digits, a fitted one up to 64 px, else DINOv2."""
     gates: GatesConfig = Field(default_factory=GatesConfig)
     """What an image has to pass."""

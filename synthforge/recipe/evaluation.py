@@ -229,7 +229,7 @@ class EvaluationConfig(Config):
         return self
 
 
-DIAGNOSIS_ARMS = (REAL, "random", "believed", "repeated", "rendered", "resampled", "rendered-resampled")
+DIAGNOSIS_ARMS = (REAL, "random", "label-filtered", "repeated", "rendered", "resampled", "rendered-resampled")
 """What a diagnosis compares; see `decomposition`."""
 EVALUATION_VERSION = 2
 """Raised when equal images and settings give other figures or claims; also of evaluation.json."""

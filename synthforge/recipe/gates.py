@@ -1,6 +1,6 @@
 """Gates: yes/no tests of single images, each with a reason, a score for the record, and a threshold set on the reference.
 
-A gate's Config is the gate: its fields are its settings, `judge` its test. Thresholds come from the reference's *validation* part by
+A gate's Config is the gate: its fields are its settings, `test` is its test. Thresholds come from the reference's *validation* part by
 the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too: with fewer than 1 / loss
 validation images none of them fails, and of others some 1 in as many. For labels and the manifold a reference without that part
 has its fit images in its place, each left out in turn and judged by the views that have not seen it. Gates are light: which images
@@ -58,7 +58,7 @@ class Gate(Config):
     """What the summary calls it."""
 
     @abstractmethod
-    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
         """Test every image; `alive_N` are those that passed the gates before, for gates that compare images with each other."""
 
 
@@ -77,7 +77,7 @@ class CopiesGate(Gate):
     source: bool = identity(True)
     """Also drop images that hardly changed the real image that they started from."""
 
-    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002 - real images stay the same
+    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002 - real images stay the same
         limit = self.factor * evidence.natural_distance(self.loss)
         copies = evidence.nearest_N <= limit
         unchanged = evidence.source_distance_N <= limit if self.source else np.zeros_like(copies)
@@ -93,9 +93,9 @@ class CopiesGate(Gate):
         )
 
 
-def _judged(evidence: Evidence) -> str:
+def _calibrated_on(evidence: Evidence) -> str:
     """By what real images a threshold was set, in words."""
-    num = len(evidence.judged[0])
+    num = len(evidence.calibration[0])
     return f"{num} validation images" if len(evidence.validation) else f"{num} fit images, each left out in turn,"
 
 
@@ -126,7 +126,7 @@ class LabelGate(Gate):
     template: str = identity("a photo of a {class}", min_length=1)
     """Of `zero-shot`: the text of a class."""
 
-    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
+    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
         if self.rule == "zero-shot":
             probability = evidence.text_probability(self.template)
             chance = 1 / len(evidence.classes)
@@ -140,7 +140,7 @@ class LabelGate(Gate):
         limit = max(limit, 0.5 / self.neighbours)  # no vote at all always disagrees
         # A class with few real images can't get more votes than it has.
         limit_N = np.minimum(limit, self.most * evidence.reachable_share[evidence.class_N])
-        failing = f"{np.mean(real < limit):.1%} of {_judged(evidence)} fail" if len(real) else "no real image can be judged"
+        failing = f"{np.mean(real < limit):.1%} of {_calibrated_on(evidence)} fail" if len(real) else "no real image can be compared"
         words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
         return Verdict.of({"label disagrees": share < limit_N}, words, {"label_share": share})
 
@@ -158,10 +158,10 @@ class ManifoldGate(Gate):
     most: float = identity(0.6, gt=0, le=1)
     """Largest share of a class that may be dropped, the farthest first: a pool far away is to be reported, not emptied."""
 
-    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
         score, real = evidence.manifold()
         if not len(real):
-            return Verdict.of({"off-manifold": np.zeros_like(alive_N)}, "not judged: the encoder was fitted on every real image")
+            return Verdict.of({"off-manifold": np.zeros_like(alive_N)}, "not tested: the encoder was fitted on every real image")
         limit = float(np.quantile(real, 1 - self.loss, method="higher"))
         outside = score > limit
         for number in range(len(evidence.classes)):
@@ -171,7 +171,7 @@ class ManifoldGate(Gate):
             outside[farthest[bound:]] = False
         return Verdict.of(
             {"off-manifold": outside},
-            f"at most {limit:.3g} radii from the nearest real image; {np.mean(real > limit):.1%} of {_judged(evidence)} "
+            f"at most {limit:.3g} radii from the nearest real image; {np.mean(real > limit):.1%} of {_calibrated_on(evidence)} "
             f"lie beyond; at most {self.most:.0%} of a class",
             {"manifold_radii": score},
         )
@@ -191,9 +191,9 @@ class DuplicatesGate(Gate):
     factor: float = identity(0.5, gt=0, le=10)
     """Part of that distance within which two images count as the same."""
 
-    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
         limit = self.factor * evidence.natural_distance(self.loss)
-        exact, near, kept = evidence.twins(limit, alive_N)
+        exact, near, kept = evidence.duplicates(limit, alive_N)
         return Verdict.of(
             {"exact duplicate": exact, "near duplicate": near},
             f"distance to another of the class at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones",
@@ -220,7 +220,7 @@ class ContentGate(Gate):
     loss: float = identity(0.01, ge=0, lt=1)
     """Share of the validation images that may fail."""
 
-    def judge(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
+    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
         probability, validation = evidence.flagged(self.template, self.words)
         limit = max(self.least, float(np.quantile(validation, 1 - self.loss))) if len(validation) else self.least
         flagged = probability > limit if self.action == "drop" else np.zeros(len(probability), bool)

@@ -11,20 +11,19 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from synthforge.config import Config, walk
+from synthforge.config import Config, ConfigT, new_name, walk
 from synthforge.data.storage import resolve
 from synthforge.errors import RecipeError
 from synthforge.generators.config import KINDS
 from synthforge.recipe.recipe import Recipe, cross_checks
 
-ConfigT = TypeVar("ConfigT", bound=Config)
 RECIPES = (".yaml", ".yml")
 """How a recipe's file is told from other places."""
 
@@ -141,7 +140,11 @@ class _Source:
                 continue
             given_here = any(path[: len(steps)] == steps for steps in self.overridden)
             absolute = resolve(value, None if given_here else base)
-            names_model = path[0] == "generator" or path[:2] in {("curation", "encoder"), ("curation", "judge"), ("diagnosis", "encoder")}
+            names_model = path[0] == "generator" or path[:2] in {
+                ("curation", "encoder"),
+                ("curation", "metric_encoder"),
+                ("diagnosis", "encoder"),
+            }
             if names_model and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
                 continue  # a hub id, or a mistake that loading the model will name
             node: Any = tree
@@ -155,6 +158,8 @@ class _Source:
         kind, given = error["type"], error.get("input")
         message = str(error["msg"]).removeprefix("Value error, ")
         if kind == "extra_forbidden":
+            if (renamed := new_name(configs[0], path[-1])) is not None:
+                return self._at(path, f"is called {renamed!r} now; write that")
             names = list(configs[0].model_fields)
             close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.6)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"

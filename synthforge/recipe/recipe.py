@@ -222,7 +222,7 @@ class Recipe(Config):
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, for editors; it also allows the short forms that `load_recipe` accepts."""
-    schema = Recipe.model_json_schema()
+    schema = Recipe.model_json_schema(by_alias=False)
     mapping = schema["properties"]["classes"]
     mapping["additionalProperties"] = {"anyOf": [mapping["additionalProperties"], {"type": "null"}]}
     names = {"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}

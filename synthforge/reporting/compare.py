@@ -173,7 +173,7 @@ def _warnings(names: Sequence[str], runs: Sequence[Gathered]) -> list[str]:
     for key, title in _ALIKE.items():
         if any(one[key] != evaluated[0][key] for one in evaluated[1:]):
             warnings.append(f"The runs were evaluated with different {title}, so their accuracies say little of each other.")
-    judged = [run.gap["judge"] for run in runs if run.gap is not None]
-    if any(one != judged[0] for one in judged[1:]):
-        warnings.append("The gaps were measured by different judges, so they can't be compared.")
+    measured_by = [run.gap["metric_encoder"] for run in runs if run.gap is not None]
+    if any(one != measured_by[0] for one in measured_by[1:]):
+        warnings.append("The gaps were measured by different metric encoders, so they can't be compared.")
     return warnings

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from synthforge.config import from_record
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, digest_of
@@ -64,7 +65,7 @@ class Gathered:
                 kept = Folder(place).read(RUN_RECIPE)
             except FileNotFoundError:
                 kept = Folder(f"{place}/pool").within(LOG).read(RECIPE_LOG)
-            recipe = Recipe.model_validate_json(kept)
+            recipe = from_record(Recipe, kept)
         except FileNotFoundError as error:
             raise RequestError(
                 f"{address}: no run is there, since it has no pool with the recipe it was made by; give the recipe"
@@ -115,6 +116,8 @@ class Gathered:
         found = self.json(GAP, place) if "curate" not in self.left_out else None
         if found is None or self.pool is None or not place.exists(MANIFEST):
             return None
+        if "judge" in found:  # as it was called before
+            found["metric_encoder"] = found.pop("judge")
         chosen_from = DatasetFolder.open(place.address).manifest.recipe.get("pools")
         return found if chosen_from == [self.pool.collections[0].digest] else None
 
@@ -168,8 +171,8 @@ class Gathered:
         """Rows of the pool that were kept."""
         return np.flatnonzero(self.decisions["kept"]) if self.decisions is not None else np.zeros(0, np.int64)
 
-    def features(self, of: Table, rows: Ints, who: str = "judge") -> np.ndarray | None:
-        """What the judge, or the encoder, made of some images: its views side by side, float32 (n, D); None if the cache has lost it."""
+    def features(self, of: Table, rows: Ints, who: str = "metric_encoder") -> np.ndarray | None:
+        """Features of some images, views side by side, float32 (n, D); None if the cache has lost them."""
         if self.gap is None:
             return None
         try:

@@ -489,7 +489,7 @@ def _add_diagnosis(page: _Page, run: Gathered) -> None:
 
 
 def _map(run: Gathered, real_images: bool, missing: list[str]) -> dict[str, Any] | None:
-    """Real, made and kept images in two dimensions, by what the judge makes of them (t-SNE; van der Maaten and Hinton 2008)."""
+    """Real, made and kept images in two dimensions, by what the metric encoder makes of them (t-SNE; van der Maaten and Hinton 2008)."""
     if run.gap is None or run.pool is None or run.real is None or run.decisions is None:
         return None
     chooser, kept = np.random.default_rng(0), run.kept()
@@ -501,7 +501,7 @@ def _map(run: Gathered, real_images: bool, missing: list[str]) -> dict[str, Any]
     }
     found = {kind: run.features(run.real if kind == "real" else run.pool, chosen) for kind, chosen in rows.items()}
     if any(part is None for part in found.values()):
-        missing.append("The map needs the judge's features, which are no longer in the cache: run `synthforge curate` again.")
+        missing.append("The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate` again.")
         return None
     parts = []
     for kind, part in found.items():  # images that can't be read have none

@@ -1,9 +1,9 @@
 """The small residual network that classifies images of 8 to 64 pixels.
 
-Normalised by groups, it has no running statistics, so averaged weights can be used as they are. Normalised by batches it learns better
-from few images; statistics are taken afterwards (see `settle`). Normalised by parts, each batch is two parts, the first rows and the rest,
-with statistics and scales of their own, so that the one domain does not bend the other's (as auxiliary batch norm does for adversarial
-examples: Xie et al. 2020, arXiv 1911.09665).
+Normalised by groups, it has no running statistics, so averaged weights can be used as they are. Normalised by batches it
+learns better from few images; statistics are taken afterwards (see `recalibrate_batch_norm`). Normalised by parts, each batch
+is two parts, the first rows and the rest. Each part has statistics and scales of its own, so that one domain does not bend
+the other's (as auxiliary batch norm does for adversarial examples: Xie et al. 2020, arXiv 1911.09665).
 Shapes: N images, C classes, D features.
 """
 
@@ -98,7 +98,7 @@ def set_parts(network: nn.Module, num_first: int) -> None:
             module.num_first = num_first
 
 
-def settle(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Take the statistics of all batch norms from training images, since those of training do not belong to averaged weights.
 
     (Izmailov et al. 2018, arXiv 1803.05407.)

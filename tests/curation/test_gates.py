@@ -73,19 +73,19 @@ def test_labels_copies_and_strangers_are_found(num_views: int) -> None:
     scene = Scene(pool, labels, num_views)
     scene.pool[30:40] = scene.real[5:15] + 0.001
     evidence, alive = scene.evidence(), np.ones(200, bool)
-    wrong = LabelGate().judge(evidence, alive)
+    wrong = LabelGate().test(evidence, alive)
     assert wrong.fails_N[:20].all() and wrong.fails_N[40:].sum() <= 4
-    copies = CopiesGate().judge(evidence, alive)
+    copies = CopiesGate().test(evidence, alive)
     assert np.flatnonzero(copies.fails_N).tolist() == list(range(30, 40))
     assert copies.scores["nearest_real"][30:40].tolist() == [f"r{row}" for row in range(5, 15)]
-    strange = ManifoldGate().judge(evidence, alive)
+    strange = ManifoldGate().test(evidence, alive)
     assert strange.fails_N[20:30].all() and strange.fails_N[40:].sum() <= 10
 
 
 def test_the_share_off_the_manifold_is_bounded() -> None:
     pool, labels = drawn(100)
     scene = Scene(pool + 50 + np.arange(100)[:, None], labels)
-    fails = ManifoldGate(most=0.3).judge(scene.evidence(), np.ones(100, bool)).fails_N
+    fails = ManifoldGate(most=0.3).test(scene.evidence(), np.ones(100, bool)).fails_N
     assert [fails[labels == number].sum() for number in (0, 1)] == [15, 15] and fails[-30:].all()
 
 
@@ -94,11 +94,11 @@ def test_an_images_own_source_is_judged_apart() -> None:
     scene = Scene(pool, labels)
     scene.source[:20], scene.strength[:20] = np.arange(20), np.repeat([0.2, 0.8], 10)
     scene.pool[:10] = scene.real[:10] + 0.001
-    verdict = CopiesGate().judge(scene.evidence(), np.ones(60, bool))
+    verdict = CopiesGate().test(scene.evidence(), np.ones(60, bool))
     assert np.flatnonzero(verdict.reasons["copy of its source"]).tolist() == list(range(10))
     assert not verdict.reasons["copy of a real image"][:10].any()
     assert "0.2: 100.0%, 0.8: 0.0%" in verdict.rule
-    assert not CopiesGate(source=False).judge(scene.evidence(), np.ones(60, bool)).fails_N[:10].any()
+    assert not CopiesGate(source=False).test(scene.evidence(), np.ones(60, bool)).fails_N[:10].any()
 
 
 def test_of_many_twins_the_one_nearest_to_the_real_data_stays() -> None:
@@ -109,14 +109,14 @@ def test_of_many_twins_the_one_nearest_to_the_real_data_stays() -> None:
     scene = Scene(pool, labels)
     scene.pixels[99] = scene.pixels[98]
     evidence = scene.evidence()
-    verdict = DuplicatesGate().judge(evidence, np.ones(100, bool))
+    verdict = DuplicatesGate().test(evidence, np.ones(100, bool))
     kept = set(range(10, 60)) - set(np.flatnonzero(verdict.fails_N))
     assert kept == {10 + int(np.argmin(evidence.nearest_N[10:60]))}
     assert all(verdict.scores["duplicate_of"][row] in kept for row in set(range(10, 60)) - kept)
     assert verdict.reasons["exact duplicate"][[98, 99]].sum() == 1
     dead = np.ones(100, bool)
     dead[list(kept)] = False
-    assert not DuplicatesGate().judge(evidence, dead).fails_N[list(kept)].any()
+    assert not DuplicatesGate().test(evidence, dead).fails_N[list(kept)].any()
 
 
 def test_real_images_that_the_model_has_seen_do_not_vote() -> None:
@@ -133,7 +133,7 @@ def test_images_that_cannot_be_used_are_not_looked_at() -> None:
     scene.pool[3], scene.usable[3], scene.labels = np.nan, False, np.where(np.arange(20) == 3, -1, labels)
     evidence = scene.evidence()
     for gate in (CopiesGate(), LabelGate(), ManifoldGate(), DuplicatesGate()):
-        verdict = gate.judge(evidence, scene.usable)
+        verdict = gate.test(evidence, scene.usable)
         assert not (verdict.fails_N & scene.usable)[3]
     assert np.isfinite(evidence.nearest_N[scene.usable]).all()
 
@@ -144,15 +144,15 @@ def test_texts_flag_content_and_label() -> None:
     scene.pool[0] = [0, 9, 0, 0]
     directions = np.eye(4, dtype=np.float32)
     scene.texts = [Texts(np.stack([-directions[0], directions[0], directions[1]]), 3.0)]
-    verdict = ContentGate(words=["unwanted"]).judge(scene.evidence(), np.ones(40, bool))
+    verdict = ContentGate(words=["unwanted"]).test(scene.evidence(), np.ones(40, bool))
     assert verdict.fails_N[0] and verdict.fails_N.sum() <= 6
-    assert not ContentGate(words=["unwanted"], action="record").judge(scene.evidence(), np.ones(40, bool)).fails_N.any()
+    assert not ContentGate(words=["unwanted"], action="record").test(scene.evidence(), np.ones(40, bool)).fails_N.any()
     scene.texts = [Texts(np.stack([-directions[0], directions[0]]), 3.0)]
-    zero_shot = LabelGate(rule="zero-shot").judge(scene.evidence(), np.ones(40, bool))
+    zero_shot = LabelGate(rule="zero-shot").test(scene.evidence(), np.ones(40, bool))
     assert zero_shot.fails_N[labels == 1].sum() == 0
     scene.texts = []
     with pytest.raises(RequestError, match="need an encoder with texts"):
-        LabelGate(rule="zero-shot").judge(scene.evidence(), np.ones(40, bool))
+        LabelGate(rule="zero-shot").test(scene.evidence(), np.ones(40, bool))
 
 
 def test_without_a_validation_part_fit_images_set_the_thresholds() -> None:
@@ -166,9 +166,9 @@ def test_without_a_validation_part_fit_images_set_the_thresholds() -> None:
     scene.fit[:] = True
     scene.real[140:210] = CENTRES[0] + np.random.default_rng(3).normal(size=(70, 4))
     evidence, alive = scene.evidence(), np.ones(200, bool)
-    label = LabelGate().judge(evidence, alive)
+    label = LabelGate().test(evidence, alive)
     assert label.fails_N[wrong].all() and label.fails_N[1::4].mean() < 0.1 and "280 fit images, each left out in turn" in label.rule
-    manifold = ManifoldGate().judge(evidence, alive)
+    manifold = ManifoldGate().test(evidence, alive)
     assert manifold.fails_N[strange].all() and np.delete(manifold.fails_N, np.append(strange, wrong)).mean() < 0.05
 
 
@@ -178,7 +178,7 @@ def test_copies_within_the_reference_set_no_threshold() -> None:
     scene = Scene(pool, labels)
     scene.fit[:] = True
     scene.real[1::2] = scene.real[::2]
-    manifold = ManifoldGate().judge(scene.evidence(), np.ones(200, bool))
+    manifold = ManifoldGate().test(scene.evidence(), np.ones(200, bool))
     assert manifold.fails_N.mean() < 0.05
 
 
@@ -188,7 +188,7 @@ def test_an_only_image_of_its_class_is_not_asked_for_its_neighbours_votes() -> N
     scene.fit[:] = True
     scene.real_class[:] = 0
     scene.real_class[200] = 1
-    rows, _ = scene.evidence().judged
+    rows, _ = scene.evidence().calibration
     assert len(rows) == 279 and 200 not in rows
 
 
@@ -200,7 +200,7 @@ def test_an_image_is_left_out_and_judged_by_models_that_have_not_seen_it() -> No
     scene.real = np.repeat(scene.real[::2], 2, axis=0) + np.float32(1e-4) * np.arange(280, dtype=np.float32)[:, None]  # pairs of twins
     evidence = scene.evidence()
     evidence.views[:] = [replace(view, unseen_M=mask) for view, mask in zip(evidence.views, (first, ~first), strict=True)]
-    rows, by_view = evidence.judged
+    rows, by_view = evidence.calibration
     assert rows.tolist() == list(range(280)) and (by_view == np.stack([first, ~first], axis=1)).all()
     _, radii = evidence.manifold()
     assert radii.min() > 0  # each would be at no distance from itself, and its twin is in the other half

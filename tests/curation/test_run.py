@@ -188,7 +188,7 @@ def test_a_small_reference_does_not_empty_the_pool(pool: Path, tmp_path: Path) -
         folder.mkdir(parents=True)
         for row in np.flatnonzero(source.labels == number)[:3]:
             (folder / f"{row}.png").write_bytes(encode(source.images[row], "png", 100, marking=False))
-    models = ["encoder={kind: open_clip}", "judge={kind: fitted, model: 'builtin:digits/judge'}"]
+    models = ["encoder={kind: open_clip}", "metric_encoder={kind: fitted, model: 'builtin:digits/judge'}"]
     result = curated(tmp_path, pool, sets=[*SMALL, *models, "trials.check=true"], reference=str(tmp_path / "few"))
     assert result.kept == 100 and result.training is None and any("no validation part" in note for note in result.notes)
     blank = np.zeros((8, 8, 1), np.uint8)
@@ -245,7 +245,7 @@ def test_a_pool_of_real_images_is_at_the_floor(tmp_path: Path) -> None:
         write_tar(tmp_path / f"{name}.tar", Made(made.images[rows], made.labels[rows]))
         for name, rows in (("pool", order[::2]), ("real", order[1::2]))
     )
-    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}"]
+    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}"]
     found = curated(tmp_path, pool, sets=sets, reference=str(reference)).gap.metrics["mmd"]
     assert found.before.value is not None and found.floor.low is not None and found.floor.high is not None
     assert found.floor.low <= found.before.value <= found.floor.high
@@ -253,7 +253,7 @@ def test_a_pool_of_real_images_is_at_the_floor(tmp_path: Path) -> None:
 
 def test_the_judge_is_not_the_encoder(pool: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="the encoder itself"):
-        curated(tmp_path, pool, sets=["judge={kind: open_clip}", "encoder={kind: open_clip}"])
+        curated(tmp_path, pool, sets=["metric_encoder={kind: open_clip}", "encoder={kind: open_clip}"])
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_labels_keep_their_numbers_where_the_reference_lacks_a_class(pool: Path,
         if label > 0:
             (reference / str(label)).mkdir(parents=True, exist_ok=True)
             (reference / str(label) / f"{row}.png").write_bytes(encode(image, "png", 100, marking=False))
-    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}"]
+    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}"]
     result = curated(tmp_path, pool, sets=sets, reference=str(reference))
     ours, theirs = DatasetFolder.open(result.folder), DatasetFolder.open(str(pool))
     assert ours.manifest.classes == theirs.manifest.classes and result.kept == 90
@@ -307,7 +307,7 @@ def test_a_broken_real_image_is_told_before_the_pool_is_embedded(pool: Path, tmp
     for row, label in enumerate("0011223344"):
         (reference / label).mkdir(parents=True, exist_ok=True)
         (reference / label / f"{row}.png").write_bytes(encode(real().images[row], "png", 100, marking=False) if row else b"")
-    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}", f"cache={tmp_path / 'cache'}"]
+    sets = [*SMALL, "encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}", f"cache={tmp_path / 'cache'}"]
     with pytest.raises(DatasetError, match="remove or replace it"):
         curated(tmp_path, pool, sets=sets, reference=str(reference))
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2 and not (tmp_path / "curated").exists()

@@ -107,7 +107,7 @@ def latents() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def write_cache(folder: Path) -> None:
     """Features by two models, each another linear map of what the images are; no pixels are equal."""
-    for number, name in enumerate(("encoder", "judge")):
+    for number, name in enumerate(("encoder", "metric_encoder")):
         model = np.random.default_rng([1, number]).standard_normal((LATENT, DIM), np.float32) / np.float32(LATENT**0.5)
         digest = digest_of(Named(name).identity())
         for collection, latent in zip(collections(), latents(), strict=True):
@@ -148,15 +148,15 @@ def child(folder: str) -> None:
     model = PixelsConfig()
     reporter.note("reading rows")
     encoders: list[Any] = [Named("encoder")]
-    judges: list[Any] = [Named("judge")]
-    sides = Sides(config, Path(folder), "real", Table.of([pool]), Table.of([real]), [], model, model, encoders, judges, [])
+    metric_encoders: list[Any] = [Named("metric_encoder")]
+    sides = Sides(config, Path(folder), "real", Table.of([pool]), Table.of([real]), [], model, model, encoders, metric_encoders, [])
     sides._align()
     choice = _choice(_gated(sides, reporter), reporter)
-    reporter.note("reading the judge's features")
+    reporter.note("reading the metric_encoder's features")
     draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
     before = np.flatnonzero(sides.usable)
     gaps = []
-    for name in ("judge_views", "held_out_views"):
+    for name in ("metric_views", "held_out_views"):
         reporter.note(f"gap, {name}")
         views = getattr(sides, name)
         gaps.append(measure_gap(views, classes=sides.classes, before=before, after=choice.kept, random=draws, seed=0))

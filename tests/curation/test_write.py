@@ -32,7 +32,7 @@ from synthforge.recipe.load import config_from_sets, load_recipe
 from tests.conftest import DIGITS, files_of, in_child, s3_files
 from tests.curation.planted import REFERENCE, real
 
-PIXELS = ["encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}"]
+PIXELS = ["encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -109,7 +109,7 @@ def test_real_images_in_disguise_are_worth_as_many_real_ones(planted: EvaluateRe
 def test_importance_weights_of_a_curated_set_count_in_trainings(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import synthforge.evaluation.trainer.jobs as trainings
 
-    settings = ["encoder={kind: pixels, resolution: 8}", "judge={kind: pixels, resolution: 4}", "selection.weights=true"]
+    settings = ["encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}", "selection.weights=true"]
     config = config_from_sets(CurationConfig, [*settings, f"cache={tmp_path / 'cache'}", "gates.labels.on=false"])
     curated = curate([str(sets.more)], str(sets.real), str(tmp_path / "weighted"), config)
     decisions = pq.read_table(tmp_path / "weighted" / "decisions.parquet").to_pylist()

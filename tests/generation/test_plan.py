@@ -180,7 +180,7 @@ def test_every_field_of_a_recipe_has_a_declared_role() -> None:
         "prompts.templates",
         "curation.encoder",
         "diagnosis.encoder",
-        "curation.judge",
+        "curation.metric_encoder",
         "evaluation.fit",
         *(f"evaluation.arms.{number}.mixing" for number in range(4)),
         *(f"classes.{digit}.templates" for digit in range(10)),

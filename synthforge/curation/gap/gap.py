@@ -1,4 +1,4 @@
-"""What is left between synthetic and real images by the judge: of the whole pool, the curated set, random sets of its size, and the floor.
+"""The gap between synthetic and real images by the metric encoder: of the whole pool, the curated set, random sets, and the floor.
 
 Two kinds of figures. *MMD² and KID* have no bias by size and use all images. They are stratified U-statistics (`metrics.within`): pairs of
 an image with itself never count, and pairs inside classes have the share that two independent draws would give them, since sets have fixed
@@ -72,10 +72,10 @@ _TAILS = [0.025, 0.975]
 
 
 @dataclass(frozen=True)
-class JudgeView:
-    """Features of pool and real images by one judge.
+class MetricView:
+    """Features of pool and real images by one metric encoder.
 
-    Of a judge that was fitted on real images only those stand here that it has not seen; the pool is the same in all views.
+    Of a metric encoder that was fitted on real images only those stand here that it has not seen; the pool is the same in all views.
     """
 
     pool_ND: Rows
@@ -153,7 +153,7 @@ class Gap:
 
 
 def measure_gap(
-    views: Sequence[JudgeView],
+    views: Sequence[MetricView],
     *,
     classes: list[str],
     before: Ints,
@@ -167,7 +167,7 @@ def measure_gap(
     """Measure how far three kinds of sets are from the real images.
 
     Args:
-        views: the judge's features; at least one.
+        views: the metric encoder's features; at least one.
         classes: names; per-class figures come in their order.
         before, after: pool rows of the whole pool and of the curated set.
         random: pool rows of several random sets of the same size per class as `after`.
@@ -217,7 +217,8 @@ def sentence(gap: Gap) -> str:
             parts.append(f"{words[difference.verdict]} {name} ({found.after.value:.4f} against {other.value:.4f}, {interval})")
     compared = " and ".join(parts) or f"at {found.after.value:.4f}"
     first = "All that passed the gates was kept, so nothing was chosen. " if gap.nothing_chosen else ""
-    return f"{first}To the real images the curated set is, by the judge's {METRICS[gap.primary].name}, {compared}; {_beside_floor(found)}."
+    metric = METRICS[gap.primary].name
+    return f"{first}To the real images the curated set is, by the metric encoder's {metric}, {compared}; {_beside_floor(found)}."
 
 
 def _beside_floor(found: Comparison) -> str:
@@ -242,7 +243,7 @@ class _Sides:
     Of the pool only images that are in a set are here, read once; rows count among them.
     """
 
-    views: list[JudgeView]
+    views: list[MetricView]
     pools: list[Floats]
     """In each view the features of the pool images."""
     class_N: Ints
@@ -256,7 +257,7 @@ class _Sides:
 
     @classmethod
     def of(
-        cls, views: Sequence[JudgeView], before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
+        cls, views: Sequence[MetricView], before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
     ) -> _Sides:
         assert views, "no view"
         class_N = views[0].pool_class_N

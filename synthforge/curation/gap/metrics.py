@@ -353,7 +353,7 @@ def null_draws(spread_MM: NDArray[np.float32], one_BM: NDArray[np.float32], num_
     """MMD² between M and `num_other` draws from the distribution of the M, (B,): quadratic forms in standard normal variables.
 
     Those of the M are given; the others are drawn and brought in the order of their own term, so that draws with equal numbers agree as
-    far as they can across several kernels, as they do when the same images are seen by several judges.
+    far as they can across several kernels, as they do when the same images are seen by several encoders.
     """
     num_real = len(spread_MM)
     spread_MM = (spread_MM / num_real).astype(np.float32)

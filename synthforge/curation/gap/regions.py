@@ -1,6 +1,6 @@
-"""Where the synthetic set has too little: regions of the real images by the judge that hold fewer synthetic ones than their share.
+"""Where the synthetic set has too little: regions of the real images by the metric encoder that hold fewer synthetic ones than their share.
 
-The real images of each class are clustered (k-means) in each of the judge's views, and both sides are counted by nearest centroid.
+The real images of each class are clustered (k-means) in each of the metric encoder's views, and both sides are counted by nearest centroid.
 A real image pulls its own centroid towards itself and a synthetic one doesn't, so small clusters would look under-covered by that alone:
 each real image is counted as if its cluster's centroid had been formed without it. A region lacks its share of the real images times the
 class's synthetic images, less those that it has. Whether that is chance says Fisher's exact test, one-sided; over all regions of all
@@ -18,7 +18,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from synthforge.curation.gap.gap import JudgeView
+from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gap.metrics import Doubles, squared_distances
 
 Ints = NDArray[np.int64]
@@ -65,7 +65,7 @@ class Region:
 
 
 def under_covered(
-    views: Sequence[JudgeView],
+    views: Sequence[MetricView],
     *,
     classes: list[str],
     rows: Ints,
@@ -96,7 +96,7 @@ def under_covered(
 
 
 def _of_class(
-    view: JudgeView, view_number: int, index: int, name: str, rows: Ints, num_shown: int, per_region: int, seed: int, num_views: int
+    view: MetricView, view_number: int, index: int, name: str, rows: Ints, num_shown: int, per_region: int, seed: int, num_views: int
 ) -> list[Region]:
     """Every region of one class in one view, p values not yet adjusted."""
     real_rows = np.flatnonzero(view.real_class_M == index)
@@ -171,7 +171,7 @@ def _k_means(rows_MD: Doubles, num: int, rng: np.random.Generator) -> tuple[Doub
     return centres_RD, own_M
 
 
-def _to_centres(view: JudgeView, pool_rows: Ints, centres_RD: Doubles) -> Doubles:
+def _to_centres(view: MetricView, pool_rows: Ints, centres_RD: Doubles) -> Doubles:
     blocks = [pool_rows[start : start + _BLOCK] for start in range(0, len(pool_rows), _BLOCK)]
     return np.concatenate([squared_distances(view.pool_ND[rows], centres_RD) for rows in blocks])
 

@@ -39,7 +39,7 @@ from synthforge.curation.selection.spaces import (
     Rows,
     Space,
     View,
-    first_twins,
+    first_duplicates,
     means_over,
     project,
     variance_of,
@@ -237,7 +237,7 @@ class Problem:
     """What is to be picked from what."""
 
     spaces: list[Space]
-    twins_N: Ints
+    duplicate_of_N: Ints
     """For each row the first one equal to it."""
     num_keep: int
     seed: int
@@ -245,7 +245,7 @@ class Problem:
 
     @property
     def num_pool(self) -> int:
-        return len(self.twins_N)
+        return len(self.duplicate_of_N)
 
     def permutation(self, num: int) -> Ints:
         """Of the numbers below `num`, by the seed."""
@@ -260,18 +260,18 @@ class Problem:
 class Remaining:
     """The pool's images that were not picked yet; of equal ones the lowest is handed out."""
 
-    def __init__(self, twins_N: Ints) -> None:
-        self._twins_N = twins_N
-        self.is_left_N = np.ones(len(twins_N), np.bool_)
+    def __init__(self, duplicate_of_N: Ints) -> None:
+        self._duplicate_of_N = duplicate_of_N
+        self.is_left_N = np.ones(len(duplicate_of_N), np.bool_)
         self._groups: dict[int, deque[int]] = {}
-        first, counts = np.unique(twins_N, return_counts=True)
-        several = np.isin(twins_N, first[counts > 1])
+        first, counts = np.unique(duplicate_of_N, return_counts=True)
+        several = np.isin(duplicate_of_N, first[counts > 1])
         for index in np.flatnonzero(several).tolist():
-            self._groups.setdefault(int(twins_N[index]), deque()).append(index)
+            self._groups.setdefault(int(duplicate_of_N[index]), deque()).append(index)
 
     def take(self, index: int) -> int:
         """Take an image, or the lowest one left that is equal to it."""
-        group = self._groups.get(int(self._twins_N[index]))
+        group = self._groups.get(int(self._duplicate_of_N[index]))
         while group and not self.is_left_N[group[0]]:
             group.popleft()
         return self.take_exactly(group[0] if group else index)
@@ -284,7 +284,7 @@ class Remaining:
 
 def greedily(problem: Problem, objectives: Sequence[Objective]) -> Picked:
     """Add the image after which the sum of the objectives is lowest, or, from a set at the floor, a random one."""
-    remaining = Remaining(problem.twins_N)
+    remaining = Remaining(problem.duplicate_of_N)
     random = (int(index) for index in problem.permutation(problem.num_pool) if remaining.is_left_N[index])
     indices = np.empty(problem.num_keep, np.int64)
     reached, floor = np.empty(problem.num_keep), np.empty(problem.num_keep)
@@ -318,15 +318,15 @@ def nearest_to_center(problem: Problem) -> Picked:
     """By distance to the real mean."""
     distance_N = sum(space.pool.squares_N.double() / variance_of(Moments(1, 0), space.typical) for space in problem.spaces)
     assert isinstance(distance_N, Tensor)
-    by_twin_N = distance_N.cpu().numpy()[problem.twins_N]
-    return problem.picked(np.argsort(by_twin_N, kind="stable")[: problem.num_keep])
+    by_duplicate_N = distance_N.cpu().numpy()[problem.duplicate_of_N]
+    return problem.picked(np.argsort(by_duplicate_N, kind="stable")[: problem.num_keep])
 
 
 def nearest_to_each(problem: Problem) -> Picked:
     """Each real image of each view in turn claims the nearest image left, in rounds over a permutation of them."""
     owners = [(space, row) for space in problem.spaces for row in range(len(space.real))]
     order = [owners[place] for place in problem.permutation(len(owners))]
-    remaining = Remaining(problem.twins_N)
+    remaining = Remaining(problem.duplicate_of_N)
     depth = 4 + 2 * (problem.num_keep // len(order))
     wishes: list[Iterator[int]] = [iter(()) for _ in order]
     indices: list[int] = []
@@ -402,7 +402,7 @@ def farthest_first(problem: Problem) -> Picked:
     """The image farthest from all real and picked ones, again and again (Gonzalez 1985); the objective is how far the farthest is left."""
     scales = [1 / variance_of(Moments(1, 0), space.typical) for space in problem.spaces]
     away = [_nearest_squared(space) for space in problem.spaces]
-    remaining = Remaining(problem.twins_N)
+    remaining = Remaining(problem.duplicate_of_N)
     indices, radius = [], np.empty(problem.num_keep)
     left_N = torch.zeros(problem.num_pool, dtype=torch.float64, device=away[0].device)
 
@@ -497,4 +497,4 @@ def select(
     assert all(len(view.pool_ND) == num_pool and len(view.real_MD) for view in views)
     with torch.inference_mode():
         spaces = [project(view, dim, device) for view in views]
-        return METHODS[method].run(Problem(spaces, first_twins(views), num_keep, seed, stop_at_floor))
+        return METHODS[method].run(Problem(spaces, first_duplicates(views), num_keep, seed, stop_at_floor))

@@ -117,7 +117,7 @@ def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | N
     return np.ascontiguousarray(axes[:, :kept], np.float32) if kept else None
 
 
-def first_twins(views: Sequence[View]) -> Ints:
+def first_duplicates(views: Sequence[View]) -> Ints:
     """For each pool row the first row with exactly its features in all views, often itself; int64 (N,).
 
     Matrix products round equal rows differently, depending on their place; so ties between them are found here.

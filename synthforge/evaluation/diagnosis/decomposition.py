@@ -6,11 +6,11 @@ The words are those of Wang, Schmedding and Huber (2024, arXiv 2311.03959); the 
 - `rendered`: each real image as the generator renders it, by real guidance at low strength: real content, generated look.
 - `resampled`: real images, each as often as the pool has images like it within its class: real look, generated content; and the same of
   rendered images.
-- `believed`: the pool, images that don't look like their class replaced by others that do; and `repeated`, some of these, as often as
+- `label-filtered`: the pool, images that don't look like their class replaced by others that do; and `repeated`, some of these, as often as
   `resampled` has its images, but whichever they are.
 
-The loss is real - random. *Labels* are believed - random, *appearance* real - rendered. *Content* is real - resampled, less what
-repeating images costs where content is the pool's, believed - repeated (copies of some images of all kinds leave out more kinds than
+The loss is real - random. *Labels* are label-filtered - random, *appearance* real - rendered. *Content* is real - resampled, less what
+repeating images costs where content is the pool's, label-filtered - repeated (copies of some images of all kinds leave out more kinds than
 copies of some images of the pool's, so that it would cost real images more). The *interaction* is what resampling costs rendered images
 more than real ones. The *rest* is what these leave, which is rendered-resampled - repeated (resampled - repeated without renderings):
 what is neither look, nor how often there is what, nor labels, such as images that lie between kinds.
@@ -49,8 +49,10 @@ from synthforge.recipe.curation import CurationConfig, cache_folder
 from synthforge.recipe.evaluation import REAL, DiagnosisConfig
 from synthforge.statistics import estimate, share, verdicts
 
-RANDOM, BELIEVED, RENDERED = "random", "believed", "rendered"
+RANDOM, LABEL_FILTERED, RENDERED = "random", "label-filtered", "rendered"
 REPEATED, RESAMPLED, RENDERED_RESAMPLED = "repeated", "resampled", "rendered-resampled"
+_FIRST_NAMES = {"believed": LABEL_FILTERED}
+"""What arms were called in results of earlier versions."""
 PARTS = ("appearance", "content", "labels", "interaction", "rest")
 """In the order in which they are told."""
 NEAREST = 16
@@ -95,7 +97,7 @@ class Repeated(Images):
 
 
 @dataclass(frozen=True)
-class Believed(Images):
+class LabelFiltered(Images):
     """A pool of which an arm takes images of weight 1: those that `Images.draw` takes of the whole pool, the others replaced."""
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
@@ -116,14 +118,14 @@ class Believed(Images):
 
 
 @dataclass(frozen=True)
-class RepeatedAtRandom(Believed):
-    """The same of which the first are taken as often as the weights say, whichever they are; images of weight -1 are not believed."""
+class RepeatedAtRandom(LabelFiltered):
+    """The same of which the first are taken as often as the weights say, whichever they are; images of weight -1 fail the filter."""
 
     @classmethod
-    def like(cls, pool: Images, believed_M: Bools, pattern: Images) -> RepeatedAtRandom:
+    def like(cls, pool: Images, passes_M: Bools, pattern: Images) -> RepeatedAtRandom:
         """With the weights that the images of another set have, class by class."""
         weights = {number: pattern.weight_N[pattern.label_N == number] for number in np.unique(pattern.label_N)}
-        return cls(**{**pool.__dict__, "weight_N": _spread(pool.label_N, believed_M, weights)})
+        return cls(**{**pool.__dict__, "weight_N": _spread(pool.label_N, passes_M, weights)})
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
         """Without copies of holdout images; their weights go to others."""
@@ -132,13 +134,13 @@ class RepeatedAtRandom(Believed):
         return replace(kept, weight_N=_spread(kept.label_N, kept.weight_N >= 0, weights))
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
-        """Of those that `Believed.draw` takes."""
+        """Of those that `LabelFiltered.draw` takes."""
         chooser, parts = np.random.default_rng(seed), []
         for number, wanted in enumerate(wanted_C.tolist()):
             order = chooser.permutation(np.flatnonzero(self.label_N == number))
             weights = np.sort(self.weight_N[order][self.weight_N[order] > 0])[::-1]
-            believed = order[self.weight_N[order] >= 0][: len(weights)]
-            parts.append(np.repeat(believed, _copies(weights, wanted, (*seed, number))))
+            passing = order[self.weight_N[order] >= 0][: len(weights)]
+            parts.append(np.repeat(passing, _copies(weights, wanted, (*seed, number))))
         return _plain(self.take(np.sort(np.concatenate(parts))))
 
 
@@ -156,11 +158,11 @@ def _copies(weight_N: Floats, wanted: int, seed: tuple[int, ...]) -> Ints:
     return copies_N
 
 
-def _spread(label_M: Ints, believed_M: Bools, weights: Mapping[int, Floats]) -> Floats:
-    """The largest weights of each class, as many as it has believed images, for any of these; 0 for more, and -1 for the others."""
-    weight_M = np.where(believed_M, 0.0, -1.0)
+def _spread(label_M: Ints, passes_M: Bools, weights: Mapping[int, Floats]) -> Floats:
+    """The largest weights of each class for images that pass the filter, 0 for the rest of these, -1 for images that fail it."""
+    weight_M = np.where(passes_M, 0.0, -1.0)
     for number, of_class in weights.items():
-        rows = np.flatnonzero(believed_M & (label_M == number))
+        rows = np.flatnonzero(passes_M & (label_M == number))
         largest = np.sort(of_class[of_class > 0])[::-1][: len(rows)]
         weight_M[rows[: len(largest)]] = largest
     return weight_M
@@ -181,8 +183,13 @@ def _plain(images: Images) -> Images:
 
 def as_source(key: str, images: Images) -> Images:
     """A set that was read from its file, as its arm takes from it."""
-    kinds = {BELIEVED: Believed, REPEATED: RepeatedAtRandom} | dict.fromkeys((RENDERED, RESAMPLED, RENDERED_RESAMPLED), Repeated)
+    kinds = {LABEL_FILTERED: LabelFiltered, REPEATED: RepeatedAtRandom} | dict.fromkeys((RENDERED, RESAMPLED, RENDERED_RESAMPLED), Repeated)
     return kinds[key](**images.__dict__) if key in kinds else images
+
+
+def in_new_names(by_arm: Mapping[str, str]) -> dict[str, str]:
+    """What an earlier version wrote by name of the arm, by the name that the arm has now."""
+    return {_FIRST_NAMES.get(name, name): value for name, value in by_arm.items()}
 
 
 # Labels and content, by features
@@ -397,13 +404,13 @@ def sources_of(
     readable = is_readable[everything.row_N]
     pool_MD, pool_class_M = of_pool[everything.row_N[readable]], everything.label_N[readable]
     labels = doubts(like_ND, like_class_N, pool_MD, pool_class_M, config.neighbours, config.loss)
-    believed_M = readable.copy()
-    believed_M[readable] = ~labels.doubted_M
+    passes_M = readable.copy()
+    passes_M[readable] = ~labels.doubted_M
     notes = []
     for number in np.unique(pool_class_M):
         of_class = readable & (everything.label_N == number)
-        if not believed_M[of_class].any():
-            believed_M |= of_class
+        if not passes_M[of_class].any():
+            passes_M |= of_class
             notes.append(f"no image of class {classes[number]} in {pool} looks like it; its wrong labels count as the rest")
     weight_N = np.ones(len(real))
     weight_N[has], by_chance = content_weights(like_ND, like_class_N, pool_MD[~labels.doubted_M], pool_class_M[~labels.doubted_M])
@@ -411,8 +418,8 @@ def sources_of(
     found = {
         REAL: real,
         RANDOM: everything,
-        BELIEVED: replace(everything, weight_N=believed_M.astype(np.float64)),
-        REPEATED: RepeatedAtRandom.like(everything, believed_M, resampled),
+        LABEL_FILTERED: replace(everything, weight_N=passes_M.astype(np.float64)),
+        REPEATED: RepeatedAtRandom.like(everything, passes_M, resampled),
         RESAMPLED: resampled,
     }
     if rendered is not None:
@@ -480,7 +487,7 @@ def losses(
     others = [_of_other_draws(correct, share) for correct, share in zip(settings, taken, strict=True)]
     mean_of = {name: np.mean([correct[name] for correct in settings], axis=0) for name in set.intersection(*map(set, settings))}
     of_mean = _of_other_draws(mean_of, max(taken))
-    return [*_judged(each, margin, unshown, others), *_judged([mean], margin, [nowhere], [of_mean])]
+    return [*_with_verdicts(each, margin, unshown, others), *_with_verdicts([mean], margin, [nowhere], [of_mean])]
 
 
 def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -488,17 +495,17 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
     found = {"whole": correct[REAL] - correct[RANDOM]}
     if RENDERED in correct:
         found["appearance"] = correct[REAL] - correct[RENDERED]
-    if {RESAMPLED, BELIEVED, REPEATED} <= correct.keys():
-        found["content"] = correct[REAL] - correct[RESAMPLED] - (correct[BELIEVED] - correct[REPEATED])
-    if BELIEVED in correct:
-        found["labels"] = correct[BELIEVED] - correct[RANDOM]
+    if {RESAMPLED, LABEL_FILTERED, REPEATED} <= correct.keys():
+        found["content"] = correct[REAL] - correct[RESAMPLED] - (correct[LABEL_FILTERED] - correct[REPEATED])
+    if LABEL_FILTERED in correct:
+        found["labels"] = correct[LABEL_FILTERED] - correct[RANDOM]
     if RENDERED_RESAMPLED in correct and "content" in found:
         found["interaction"] = correct[RENDERED] - correct[RENDERED_RESAMPLED] - (correct[REAL] - correct[RESAMPLED])
     found["rest"] = found["whole"] - sum(found[name] for name in PARTS if name in found)
     return found
 
 
-def _judged(
+def _with_verdicts(
     each: Sequence[Mapping[str, Floats]],
     margin: float,
     unshown: Sequence[Collection[str]],

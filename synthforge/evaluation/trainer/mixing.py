@@ -39,7 +39,7 @@ class Mixing:
             self.weight_N[~is_real_N] *= config.weight
         self._num_real = min(max(batch - round(batch * self._synthetic_share), 1), batch - 1)
         self._first_real_step = round(num_steps * self._synthetic_share)
-        self.settle_on_real = has_both and self.policy != "pooled"
+        self.recalibrates_on_real = has_both and self.policy != "pooled"
         """Whether statistics for testing are those of the real images."""
 
     @property
@@ -66,9 +66,9 @@ class Mixing:
             [self._real.take(step * self._num_real, self._num_real), self._synthetic.take(step * num_synthetic, num_synthetic)]
         )
 
-    def settling_rows(self, step: int) -> Tensor:
+    def recalibration_rows(self, step: int) -> Tensor:
         """Rows of a batch from which the statistics for testing are taken."""
-        return (self._real if self.settle_on_real else self._all).take(step * self._batch, self._batch)
+        return (self._real if self.recalibrates_on_real else self._all).take(step * self._batch, self._batch)
 
 
 class _Endless:

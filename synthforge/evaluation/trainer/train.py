@@ -28,10 +28,10 @@ from synthforge.training.augmentation import augment, erase, mixup
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop
-from synthforge.training.networks import set_parts, settle
+from synthforge.training.networks import recalibrate_batch_norm, set_parts
 
 _TEST_BATCH = 256
-_SETTLING_BATCHES = 16
+_RECALIBRATION_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def train(
             pass
         trained: nn.Module = loop.ema
         if config.start != "probe":  # a probe leaves the network as it was
-            settle(trained, (to_float(source.of(mixed.settling_rows(step))) for step in range(_SETTLING_BATCHES)))
+            recalibrate_batch_norm(trained, (to_float(source.of(mixed.recalibration_rows(step))) for step in range(_RECALIBRATION_BATCHES)))
     finally:
         source.close()
     return trained.eval()

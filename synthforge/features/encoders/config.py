@@ -1,4 +1,4 @@
-"""The Config of each kind of encoder, with no heavy import; a judge is an encoder too.
+"""The Config of each kind of encoder, with no heavy import; a metric encoder is an encoder too.
 
 Models from elsewhere give one view; a model that was fitted on the reference itself gives one view for each of its folds.
 """
@@ -84,7 +84,7 @@ class FittedConfig(Config):
     kind: Literal["fitted"] = identity("fitted")
     """The kind of encoder."""
     model: str | None = location(None)
-    """Folder of classifiers that were fitted before, `builtin:digits/judge` for one; nothing fits them on the reference."""
+    """Folder of classifiers that were fitted before, such as `builtin:digits/judge`; nothing fits them on the reference."""
     folds: int = identity(2, ge=2, le=20)
     """So many classifiers are fitted, each without one fold of the real images."""
     pixels: int | None = identity(16, ge=1, le=256)

@@ -211,7 +211,7 @@ class _Fit:
                     self._snapshot("guide")
                 check = self._check(step)
                 on_check(check)
-                self._judge(check)
+                self._assess(check)
                 if self._has_stopped():
                     stopped = f"{self.config.patience} checks in a row gave nothing better"
                     loop.save()
@@ -273,7 +273,7 @@ class _Fit:
             made.append((images * 255).round().flatten(1))
         return torch.cat(made)
 
-    def _judge(self, check: Check) -> None:
+    def _assess(self, check: Check) -> None:
         """Apply the rule in the module's docstring."""
         notes = self.loop.notes
         notes["checks"].append(asdict(check))

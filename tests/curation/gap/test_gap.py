@@ -13,7 +13,7 @@ import pytest
 
 from synthforge.curation.gap import gap as gap_module
 from synthforge.curation.gap import metrics
-from synthforge.curation.gap.gap import BY_SPLITS, Comparison, Gap, JudgeView, measure_gap, sentence
+from synthforge.curation.gap.gap import BY_SPLITS, Comparison, Gap, MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import Region, adjusted_p_values, too_few_by_chance, under_covered
 
 CLASSES = ["ant", "bee", "cow"]
@@ -28,9 +28,9 @@ def draw(num: int, seed: int, shift: float = 0.0, classes: Any = None, spread: f
     return features.astype(np.float32), class_of.astype(np.int64)
 
 
-def view_of(parts: list[tuple[Any, Any]], real: tuple[Any, Any], prefix: str = "r") -> JudgeView:
+def view_of(parts: list[tuple[Any, Any]], real: tuple[Any, Any], prefix: str = "r") -> MetricView:
     """A view whose pool is some sets one after the other."""
-    return JudgeView(
+    return MetricView(
         np.concatenate([features for features, _ in parts]),
         np.concatenate([classes for _, classes in parts]),
         real[0],
@@ -231,7 +231,9 @@ def test_a_shifted_set_is_farther_and_a_better_one_nearer() -> None:
         one = figures(worse, metric)
         assert one.after.low > one.floor.high, metric  # type: ignore[operator]
     assert all(worse.per_class[name]["mmd"].after.value > better.per_class[name]["mmd"].after.value for name in CLASSES)  # type: ignore[operator]
-    assert sentence(better).startswith("To the real images the curated set is, by the judge's MMD², nearer than random sets of its size (")
+    assert sentence(better).startswith(
+        "To the real images the curated set is, by the metric encoder's MMD², nearer than random sets of its size ("
+    )
     assert "farther than random sets" in sentence(worse) and "times as far" in sentence(worse) and "\n" not in sentence(worse)
 
 
@@ -406,7 +408,7 @@ def test_nothing_kept_says_so() -> None:
 # Regions
 
 
-def with_hole(seed: int = 1, dim: int = 16, missing: int = 3) -> JudgeView:
+def with_hole(seed: int = 1, dim: int = 16, missing: int = 3) -> MetricView:
     """One class of five kinds of 40 real images, of which the pool of 500 lacks one; another class without holes."""
     rng = np.random.default_rng(seed)
     centres = 6 * rng.standard_normal((5, dim))
@@ -414,7 +416,7 @@ def with_hole(seed: int = 1, dim: int = 16, missing: int = 3) -> JudgeView:
     real = centres[np.repeat(np.arange(5), 40)] + rng.standard_normal((200, dim))
     pool = centres[rng.choice(kinds, 500)] + rng.standard_normal((500, dim))
     real_other, pool_other = rng.standard_normal((100, dim)), rng.standard_normal((300, dim))
-    return JudgeView(
+    return MetricView(
         np.concatenate([pool_other, pool]).astype(np.float32),
         np.repeat([0, 1], [300, 500]).astype(np.int64),
         np.concatenate([real, real_other]).astype(np.float32),
@@ -475,7 +477,7 @@ def test_without_a_hole_few_regions_are_called_significant(dim: int) -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
         real, pool = rng.standard_normal((100, dim)).astype(np.float32), rng.standard_normal((400, dim)).astype(np.float32)
-        view = JudgeView(pool, np.zeros(400, np.int64), real, np.zeros(100, np.int64), [str(number) for number in range(100)])
+        view = MetricView(pool, np.zeros(400, np.int64), real, np.zeros(100, np.int64), [str(number) for number in range(100)])
         found += under_covered([view], classes=["ant"], rows=np.arange(400))
     assert np.mean([region.p_value < 0.05 for region in found]) < 0.12
     assert sum(region.is_significant for region in found) <= 4

@@ -54,7 +54,7 @@ def test_auto_does_not_choose_what_trains_worse(tmp_path: Path) -> None:
         "trials.seeds=2",
         *(f"gates.{gate}.on=false" for gate in ("copies", "labels", "manifold", "duplicates")),
         "encoder={kind: pixels, resolution: 8}",
-        "judge={kind: pixels, resolution: 4}",
+        "metric_encoder={kind: pixels, resolution: 4}",
         f"cache={tmp_path / 'cache'}",
         "classes=['0','1','2','3','4','5','6','7','8','9']",
     ]

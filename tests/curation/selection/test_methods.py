@@ -259,7 +259,7 @@ def test_a_copy_of_a_picked_image_waits_for_better_ones(method: str) -> None:
 
 
 def test_equal_only_in_one_view_is_not_equal() -> None:
-    twins = methods.first_twins(
+    twins = methods.first_duplicates(
         [View(np.zeros((4, 3), np.float32), np.zeros((1, 3))), View(np.float32([[0.0], [1], [-0.0], [1]]), np.zeros((1, 1)))]
     )
     np.testing.assert_array_equal(twins, [0, 1, 0, 1])

@@ -20,7 +20,7 @@ from synthforge.data.reading import Example
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.decomposition import (
     BY_CHANCE,
-    Believed,
+    LabelFiltered,
     Repeated,
     RepeatedAtRandom,
     content_weights,
@@ -60,7 +60,7 @@ def test_without_weights_the_arms_are_those_that_they_are_compared_with(wanted: 
     real, pool, asked, seed = some_images(), some_images(400), np.array([wanted, wanted]), (3, 1)
     assert Repeated(**real.__dict__).draw(asked, seed).row_N.tolist() == real.draw(asked, seed).row_N.tolist()
     repeated = RepeatedAtRandom.like(pool, np.ones(400, np.bool_), real).draw(asked, seed)
-    assert repeated.row_N.tolist() == Believed(**pool.__dict__).draw(asked, seed).row_N.tolist()
+    assert repeated.row_N.tolist() == LabelFiltered(**pool.__dict__).draw(asked, seed).row_N.tolist()
 
 
 def test_images_are_repeated_as_their_weights_say() -> None:
@@ -71,23 +71,23 @@ def test_images_are_repeated_as_their_weights_say() -> None:
 
 
 @pytest.mark.parametrize("num", [400, 30])
-def test_of_the_believed_images_some_are_repeated_as_others_are(num: int) -> None:
+def test_of_the_label_filtered_images_some_are_repeated_as_others_are(num: int) -> None:
     pool, real, wanted, seed = some_images(num), some_images(), np.array([20, 20]), (3, 1)
-    is_believed = np.arange(num) % 5 > 0
-    believed = Believed(**{**pool.__dict__, "weight_N": is_believed.astype(float)}).draw(wanted, seed)
+    passes_filter = np.arange(num) % 5 > 0
+    filtered = LabelFiltered(**{**pool.__dict__, "weight_N": passes_filter.astype(float)}).draw(wanted, seed)
     weighted = replace(real, weight_N=np.where(np.arange(40) < 20, 2.0, 0.0))
-    repeated = RepeatedAtRandom.like(pool, is_believed, weighted).draw(wanted, seed)
+    repeated = RepeatedAtRandom.like(pool, passes_filter, weighted).draw(wanted, seed)
     assert Counter(Counter(repeated.row_N.tolist()).values()) == {2: 20}
-    assert set(repeated.row_N) <= set(believed.row_N)
-    alike = RepeatedAtRandom.like(pool, is_believed, real).draw(wanted, seed)
-    assert set(alike.row_N) == set(believed.row_N)
+    assert set(repeated.row_N) <= set(filtered.row_N)
+    alike = RepeatedAtRandom.like(pool, passes_filter, real).draw(wanted, seed)
+    assert set(alike.row_N) == set(filtered.row_N)
     if num > 40:  # nothing is repeated, so nothing is lost
-        assert alike.row_N.tolist() == believed.row_N.tolist()
+        assert alike.row_N.tolist() == filtered.row_N.tolist()
 
 
 def test_weights_of_copies_of_holdout_images_go_to_others() -> None:
-    pool, is_believed = some_images(60), np.arange(60) != 4
-    source = RepeatedAtRandom.like(pool, is_believed, replace(some_images(), weight_N=np.where(np.arange(40) < 20, 2.0, 0.0)))
+    pool, passes_filter = some_images(60), np.arange(60) != 4
+    source = RepeatedAtRandom.like(pool, passes_filter, replace(some_images(), weight_N=np.where(np.arange(40) < 20, 2.0, 0.0)))
     source = source.usable({f"{row}": True for row in range(20)})
     assert source.weight_N[source.weight_N > 0].tolist() == [2.0] * 20
     taken = source.draw(np.array([20, 20]), (0, 0))
@@ -96,21 +96,21 @@ def test_weights_of_copies_of_holdout_images_go_to_others() -> None:
 
 
 def test_a_difference_of_differences_varies_more_than_one() -> None:
-    correct = outcomes(real=0.9, random=0.9, believed=0.9, repeated=0.9, resampled=0.9)
+    correct = outcomes(real=0.9, random=0.9, label_filtered=0.9, repeated=0.9, resampled=0.9)
     one, _ = losses([correct], 0.005)
     ends = {name: part.loss.high - part.loss.low for name, part in one.parts.items() if part.loss is not None}
     assert ends["content"] == pytest.approx(2 * ends["labels"], rel=0.01)
 
 
-def test_believed_images_are_the_random_ones_but_for_those_that_are_doubted() -> None:
+def test_label_filtered_images_are_the_random_ones_but_for_those_that_are_doubted() -> None:
     pool = some_images(400)
     random = pool.draw(np.array([20, 20]), (3, 1))
-    assert Believed(**pool.__dict__).draw(np.array([20, 20]), (3, 1)).row_N.tolist() == random.row_N.tolist()
+    assert LabelFiltered(**pool.__dict__).draw(np.array([20, 20]), (3, 1)).row_N.tolist() == random.row_N.tolist()
     weight = np.ones(400)
     weight[random.row_N[:5]] = 0
-    believed = Believed(**{**pool.__dict__, "weight_N": weight}).draw(np.array([20, 20]), (3, 1))
-    assert len(set(believed.row_N) & set(random.row_N)) == 35
-    assert not set(believed.row_N) & set(random.row_N[:5])
+    filtered = LabelFiltered(**{**pool.__dict__, "weight_N": weight}).draw(np.array([20, 20]), (3, 1))
+    assert len(set(filtered.row_N) & set(random.row_N)) == 35
+    assert not set(filtered.row_N) & set(random.row_N[:5])
 
 
 def test_real_images_of_a_kind_that_the_pool_lacks_weigh_nothing() -> None:
@@ -131,7 +131,7 @@ def test_a_mix_of_kinds_like_the_real_one_gives_no_weights() -> None:
 
 
 def test_what_is_not_trained_for_is_no_zero_with_an_interval() -> None:
-    arms = outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.7, resampled=0.9)
+    arms = outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.7, resampled=0.9)
     one, mean = losses([arms], 0.005, [{"content"}])
     assert one.parts["content"].verdict == mean.parts["content"].verdict == "not shown"
     assert one.parts["content"].loss is None
@@ -149,7 +149,7 @@ def test_nothing_is_shown_where_there_are_too_few_images_to_ask() -> None:
 
 
 def test_in_the_mean_a_part_counts_as_nothing_where_it_is_not_shown() -> None:
-    arms = outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.7, resampled=0.7)
+    arms = outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.7, resampled=0.7)
     alike = {**arms, "resampled": arms["real"]}
     first, second, mean = losses([alike, arms], 0.005, [{"content"}, set()])
     assert first.parts["content"].loss is None and second.parts["content"].loss is not None and mean.parts["content"].loss is not None
@@ -231,7 +231,7 @@ def outcomes(**accuracy: float) -> dict[str, np.ndarray]:
 
 
 def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
-    arms = outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.65, rendered=0.9, resampled=0.65, rendered_resampled=0.65)
+    arms = outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.65, rendered=0.9, resampled=0.65, rendered_resampled=0.65)
     one, mean = losses([arms], 0.005)
     values = {name: part.loss.value for name, part in one.parts.items() if part.loss is not None}
     assert one.whole.loss is not None
@@ -245,7 +245,7 @@ def one_draw(rng: np.random.Generator, by_draw: float, loss: float = 0.0, seeds:
     """Arms of one draw, 1,500 images: accuracy varies by the real images that were drawn, and by what each seed takes of the pool."""
     real = np.full((1, seeds, 1), 0.8 + by_draw * rng.standard_normal())
     pool = 0.8 - loss + by_draw * (1 - taken) ** 0.5 * rng.standard_normal((1, seeds, 1))
-    arms = {"real": real, "resampled": real, "random": pool, "repeated": pool, "believed": pool}
+    arms = {"real": real, "resampled": real, "random": pool, "repeated": pool, "label-filtered": pool}
     return {name: np.broadcast_to(value, (1, seeds, 1500)) for name, value in arms.items()}
 
 
@@ -275,13 +275,13 @@ def test_other_real_images_widen_only_the_whole_and_the_rest() -> None:
 
 
 def test_without_renderings_appearance_is_not_measured_and_the_rest_takes_it() -> None:
-    one, _ = losses([outcomes(real=0.9, random=0.7, believed=0.7, repeated=0.65, resampled=0.85)], 0.005)
+    one, _ = losses([outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.65, resampled=0.85)], 0.005)
     assert {name for name, part in one.parts.items() if part.loss is None} == {"appearance", "interaction"}
     assert one.parts["rest"].verdict == "loss"
 
 
 def test_parts_of_the_mean_add_up_where_one_setting_lacks_an_arm() -> None:
-    few = {"real": 0.9, "random": 0.7, "believed": 0.7}
+    few = {"real": 0.9, "random": 0.7, "label-filtered": 0.7}
     *_, mean = losses([outcomes(**few), outcomes(**few, rendered=0.8)], 0.005)
     assert mean.whole.loss is not None
     told = [part.loss.value for part in mean.parts.values() if part.loss is not None]
@@ -409,7 +409,7 @@ def test_the_recipes_generator_renders_the_real_images_and_a_second_time_nothing
     (setting,) = table["settings"]
     assert table["origin"] == "own"
     assert set(setting["accuracy"]) == {
-        "real", "random", "believed", "repeated", "rendered", "resampled", "rendered-resampled",
+        "real", "random", "label-filtered", "repeated", "rendered", "resampled", "rendered-resampled",
     }  # fmt: skip
     assert setting["facts"]["recognised"] > 0.8
     assert setting["missing"] == {}

@@ -90,7 +90,7 @@ def test_synthetic_images_come_first_and_real_ones_last() -> None:
     mixing = mixed("synthetic-then-real", share=0.3)
     assert all((mixing.rows(step) >= 10).all() for step in range(30))
     assert all((mixing.rows(step) < 10).all() for step in range(30, 100))
-    assert (mixing.settling_rows(0) < 10).all()
+    assert (mixing.recalibration_rows(0) < 10).all()
 
 
 def test_one_domain_alone_is_pooled_whatever_the_policy() -> None:
