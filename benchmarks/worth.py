@@ -93,7 +93,7 @@ def measure(name: str, recipe: str, sets: list[str], ratio: int, origin: str = "
         *sets,
     ]
     better = [f"real+curated > {policy}" for policy in policies] + ["real+curated > matched"] * mixed
-    result = evaluate(evaluation_of(recipe, sets=asked, out=str(PLACE.resolve() / f"{name}-{ratio}{origin}.json"), require=better))
+    result = evaluate(evaluation_of(load_recipe(recipe, asked), out=str(PLACE.resolve() / f"{name}-{ratio}{origin}.json"), require=better))
     keep("worth", CLAIM, _said(result), part=f"{name}-{ratio}{origin}")
     for table in result.tables:
         print(f"\n{name}, {table.origin}: {result.verdict}\n\n{in_rows(table)}")

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,6 @@ from synthforge.generation.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import GAP, cache_folder
 from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
-from synthforge.recipe.load import load_recipe
 from synthforge.recipe.recipe import Recipe
 
 PAGE = "report.html"
@@ -67,17 +66,16 @@ class RunResult:
     """What the page lacks."""
 
 
-def run(recipe_path: str, sets: Sequence[str] = (), reporter: Reporter | None = None) -> RunResult:
+def run(recipe: Recipe, reporter: Reporter | None = None) -> RunResult:
     """Generate, curate, evaluate, diagnose and report what a recipe asks for; errors are those of the stages."""
-    return _Run(recipe_path, sets, reporter or Reporter()).all_stages()
+    return _Run(recipe, reporter or Reporter()).all_stages()
 
 
 class _Run:
     """One run: its stages, and what each depends on."""
 
-    def __init__(self, recipe_path: str, sets: Sequence[str], reporter: Reporter) -> None:
-        self.recipe: Recipe = load_recipe(recipe_path, sets)
-        self.recipe_path, self.sets, self.reporter = recipe_path, sets, reporter
+    def __init__(self, recipe: Recipe, reporter: Reporter) -> None:
+        self.recipe, self.reporter = recipe, reporter
         self.folder = Folder(self.recipe.run_path)
         self.results: list[StageResult] = []
         self.trouble: str | None = None
@@ -93,7 +91,7 @@ class _Run:
         if has_real:
             _ = self._reference  # mistakes are told before hours of work
         if lacks is None:
-            evaluation_of(self.recipe_path, sets=self.sets), diagnosis_of(self.recipe_path, sets=self.sets)
+            evaluation_of(recipe), diagnosis_of(recipe)
         self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
         self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now: the pool that lies there is this recipe's
         try:
@@ -237,18 +235,18 @@ class _Run:
     def _curate(self) -> dict[str, Any]:
         from synthforge.curation.run import curate
 
-        curate(**of_recipe(self.recipe), reporter=self.reporter, reselect=Folder(self.recipe.curated_path).exists(MANIFEST))
+        curate(of_recipe(self.recipe), self.reporter, reselect=Folder(self.recipe.curated_path).exists(MANIFEST))
         return {}
 
     def _evaluate(self) -> dict[str, Any]:
-        request = evaluation_of(self.recipe_path, sets=self.sets)
+        request = evaluation_of(self.recipe)
         start_workers(request)
         from synthforge.evaluation.run import evaluate
 
         return {"verdict": evaluate(request, self.reporter).verdict}
 
     def _diagnose(self) -> dict[str, Any]:
-        request = diagnosis_of(self.recipe_path, sets=self.sets)
+        request = diagnosis_of(self.recipe)
         start_workers(request)
         from synthforge.evaluation.diagnosis.run import diagnose
 

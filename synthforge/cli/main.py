@@ -15,7 +15,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -35,6 +35,9 @@ from synthforge.cli.console import (
     stdout,
 )
 from synthforge.errors import RecipeError, SynthforgeError, some
+
+if TYPE_CHECKING:
+    from synthforge.recipe.recipe import Recipe
 
 app = typer.Typer(
     name="synthforge",
@@ -145,7 +148,7 @@ def curate(
     request = request_of(sources, real, out, sets or ())
     from synthforge.curation.run import curate as run  # heavy: mistakes are told before it
 
-    result = run(**request, reporter=ConsoleReporter(quiet), reselect=reselect)
+    result = run(request, ConsoleReporter(quiet), reselect=reselect)
     metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
     rows = {
         "kept": f"{result.kept:,} of {result.pool:,} images, by {result.method}"
@@ -199,8 +202,9 @@ def evaluate(
     from synthforge.evaluation.request import evaluation_of, start_workers
     from synthforge.executors.process import end_early
 
+    given, own = _recipe_or_sets(recipe, sets)
     request = evaluation_of(
-        recipe, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=sets or ()
+        given, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=own
     )
     start_workers(request)
     from synthforge.evaluation.results.words import percent, points, told
@@ -221,6 +225,13 @@ def evaluate(
     rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
     rows["file"] = result.file or ""
     _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
+
+
+def _recipe_or_sets(path: str | None, sets: list[str] | None) -> tuple[Recipe | None, list[str]]:
+    """A recipe with its overrides, or none and the overrides of what stands without one."""
+    from synthforge.recipe.load import load_recipe
+
+    return (load_recipe(path, sets or ()), []) if path is not None else (None, sets or [])
 
 
 @app.command(
@@ -246,7 +257,8 @@ def diagnose(
     from synthforge.evaluation.request import diagnosis_of, start_workers
     from synthforge.executors.process import end_early
 
-    request = diagnosis_of(recipe, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=sets or ())
+    given, own = _recipe_or_sets(recipe, sets)
+    request = diagnosis_of(given, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=own)
     start_workers(request)
     from synthforge.evaluation.diagnosis.run import diagnose as run  # heavy: mistakes are told before it
 
@@ -273,9 +285,10 @@ def run(
     """Do it all: generate, curate, evaluate, diagnose, report. What has not changed is left as it is; after any interruption it goes on."""
     from synthforge.executors.process import end_early
     from synthforge.job import run as do
+    from synthforge.recipe.load import load_recipe
 
     try:
-        result = do(recipe, sets or (), ConsoleReporter(quiet))
+        result = do(load_recipe(recipe, sets or ()), ConsoleReporter(quiet))
     finally:
         end_early()
     rows = {

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from synthforge.curation.choice import Choice, ClassReport, GateReport, pick, weighed
 from synthforge.curation.gap.gap import Gap, MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import under_covered
+from synthforge.curation.request import CurationRequest
 from synthforge.curation.selection.auto import Trial, choose_method, compare_training, random_rows
 from synthforge.curation.sides import Sides
 from synthforge.curation.write import require_free, require_same, write
@@ -69,35 +70,21 @@ class CurateResult:
     contact_sheet: str | None = None
 
 
-def curate(
-    pools: Sequence[str],
-    reference: str,
-    out: str,
-    config: CurationConfig | None = None,
-    reporter: Reporter | None = None,
-    *,
-    name: str = "curated",
-    reselect: bool = False,
-    licence: str | None = None,
-    tags: Sequence[str] = (),
-) -> CurateResult:
+def curate(request: CurationRequest, reporter: Reporter | None = None, *, reselect: bool = False) -> CurateResult:
     """Choose from pools the subset whose distribution is that of the real images, and write it as a dataset folder.
 
     Args:
-        pools: dataset folders, WebDataset tars (also img2dataset's), folders of images by class, or `datasets` on disk.
-        reference: real images in any of these forms. Its validation part sets thresholds; its fit part is what is matched.
-        out: the curated folder.
         reselect: replace what is there, chosen with other settings.
-        name, licence, tags: for the dataset card.
     Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
     """
-    config, reporter, started = config or CurationConfig(), reporter or Reporter(), time.perf_counter()
-    folder = Folder(resolve(out))
+    config, reporter, started = request.config, reporter or Reporter(), time.perf_counter()
+    inputs = [*request.pools, request.reference]
+    folder = Folder(resolve(request.out))
     if config.cache is not None:
-        _require_apart(config.cache, [*pools, reference], "features are kept")
-    _require_apart(folder.address, [*pools, reference], "the curated set is written")
+        _require_apart(config.cache, inputs, "features are kept")
+    _require_apart(folder.address, inputs, "the curated set is written")
     require_free(folder)
-    sides = Sides.read(pools, reference, config, reporter)
+    sides = Sides.read(request.pools, request.reference, config, reporter)
     sides.load(reporter)
     sides.embed_reference(reporter)
     digest = digest_of(sides.settings)
@@ -138,7 +125,7 @@ def curate(
         metric_encoder=sides.metric_identities,
     )
     reporter.note("writing the curated set")
-    sheet = write(folder, sides, choice, asdict(result), name=name, licence=licence, tags=tags, reporter=reporter, reselect=reselect)
+    sheet = write(folder, sides, choice, asdict(result), request, reporter, reselect=reselect)
     return CurateResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice
+from synthforge.curation.request import CurationRequest
 from synthforge.curation.sides import Sides
 from synthforge.data.folder import Check, DatasetFolder, remove_dataset
 from synthforge.data.images import contact_sheet, decode, encode
@@ -64,11 +65,9 @@ def write(
     sides: Sides,
     choice: Choice,
     result: dict[str, Any],
-    *,
-    name: str,
-    licence: str | None,
-    tags: Sequence[str],
+    request: CurationRequest,
     reporter: Reporter,
+    *,
     reselect: bool = False,
 ) -> str | None:
     """Write the curated set; what an equal run has written already stays. The contact sheet's path, if there is one.
@@ -93,7 +92,14 @@ def write(
             folder.replace(
                 GAP, canonical_json({key: value for key, value in result.items() if key not in {"folder", "seconds", "contact_sheet"}})
             )
-            write_side_files(dataset, completion, name=name, licence=licence, tags=tags, only_missing=not is_new and not reselect)
+            write_side_files(
+                dataset,
+                completion,
+                name=request.name,
+                licence=request.licence,
+                tags=request.tags,
+                only_missing=not is_new and not reselect,
+            )
 
         kept = {**dict.fromkeys(sides.output_classes, 0), **{name: report.kept for name, report in choice.per_class.items()}}
         dataset.complete(lambda num, gone: kept, side_files)

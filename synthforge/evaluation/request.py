@@ -16,7 +16,7 @@ from synthforge.evaluation.results.requirements import Requirement, parsed
 from synthforge.executors.process import start_early
 from synthforge.recipe.curation import CurationConfig, cache_folder
 from synthforge.recipe.evaluation import CHOSEN, DIAGNOSIS_ARMS, MORE, POOL_SOURCES, REAL, ArmConfig, DiagnosisConfig, EvaluationConfig
-from synthforge.recipe.load import config_from_sets, load_recipe
+from synthforge.recipe.load import config_from_sets
 from synthforge.recipe.recipe import Recipe
 
 RESULT, DIAGNOSIS = "evaluation.json", "diagnosis.json"
@@ -47,7 +47,7 @@ class Request:
 
 
 def evaluation_of(
-    recipe_path: str | None,
+    recipe: Recipe | None,
     *,
     synthetic: Sequence[str] = (),
     real: str | None = None,
@@ -57,8 +57,13 @@ def evaluation_of(
     require: Sequence[str] = (),
     sets: Sequence[str] = (),
 ) -> Request:
-    """What is to be evaluated; raises RequestError or RecipeError."""
-    recipe = load_recipe(recipe_path, sets) if recipe_path is not None else None
+    """What is to be evaluated; raises RequestError or RecipeError.
+
+    Args:
+        sets: overrides of the evaluation's fields where there is no recipe; a recipe has had its own.
+    """
+    if recipe is not None and sets:
+        raise RequestError("evaluate: apply overrides when the recipe is read: load_recipe(path, sets)")
     if recipe is not None and synthetic:
         raise RequestError("evaluate: give a recipe, or --synthetic sets with --real and --holdout; not both")
     config = recipe.evaluation if recipe is not None else config_from_sets(EvaluationConfig, sets)
@@ -67,7 +72,7 @@ def evaluation_of(
     named = tuple(zip(_names(synthetic), synthetic, strict=True))
     if arms is not None:
         config = _with_arms(config, [name.strip() for name in arms.split(",")])
-    elif recipe is None and not any(text.startswith("arms") for text in sets):
+    elif recipe is None and "arms" not in config.model_fields_set:
         others = [f"{REAL}+{MORE}", MORE] if named else []
         config = _with_arms(config, [REAL, *(name for name, _ in named), *(f"{REAL}+{name}" for name, _ in named), *others])
     reference, holdout = real or (recipe.reference if recipe is not None else None), holdout or config.holdout
@@ -100,7 +105,7 @@ def evaluation_of(
 
 
 def diagnosis_of(
-    recipe_path: str | None,
+    recipe: Recipe | None,
     *,
     synthetic: str | None = None,
     real: str | None = None,
@@ -110,17 +115,15 @@ def diagnosis_of(
     sets: Sequence[str] = (),
 ) -> Request:
     """The same of a diagnosis: amounts, draws, seeds and classifier are the evaluation's. Raises RequestError or RecipeError."""
-    if recipe_path is None and synthetic is None:
+    if recipe is None and synthetic is None:
         raise RequestError("diagnose: which images? give a recipe, or --synthetic SET with --real and --holdout")
-    if recipe_path is not None and rendered is not None:
+    if recipe is not None and rendered is not None:
         raise RequestError("diagnose: --rendered is for --synthetic sets; a recipe's generator renders the real images itself")
     prefix = "diagnosis."
-    own = [text.removeprefix(prefix) for text in sets if text.startswith(prefix)] if recipe_path is None else []
-    others = [text for text in sets if recipe_path is not None or not text.startswith(prefix)]
-    asked = evaluation_of(
-        recipe_path, synthetic=[synthetic] if synthetic is not None else [], real=real, holdout=holdout, out=out, sets=others
-    )
-    config = asked.recipe.diagnosis if asked.recipe is not None else config_from_sets(DiagnosisConfig, own)
+    own = [text.removeprefix(prefix) for text in sets if text.startswith(prefix)]
+    others = [text for text in sets if not text.startswith(prefix)]
+    asked = evaluation_of(recipe, synthetic=[synthetic] if synthetic is not None else [], real=real, holdout=holdout, out=out, sets=others)
+    config = recipe.diagnosis if recipe is not None else config_from_sets(DiagnosisConfig, own)
     amounts = config.real_per_class or asked.config.real_per_class
     update = {
         "arms": [ArmConfig(name=name, of=[name]) for name in DIAGNOSIS_ARMS],

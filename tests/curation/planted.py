@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import CurateResult, curate
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.images import decode, encode
@@ -75,7 +76,7 @@ def noisy(images: Images, levels: int, seed: int = 0) -> Images:
 def curated(tmp_path: Path, *pools: Path, sets: Sequence[str] = (), reference: str = REFERENCE, out: str = "curated") -> CurateResult:
     """Curate with the trained comparisons off, which tests of gates don't need."""
     given = ["selection.method=mmd", "trials.check=false", "classes=['0','1','2','3','4','5','6','7','8','9']", *sets]
-    return curate([str(pool) for pool in pools], reference, str(tmp_path / out), config_from_sets(CurationConfig, given))
+    return curate(CurationRequest([str(pool) for pool in pools], reference, str(tmp_path / out), config_from_sets(CurationConfig, given)))
 
 
 def decisions(result: CurateResult) -> list[dict[str, object]]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
+from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import curate
 from synthforge.data.audit import verify
 from synthforge.data.folder import DatasetFolder
@@ -105,12 +106,12 @@ def test_other_settings_need_reselect(pool: Path, tmp_path: Path) -> None:
     curated(tmp_path, pool, sets=SMALL)
     other = config_from_sets(CurationConfig, ["selection.method=random", "trials.check=false", *SMALL])
     with pytest.raises(RequestError, match="--reselect"):
-        curate([str(pool)], REFERENCE, str(tmp_path / "curated"), other)
-    result = curate([str(pool)], REFERENCE, str(tmp_path / "curated"), other, reselect=True)
+        curate(CurationRequest([str(pool)], REFERENCE, str(tmp_path / "curated"), other))
+    result = curate(CurationRequest([str(pool)], REFERENCE, str(tmp_path / "curated"), other), reselect=True)
     assert result.method == "random" and verify(DatasetFolder.open(result.folder)).problems == []
     shutil.copytree(pool, tmp_path / "other-pool")
     with pytest.raises(RequestError, match="kind pool"):
-        curate([str(pool)], REFERENCE, str(tmp_path / "other-pool"), other, reselect=True)
+        curate(CurationRequest([str(pool)], REFERENCE, str(tmp_path / "other-pool"), other), reselect=True)
 
 
 def test_on_s3_it_is_the_same_set(pool: Path, tmp_path: Path, s3: str) -> None:
@@ -118,8 +119,8 @@ def test_on_s3_it_is_the_same_set(pool: Path, tmp_path: Path, s3: str) -> None:
 
     fsspec.filesystem("s3").put(str(pool), f"{s3.removeprefix('s3://')}/pool", recursive=True)
     config = config_from_sets(CurationConfig, ["selection.method=mmd", "trials.check=false", *SMALL])
-    remote = curate([f"{s3}/pool"], REFERENCE, f"{s3}/curated", config)
-    local = curate([str(pool)], REFERENCE, str(tmp_path / "curated"), config)
+    remote = curate(CurationRequest([f"{s3}/pool"], REFERENCE, f"{s3}/curated", config))
+    local = curate(CurationRequest([str(pool)], REFERENCE, str(tmp_path / "curated"), config))
     assert remote.digest == local.digest and remote.contact_sheet is None
     there, here = s3_files(remote.folder), files_of(Path(local.folder))
     del there["decisions.parquet"], here["decisions.parquet"]  # names the pool after its address
@@ -128,21 +129,21 @@ def test_on_s3_it_is_the_same_set(pool: Path, tmp_path: Path, s3: str) -> None:
         assert pq.read_table(file).drop(["pool"]).to_pylist() == [
             {name: value for name, value in row.items() if name != "pool"} for row in decisions(local)
         ]
-    assert curate([f"{s3}/pool"], REFERENCE, f"{s3}/curated", config).kept == 100
+    assert curate(CurationRequest([f"{s3}/pool"], REFERENCE, f"{s3}/curated", config)).kept == 100
     with pytest.raises(RequestError, match="which is only read"):
-        curate([f"{s3}/pool"], REFERENCE, f"{s3}/pool/curated", config)
+        curate(CurationRequest([f"{s3}/pool"], REFERENCE, f"{s3}/pool/curated", config))
 
 
 def test_inputs_are_never_written_to(pool: Path, tmp_path: Path) -> None:
     before = files_of(pool)
     for out in (pool, pool / "curated", pool.parent):
         with pytest.raises(RequestError, match="which is only read"):
-            curate([str(pool)], REFERENCE, str(out), config_from_sets(CurationConfig, SMALL), reselect=True)
+            curate(CurationRequest([str(pool)], REFERENCE, str(out), config_from_sets(CurationConfig, SMALL)), reselect=True)
     assert files_of(pool) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "gap.json").write_text("{}")
     with pytest.raises(RequestError, match=r"holds gap\.json but no dataset\.json"):
-        curate([str(pool)], REFERENCE, str(tmp_path / "mine"), config_from_sets(CurationConfig, SMALL))
+        curate(CurationRequest([str(pool)], REFERENCE, str(tmp_path / "mine"), config_from_sets(CurationConfig, SMALL)))
 
 
 def test_what_is_refused_leaves_the_old_set(pool: Path, tmp_path: Path) -> None:
@@ -155,11 +156,11 @@ def test_what_is_refused_leaves_the_old_set(pool: Path, tmp_path: Path) -> None:
         (folder / f"{row}.jpeg").write_bytes(encode(made.images[row], "jpg", 95, marking=False))
     config = config_from_sets(CurationConfig, SMALL)
     with pytest.raises(RequestError, match="jpg and png"):
-        curate([str(pool), str(tmp_path / "jpegs")], REFERENCE, result.folder, config, reselect=True)
+        curate(CurationRequest([str(pool), str(tmp_path / "jpegs")], REFERENCE, result.folder, config), reselect=True)
     for quota, words in (("{a: 1}", "class 'a' is not in"), ("{3: 0}", "asks for no image at all")):
         config = config_from_sets(CurationConfig, [f"selection.size={{quota: {quota}}}"])
         with pytest.raises(RequestError, match=words):
-            curate([str(pool)], REFERENCE, result.folder, config, reselect=True)
+            curate(CurationRequest([str(pool)], REFERENCE, result.folder, config), reselect=True)
     assert files_of(Path(result.folder)) == before
     alone = curated(tmp_path, tmp_path / "jpegs", sets=["selection.size.per_class=5"], out="alone")
     assert alone.kept == 5 and DatasetFolder.open(alone.folder).manifest.image_format == "jpg"

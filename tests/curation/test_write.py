@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from synthforge.curation import write
+from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import _choice, _gated
 from synthforge.curation.sides import Sides
 from synthforge.data import tars
@@ -54,13 +55,12 @@ class Run:
     """What `curate` handed to `write`, so that a test can write as often as it likes."""
 
     arguments: tuple[Any, ...]
-    options: dict[str, Any]
 
-    def write(self, place: Path, **changes: Any) -> None:
-        self.write_to(Folder(str(place)), **changes)
+    def write(self, place: Path, reselect: bool = False) -> None:
+        self.write_to(Folder(str(place)), reselect)
 
-    def write_to(self, folder: Folder, **changes: Any) -> None:
-        write.write(folder, *self.arguments, **{**self.options, "reselect": False, **changes})
+    def write_to(self, folder: Folder, reselect: bool = False) -> None:
+        write.write(folder, *self.arguments, reselect=reselect)
 
     def written(self, place: Path) -> dict[str, str]:
         """The files of an undisturbed run."""
@@ -71,13 +71,13 @@ class Run:
 def caught(pool: Path, per_class: int, reference: str = REFERENCE, method: str = "mmd") -> Run:
     """A run as far as writing, without the gap."""
     sets = [*PIXELS, f"selection.method={method}", f"selection.size.per_class={per_class}", "samples_per_shard=20"]
-    sides = Sides.read([str(pool)], reference, config_from_sets(CurationConfig, sets), Reporter())
+    request = CurationRequest([str(pool)], reference, "", config_from_sets(CurationConfig, sets))
+    sides = Sides.read(request.pools, request.reference, request.config, Reporter())
     sides.load(Reporter())
     sides.embed_reference(Reporter())
     sides.embed_pool(Reporter())
     result = {"digest": digest_of(sides.settings), "sentence": f"{per_class} of each class"}
-    options = {"name": "curated", "licence": None, "tags": (), "reporter": Reporter()}
-    return Run((sides, _choice(_gated(sides, Reporter()), Reporter()), result), options)
+    return Run((sides, _choice(_gated(sides, Reporter()), Reporter()), result, request, Reporter()))
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_reselect_leaves_what_agrees(tmp_path: Path, many: Run) -> None:
 def test_another_size_of_shards_is_heeded_by_reselect_alone(tmp_path: Path, many: Run) -> None:
     before = many.written(tmp_path / "out")
     sides, choice, *others = many.arguments
-    larger = Run((_like(sides, config=sides.config.model_copy(update={"samples_per_shard": 50})), choice, *others), many.options)
+    larger = Run((_like(sides, config=sides.config.model_copy(update={"samples_per_shard": 50})), choice, *others))
     larger.write(tmp_path / "out")
     assert files_of(tmp_path / "out") == before
     larger.write(tmp_path / "out", reselect=True)

@@ -22,13 +22,14 @@ from PIL import Image
 from rich.console import Console
 
 from synthforge.cli.console import print_evaluation
+from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import curate
 from synthforge.evaluation import request as evaluationrequest
 from synthforge.evaluation.request import WORKERS_IMPORT, evaluation_of
 from synthforge.evaluation.results.findings import EvaluateResult
 from synthforge.evaluation.run import evaluate
 from synthforge.recipe.curation import CurationConfig
-from synthforge.recipe.load import config_from_sets
+from synthforge.recipe.load import config_from_sets, load_recipe
 from tests.conftest import DIGITS, FORKS, Ran
 from tests.evaluation.sets import QUICK, digits, per_class, tripwire, write
 
@@ -111,7 +112,7 @@ def test_importance_weights_of_a_curated_set_count_in_trainings(sets: Sets, tmp_
 
     settings = ["encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}", "selection.weights=true"]
     config = config_from_sets(CurationConfig, [*settings, f"cache={tmp_path / 'cache'}", "gates.labels.on=false"])
-    curated = curate([str(sets.more)], str(sets.real), str(tmp_path / "weighted"), config)
+    curated = curate(CurationRequest([str(sets.more)], str(sets.real), str(tmp_path / "weighted"), config))
     decisions = pq.read_table(tmp_path / "weighted" / "decisions.parquet").to_pylist()
     given = {row["curated_key"]: row["weight"] for row in decisions if row["kept"]}
     assert len(given) == curated.kept > 200 and len(set(given.values())) > 20
@@ -415,7 +416,7 @@ def test_two_workers_start_early_where_several_are_wanted(sets: Sets, tmp_path: 
     assert begun("workers=1") == begun("trainer.device=cuda") == []
     (tmp_path / "e.json").touch()
     assert begun("workers=3") == []
-    evaluationrequest.start_workers(evaluation_of(str(DIGITS), sets=["evaluation.workers=2", f"output.path={tmp_path}"]))
+    evaluationrequest.start_workers(evaluation_of(load_recipe(DIGITS, ["evaluation.workers=2", f"output.path={tmp_path}"])))
     assert started == [(2, WORKERS_IMPORT)]
     assert all(importlib.util.find_spec(module) for module in WORKERS_IMPORT)
 

@@ -47,7 +47,7 @@ def sets_of(out: Path, *more: str) -> list[str]:
 
 
 def run(out: Path, *more: str) -> EvaluateResult:
-    return evaluate(evaluation_of(str(DIGITS), sets=sets_of(out, *more)))
+    return evaluate(evaluation_of(load_recipe(DIGITS, sets_of(out, *more))))
 
 
 def test_generators_that_are_there_give_a_table_of_their_own(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_generating_curating_preparing_and_tuning_open_no_holdout(tmp_path: Path
         ):
             assert cli(*command).status == 0, command
         assert not opened
-        evaluate(evaluation_of(str(DIGITS), sets=sets_of(tmp_path, *tuning)))
+        evaluate(evaluation_of(load_recipe(DIGITS, sets_of(tmp_path, *tuning))))
     assert opened == {"tuned"}
 
 
@@ -160,7 +160,7 @@ def test_two_workers_prepare_what_one_does(tmp_path: Path) -> None:
 
 
 def test_a_training_beside_the_draws_tells_no_progress_and_leaves_its_result(tmp_path: Path) -> None:
-    request = evaluation_of(str(DIGITS), sets=sets_of(tmp_path, "evaluation.tuning.on=true", "evaluation.trainer.resolution=8"))
+    request = evaluation_of(load_recipe(DIGITS, sets_of(tmp_path, "evaluation.tuning.on=true", "evaluation.trainer.resolution=8")))
     reference = Reference.open(request.reference, tmp_path, Reporter())
     draws = reference.draws(5, request.config)
     training = Tuning.of(draws, request.config.trainer, request.config, request.folder, len(reference.classes)).trainings[0]

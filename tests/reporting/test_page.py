@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synthforge.recipe.load import load_recipe
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.report import _WHY, _is_nearer, report
 from tests.conftest import DIGITS, Ran, small
@@ -31,7 +32,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = ["evaluation.real_per_class=[5, 20]", "evaluation.curve=[5, 20]", "evaluation.arms=[real, random, real+random]"]
     quick = [f"evaluation.{text}" for text in QUICK]
     curation = [f"curation.cache={place / 'cache'}", "curation.trials.check=false"]
-    run(str(DIGITS), [*small(place / "run", total=200, per_shard=100), *quick, *few, *curation])
+    run(load_recipe(DIGITS, [*small(place / "run", total=200, per_shard=100), *quick, *few, *curation]))
     return place / "run"
 
 

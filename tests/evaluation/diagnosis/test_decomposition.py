@@ -32,6 +32,7 @@ from synthforge.evaluation.diagnosis.run import diagnose
 from synthforge.evaluation.diagnosis.words import DiagnoseResult, _unshown, advice_of, verdict_of
 from synthforge.evaluation.request import diagnosis_of
 from synthforge.evaluation.sets import Images
+from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, Ran, small
 from tests.evaluation.sets import QUICK, digits, per_class, write
 
@@ -415,7 +416,7 @@ def test_the_recipes_generator_renders_the_real_images_and_a_second_time_nothing
     assert setting["missing"] == {}
     assert json.loads((tmp_path / "diagnosis.json").read_text())["verdict"] == found["verdict"]
     trainings = sorted(path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "trainings").iterdir())
-    again = diagnose(diagnosis_of(str(DIGITS), sets=sets))
+    again = diagnose(diagnosis_of(load_recipe(DIGITS, sets)))
     assert again.verdict == found["verdict"]
     assert sorted(path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "trainings").iterdir()) == trainings
 
