@@ -25,6 +25,21 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
+def links(text: str) -> list[str]:
+    """Where links and pictures of a page lead, but for addresses on the web."""
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+def leads(page: Path, link: str) -> bool:
+    """Whether there is such a file, and such a heading in it."""
+    name, _, heading = link.partition("#")
+    place = page.parent / name if name else page
+    if not place.exists() or not heading:
+        return place.exists()
+    titles = re.findall(r"^#+ (.+)$", place.read_text(), re.MULTILINE)
+    return heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -41,7 +56,12 @@ def test_the_command_line_takes_every_command(page: Path) -> None:
 
 
 def test_there_are_commands_to_look_at() -> None:
-    assert len(commands(PAGES[0].read_text())) > 20
+    assert sum(len(commands(page.read_text())) for page in PAGES) > 35
+
+
+def test_every_link_leads_somewhere() -> None:
+    broken = [f"{page.name}: {link}" for page in PAGES for link in links(page.read_text()) if not leads(page, link)]
+    assert not broken
 
 
 @pytest.mark.slow
@@ -51,7 +71,7 @@ def test_those_of_the_digits_run_as_they_stand(tmp_path: Path, cli: Cli, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SYNTHFORGE_CACHE", str(tmp_path / "cache"))
     done = []
-    for words in commands((ROOT / "README.md").read_text()):
+    for words in [words for page in PAGES for words in commands(page.read_text())]:
         if not any("digits" in word for word in words):
             continue
         words = ["100" if word == "1000" else word for word in words]
