@@ -44,6 +44,19 @@ class ClassReport:
 
 
 @dataclass(frozen=True)
+class Gated:
+    """Pools of which the gates have tested every image; N of them."""
+
+    sides: Sides
+    alive: Bools
+    """Images that passed, (N,)."""
+    reason_N: NDArray[np.object_]
+    """Why an image did not pass; None if it did."""
+    scores: dict[str, NDArray[Any]]
+    reports: list[GateReport]
+
+
+@dataclass(frozen=True)
 class Choice:
     """A decision for each of the N images of the pools."""
 
@@ -70,31 +83,28 @@ class Choice:
     @classmethod
     def of(
         cls,
-        sides: Sides,
-        alive: Bools,
-        reason_N: NDArray[np.object_],
-        scores: dict[str, NDArray[Any]],
-        gates: list[GateReport],
-        method: str,
-        trials: dict[str, Any],
+        gated: Gated,
         ranked: list[Ints],
-        asked: Mapping[str, int],
         at_floor: Sequence[int],
         weight_N: NDArray[np.float64] | None,
+        *,
+        method: str,
+        trials: dict[str, Any],
     ) -> Choice:
         """Put together what gates and selection said."""
+        sides, alive = gated.sides, gated.alive
         rank_N = np.full(len(alive), -1, np.int64)
         for rows in ranked:
             rank_N[rows] = np.arange(len(rows))
         is_kept = rank_N >= 0
-        reason_N = reason_N.copy()
+        reason_N = gated.reason_N.copy()
         reason_N[alive & ~is_kept] = NOT_SELECTED
         kept = np.flatnonzero(is_kept)
         kept = kept[np.lexsort((sides.pool_class[kept], rank_N[kept]))]
         per_class, notes = {}, []
         for number, name in enumerate(sides.classes):
             here = sides.pool_class == number
-            report = ClassReport(int(here.sum()), int((alive & here).sum()), asked[name], len(ranked[number]), at_floor[number])
+            report = ClassReport(int(here.sum()), int((alive & here).sum()), sides.asked[name], len(ranked[number]), at_floor[number])
             per_class[name] = report
             if report.passed and not report.kept and report.asked:
                 notes.append(f"class {name}: the encoder has seen all its real images, so there is nothing to match; none is kept")
@@ -105,7 +115,20 @@ class Choice:
         if weight_N is not None:
             notes.append("the gap is that of all images that passed the gates, without their weights")
         weights = weight_N if weight_N is not None else is_kept.astype(np.float64)
-        return cls(method, trials, ranked, kept, alive, reason_N, rank_N, weights, scores, gates, per_class, notes)
+        return cls(
+            method=method,
+            trials=trials,
+            ranked=ranked,
+            kept=kept,
+            alive=alive,
+            reason_N=reason_N,
+            rank_N=rank_N,
+            weight_N=weights,
+            scores=gated.scores,
+            gates=gated.reports,
+            per_class=per_class,
+            notes=notes,
+        )
 
 
 def class_views(sides: Sides, rows: Ints, number: int) -> list[View]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from synthforge.errors import RequestError
 from synthforge.features.config import IndexConfig
@@ -285,8 +286,8 @@ class Evidence:
         of_validation = np.zeros((len(self.validation), len(texts)), np.float32)
         for view, text in zip(self.views, found, strict=True):
             for rows in self._usable_blocks():
-                of_pool[rows] += _softmax(view.pool[rows] @ text.features_TD.T * text.scale) / len(found)
-            of_validation += _softmax(view.real[self.validation] @ text.features_TD.T * text.scale) / len(found)
+                of_pool[rows] += softmax(view.pool[rows] @ text.features_TD.T * text.scale, axis=1) / len(found)
+            of_validation += softmax(view.real[self.validation] @ text.features_TD.T * text.scale, axis=1) / len(found)
         return of_pool, of_validation
 
     # Within the pool
@@ -344,11 +345,6 @@ def _first_other(squared_Qk: Floats, found_Qk: Ints, own_Q: Ints) -> tuple[Float
     place = np.argmin(others, axis=1)
     chosen = np.arange(len(own_Q)), place
     return np.sqrt(np.maximum(others[chosen], 0)).astype(np.float32), found_Qk[chosen].astype(np.int64)
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def _in_template(template: str, name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.curation.choice import Choice, ClassReport, GateReport, pick, weighed
+from synthforge.curation.choice import Choice, ClassReport, Gated, GateReport, pick, weighed
 from synthforge.curation.gap.gap import Gap, MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import under_covered
 from synthforge.curation.request import CurationRequest
@@ -133,19 +133,6 @@ class NothingLeftError(RequestError):
     """No image of the pool can be used, or none passes the gates."""
 
 
-@dataclass(frozen=True)
-class Gated:
-    """Pools of which the gates have tested every image; N of them."""
-
-    sides: Sides
-    alive: Bools
-    """Images that passed, (N,)."""
-    reason_N: NDArray[np.object_]
-    """Why an image did not pass; None if it did."""
-    scores: dict[str, NDArray[Any]]
-    reports: list[GateReport]
-
-
 def gate(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Gated:
     """Read and embed both sides, and test the pools by the gates, as `curate` does; the same arguments and errors."""
     sides = Sides.read(pools, reference, config, reporter)
@@ -193,16 +180,16 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
 def _choice(gated: Gated, reporter: Reporter) -> Choice:
     """A subset of what passed, class by class."""
     sides, alive = gated.sides, gated.alive
-    config, asked = sides.config, sides.asked
-    method, trials = choose_method(sides, alive, asked, reporter)
+    config = sides.config
+    method, trials = choose_method(sides, alive, sides.asked, reporter)
     if config.selection.weights:
         ranked, weight, at_floor = weighed(sides, alive)
         method = "weights"
     else:
         reporter.note(f"selecting by {method}")
-        ranked, at_floor = pick(sides, alive, asked, method)
+        ranked, at_floor = pick(sides, alive, sides.asked, method)
         weight = None
-    return Choice.of(sides, alive, gated.reason_N, gated.scores, gated.reports, method, trials, ranked, asked, at_floor, weight)
+    return Choice.of(gated, ranked, at_floor, weight, method=method, trials=trials)
 
 
 def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:

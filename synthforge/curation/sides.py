@@ -66,7 +66,19 @@ class Sides:
         real = open_collection(reference, cache, classes=config.classes, reporter=reporter)
         notes = [f"{collection.address}: {problem}" for collection in [*opened, real] for problem in collection.problems]
         encoder, metric_encoder = _models(config, reference, real)
-        sides = cls(config, cache, reference, Table.of(opened), Table.of([real]), [], encoder, metric_encoder, [], [], notes)
+        sides = cls(
+            config=config,
+            cache=cache,
+            reference_address=reference,
+            pool=Table.of(opened),
+            real=Table.of([real]),
+            classes=[],
+            encoder=encoder,
+            metric_encoder=metric_encoder,
+            encoders=[],
+            metric_encoders=[],
+            notes=notes,
+        )
         sides._align()
         sides._require_possible()
         return sides
@@ -103,14 +115,14 @@ class Sides:
         config = self.config
         for collection in side.collections:
             work = EmbedWork(
-                collection.address,
-                config.classes,
-                (self.encoder, self.metric_encoder) if self.metric_encoders else (self.encoder,),
-                self.cache,
-                config.device,
-                config.batch,
-                config.decoders,
-                self.reference_address,
+                address=collection.address,
+                classes=config.classes,
+                encoders=(self.encoder, self.metric_encoder) if self.metric_encoders else (self.encoder,),
+                cache=self.cache,
+                device=config.device,
+                batch=config.batch,
+                decoders=config.decoders,
+                reference=self.reference_address,
                 ready=[*self.encoders, *self.metric_encoders],
             )
             embed(collection, [*self.encoder_digests, *self.metric_digests], work, config.workers, reporter)

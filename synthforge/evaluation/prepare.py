@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from synthforge.config import identity_of
-from synthforge.curation.run import Gated, NothingLeftError, choose, gate
+from synthforge.curation.choice import Gated
+from synthforge.curation.run import NothingLeftError, choose, gate
 from synthforge.curation.sides import CLIP, SMALL, Sides
 from synthforge.curation.sides import VERSION as SIDES_VERSION
 from synthforge.data.collection import Collection, open_collection

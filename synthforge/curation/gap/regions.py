@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gap.metrics import Doubles, squared_distances
@@ -29,8 +31,8 @@ REAL_PER_REGION = 10
 """As many regions as give each so many real images on average."""
 MOST_REGIONS = 25
 """Of a class in a view."""
-_STARTS, _ROUNDS = 5, 50
-"""Of k-means."""
+_STARTS = 5
+"""Of k-means; the best one counts."""
 _BLOCK = 8192
 """Synthetic images assigned at a time."""
 
@@ -80,11 +82,14 @@ def under_covered(
         num_shown: examples of each side.
         per_region: real images of a region, on average; fewer give smaller regions, of which less can be said.
     """
+    of_class = partial(
+        _of_class, rows=np.asarray(rows, np.int64), num_shown=num_shown, per_region=per_region, seed=seed, num_views=len(views)
+    )
     found = [
         region
         for number, view in enumerate(views)
         for index, name in enumerate(classes)
-        for region in _of_class(view, number, index, name, np.asarray(rows, np.int64), num_shown, per_region, seed, len(views))
+        for region in of_class(view, view_number=number, class_number=index, class_name=name)
     ]
     adjusted = adjusted_p_values(np.array([region.p_value for region in found]))
     found = [
@@ -96,11 +101,20 @@ def under_covered(
 
 
 def _of_class(
-    view: MetricView, view_number: int, index: int, name: str, rows: Ints, num_shown: int, per_region: int, seed: int, num_views: int
+    view: MetricView,
+    *,
+    view_number: int,
+    class_number: int,
+    class_name: str,
+    rows: Ints,
+    num_shown: int,
+    per_region: int,
+    seed: int,
+    num_views: int,
 ) -> list[Region]:
     """Every region of one class in one view, p values not yet adjusted."""
-    real_rows = np.flatnonzero(view.real_class_M == index)
-    pool_rows = rows[view.pool_class_N[rows] == index]
+    real_rows = np.flatnonzero(view.real_class_M == class_number)
+    pool_rows = rows[view.pool_class_N[rows] == class_number]
     num_regions = min(MOST_REGIONS, len(real_rows) // per_region)
     if num_regions < 2 or len(pool_rows) == 0:
         return []
@@ -117,7 +131,7 @@ def _of_class(
         nearest = np.argsort(pool_to_centres[:, number], kind="stable")[:num_shown]
         regions.append(
             Region(
-                class_name=name,
+                class_name=class_name,
                 view=view_number,
                 number=number,
                 num_real=num_real,
@@ -139,8 +153,9 @@ def _of_class(
 def _clustered(real_MD: NDArray[np.float32], num_regions: int, seed: int) -> tuple[Doubles, Doubles, Ints]:
     """Centres, squared distances of real images to them, and the region of each: as if its centre had been formed without it."""
     rows_MD = np.asarray(real_MD, np.float64)
-    starts = [_k_means(rows_MD, num_regions, np.random.default_rng([seed, start])) for start in range(_STARTS)]
-    centres_RD, own_M = min(starts, key=lambda start: ((rows_MD - start[0][start[1]]) ** 2).sum())
+    num_different = len(np.unique(rows_MD, axis=0))
+    found = KMeans(min(num_regions, num_different), n_init=_STARTS, random_state=seed % 2**32).fit(rows_MD)
+    centres_RD, own_M = found.cluster_centers_, found.labels_
     size_R = np.bincount(own_M)
     to_centres = squared_distances(rows_MD, centres_RD)
     # Without one of its n images a centre lies n / (n - 1) times as far from it; without its only one it does not exist.
@@ -149,26 +164,6 @@ def _clustered(real_MD: NDArray[np.float32], num_regions: int, seed: int) -> tup
     without_itself[everyone, own_M] *= (size_M / np.maximum(size_M - 1, 1)) ** 2
     without_itself[everyone[size_M == 1], own_M[size_M == 1]] = np.inf
     return centres_RD, to_centres, without_itself.argmin(axis=1).astype(np.int64)
-
-
-def _k_means(rows_MD: Doubles, num: int, rng: np.random.Generator) -> tuple[Doubles, Ints]:
-    """Centres that are the means of their images, and each image's; begun by k-means++ (Arthur and Vassilvitskii 2007)."""
-    centres_RD = rows_MD[[rng.integers(len(rows_MD))]]
-    for _ in range(num - 1):
-        squared_M = squared_distances(rows_MD, centres_RD).min(axis=1)
-        if not squared_M.any():
-            break  # no more different images
-        centres_RD = np.concatenate([centres_RD, rows_MD[[rng.choice(len(rows_MD), p=squared_M / squared_M.sum())]]])
-    own_M = np.full(len(rows_MD), -1)
-    for _ in range(_ROUNDS):
-        before_M, own_M = own_M, squared_distances(rows_MD, centres_RD).argmin(axis=1)
-        _, own_M, size_R = np.unique(own_M, return_inverse=True, return_counts=True)  # a centre that lost all its images is gone
-        sums_RD = np.zeros((len(size_R), rows_MD.shape[1]))
-        np.add.at(sums_RD, own_M, rows_MD)
-        centres_RD = sums_RD / size_R[:, None]
-        if (own_M == before_M).all():
-            break
-    return centres_RD, own_M
 
 
 def _to_centres(view: MetricView, pool_rows: Ints, centres_RD: Doubles) -> Doubles:
