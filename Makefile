@@ -20,7 +20,7 @@ THREADS ?= 1 2
 robust: $(VENV)/.installed-dev  ## tests of how trainings end, with 20 seeds and with one thread and two (hours); TESTS=file for some of them
 	@failed=0; for threads in $(THREADS); do for seed in $(SEEDS); do echo "PERTURB=$$seed:$$threads"; \
 	  PERTURB=$$seed:$$threads PYTHONPATH="$(CURDIR)/tests/perturbed:$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(TEST_ENV) \
-	  $(BIN)/python -m pytest -q -m trains $(TESTS) || failed=1; done; done; exit $$failed
+	  $(BIN)/python -m pytest -q -n 2 -m trains $(TESTS) || failed=1; done; done; exit $$failed
 
 check: $(VENV)/.installed-dev  ## linters, types, import layers
 	$(BIN)/ruff check .
