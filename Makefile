@@ -5,13 +5,22 @@ BIN := $(VENV)/bin
 # Two threads each would fight over two cores: workers of the test runner get one.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONWARNINGS=default
 
-.PHONY: demo test check bench assets clean help
+.PHONY: demo test robust check bench assets clean help
 
 demo: $(VENV)/.installed  ## make 5,000 digit images, keep 800 that match the real ones, measure what they are worth, draw a page of it
 	$(BIN)/synthforge run recipes/digits.yaml
 
 test: $(VENV)/.installed-dev  ## the everyday tests; SLOW=1 adds the slow ones
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(if $(SLOW),,-m "not slow")
+
+# Trainings of each turn differ: see tests/perturbed/sitecustomize.py.
+SEEDS ?= $(shell seq 0 19)
+THREADS ?= 1 2
+
+robust: $(VENV)/.installed-dev  ## tests of how trainings end, with 20 seeds and with one thread and two (hours); TESTS=file for some of them
+	@failed=0; for threads in $(THREADS); do for seed in $(SEEDS); do echo "PERTURB=$$seed:$$threads"; \
+	  PERTURB=$$seed:$$threads PYTHONPATH="$(CURDIR)/tests/perturbed:$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(TEST_ENV) \
+	  $(BIN)/python -m pytest -q -n 2 -m trains $(TESTS) || failed=1; done; done; exit $$failed
 
 check: $(VENV)/.installed-dev  ## linters, types, import layers
 	$(BIN)/ruff check .

@@ -73,6 +73,7 @@ def digits_set(num: int) -> tuple[TrainingSet, np.ndarray, np.ndarray]:
     return given, np.repeat(images[:, None], 3, axis=1), label_N
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("policy", ["pooled", "weighted", "synthetic-then-real", "split-norm"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_trainer_learns_and_repeats(policy: str, compiled: bool) -> None:

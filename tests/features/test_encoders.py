@@ -358,6 +358,7 @@ def test_a_class_with_one_image_is_known_to_one_classifier_only(some: Labelled, 
         assert probability.shape[1] == len(encoder.classes)
 
 
+@pytest.mark.trains
 def test_probabilities_are_those_of_equally_frequent_classes(digits: dict[str, Labelled], tmp_path: Path) -> None:
     """Of a class with a tenth of the images the classifier still finds most."""
     ones = [example for example in digits["fit"].examples if example.class_name == "1"]

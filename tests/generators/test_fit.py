@@ -28,6 +28,7 @@ def config(*sets: str) -> PixelFitConfig:
     return config_from_sets(PixelFitConfig, [*SHORT, *sets])
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("objective", ["edm", "flow"])
 def test_a_short_fit_learns_and_its_pipeline_loads(tmp_path: Path, objective: str) -> None:
     report = fit(REFERENCE, tmp_path / "m", config(f"objective={objective}", "loop.images=40000"))
@@ -52,6 +53,7 @@ def test_per_class_uses_only_those_images_and_no_validation(tmp_path: Path) -> N
     assert PixelPipeline.from_pretrained(tmp_path / "m").guide is None
 
 
+@pytest.mark.trains
 def test_memorising_is_seen_and_weights_before_it_are_kept(tmp_path: Path) -> None:
     """Fifty images shown thousands of times without augmentation or dropout: copies appear, and fitting stops."""
     sets = [
@@ -137,6 +139,7 @@ def colour_folder(place: Path, size: int, per_class: int = 12) -> Path:
     return place
 
 
+@pytest.mark.trains
 def test_colour_images_of_a_folder_go_through_the_unet(tmp_path: Path) -> None:
     sets = ["loop.images=3600", "loop.batch=24", "loop.checks=1", "width=16", "depth=1", "threads=1", "augment.flip=true"]
     report = fit(str(colour_folder(tmp_path / "data", 18)), tmp_path / "m", config_from_sets(PixelFitConfig, sets))
@@ -166,6 +169,7 @@ def test_what_cannot_be_fitted_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "n").exists()
 
 
+@pytest.mark.trains
 def test_mixed_precision_keeps_weights_in_float32_and_learns(tmp_path: Path) -> None:
     report = fit(REFERENCE, tmp_path / "m", config("loop.precision=bfloat16", "loop.images=40000"))
     assert report.checks[-1].held_out_loss < 0.85  # type: ignore[operator]

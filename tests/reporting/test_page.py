@@ -60,6 +60,7 @@ def opened(browser: Any, page_file: Path, width: int = 1200, scheme: str = "ligh
     return page, trouble
 
 
+@pytest.mark.trains
 @needs_browser
 @pytest.mark.parametrize("width", [360, 1200])
 def test_nothing_overflows_complains_or_asks_for_anything(run_folder: Path, browser: Any, width: int) -> None:
@@ -273,6 +274,7 @@ def test_a_page_has_room_for_a_large_pool(run_folder: Path, tmp_path: Path, monk
     assert np.asarray(run.kept()).max() < num
 
 
+@pytest.mark.trains
 @needs_browser
 def test_runs_are_compared_in_a_page_and_a_table(run_folder: Path, tmp_path: Path, cli: Cli, browser: Any) -> None:
     for name in ("one", "two"):

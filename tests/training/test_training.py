@@ -52,6 +52,7 @@ def test_flip_mirrors() -> None:
     assert torch.allclose(moved[~flipped], images[~flipped], atol=1e-5)
 
 
+@pytest.mark.trains
 def test_averaged_weights_follow_and_smooth() -> None:
     torch.manual_seed(0)
     network = torch.nn.Linear(1, 1)

@@ -42,6 +42,7 @@ def test_one_standard_error_is_as_good() -> None:
     assert not _is_as_good(Arm(best.correct_SV, best.probability_SV - 0.1), best)
 
 
+@pytest.mark.trains
 def test_auto_does_not_choose_what_trains_worse(tmp_path: Path) -> None:
     """Half of the pool is of the wrong class and no gate is on: matching avoids it, random picks don't."""
     made = real("fit")

@@ -242,6 +242,22 @@ def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
     assert mean == one
 
 
+@pytest.mark.parametrize(
+    ("lost_by", "others", "cause"),
+    [
+        ("appearance", {"rendered": 0.7, "believed": 0.7, "repeated": 0.7, "resampled": 0.9, "rendered_resampled": 0.7}, "by appearance"),
+        ("content", {"rendered": 0.9, "believed": 0.7, "repeated": 0.7, "resampled": 0.7, "rendered_resampled": 0.7}, "by content"),
+        ("labels", {"rendered": 0.9, "believed": 0.9, "repeated": 0.9, "resampled": 0.9, "rendered_resampled": 0.9}, "by wrong labels"),
+    ],
+)
+def test_what_accuracy_is_lost_by_is_named_and_advised_on(lost_by: str, others: dict[str, float], cause: str) -> None:
+    _, mean = losses([outcomes(real=0.9, random=0.7, **others)], 0.005)
+    tables: list[Any] = [SimpleNamespace(mean=mean, settings=[SimpleNamespace(real_per_class=20, facts=None)], covers_real_images=True)]
+    assert {name for name, part in mean.parts.items() if part.verdict == "loss"} == {lost_by}
+    assert f" {cause} (100% " in verdict_of(tables)
+    assert [text.partition(":")[0].lower() for text in advice_of(tables)] == [lost_by]
+
+
 def one_draw(rng: np.random.Generator, by_draw: float, loss: float = 0.0, seeds: int = 5, taken: float = 0.3) -> dict[str, np.ndarray]:
     """Arms of one draw, 1,500 images: accuracy varies by the real images that were drawn, and by what each seed takes of the pool."""
     real = np.full((1, seeds, 1), 0.8 + by_draw * rng.standard_normal())
@@ -311,6 +327,11 @@ def one_sided(examples: Sequence[Example]) -> list[Example]:
     return found
 
 
+def mixed() -> list[Example]:
+    """75 digits of each class in such an order that first and last ones are of the same hands."""
+    return [example for start in range(3) for example in per_class(digits(), 0, 75)[start::3]]
+
+
 def planted(
     place: Path,
     pool: Sequence[Example],
@@ -337,20 +358,19 @@ def planted(
     )
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_a_blurred_pool_lacks_appearance(tmp_path: Path) -> None:
     found = planted(tmp_path, blurred(per_class(digits(), 25, 79)), blurred(per_class(digits(), 0, 25)))
     loss = found.tables[0].settings[0].loss
     assert loss.whole.loss is not None and loss.parts["appearance"].loss is not None
     assert loss.parts["appearance"].loss.value >= 0.8 * loss.whole.loss.value > 0.02
-    assert "appearance" in found.verdict
-    assert found.advice[0].startswith("Appearance")
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_a_pool_of_some_kinds_only_lacks_content(tmp_path: Path) -> None:
-    mixed = [example for start in range(3) for example in [*per_class(digits(), 0, 75)][start::3]]  # neighbours are of the same hands
-    real, others = per_class(mixed, 0, 25), per_class(mixed, 25, 75)
+    real, others = per_class(mixed(), 0, 25), per_class(mixed(), 25, 75)
     found = planted(tmp_path, one_sided(others), real, real=real)
     loss = found.tables[0].settings[0].loss
     assert loss.whole.loss is not None and loss.parts["content"].loss is not None
@@ -358,19 +378,22 @@ def test_a_pool_of_some_kinds_only_lacks_content(tmp_path: Path) -> None:
     assert max((part.loss.value, name) for name, part in loss.parts.items() if part.loss is not None)[1] == "content"
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_a_pool_with_wrong_labels_is_named_as_such(tmp_path: Path) -> None:
     found = planted(tmp_path, per_class(digits(), 25, 79), None, 0.4)
     setting = found.tables[0].settings[0]
     assert setting.facts is not None and 0.3 < setting.facts.doubted < 0.5
-    assert setting.loss.parts["labels"].verdict == "loss"
-    assert "wrong labels" in found.verdict
+    labels = setting.loss.parts["labels"].loss
+    assert setting.loss.whole.loss is not None and labels is not None
+    assert labels.value >= 0.5 * setting.loss.whole.loss.value > 0.05
     assert "look like another class" in setting.sentence
     assert any(text.startswith("Labels") for text in found.advice)
     assert setting.loss.parts["appearance"].loss is None
     assert any("appearance can't be measured without the generator" in note for note in found.notes)
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_a_class_of_which_all_images_show_another_keeps_labels_measurable(tmp_path: Path) -> None:
     others = per_class(digits(), 25, 65)
@@ -384,13 +407,15 @@ def test_a_class_of_which_all_images_show_another_keeps_labels_measurable(tmp_pa
     assert any(text.startswith("Labels") for text in found.advice)
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_a_pool_of_real_images_loses_nothing(tmp_path: Path) -> None:
-    found = planted(tmp_path, per_class(digits(), 25, 79), per_class(digits(), 0, 25))
+    real = per_class(mixed(), 0, 25)
+    found = planted(tmp_path, per_class(mixed(), 25, 79), real, real=real)
     loss = found.tables[0].settings[0].loss
-    assert loss.whole.verdict != "loss"
-    assert all(part.verdict != "loss" for part in loss.parts.values())
-    assert loss.parts["appearance"].loss is not None and loss.parts["appearance"].loss.value == 0
+    values = {name: part.loss.value for name, part in [("whole", loss.whole), *loss.parts.items()] if part.loss is not None}
+    assert all(abs(value) < 0.05 for value in values.values()), values  # how seldom chance is called a loss, planted scores tell
+    assert values["appearance"] == 0
     assert found.tables[0].covers_real_images
     assert any("allow for others too, as if" in note for note in found.notes)
 

@@ -104,6 +104,7 @@ def test_importance_weights_have_a_mean_of_one_in_each_domain() -> None:
     assert mixing.weight_N.tolist() == [0.5, 1.5, 0.5, 1.5]
 
 
+@pytest.mark.trains
 def test_images_of_weight_nothing_teach_nothing() -> None:
     """Half of the labels are wrong, and those images weigh nothing."""
     images = training_set(400)
@@ -180,6 +181,7 @@ def test_resolution_is_that_of_the_images_up_to_64() -> None:
     assert [filled_in(TrainerConfig(), size).resolution for size in (5, 8, 30, 64, 500)] == [8, 8, 28, 64, 64]
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_on_all_real_digits_it_beats_a_support_vector_classifier() -> None:
     from sklearn.svm import SVC
@@ -197,6 +199,7 @@ def test_on_all_real_digits_it_beats_a_support_vector_classifier() -> None:
     assert float((found.predicted_V == truth).mean()) > of_svc
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_on_few_real_digits_the_tuned_baseline_is_not_below_a_tuned_support_vector_classifier(tmp_path: Path) -> None:
     """50 of each class, by `evaluate --arms real` as anybody would ask it."""
