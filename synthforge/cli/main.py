@@ -494,7 +494,7 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fit a small diffusion model (8 to 64 px) to labelled real images, guarding against memorising them."""
-    from synthforge.generators.config import PixelFitConfig
+    from synthforge.generators.pixel.config import PixelFitConfig
     from synthforge.recipe.load import config_from_sets
 
     config = config_from_sets(PixelFitConfig, sets or ())
