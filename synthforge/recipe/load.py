@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -176,7 +177,9 @@ class _Source:
         if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
             return self._at(path, f"is {given!r}, but must be text, a number, true or false")  # once, not for each of these
         if kind == "literal_error":
-            message = f"is {given!r}, but must be {error['ctx']['expected']}"
+            expected = str(error["ctx"]["expected"])
+            close = difflib.get_close_matches(str(given), re.findall(r"'([^']+)'", expected), n=1, cutoff=0.6)
+            message = f"is {given!r}, but must be {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
         elif not isinstance(given, (dict, list)) and kind != "value_error":
             message = f"is {given!r}: {message[0].lower()}{message[1:]}"
         return self._at(path, message)
