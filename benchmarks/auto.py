@@ -24,6 +24,7 @@ from scipy import stats
 from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.curation.choice import pick
+from synthforge.curation.gates import in_order
 from synthforge.curation.selection.auto import PREFERENCE, Arm, Trainer, choose_method, random_rows
 from synthforge.curation.sides import Sides
 from synthforge.data.images import encode, resize
@@ -111,7 +112,7 @@ def measure(place: Path, reference: Path, regime: str, plant: Plant, sets: list[
         sides.embed_reference(Reporter())
         sides.embed_pool(Reporter())
         alive = sides.usable.copy()
-        for gate in config.gates.in_order():
+        for gate in in_order(config):
             alive &= ~gate.test(sides.evidence, alive).fails_N
         chosen.append(choose_method(sides, alive, sides.asked, Reporter())[0])
         for rule, arm in on_test_images(sides, alive, rules).items():

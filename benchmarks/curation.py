@@ -24,6 +24,7 @@ from benchmarks import fashion
 from benchmarks.harness import keep, spread
 from synthforge.curation.choice import pick
 from synthforge.curation.gap.gap import Comparison, measure_gap
+from synthforge.curation.gates import in_order
 from synthforge.curation.selection.auto import Arm, Trainer, random_rows
 from synthforge.curation.sides import Sides
 from synthforge.generation.run import generate
@@ -76,7 +77,7 @@ def measure(pool: str, reference: str, size: int, images: int, holdout: tuple[An
     sides.embed_pool(Reporter())
     alive = sides.usable.copy()
     dropped = {}
-    for gate in config.gates.in_order():
+    for gate in in_order(config):
         verdict = gate.test(sides.evidence, alive)
         dropped[gate.title] = int((verdict.fails_N & alive).sum())
         alive &= ~verdict.fails_N

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.harness import keep, paired, seconds
 from synthforge.data.images import encode
-from synthforge.generators.config import PixelFitConfig
+from synthforge.generators.pixel.config import PixelFitConfig
 from synthforge.generators.pixel.fit import _Fit
 from synthforge.recipe.load import config_from_sets
 from synthforge.training.augmentation import AUGMENT_DIM, augment

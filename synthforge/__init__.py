@@ -26,7 +26,7 @@ _HOMES = {
     "EvaluationConfig": "recipe.evaluation",
     "Gathered": "reporting.gathered",
     "GenerateResult": "generation.run",
-    "PixelFitConfig": "generators.config",
+    "PixelFitConfig": "generators.pixel.config",
     "PixelPipeline": "generators.pixel.pipeline",
     "Plan": "generation.plan",
     "Recipe": "recipe.recipe",
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from synthforge.generation.plan import Plan as Plan
     from synthforge.generation.run import GenerateResult as GenerateResult
     from synthforge.generation.run import generate as generate
-    from synthforge.generators.config import PixelFitConfig as PixelFitConfig
+    from synthforge.generators.pixel.config import PixelFitConfig as PixelFitConfig
     from synthforge.generators.pixel.fit import fit as fit
     from synthforge.generators.pixel.pipeline import PixelPipeline as PixelPipeline
     from synthforge.job import RunResult as RunResult

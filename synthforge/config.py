@@ -70,7 +70,7 @@ def to_record(config: Config) -> bytes:
 
 def from_record(config: type[ConfigT], data: bytes) -> ConfigT:
     """What `to_record` wrote, in this version or an earlier one; raises pydantic's ValidationError."""
-    return config.model_validate_json(data, by_alias=True, by_name=True)
+    return config.model_validate_json(data, by_alias=True, by_name=True, context={"is_record": True})
 
 
 def role_of(field: FieldInfo) -> Role | None:

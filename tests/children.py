@@ -104,7 +104,7 @@ def run_and_die_on_s3(recipe: str, sets: list[str], at: int, count_file: str | N
 
 def fit(data: str, out: str, sets: list[str], die_at_check: int = 0) -> None:
     """Fit, and be killed right after the check number `die_at_check` was saved; 0 for never."""
-    from synthforge.generators.config import PixelFitConfig
+    from synthforge.generators.pixel.config import PixelFitConfig
     from synthforge.generators.pixel.fit import fit as fit_model
     from synthforge.recipe.load import config_from_sets
     from synthforge.training.loop import TrainingLoop

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from synthforge.data.images import encode
 from synthforge.evaluation.trainer.train import TrainingSet, predict, train
-from synthforge.generators.config import PixelFitConfig
+from synthforge.generators.pixel.config import PixelFitConfig
 from synthforge.generators.pixel.fit import fit
 from synthforge.recipe.evaluation import MixingConfig, TrainerAugmentConfig, TrainerConfig
 from synthforge.training.config import LoopConfig

@@ -12,12 +12,14 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from synthforge.cli.console import (
     ConsoleReporter,
@@ -80,11 +82,32 @@ FolderArgument = Annotated[
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override any field, e.g. --set sampling.steps=30. Repeatable.")
 ]
+
+
+class WithParts(TyperCommand):
+    """A command whose help ends with the names of the parts that it can be asked for, also of those from elsewhere."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.epilog = "\n\n".join([self.epilog or "", *(f"{what}: {', '.join(names)}." for what, names in self._parts().items())])
+        super().format_help(ctx, formatter)
+
+    def _parts(self) -> dict[str, Iterable[str]]:
+        if self.name == "generate":
+            from synthforge.generators.config import GENERATORS
+
+            return {"Kinds of generator": GENERATORS}
+        from synthforge.curation.gap.metrics import METRICS
+        from synthforge.features.encoders.config import ENCODERS
+        from synthforge.recipe.curation import GATES, RULES
+
+        return {"Gates": GATES, "Selection rules": ["auto", *RULES], "Kinds of encoder": ENCODERS, "Metrics": METRICS}
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors still show.")]
 
 
-@app.command(epilog="Example: synthforge generate recipes/digits.yaml --set count.per_class=50 --set output.path=runs/small")
+@app.command(cls=WithParts, epilog="Example: synthforge generate recipes/digits.yaml --set count.per_class=50 --set output.path=runs/small")
 def generate(
     recipe: RecipeFile,
     sets: Sets = None,
@@ -124,7 +147,8 @@ def generate(
 
 
 @app.command(
-    epilog="Example: synthforge curate recipes/digits.yaml; or: synthforge curate runs/a/pool runs/b/pool --real photos/ --out curated/"
+    cls=WithParts,
+    epilog="Example: synthforge curate recipes/digits.yaml; or: synthforge curate runs/a/pool runs/b/pool --real photos/ --out curated/",
 )
 def curate(
     sources: Annotated[
@@ -507,7 +531,7 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fit a small diffusion model (8 to 64 px) to labelled real images, guarding against memorising them."""
-    from synthforge.generators.config import PixelFitConfig
+    from synthforge.generators.pixel.config import PixelFitConfig
     from synthforge.recipe.load import config_from_sets
 
     config = config_from_sets(PixelFitConfig, sets or ())

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from synthforge.curation.choice import Choice, ClassReport, Gated, GateReport, pick, weighed
 from synthforge.curation.gap.gap import Gap, MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import under_covered
+from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.selection.auto import Trial, choose_method, compare_training, random_rows
 from synthforge.curation.sides import Sides
@@ -159,7 +160,7 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
         raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
     reports = []
-    for one in config.gates.in_order():
+    for one in in_order(config):
         reporter.note(f"gate: {one.title}")
         verdict = one.test(sides.evidence, alive)
         dropped = {}

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from synthforge.config import identity_of
 from synthforge.curation.evidence import EncodedView, Evidence, Texts
 from synthforge.curation.gap.gap import MetricView
+from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.collection import Collection, open_collection
 from synthforge.data.images import EXTENSIONS, decode
 from synthforge.data.layout import digest_of
@@ -99,7 +100,7 @@ class Sides:
             self.metric_encoders = loaded((self.metric_encoder,), self.config.device, self.reference_address, self.cache, reporter)
         if set(self.encoder_digests) & set(self.metric_digests):
             raise RequestError("metric_encoder: is the encoder itself, which would measure what it chose; name another model")
-        if self.config.gates.needs_texts and any(encoder.logit_scale is None for encoder in self.encoders):
+        if any(gate.needs_texts for gate in in_order(self.config)) and any(encoder.logit_scale is None for encoder in self.encoders):
             raise RequestError("gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off")
 
     def embed_reference(self, reporter: Reporter) -> None:
@@ -280,7 +281,7 @@ class Sides:
             real_class_M=self.real_class,
             real_key_M=self.real.strings("key").tolist(),
             fit_M=self.fit,
-            neighbours=self.config.gates.labels.neighbours,
+            neighbours=cast("LabelGate", self.config.gates["labels"]).neighbours,
             index=self.config.index,
             embed_texts=self._embed_texts,
         )

@@ -6,10 +6,9 @@ Not covered: webp, which mlcroissant 1.1 validates but can't decode.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from synthforge.data.sidefiles import Facts
+from synthforge.data.layout import Facts
 
 _IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 

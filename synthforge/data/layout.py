@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -183,6 +184,23 @@ def key_of(index: int) -> str:
 def extension_name(number: int) -> str:
     """The file that records segment `number` (the manifest holds segment 0)."""
     return f"extension-{number:03d}.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the side files say; `shards` are the sealed ones."""
+
+    name: str
+    licence: str | None
+    tags: list[str]
+    manifest: Manifest
+    completion: Completion
+    shards: list[tuple[Shard, Seal]]
+    record: dict[str, Any]
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.manifest.kind != "real"
 
 
 def canonical_json(value: object) -> bytes:

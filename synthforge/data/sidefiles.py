@@ -17,7 +17,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -26,30 +25,13 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from synthforge.data.croissant import croissant
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import SIDE_FILES, Completion, Manifest, Seal, Shard, canonical_json
+from synthforge.data.layout import SIDE_FILES, Completion, Facts, Shard, canonical_json
 
 CARD, TIMM, OPEN_CLIP, CROISSANT = SIDE_FILES
 
 _KEEP = "<!-- synthforge writes this card anew when the dataset grows; remove this line to keep yours -->"
 MAX_LISTED_CLASSES = 50
 """The card lists so many classes; of more it gives the smallest and the largest count."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Everything that the side files say; `shards` are the sealed ones."""
-
-    name: str
-    licence: str | None
-    tags: list[str]
-    manifest: Manifest
-    completion: Completion
-    shards: list[tuple[Shard, Seal]]
-    record: dict[str, Any]
-
-    @property
-    def is_synthetic(self) -> bool:
-        return self.manifest.kind != "real"
 
 
 def write_side_files(

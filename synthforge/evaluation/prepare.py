@@ -41,7 +41,7 @@ from synthforge.evaluation.sets import Images, SetReader, path_of, write_set
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
 from synthforge.features.embed import published
-from synthforge.features.encoders.config import FittedConfig, OpenClipConfig, PixelsConfig, TimmConfig
+from synthforge.features.encoders.config import FittedConfig, PixelsConfig
 from synthforge.features.encoders.protocol import SEEN_DIGITS
 from synthforge.generation.plan import Plan
 from synthforge.generation.render import VERSION as RENDERING_VERSION
@@ -342,7 +342,7 @@ class _Preparation:
         encoder = self.work.curation.encoder
         if self.reference.image_size <= SMALL or self.unit.origin == "own":
             return PixelsConfig()
-        return encoder if isinstance(encoder, OpenClipConfig | TimmConfig) else CLIP
+        return CLIP if encoder is None or encoder.fits or encoder.knows_reference_alone else encoder
 
     def _diagnosed(self, recipe: Recipe, generator: str) -> Prepared:
         config, rendered = self.work.diagnosis, None
@@ -410,7 +410,7 @@ class _Preparation:
         if not selection.weights:
             selection = selection.model_copy(update={"size": SizeConfig(quota=quota)})
         encoder = curation.encoder
-        is_own = encoder is None or isinstance(encoder, PixelsConfig) or (isinstance(encoder, FittedConfig) and encoder.model is None)
+        is_own = encoder is None or encoder.knows_reference_alone
         if not self.draw.is_whole and self.unit.origin == "own":
             if not is_own:
                 self.notes.append(f"{self.draw.name}: the recipe's encoder has seen other images; one that was fitted on these alone chose")
@@ -419,7 +419,7 @@ class _Preparation:
         return curation.model_copy(update=update)
 
     def _is_own(self, sides: Sides) -> bool:
-        if isinstance(sides.encoder, PixelsConfig) or (isinstance(sides.encoder, FittedConfig) and sides.encoder.model is None):
+        if sides.encoder.knows_reference_alone:
             return True
         seen = frozenset().union(*(encoder.seen for encoder in sides.encoders))
         images = [self.draw.fit, *([self.draw.validation] if self.draw.validation is not None else [])]

@@ -34,7 +34,7 @@ from synthforge.errors import DatasetError, SynthforgeError, WorkError
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
 from synthforge.features.encoders.config import EncoderConfig
-from synthforge.features.encoders.protocol import Encoder, load_encoders
+from synthforge.features.encoders.protocol import Encoder
 from synthforge.progress import Reporter
 
 Floats = NDArray[np.float32]
@@ -113,10 +113,8 @@ def published(path: Path, write: Callable[[Path], object]) -> None:
 
 def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
     """The encoders of some Configs in order, one for each view."""
-    real = read_labelled(reference)["fit"] if any(config.kind == "fitted" for config in configs) else None
-    return [
-        encoder for config in configs for encoder in load_encoders(config, device=device, reference=real, cache=cache, reporter=reporter)
-    ]
+    real = read_labelled(reference)["fit"] if any(config.fits for config in configs) else None
+    return [encoder for config in configs for encoder in config.load(device=device, reference=real, cache=cache, reporter=reporter)]
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from synthforge.config import Config, execution, identity, part
 from synthforge.data.storage import resolve
 from synthforge.features.config import IndexConfig
-from synthforge.features.encoders.config import EncoderConfig
-from synthforge.recipe.gates import GatesConfig
+from synthforge.features.encoders.config import AnyEncoder
+from synthforge.registry import Registry, each_in, name_in
 
 DECISIONS, GAP = "decisions.parquet", "gap.json"
 """What `curate` leaves beside the shards."""
 Regime = Literal["s2r", "da"]
-MethodName = Literal["auto", "random", "nearest", "center", "clusters", "covariance", "mean+covariance", "mmd", "smoothed", "novel"]
+
+GATES: Registry[Any] = Registry("gate", "synthforge.curation.gates")
+"""Name to the class of each gate (see there), in the order in which they are applied."""
+RULES: Registry[Any] = Registry("selection rule", "synthforge.curation.selection.rules")
+"""Name to each rule (see there)."""
+RuleName = Annotated[str, name_in(RULES, "auto")]
+"""A rule, or `auto`, which tries some out."""
+Gates = Annotated[dict[str, Config], each_in(GATES, Config, "GatesConfig", "The gates, in the order in which they are applied.")]
+"""Every gate by name, in order."""
 
 
 class SizeConfig(Config):
@@ -51,7 +59,7 @@ class SizeConfig(Config):
 class SelectionConfig(Config):
     """How the subset is chosen among the images that pass the gates."""
 
-    method: MethodName | None = identity(None)
+    method: RuleName | None = identity(None)
     """A rule, or `auto`: the one whose picks train the best small classifier, judged on the reference's validation part. Nothing means
     `mmd` for s2r, and for da, where matching what is there already is not known to help, `random` among what passes the gates."""
     size: SizeConfig = Field(default_factory=SizeConfig)
@@ -93,12 +101,12 @@ class CurationConfig(Config):
 
     regime: Regime = identity("s2r")
     """What the images are for: `s2r`, training on them alone; `da`, training on them beside the real ones."""
-    encoder: EncoderConfig | None = None
+    encoder: AnyEncoder | None = None
     """Drives gates and selection. Nothing: the embedded one for the built-in digits, one fitted on the reference itself (cross-fitted)
     up to 64 px, else the CLIP ViT-B-32 of LAION."""
-    metric_encoder: EncoderConfig | None = part(None, was="judge")
+    metric_encoder: AnyEncoder | None = part(None, was="judge")
     """Measures the gap; never the encoder. Nothing: the embedded one for the built-in digits, a fitted one up to 64 px, else DINOv2."""
-    gates: GatesConfig = Field(default_factory=GatesConfig)
+    gates: Gates = Field(default_factory=lambda: {name: gate() for name, gate in GATES.items()})
     """What an image has to pass."""
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     """What is chosen of the rest."""

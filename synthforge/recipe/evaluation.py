@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from synthforge.config import Config, execution, identity, location
-from synthforge.features.encoders.config import OpenClipConfig, PixelsConfig, TimmConfig
-from synthforge.generators.config import PixelFitConfig
-from synthforge.recipe.curation import MethodName, Regime
+from synthforge.features.encoders.config import FixedEncoder
+from synthforge.generators.pixel.config import PixelFitConfig
+from synthforge.recipe.curation import Regime, RuleName
 from synthforge.training.config import AugmentConfig
 
 Policy = Literal["pooled", "weighted", "synthetic-then-real", "split-norm"]
@@ -129,7 +129,7 @@ class ArmConfig(Config):
     """Its sources: real, more, more-curated, random, curated; or names of synthetic sets given apart."""
     mixing: MixingConfig | None = None
     """How it mixes; nothing means the evaluation's."""
-    selection: MethodName | None = identity(None)
+    selection: RuleName | None = identity(None)
     """The rule by which `curated` images are chosen; nothing means the recipe's, which beside real images may be another one than alone."""
 
     @model_validator(mode="before")
@@ -244,7 +244,7 @@ class DiagnosisConfig(Config):
     """Amounts of real data; nothing means the evaluation's."""
     strength: float = identity(0.4, gt=0, lt=1)
     """Of real guidance, with which real images are rendered by the generator: low, so that they stay what they are."""
-    encoder: Annotated[OpenClipConfig | TimmConfig | PixelsConfig, Field(discriminator="kind")] | None = None
+    encoder: FixedEncoder | None = None
     """By whose features images are alike. Nothing: raw pixels up to 64 px, for which models of natural images say little, or where
     the arms' real budget forbids a model that has seen others; above that the encoder of `curation`."""
     neighbours: int = identity(10, ge=1, le=64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +22,9 @@ from ruamel.yaml.error import YAMLError
 from synthforge.config import Config, ConfigT, new_name, walk
 from synthforge.data.storage import resolve
 from synthforge.errors import RecipeError
-from synthforge.generators.config import KINDS
+from synthforge.generators.config import GENERATORS
 from synthforge.recipe.recipe import Recipe, cross_checks
+from synthforge.registry import Late
 
 RECIPES = (".yaml", ".yml")
 """How a recipe's file is told from other places."""
@@ -108,7 +110,7 @@ class _Source:
             found = self.config.model_validate_json(data, strict=True)
         except ValidationError as error:
             problems += [self._in_words(dict(item)) for item in error.errors()]
-        if self.config is Recipe and (found is not None or str(_get(_get(self.tree, "generator"), "kind")) in KINDS):
+        if self.config is Recipe and (found is not None or str(_get(_get(self.tree, "generator"), "kind")) in GENERATORS):
             recipe = found or self._what_is_valid(json.loads(data))
             if isinstance(recipe, Recipe):
                 found = self._with_absolute_locations(recipe)
@@ -175,7 +177,9 @@ class _Source:
         if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
             return self._at(path, f"is {given!r}, but must be text, a number, true or false")  # once, not for each of these
         if kind == "literal_error":
-            message = f"is {given!r}, but must be {error['ctx']['expected']}"
+            expected = str(error["ctx"]["expected"])
+            close = difflib.get_close_matches(str(given), re.findall(r"'([^']+)'", expected), n=1, cutoff=0.6)
+            message = f"is {given!r}, but must be {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
         elif not isinstance(given, (dict, list)) and kind != "value_error":
             message = f"is {given!r}: {message[0].lower()}{message[1:]}"
         return self._at(path, message)
@@ -202,7 +206,7 @@ def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, 
         elif not _is_pydantic_tag(step):
             path.append(str(step))
             fields = [member.model_fields[str(step)] for member in configs if str(step) in member.model_fields]
-            configs = [inner for field in fields for inner in _configs_in(field.annotation)] or configs
+            configs = [inner for field in fields for inner in _configs_in(field.annotation, field.metadata)] or configs
     return tuple(path), configs
 
 
@@ -211,7 +215,9 @@ def _kinds(configs: Sequence[type[Config]]) -> list[str]:
     return [kind for member in configs if "kind" in member.model_fields for kind in get_args(member.model_fields["kind"].annotation)]
 
 
-def _configs_in(annotation: Any) -> list[type[Config]]:
+def _configs_in(annotation: Any, metadata: Sequence[Any] = ()) -> list[type[Config]]:
+    if late := [item for item in (*metadata, *get_args(annotation)) if isinstance(item, Late)]:
+        return _configs_in(late[0].type)
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
     return [found for argument in get_args(annotation) for found in _configs_in(argument)]

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from synthforge.config import Config, execution, identity, location, walk
 from synthforge.data.images import ImageFormat
 from synthforge.data.storage import resolve
-from synthforge.generators.config import KINDS, GeneratorConfig, SamplingConfig
+from synthforge.generators.config import GENERATORS, AnyGenerator, SamplingConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.evaluation import DiagnosisConfig, EvaluationConfig
@@ -145,7 +145,7 @@ class Recipe(Config):
 
     name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Names the run's folder."""
-    generator: GeneratorConfig
+    generator: AnyGenerator
     """The model that makes the images."""
     classes: Annotated[dict[str, ClassConfig], Field(min_length=1, max_length=100_000)]
     """Name to what is special about it; a plain list of names will do."""
@@ -312,7 +312,7 @@ def _capability_problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]
 
 
 def _kinds_with(can: Callable[[Capabilities], bool]) -> str:
-    return " or ".join(repr(kind) for kind, config in KINDS.items() if can(config.capabilities))
+    return " or ".join(repr(kind) for kind, config in GENERATORS.items() if can(config.capabilities))
 
 
 def _caption_problems(path: str) -> Iterator[str]:

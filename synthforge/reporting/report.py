@@ -15,11 +15,11 @@ import numpy as np
 
 from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.gap.metrics import METRICS
+from synthforge.curation.gates import CopiesGate, in_words
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
 from synthforge.progress import Reporter
-from synthforge.recipe.gates import CopiesGate
 from synthforge.reporting.answers import PARTS, Answer, answers_of, first_table, headline_of
 from synthforge.reporting.figures import distance, in_points
 from synthforge.reporting.gathered import Gathered
@@ -235,7 +235,7 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
     for reason, num in sorted(counts.items(), key=lambda item: in_order.index(item[0]) if item[0] in in_order else -1):
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
-        title, why = _WHY.get(reason, (reason, ""))
+        title, why = _NOT_NEEDED if reason == NOT_SELECTED else in_words(reason)
         page.reasons.append({"title": title, "num": num, "why": why, "images": _row(run.pool, spread, f"images dropped: {title}")})
     if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
         apart = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
@@ -271,29 +271,10 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
         page.regions.append(row)
 
 
-_WHY = {
-    "copy of a real image": (
-        "Copies of a real image",
-        "So near to a real image that they show nothing else, and may give away what is private.",
-    ),
-    "copy of its source": ("Hardly changed real images", "They started from a real image, and still are nearly that one."),
-    "label disagrees": (
-        "They look like another class",
-        "Too few of the real images that they resemble are of their class, or its words fit them badly.",
-    ),
-    "off-manifold": ("Unlike any real image", "Farther from every real image than almost any real image is from the others."),
-    "unwanted content": ("Unwanted content", "They look like what the recipe does not want to be shown."),
-    "exact duplicate": ("The same image twice", "Another one has the same pixels, and was looked at in its place."),
-    "near duplicate": (
-        "Nearly the same image twice",
-        "Another one of the class is as good as the same, and nearer to the real ones, so that one was looked at in its place.",
-    ),
-    NOT_SELECTED: (
-        "Not needed",
-        "Nothing is wrong with these: there are more than were wanted, and the rule of selection preferred others.",
-    ),
-}
-"""Why images were dropped, by the reason in their decision, for a reader who knows nothing of gates."""
+_NOT_NEEDED = (
+    "Not needed",
+    "Nothing is wrong with these: there are more than were wanted, and the rule of selection preferred others.",
+)
 
 
 def _percent(share: float) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from synthforge.curation.evidence import EncodedView, Evidence, Texts
+from synthforge.curation.gates import ContentGate, CopiesGate, DuplicatesGate, LabelGate, ManifoldGate
 from synthforge.errors import RequestError
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features
-from synthforge.recipe.gates import ContentGate, CopiesGate, DuplicatesGate, LabelGate, ManifoldGate
 
 CENTRES = np.array([[0, 0, 0, 0], [8, 0, 0, 0]], np.float32)
 

@@ -13,7 +13,7 @@ import torch
 
 from synthforge.data.images import encode
 from synthforge.errors import DatasetError, ModelError, PlaceError
-from synthforge.generators.config import PixelFitConfig
+from synthforge.generators.pixel.config import PixelFitConfig
 from synthforge.generators.pixel.fit import fit
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.recipe.load import config_from_sets

@@ -20,7 +20,7 @@ from PIL import Image
 from synthforge.data.reading import Example
 from synthforge.devices import alone_on_this_machine
 from synthforge.errors import ModelError, RequestError
-from synthforge.generators.config import KINDS, RealGuidanceConfig, SamplingConfig, SchedulerConfig
+from synthforge.generators.config import GENERATORS, RealGuidanceConfig, SamplingConfig, SchedulerConfig
 from synthforge.generators.pipelines.generator import PipelineGenerator
 from synthforge.generators.protocol import Request
 from tests import tiny_models
@@ -44,7 +44,7 @@ def kind_of(name: str) -> str:
 def config_for(name: str, models: Path, **changes: Any) -> Any:
     kind = kind_of(name)
     fields = {"kind": kind, "model": str(tiny_models.save(name, models)), "arguments": LONGER.get(name, {})}
-    return KINDS[kind](**(fields | changes))
+    return GENERATORS[kind](**(fields | changes))
 
 
 def sampling_for(name: str, **changes: Any) -> SamplingConfig:
@@ -445,7 +445,7 @@ def test_a_model_of_another_kind_is_told_apart_without_loading(
     name: str, kind: str, words: str, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", None)
-    config = KINDS[kind](kind=kind, model=str(tiny_models.save(name, models)))
+    config = GENERATORS[kind](kind=kind, model=str(tiny_models.save(name, models)))
     with pytest.raises(ModelError, match=r"generator\.model") as caught:
         config.check(config.files(), SamplingConfig(), ["a"])
     assert words in str(caught.value)

@@ -14,7 +14,8 @@ from diffusers import DiffusionPipeline
 
 from synthforge.data.storage import resolve
 from synthforge.errors import ModelError, RequestError
-from synthforge.generators.config import PixelConfig, SamplingConfig, SchedulerConfig
+from synthforge.generators.config import SamplingConfig, SchedulerConfig
+from synthforge.generators.pixel.config import PixelConfig
 from synthforge.generators.pixel.generator import PixelGenerator
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline

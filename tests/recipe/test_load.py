@@ -148,7 +148,7 @@ def test_shipped_recipes_match_the_schema() -> None:
 
 
 def test_any_config_from_overrides() -> None:
-    from synthforge.generators.config import PixelFitConfig
+    from synthforge.generators.pixel.config import PixelFitConfig
 
     config = config_from_sets(PixelFitConfig, ["loop.batch=32", "objective=flow"])
     assert (config.loop.batch, config.objective) == (32, "flow")

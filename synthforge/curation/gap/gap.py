@@ -20,7 +20,6 @@ Shapes: N pool images, M real images, B bootstrap replicates, C classes.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,16 +34,17 @@ from synthforge.curation.gap.metrics import (
     METRICS,
     Doubles,
     Features,
+    Pair,
     RealSide,
     Weighted,
     between,
-    cubic_kernel,
-    gaussian_kernel,
+    figures,
     median_sigma,
     null_draws,
     spread_within,
     within,
 )
+from synthforge.errors import WorkError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -61,9 +61,6 @@ Verdict = Literal["smaller", "no different", "larger"]
 
 PRIMARY = "mmd"
 """The metric that verdicts are about."""
-BY_SPLITS = tuple(name for name, metric in METRICS.items() if metric.equal_sizes)
-OF_ALL_CLASSES = ("frechet", "vendi")
-"""Not given for single classes, whose images are too few for a covariance."""
 FEWEST_IN_SPLIT = 2 * BALL_NEIGHBOURS
 """With fewer on either side nothing is said of neighbourhoods and spread."""
 MOST_IMAGES = 2000
@@ -179,8 +176,7 @@ def measure_gap(
         primary=PRIMARY,
         metrics={metric: tables[metric][-1] for metric in METRICS},
         per_class={
-            name: {metric: tables[metric][index] for metric in METRICS if metric not in OF_ALL_CLASSES}
-            for index, name in enumerate(classes)
+            name: {metric: tables[metric][index] for metric in METRICS if METRICS[metric].of_classes} for index, name in enumerate(classes)
         },
         num_views=len(views),
         num_real=len({key for view in views for key in view.real_key_M}),
@@ -314,6 +310,18 @@ def _counts(class_N: Ints, num_classes: int) -> Ints:
 Kernel = Callable[[Features, Features], Doubles]
 
 
+def _finite(metric: str, kernel: Callable[[Features, Features, float], Doubles], sigma: float) -> Kernel:
+    """A metric's kernel of one width; raises WorkError where it gives anything but finite numbers."""
+
+    def checked(one_ND: Features, other_MD: Features) -> Doubles:
+        kernel_NM = kernel(one_ND, other_MD, sigma)
+        if not np.isfinite(kernel_NM).all():
+            raise WorkError(f"metric {metric}: its kernel gave what is no finite number; mend it where it is added to METRICS")
+        return kernel_NM
+
+    return checked
+
+
 class _Reference:
     """The real images of one view under one kernel."""
 
@@ -357,13 +365,12 @@ def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparis
         for view, rows, columns in zip(sides.views, sides.reals, columns_of, strict=True)
     ]
     normal_BK = _rng(seed, 6).standard_normal((num, len(keys)), np.float32)
-    kernels: dict[str, list[Kernel]] = {
-        "mmd": [functools.partial(gaussian_kernel, sigma=sigma) for sigma in sides.sigmas],
-        "kid": [cubic_kernel for _ in sides.views],
-    }
     tables = {}
-    for metric, of_view in kernels.items():
-        references = [_Reference(*real, kernel, sides.num_classes) for real, kernel in zip(reals, of_view, strict=True)]
+    for metric, row in METRICS.items():
+        if row.kernel is None:
+            continue
+        kernels = [_finite(metric, row.kernel, sigma) for sigma in sides.sigmas]
+        references = [_Reference(*real, kernel, sides.num_classes) for real, kernel in zip(reals, kernels, strict=True)]
         distances = [
             _widened(_to_references(sides, references, rows, pool_BU[:, rows]), sides, rows)
             for rows in (sides.before, sides.after, *sides.random)
@@ -448,7 +455,8 @@ def _too_few(num: int, num_real: int, fewest: int) -> str:
 
 def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]]:
     """Figures of the other metrics, of each class and last of all."""
-    found = np.full((len(sides.views), num, sides.num_classes + 1, 4, len(BY_SPLITS)), np.nan)
+    names = [name for name, metric in METRICS.items() if metric.equal_sizes]
+    found = np.full((len(sides.views), num, sides.num_classes + 1, 4, len(names)), np.nan)
     sizes = np.full((sides.num_classes + 1, 4), np.iinfo(np.int64).max)
     for number, split in itertools.product(range(len(sides.views)), range(num)):
         view, rows, rng = sides.views[number], sides.reals[number], _rng(seed, 5, number, split)
@@ -467,7 +475,7 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]
     means = found.mean(axis=0)
     return {
         metric: [_of_splits(means[:, column, :, index], sizes[column]) for column in range(sides.num_classes + 1)]
-        for index, metric in enumerate(BY_SPLITS)
+        for index, metric in enumerate(names)
     }
 
 
@@ -477,7 +485,7 @@ Part = tuple[Features, Ints, Ints]
 
 def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.random.Generator) -> tuple[Doubles, int]:
     """Each metric by set, (4, metrics), and how many images of each set were taken; sets that are too small are left out."""
-    found = np.full((len(others), len(BY_SPLITS)), np.nan)
+    found = np.full((len(others), sum(metric.equal_sizes for metric in METRICS.values())), np.nan)
     size = min((len(rows) for _, _, rows in others if len(rows) >= FEWEST_IN_SPLIT), default=0)
     if size == 0 or len(half[2]) < FEWEST_IN_SPLIT:
         return found, 0
@@ -485,15 +493,19 @@ def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.rando
     for number, (features, classes, rows) in enumerate(others):
         if len(rows) >= FEWEST_IN_SPLIT:
             taken = features[rows[_spread(classes[rows], size, rng)]]
-            values = real.compare(taken) if is_whole else real.local(taken)
-            found[number] = [values.get(metric, np.nan) for metric in BY_SPLITS]
+            found[number] = [*figures(Pair(real, taken), of_class=not is_whole).values()]
     return found, size
 
 
 def _of_splits(values_S4: Doubles, sizes: Ints) -> Comparison:
     """Before, after, random and floor of one metric from its values in each split."""
-    before, after, random, floor = (
-        _measured(values.mean(), values, int(size), "splits", _too_few(int(size), int(sizes[3]), FEWEST_IN_SPLIT))
-        for values, size in zip(values_S4.T, sizes, strict=True)
-    )
+
+    def of_set(values_S: Doubles, size: int) -> Measured:
+        if min(size, sizes[3]) < FEWEST_IN_SPLIT:
+            reason = _too_few(size, int(sizes[3]), FEWEST_IN_SPLIT)
+        else:
+            reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
+        return _measured(values_S.mean(), values_S, size, "splits", reason)
+
+    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes, strict=True))
     return Comparison(before, after, random, floor)

@@ -15,12 +15,14 @@ Shapes: M real images, N others, D features; float32 or float64 in, computed in 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synthforge.registry import Registry
 
 Doubles = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]
@@ -35,50 +37,6 @@ MOST_ALONE = 0.1
 """If more of a side's images are the only ones of their class, nothing is said of all classes together."""
 _MEDIAN_OF = 2000
 """Real images among which the median distance is taken."""
-
-
-Better = Literal["lower", "higher", "near floor"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How to read a figure."""
-
-    name: str
-    unit: str
-    better: Better
-    equal_sizes: bool
-    """Whether it depends on the number of images, so that only sets of one size can be compared."""
-    sentence: str
-
-
-_ROWS: dict[str, tuple[str, str, Better, bool, str]] = {
-    "mmd": ("MMD²", "squared distance", "lower", False, "Distance between the two distributions under a Gaussian kernel; 0 if equal."),
-    "kid": ("KID", "squared distance", "lower", False, "The same under a cubic kernel, which weighs outliers more."),
-    "frechet": ("Fréchet distance", "squared distance", "lower", True, "Distance between mean and covariance of the two sets."),
-    "precision": ("precision", "share", "higher", True, "Share of images that lie where real images are."),
-    "recall": ("recall", "share", "higher", True, "Share of real images that lie where the set has images."),
-    "density": (
-        "density",
-        "ratio",
-        "near floor",
-        True,
-        "How many real images' neighbourhoods an image lies in, against what is usual.",
-    ),
-    "coverage": ("coverage", "share", "higher", True, "Share of real images that have one of the set in their neighbourhood."),
-    "vendi": ("Vendi score", "images", "near floor", True, "How many wholly different images the set is worth: its variety."),
-    "nearest": (
-        "nearest real",
-        "ratio",
-        "near floor",
-        True,
-        "Median distance to the nearest real image, against that among real ones.",
-    ),
-    "copies1": ("nearer than 1 %", "share", "near floor", True, "Share nearer to a real image than 1 % of real ones are to another."),
-    "copies5": ("nearer than 5 %", "share", "near floor", True, "Share nearer to a real image than 5 % of real ones are to another."),
-}
-METRICS: dict[str, Metric] = {key: Metric(*row) for key, row in _ROWS.items()}
-"""Every metric of the gap, in the order in which they are shown."""
 
 
 # Kernels
@@ -194,56 +152,55 @@ def vendi(features_ND: Features) -> float:
     return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
 
 
-def prdc(real_MD: Features, other_ND: Features, k: int = BALL_NEIGHBOURS) -> dict[str, float]:
-    """Precision, recall, density, coverage, with balls to the k-th neighbour. More than k images on each side."""
-    return RealSide(real_MD, k).neighbourhoods(other_ND)
-
-
-def nearness(real_MD: Features, other_ND: Features) -> dict[str, float]:
-    """Is it a copy? Distances to the nearest real image against those among real images. At least two real images."""
-    return RealSide(real_MD, 1).nearness(squared_distances(real_MD, other_ND))
-
-
 class RealSide:
     """Real images with what does not depend on the set that they are compared with. More than k of them."""
 
     def __init__(self, real_MD: Features, k: int = BALL_NEIGHBOURS) -> None:
-        self._real_MD, self._k = real_MD, k
+        self.real_MD, self.k = real_MD, k
         squared_MM = squared_distances(real_MD, real_MD)
-        self._radius_M, self._among_M = _kth_other(squared_MM, k), np.sqrt(_kth_other(squared_MM, 1))
+        self.radius_M, self.among_M = _kth_other(squared_MM, k), np.sqrt(_kth_other(squared_MM, 1))
 
     @functools.cached_property
-    def _moments(self) -> Moments:
-        return Moments.of(self._real_MD)
+    def moments(self) -> Moments:
+        """Mean and covariance."""
+        return Moments.of(self.real_MD)
 
-    def neighbourhoods(self, other_ND: Features, between_MN: Doubles | None = None) -> dict[str, float]:
-        """Precision, recall, density, coverage."""
-        if between_MN is None:
-            between_MN = squared_distances(self._real_MD, other_ND)
-        in_real_ball = between_MN < self._radius_M[:, None]
-        in_other_ball = between_MN < _kth_other(squared_distances(other_ND, other_ND), self._k)
-        return {
-            "precision": float(in_real_ball.any(axis=0).mean()),
-            "recall": float(in_other_ball.any(axis=1).mean()),
-            "density": float(in_real_ball.sum(axis=0).mean() / self._k),
-            "coverage": float(in_real_ball.any(axis=1).mean()),
-        }
 
-    def nearness(self, between_MN: Doubles) -> dict[str, float]:
-        """Nearest real distances against those among real images."""
-        nearest_N = np.sqrt(between_MN.min(axis=0))
-        usual = float(np.median(self._among_M))
-        shares = {f"copies{percent}": float((nearest_N < np.quantile(self._among_M, percent / 100)).mean()) for percent in (1, 5)}
-        return {"nearest": float(np.median(nearest_N)) / usual if usual > 0 else 1.0, **shares}
+class Pair:
+    """Real images and others, more than k, with what several metrics need, each computed once."""
 
-    def local(self, other_ND: Features) -> dict[str, float]:
-        """Neighbourhoods and nearness."""
-        between_MN = squared_distances(self._real_MD, other_ND)
-        return {**self.neighbourhoods(other_ND, between_MN), **self.nearness(between_MN)}
+    def __init__(self, real: RealSide, other_ND: Features) -> None:
+        self.real, self.other_ND = real, other_ND
 
-    def compare(self, other_ND: Features) -> dict[str, float]:
-        """Every metric whose row says `equal_sizes`."""
-        return {"frechet": self._moments.frechet(Moments.of(other_ND)), "vendi": vendi(other_ND), **self.local(other_ND)}
+    @functools.cached_property
+    def between_MN(self) -> Doubles:
+        """Squared distances."""
+        return squared_distances(self.real.real_MD, self.other_ND)
+
+    @functools.cached_property
+    def in_real_ball_MN(self) -> NDArray[np.bool_]:
+        """Whether each image lies in the ball around each real one."""
+        return self.between_MN < self.real.radius_M[:, None]
+
+    @functools.cached_property
+    def in_other_ball_MN(self) -> NDArray[np.bool_]:
+        """Whether each real image lies in the ball around each of the others."""
+        return self.between_MN < _kth_other(squared_distances(self.other_ND, self.other_ND), self.real.k)
+
+    @functools.cached_property
+    def nearest_N(self) -> Doubles:
+        """Distance to the nearest real image."""
+        nearest_N: Doubles = np.sqrt(self.between_MN.min(axis=0))
+        return nearest_N
+
+    def nearest(self) -> float:
+        """Its median against that among real images."""
+        usual = float(np.median(self.real.among_M))
+        return float(np.median(self.nearest_N)) / usual if usual > 0 else 1.0
+
+    def nearer_than(self, share: float) -> float:
+        """Share of the images nearer to a real one than this share of the real images is to another."""
+        return float((self.nearest_N < np.quantile(self.real.among_M, share)).mean())
 
 
 def _kth_other(squared_NN: Doubles, k: int) -> Doubles:
@@ -251,6 +208,133 @@ def _kth_other(squared_NN: Doubles, k: int) -> Doubles:
     np.fill_diagonal(squared_NN, np.inf)
     kth_N: Doubles = np.partition(squared_NN, k - 1, axis=1)[:, k - 1]
     return kth_N
+
+
+# What is measured
+
+Better = Literal["lower", "higher", "near floor"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a figure is computed, and how to read it."""
+
+    name: str
+    unit: str
+    better: Better
+    sentence: str
+    of_pair: Callable[[Pair], float] | None = None
+    """The figure of two sets; it depends on the number of images, so that only sets of one size are compared."""
+    kernel: Callable[[Features, Features, float], Doubles] | None = None
+    """In its place, for an MMD²: (n, m) from two sets and the median distance between real images. It compares sets of any sizes."""
+    of_classes: bool = True
+    """Whether it is given for single classes too."""
+
+    def __post_init__(self) -> None:
+        if (self.of_pair is None) == (self.kernel is None):
+            raise ValueError(f"metric {self.name}: give either of_pair or kernel")
+
+    @property
+    def equal_sizes(self) -> bool:
+        """Whether only sets of one size can be compared."""
+        return self.kernel is None
+
+
+METRICS: Registry[Metric] = Registry("metric")
+"""Every metric of the gap, in the order in which they are shown."""
+METRICS.update(
+    {
+        "mmd": Metric(
+            "MMD²",
+            "squared distance",
+            "lower",
+            "Distance between the two distributions under a Gaussian kernel; 0 if equal.",
+            kernel=gaussian_kernel,
+        ),
+        "kid": Metric(
+            "KID",
+            "squared distance",
+            "lower",
+            "The same under a cubic kernel, which weighs outliers more.",
+            kernel=lambda one_ND, other_MD, _: cubic_kernel(one_ND, other_MD),
+        ),
+        "frechet": Metric(
+            "Fréchet distance",
+            "squared distance",
+            "lower",
+            "Distance between mean and covariance of the two sets.",
+            lambda pair: pair.real.moments.frechet(Moments.of(pair.other_ND)),
+            of_classes=False,
+        ),
+        "precision": Metric(
+            "precision",
+            "share",
+            "higher",
+            "Share of images that lie where real images are.",
+            lambda pair: float(pair.in_real_ball_MN.any(axis=0).mean()),
+        ),
+        "recall": Metric(
+            "recall",
+            "share",
+            "higher",
+            "Share of real images that lie where the set has images.",
+            lambda pair: float(pair.in_other_ball_MN.any(axis=1).mean()),
+        ),
+        "density": Metric(
+            "density",
+            "ratio",
+            "near floor",
+            "How many real images' neighbourhoods an image lies in, against what is usual.",
+            lambda pair: float(pair.in_real_ball_MN.sum(axis=0).mean() / pair.real.k),
+        ),
+        "coverage": Metric(
+            "coverage",
+            "share",
+            "higher",
+            "Share of real images that have one of the set in their neighbourhood.",
+            lambda pair: float(pair.in_real_ball_MN.any(axis=1).mean()),
+        ),
+        "vendi": Metric(
+            "Vendi score",
+            "images",
+            "near floor",
+            "How many wholly different images the set is worth: its variety.",
+            lambda pair: vendi(pair.other_ND),
+            of_classes=False,
+        ),
+        "nearest": Metric(
+            "nearest real",
+            "ratio",
+            "near floor",
+            "Median distance to the nearest real image, against that among real ones.",
+            Pair.nearest,
+        ),
+        "copies1": Metric(
+            "nearer than 1 %",
+            "share",
+            "near floor",
+            "Share nearer to a real image than 1 % of real ones are to another.",
+            lambda pair: pair.nearer_than(0.01),
+        ),
+        "copies5": Metric(
+            "nearer than 5 %",
+            "share",
+            "near floor",
+            "Share nearer to a real image than 5 % of real ones are to another.",
+            lambda pair: pair.nearer_than(0.05),
+        ),
+    }
+)
+
+
+def figures(pair: Pair, of_class: bool = False) -> dict[str, float]:
+    """Every metric that needs equal sizes; nan for one that says nothing of single classes, or gives no finite number."""
+    values = {
+        name: metric.of_pair(pair) if metric.of_classes or not of_class else np.nan
+        for name, metric in METRICS.items()
+        if metric.of_pair is not None
+    }
+    return {name: value if np.isfinite(value) else np.nan for name, value in values.items()}
 
 
 # MMD² of weighted images, class by class: B replicates at once, C classes

@@ -22,15 +22,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from synthforge.curation.selection.rules import RULES, Rule
 from synthforge.curation.selection.spaces import (
     BLOCK,
     Gaussian,
@@ -431,45 +432,24 @@ def _nearest_squared(space: Space) -> Tensor:
     return torch.cat([_squared(space.pool.part(at, at + step), space.real).amin(dim=1) for at in range(0, len(space.pool), step)])
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to select."""
-
-    run: Callable[[Problem], Picked]
-    sentence: str
-    """What it picks, for help and reports."""
-    regime: Literal["s2r", "da", "both"]
-    """What it is meant for: training on synthetic images alone, beside real ones, or either."""
+def by_covariance(problem: Problem) -> Picked:
+    """Greedily the image that brings the covariance nearest to the real one, while the mean stays in bounds."""
+    return greedily(problem, [Covariance(space) for space in problem.spaces])
 
 
-METHODS: dict[str, Method] = {
-    "random": Method(at_random, "Random images: what every other method has to beat.", "both"),
-    "nearest": Method(nearest_to_each, "Each real image in turn claims the nearest image that is left.", "s2r"),
-    "center": Method(nearest_to_center, "The images nearest to the mean of the real ones.", "s2r"),
-    "clusters": Method(by_clusters, "Evenly from those clusters of the pool that are nearest to some real image (DS3).", "both"),
-    "covariance": Method(
-        lambda problem: greedily(problem, [Covariance(space) for space in problem.spaces]),
-        "Greedily the image that brings the set's covariance nearest to the real one, while the mean stays in bounds.",
-        "both",
-    ),
-    "mean+covariance": Method(
-        lambda problem: greedily(problem, [matching(Moments.for_space(space), space) for space in problem.spaces]),
-        "Greedily the image that brings the set's mean and covariance nearest to the real ones.",
-        "s2r",
-    ),
-    "mmd": Method(
-        lambda problem: greedily(problem, [matching(Gaussian.for_space(space), space) for space in problem.spaces]),
-        "Greedily the image that brings the set's whole distribution nearest to the real one (Gaussian MMD).",
-        "s2r",
-    ),
-    "smoothed": Method(
-        lambda problem: greedily(problem, [matching_smoothed(space) for space in problem.spaces]),
-        "Greedily the image that brings real and picked ones together nearest to a smoothed real distribution.",
-        "da",
-    ),
-    "novel": Method(farthest_first, "The image farthest from all real and picked ones, again and again.", "da"),
-}
-"""Every method; `auto` chooses among them elsewhere."""
+def by_moments(problem: Problem) -> Picked:
+    """Greedily the image that brings mean and covariance nearest to the real ones."""
+    return greedily(problem, [matching(Moments.for_space(space), space) for space in problem.spaces])
+
+
+def by_mmd(problem: Problem) -> Picked:
+    """Greedily the image that brings the whole distribution nearest to the real one."""
+    return greedily(problem, [matching(Gaussian.for_space(space), space) for space in problem.spaces])
+
+
+def by_smoothed_mmd(problem: Problem) -> Picked:
+    """Greedily the image that brings real and picked ones together nearest to a smoothed real distribution."""
+    return greedily(problem, [matching_smoothed(space) for space in problem.spaces])
 
 
 def select(
@@ -482,7 +462,7 @@ def select(
     stop_at_floor: bool = True,
     device: str = "cpu",
 ) -> Picked:
-    """Pick `num_keep` of the pool's N images by one of `METHODS`.
+    """Pick `num_keep` of the pool's N images by one of `RULES`.
 
     Args:
         views: the same pool rows in each; real images may differ.
@@ -492,9 +472,10 @@ def select(
         stop_at_floor: pick at random while the set is as near to the real images as an endless set of other real ones would be.
         device: of torch.
     """
+    rule: Rule = RULES[method]
     num_pool = len(views[0].pool_ND)
     assert 0 < num_keep <= num_pool, f"{num_keep} of {num_pool}"
     assert all(len(view.pool_ND) == num_pool and len(view.real_MD) for view in views)
     with torch.inference_mode():
         spaces = [project(view, dim, device) for view in views]
-        return METHODS[method].run(Problem(spaces, first_duplicates(views), num_keep, seed, stop_at_floor))
+        return rule.run(Problem(spaces, first_duplicates(views), num_keep, seed, stop_at_floor))

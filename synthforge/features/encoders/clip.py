@@ -25,6 +25,7 @@ from synthforge.data.layout import digest_of
 from synthforge.errors import ModelError
 from synthforge.features.encoders.config import OpenClipConfig
 from synthforge.features.encoders.network import DeviceNetwork
+from synthforge.features.encoders.protocol import Loading
 from synthforge.features.encoders.weights import (
     as_path,
     checked,
@@ -129,9 +130,9 @@ class ClipEncoder:
         """See `Encoder`; classes come as texts."""
 
 
-def load(config: OpenClipConfig, device: str, where: str) -> list[ClipEncoder]:
+def load(config: OpenClipConfig, loading: Loading) -> list[ClipEncoder]:
     """The encoders that a Config names, one for each fold of a cross-fitted model; raises ModelError."""
-    return [ClipEncoder(files, config, device, where) for files in find(config, where)]
+    return [ClipEncoder(files, config, loading.device, loading.where) for files in find(config, loading.where)]
 
 
 def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:

@@ -1,28 +1,76 @@
 """The Config of each kind of encoder, with no heavy import; a metric encoder is an encoder too.
 
 Models from elsewhere give one view; a model that was fitted on the reference itself gives one view for each of its folds.
+A new kind is one class, an `EncoderConfig` that is added to `ENCODERS`, and what loads it.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from synthforge.config import Config, identity, location
+from synthforge.features.encoders.protocol import Encoder, Loading
+from synthforge.progress import Reporter
+from synthforge.registry import Registry, kind_in
 from synthforge.training.config import AugmentConfig, LoopConfig
 
 if TYPE_CHECKING:
     from synthforge.data.reading import Labelled
-    from synthforge.features.encoders.protocol import Encoder
-    from synthforge.progress import Reporter
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-class OpenClipConfig(Config):
+class EncoderConfig(Config):
+    """One kind of encoder: its settings, and how it is loaded."""
+
+    loader: ClassVar[str]
+    """The function that loads it, as `module:name`: from the Config and a `Loading` to one encoder for each view."""
+    fits: ClassVar[bool] = False
+    """Whether it may be fitted on the reference, which it is given then."""
+
+    kind: str = identity()
+    """The kind of encoder."""
+
+    @property
+    def knows_reference_alone(self) -> bool:
+        """Whether no other images than the reference's are behind it."""
+        return False
+
+    def build(self, loading: Loading) -> list[Encoder]:
+        """Load it, fitting it first if need be, one encoder for each view; raises ModelError, or RequestError for what can't be fitted."""
+        found: list[Encoder] = pkgutil.resolve_name(self.loader)(self, loading)
+        return found
+
+    def load(
+        self,
+        *,
+        device: str = "auto",
+        reference: Labelled | None = None,
+        cache: Path,
+        where: str = "encoder",
+        reporter: Reporter | None = None,
+    ) -> list[Encoder]:
+        """`build`, with the arguments of `Loading`."""
+        return self.build(Loading(device, reference, cache, where, reporter or Reporter()))
+
+
+ENCODERS: Registry[type[EncoderConfig]] = Registry("kind of encoder")
+"""Every kind."""
+AnyEncoder = Annotated[EncoderConfig, kind_in(ENCODERS)]
+"""Of a recipe's field."""
+FixedEncoder = Annotated[EncoderConfig, kind_in(ENCODERS, lambda config: not config.fits)]
+"""Of a field for encoders that are never fitted."""
+
+
+@ENCODERS.add("open_clip")
+class OpenClipConfig(EncoderConfig):
     """A CLIP of images and texts, loaded by open_clip."""
+
+    loader: ClassVar[str] = "synthforge.features.encoders.clip:load"
 
     kind: Literal["open_clip"] = identity("open_clip")
     """The kind of encoder."""
@@ -33,15 +81,12 @@ class OpenClipConfig(Config):
     precision: Precision = identity("auto")
     """Of the network's products; `auto` is bfloat16 on CUDA, float32 elsewhere. Weights and features stay float32."""
 
-    def build(self, device: str, reference: Labelled | None, cache: Path, where: str, reporter: Reporter) -> list[Encoder]:  # noqa: ARG002
-        """Load it, one encoder for each view; raises ModelError."""
-        from synthforge.features.encoders.clip import load
 
-        return [*load(self, device, where)]
-
-
-class TimmConfig(Config):
+@ENCODERS.add("timm")
+class TimmConfig(EncoderConfig):
     """An image network of timm; its pooled features before the classifier."""
+
+    loader: ClassVar[str] = "synthforge.features.encoders.image_network:load"
 
     kind: Literal["timm"] = identity("timm")
     """The kind of encoder."""
@@ -54,15 +99,12 @@ class TimmConfig(Config):
     precision: Precision = identity("auto")
     """Of the network's products; `auto` is bfloat16 on CUDA, float32 elsewhere. Weights and features stay float32."""
 
-    def build(self, device: str, reference: Labelled | None, cache: Path, where: str, reporter: Reporter) -> list[Encoder]:  # noqa: ARG002
-        """Load it; raises ModelError."""
-        from synthforge.features.encoders.image_network import load
 
-        return [load(self, device, where)]
-
-
-class PixelsConfig(Config):
+@ENCODERS.add("pixels")
+class PixelsConfig(EncoderConfig):
     """Raw pixels, 0 to 1: knows no labels, and needs no model."""
+
+    loader: ClassVar[str] = "synthforge.features.encoders.pixels:load"
 
     kind: Literal["pixels"] = identity("pixels")
     """The kind of encoder."""
@@ -71,15 +113,18 @@ class PixelsConfig(Config):
     channels: Literal[1, 3] = identity(3)
     """3 for colour; 1 takes the mean of the colours, which loses nothing of grey images."""
 
-    def build(self, device: str, reference: Labelled | None, cache: Path, where: str, reporter: Reporter) -> list[Encoder]:  # noqa: ARG002
-        """Make it."""
-        from synthforge.features.encoders.pixels import PixelsEncoder
+    @property
+    def knows_reference_alone(self) -> bool:
+        """It knows nothing."""
+        return True
 
-        return [PixelsEncoder(self)]
 
-
-class FittedConfig(Config):
+@ENCODERS.add("fitted")
+class FittedConfig(EncoderConfig):
     """Small classifiers of ours, cross-fitted on the reference, beside raw pixels: where models of natural images say little."""
+
+    loader: ClassVar[str] = "synthforge.features.encoders.fitted:load"
+    fits: ClassVar[bool] = True
 
     kind: Literal["fitted"] = identity("fitted")
     """The kind of encoder."""
@@ -98,22 +143,7 @@ class FittedConfig(Config):
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     """Geometric augmentation."""
 
-    def build(self, device: str, reference: Labelled | None, cache: Path, where: str, reporter: Reporter) -> list[Encoder]:
-        """Load them, fitting first if need be; raises ModelError, or RequestError without a reference to fit on."""
-        from synthforge.features.encoders.fitted import load
-
-        encoders: list[Encoder] = [*load(self, device, reference, cache, where, reporter)]
-        if self.model is None and self.pixels is not None:
-            encoders += PixelsConfig(resolution=self.pixels).build(device, reference, cache, where, reporter)
-        return encoders
-
-
-EncoderConfig = Annotated[OpenClipConfig | TimmConfig | PixelsConfig | FittedConfig, Field(discriminator="kind")]
-"""The union of all kinds."""
-KINDS: dict[str, type[OpenClipConfig | TimmConfig | PixelsConfig | FittedConfig]] = {
-    "open_clip": OpenClipConfig,
-    "timm": TimmConfig,
-    "pixels": PixelsConfig,
-    "fitted": FittedConfig,
-}
-"""The same by name."""
+    @property
+    def knows_reference_alone(self) -> bool:
+        """Where it is fitted on the reference."""
+        return self.model is None

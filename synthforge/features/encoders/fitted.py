@@ -38,9 +38,10 @@ from synthforge.data.layout import canonical_json, digest_of
 from synthforge.data.reading import Labelled
 from synthforge.devices import pick_device
 from synthforge.errors import ModelError, PlaceError, RequestError
-from synthforge.features.encoders.config import FittedConfig
+from synthforge.features.encoders.config import FittedConfig, PixelsConfig
 from synthforge.features.encoders.network import DeviceNetwork
-from synthforge.features.encoders.protocol import SEEN_DIGITS
+from synthforge.features.encoders.pixels import PixelsEncoder
+from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder, Loading
 from synthforge.features.encoders.weights import REPORT, as_path, digest, folds_in, in_one_line, public_name, read_report, weights_in
 from synthforge.progress import Reporter
 from synthforge.training.augmentation import augment
@@ -103,8 +104,9 @@ class FittedEncoder:
         return probabilities_NC
 
 
-def load(config: FittedConfig, device: str, reference: Labelled | None, cache: Path, where: str, reporter: Reporter) -> list[FittedEncoder]:
-    """The encoders that a Config names, one for each fold, fitted first if need be; raises ModelError or RequestError."""
+def load(config: FittedConfig, loading: Loading) -> list[Encoder]:
+    """The encoders that a Config names, one for each fold, fitted if need be, and one of pixels; raises ModelError or RequestError."""
+    where = loading.where
     if config.model is not None:
         folder = as_path(config.model)
         if folder is None or not (folds := folds_in(folder)):
@@ -113,12 +115,17 @@ def load(config: FittedConfig, device: str, reference: Labelled | None, cache: P
             )
         name = public_name(config.model, folder)
     else:
-        if reference is None:
+        if loading.reference is None:
             raise RequestError(f"{where}: kind fitted needs real images to be fitted on; give a reference, or name a fitted `model`")
-        folder = cache / f"fitted-{_digest_of(config, reference)[:16]}"
-        fit_folds(reference, config, folder, device=device, where=where, reporter=reporter)
+        folder = loading.cache / f"fitted-{_digest_of(config, loading.reference)[:16]}"
+        fit_folds(loading.reference, config, folder, device=loading.device, where=where, reporter=loading.reporter)
         folds, name = folds_in(folder), "fitted on the reference"
-    return [FittedEncoder(fold, f"{name}, fold {number + 1} of {len(folds)}", device, where) for number, fold in enumerate(folds)]
+    encoders: list[Encoder] = [
+        FittedEncoder(fold, f"{name}, fold {number + 1} of {len(folds)}", loading.device, where) for number, fold in enumerate(folds)
+    ]
+    if config.model is None and config.pixels is not None:
+        encoders.append(PixelsEncoder(PixelsConfig(resolution=config.pixels)))
+    return encoders
 
 
 def folds_of(reference: Labelled, num_folds: int) -> list[int]:

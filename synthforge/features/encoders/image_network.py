@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from synthforge.errors import ModelError
 from synthforge.features.encoders.config import TimmConfig
 from synthforge.features.encoders.network import DeviceNetwork
+from synthforge.features.encoders.protocol import Loading
 from synthforge.features.encoders.weights import (
     as_path,
     checked,
@@ -91,9 +92,9 @@ class TimmEncoder:
         """See `Encoder`; its own classes are not those of the reference."""
 
 
-def load(config: TimmConfig, device: str, where: str) -> TimmEncoder:
-    """The encoder that a Config names; raises ModelError."""
-    return TimmEncoder(find(config, where), config, device, where)
+def load(config: TimmConfig, loading: Loading) -> list[TimmEncoder]:
+    """The one encoder that a Config names; raises ModelError."""
+    return [TimmEncoder(find(config, loading.where), config, loading.device, loading.where)]
 
 
 def find(config: TimmConfig, where: str) -> TimmFiles:

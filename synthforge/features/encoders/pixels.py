@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synthforge.features.encoders.config import PixelsConfig
+from synthforge.features.encoders.protocol import Loading
 
 
 class PixelsEncoder:
@@ -42,3 +43,8 @@ class PixelsEncoder:
 
     def classify(self, features_ND: NDArray[np.float32]) -> None:
         """See `Encoder`."""
+
+
+def load(config: PixelsConfig, _: Loading) -> list[PixelsEncoder]:
+    """Make it."""
+    return [PixelsEncoder(config)]

@@ -6,18 +6,19 @@ then the model's own normalisation, inside `embed`. So crops and interpolations 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.data.reading import Labelled
-from synthforge.features.encoders.config import EncoderConfig
 from synthforge.progress import Reporter
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from synthforge.data.reading import Labelled
 
 SEEN_DIGITS = 16
 """So many hex digits of an image file's SHA-256 name it in `Encoder.seen`."""
@@ -54,21 +55,16 @@ class Encoder(Protocol):
         """Probabilities float32 (N, C) of `classes`, if all were as frequent, from what `embed` gave; None if it knows no classes."""
 
 
-def load_encoders(
-    config: EncoderConfig,
-    *,
-    device: str = "auto",
-    reference: Labelled | None = None,
-    cache: Path,
-    where: str = "encoder",
-    reporter: Reporter | None = None,
-) -> list[Encoder]:
-    """The encoders of a Config, one for each view; raises ModelError, or RequestError for what can't be fitted.
+@dataclass(frozen=True)
+class Loading:
+    """What an encoder is loaded with, besides its Config."""
 
-    Args:
-        device: `auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ...
-        reference: the fit part of the real images, on which encoders of kind `fitted` are fitted; never the validation part.
-        cache: local folder; fitted encoders are kept in `fitted-DIGEST` there and found again.
-        where: the recipe's field, for messages.
-    """
-    return config.build(device, reference, cache, where, reporter or Reporter())
+    device: str
+    """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ..."""
+    reference: Labelled | None
+    """The fit part of the real images, for encoders that are fitted on them; never the validation part."""
+    cache: Path
+    """Local folder; fitted encoders are kept in `fitted-DIGEST` there and found again."""
+    where: str
+    """The recipe's field, for messages."""
+    reporter: Reporter

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from synthforge.config import Config, execution, identity, location
+from synthforge.generators.config import GENERATORS, GeneratorConfig
 from synthforge.generators.protocol import Capabilities
-
-if TYPE_CHECKING:
-    from synthforge.generators.config import SamplingConfig
-    from synthforge.generators.protocol import Generator
-    from synthforge.generators.weights import GeneratorFiles, ModelFiles
+from synthforge.generators.weights import GeneratorFiles, ModelFiles, find_model
 
 Scalar = str | int | float | bool
 
@@ -63,15 +60,14 @@ class QuantizationConfig(Config):
     """Which components."""
 
 
-class PipelineConfig(Config):
+class PipelineConfig(GeneratorConfig):
     """What all kinds of diffusers pipelines share."""
 
-    capabilities: ClassVar[Capabilities]
+    checks: ClassVar[str] = "synthforge.generators.pipelines.families"
+    loader: ClassVar[str] = "synthforge.generators.pipelines.generator:PipelineGenerator.load"
 
     model: str = location()
     """Folder that save_pretrained wrote, or a hub id."""
-    revision: str | None = identity(None)
-    """Hub revision; resolved to its commit once."""
     variant: str | None = identity(None, pattern=r"^[\w-]+$")
     """Which weight files, for example fp16; nothing means the plain ones."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = identity("auto")
@@ -89,31 +85,11 @@ class PipelineConfig(Config):
 
     def files(self, known: Mapping[str, str] | None = None) -> GeneratorFiles:
         """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
-        from synthforge.generators.weights import GeneratorFiles, find_model
-
         model = find_model(self.model, self.revision, variant=self.variant, known=known)
         return GeneratorFiles(model, dict(self._other_files(known)))
 
     def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:  # noqa: ARG002 - of kinds that have some
         yield from ()
-
-    def check(self, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
-        """Raise RequestError or ModelError if this model can't do what the recipe asks; reads configurations only."""
-        from synthforge.generators.pipelines.families import check
-
-        check(self, files, sampling, labels)
-
-    def image_size(self, files: GeneratorFiles, sampling: SamplingConfig) -> tuple[int, int]:
-        """Resolution and channels of the images, read from the model's configuration without loading weights."""
-        from synthforge.generators.pipelines.families import image_size
-
-        return image_size(files.model, sampling)
-
-    def build(self, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> Generator:
-        """Load the model onto a device (`auto`, `cpu`, `cuda`, `cuda:1`, ...); raises ModelError."""
-        from synthforge.generators.pipelines.generator import PipelineGenerator
-
-        return PipelineGenerator.load(self, files, sampling, device)
 
 
 class _WithVae(PipelineConfig):
@@ -121,12 +97,11 @@ class _WithVae(PipelineConfig):
     """Another VAE: folder with its config.json, or a hub id; nothing means the model's own."""
 
     def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
-        from synthforge.generators.weights import find_model
-
         if self.vae is not None:
             yield "generator.vae", find_model(self.vae, kind="component", where="generator.vae", known=known)
 
 
+@GENERATORS.add("text-to-image")
 class TextToImageConfig(_WithVae):
     """Any text-to-image pipeline of diffusers: Stable Diffusion, SDXL, SD3, Flux, PixArt, few-step models, and so on."""
 
@@ -142,8 +117,6 @@ class TextToImageConfig(_WithVae):
     """Whether the pipeline's safety checker, if it has one, may reject images; they are made again with the next attempt."""
 
     def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
-        from synthforge.generators.weights import find_model
-
         yield from super()._other_files(known)
         small: list[tuple[str, SmallWeightsConfig]] = [(f"loras.{number}", item) for number, item in enumerate(self.loras)]
         small += [(f"textual_inversions.{number}", item) for number, item in enumerate(self.textual_inversions)]
@@ -152,6 +125,7 @@ class TextToImageConfig(_WithVae):
             yield path, find_model(item.model, item.revision, kind="weights", file=item.file, where=path, known=known)
 
 
+@GENERATORS.add("dit")
 class DitConfig(_WithVae):
     """DiTPipeline: ImageNet classes, by number or name (Peebles and Xie 2022, arXiv 2212.09748)."""
 
@@ -161,6 +135,7 @@ class DitConfig(_WithVae):
     """The kind of generator."""
 
 
+@GENERATORS.add("unconditional")
 class UnconditionalConfig(PipelineConfig):
     """A pipeline that takes neither text nor label, such as DDPMPipeline: all its images are of one class."""
 

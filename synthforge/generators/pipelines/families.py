@@ -74,7 +74,7 @@ def check(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfi
         hint = "is what `kind: pixel` takes" if name == "PixelPipeline" else f"is what `kind: {fitting}` takes" if fitting else None
         raise ModelError(
             f"generator.model: {files.model.name} is a {name}, which "
-            + (hint or f"can't be used here; `kind: {config.kind}` takes {some(sorted(kinds[type(config)]))}")  # type: ignore[attr-defined]
+            + (hint or f"can't be used here; `kind: {config.kind}` takes {some(sorted(kinds[type(config)]))}")
         )
     _check_libraries(files.model)
     if isinstance(config, TextToImageConfig):

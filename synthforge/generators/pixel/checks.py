@@ -6,26 +6,28 @@ import difflib
 from collections.abc import Sequence
 
 from synthforge.errors import ModelError, RequestError, some
-from synthforge.generators.config import PixelConfig, SamplingConfig
+from synthforge.generators.config import SamplingConfig
+from synthforge.generators.pixel.config import PixelConfig
 from synthforge.generators.schedulers import scheduler_names
-from synthforge.generators.weights import ModelFiles, read_config, read_index
+from synthforge.generators.weights import GeneratorFiles, ModelFiles, read_config, read_index
 
 _NETWORK = "synthforge.generators.pixel.network"
 
 
-def check(config: PixelConfig, files: ModelFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
+def check(config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
     """Raise ModelError or RequestError if the model is no pixel pipeline, or not what the recipe needs."""
-    _check_components(files)
-    made_for = image_size(files)[0]
+    model = files.model
+    _check_components(model)
+    made_for = image_size(model, sampling)[0]
     if sampling.resolution not in {None, made_for}:
         raise RequestError(
             f"sampling.resolution: the model makes {made_for} px, not {sampling.resolution}; remove the field or fit a model of that size"
         )
-    if config.guide == "less_trained" and read_index(files).get("guide", [None])[0] is None:
+    if config.guide == "less_trained" and read_index(model).get("guide", [None])[0] is None:
         raise ModelError(
             f"generator.guide: {config.model} was saved without a less trained copy; use unconditional, or fit it with guide_at"
         )
-    names = class_names(files)
+    names = class_names(model)
     unknown = [label for label in labels if label_number(label, names) is None]
     if unknown:
         near = difflib.get_close_matches(unknown[0], names, n=1)
@@ -48,8 +50,8 @@ def label_number(label: str, names: Sequence[str]) -> int | None:
     return int(label) if label.isdecimal() and int(label) < len(names) else None
 
 
-def image_size(files: ModelFiles) -> tuple[int, int]:
-    """Resolution and channels."""
+def image_size(files: ModelFiles, _: SamplingConfig) -> tuple[int, int]:
+    """Resolution and channels, which the model decides."""
     config = read_config(files, "denoiser")
     resolution, channels = config.get("resolution"), config.get("channels")
     if not isinstance(resolution, int) or not 1 <= resolution <= 4096 or channels not in {1, 3}:

@@ -30,7 +30,7 @@ from synthforge.data.layout import canonical_json, digest_of
 from synthforge.data.reading import Labelled, read_labelled
 from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError
-from synthforge.generators.config import PixelFitConfig
+from synthforge.generators.pixel.config import PixelFitConfig
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.generators.pixel.report import REPORT, Check, FitReport, digest_of_images

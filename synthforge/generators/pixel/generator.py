@@ -14,12 +14,13 @@ from safetensors import SafetensorError
 from synthforge.data.images import decode, resize
 from synthforge.devices import alone_on_this_machine, pick_device
 from synthforge.errors import ModelError, RequestError
-from synthforge.generators.config import PixelConfig, SamplingConfig
+from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pixel.checks import label_number
+from synthforge.generators.pixel.config import PixelConfig
 from synthforge.generators.pixel.pipeline import FAMILIES, PixelPipeline
 from synthforge.generators.protocol import Request
 from synthforge.generators.schedulers import describe, scheduler_names
-from synthforge.generators.weights import ModelFiles
+from synthforge.generators.weights import GeneratorFiles, ModelFiles
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,20 @@ class PixelGenerator:
         self._is_compiled = False
 
     @classmethod
-    def load(cls, config: PixelConfig, files: ModelFiles, sampling: SamplingConfig, device: str) -> PixelGenerator:
+    def load(cls, config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> PixelGenerator:
         """Load the model, which `PixelConfig.check` has looked at; raises ModelError or RequestError."""
-        chosen = pick_device(device)
+        chosen, model = pick_device(device), files.model
         try:
             diffusers.utils.logging.disable_progress_bar()
-            pipeline = PixelPipeline.from_pretrained(str(files.folder), use_safetensors=True, local_files_only=True)
+            pipeline = PixelPipeline.from_pretrained(str(model.folder), use_safetensors=True, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(
-                f"generator.model: {files.name} can't be loaded as a pixel pipeline ({reason}); fit it again or name another"
+                f"generator.model: {model.name} can't be loaded as a pixel pipeline ({reason}); fit it again or name another"
             ) from error
         for module in filter(None, (pipeline.denoiser, pipeline.guide)):
             if any(parameter.is_meta for parameter in module.parameters()):
-                raise ModelError(f"generator.model: {files.name} lacks some of its weights; fit or fetch it again")
+                raise ModelError(f"generator.model: {model.name} lacks some of its weights; fit or fetch it again")
         if sampling.scheduler is not None:
             _check_family(pipeline, sampling.scheduler.name)
             pipeline.scheduler = sampling.scheduler.build(pipeline.scheduler)
@@ -73,7 +74,7 @@ class PixelGenerator:
             module.eval().requires_grad_(False)
             if chosen.type == "cuda":
                 module.to(memory_format=torch.channels_last)
-        return cls(pipeline, files, config, sampling)
+        return cls(pipeline, model, config, sampling)
 
     @property
     def resolution(self) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from synthforge.curation.gap import gap as gap_module
 from synthforge.curation.gap import metrics
-from synthforge.curation.gap.gap import BY_SPLITS, Comparison, Gap, MetricView, measure_gap, sentence
+from synthforge.curation.gap.gap import Comparison, Gap, MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import Region, adjusted_p_values, too_few_by_chance, under_covered
 
 CLASSES = ["ant", "bee", "cow"]
@@ -213,7 +213,7 @@ def test_two_halves_of_one_real_set_are_at_the_floor() -> None:
     for metric in ("mmd", "kid"):
         one = figures(found, metric)
         assert one.after.low < 0 < one.after.high and one.floor.low < one.after.value < one.floor.high  # type: ignore[operator]
-    for metric in BY_SPLITS:
+    for metric in by_splits():
         one = figures(found, metric)
         assert one.floor.low <= one.after.high and one.after.low <= one.floor.high, metric  # type: ignore[operator]
     difference = found.metrics["mmd"].after_minus_random
@@ -274,6 +274,10 @@ def test_nearer_than_real_images_would_be_is_called_fitted() -> None:
     assert mmd.after.value < mmd.floor.low and "so it is fitted to these very images" in sentence(found)  # type: ignore[operator]
 
 
+def by_splits() -> list[str]:
+    return [name for name, metric in metrics.METRICS.items() if metric.equal_sizes]
+
+
 def mmd2_of_shift(distance: float, sigma: float) -> float:
     """Between two standard normal distributions whose means lie so far apart."""
     return 2 * (sigma**2 / (sigma**2 + 2)) ** (DIM / 2) * (1 - np.exp(-(distance**2) / (2 * (sigma**2 + 2))))  # type: ignore[no-any-return]
@@ -281,7 +285,7 @@ def mmd2_of_shift(distance: float, sigma: float) -> float:
 
 def test_intervals_of_differences_cover_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_module, "median_sigma", lambda rows: 3.0)
-    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [None, None] for name in BY_SPLITS})
+    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [None, None] for name in by_splits()})
     truth = mmd2_of_shift(0.8, 3.0) - mmd2_of_shift(1.4, 3.0)
     hits, at_floor = [], []
     for turn in range(120):
@@ -303,7 +307,7 @@ def test_intervals_of_differences_cover_about_as_often_as_they_say(monkeypatch: 
 
 def test_intervals_of_small_classes_cover_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_module, "median_sigma", lambda rows: 3.0)
-    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [None] * 11 for name in BY_SPLITS})
+    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [None] * 11 for name in by_splits()})
     truth = mmd2_of_shift(0.8, 3.0) - mmd2_of_shift(1.4, 3.0)
     hits = []
     for turn in range(15):

@@ -22,11 +22,16 @@ def sets(num_real: int, num_other: int, dim: int, seed: int = 0, shift: float = 
     return real.astype(np.float32), other.astype(np.float32)
 
 
+def figures(real: Any, other: Any) -> dict[str, float]:
+    return metrics.figures(metrics.Pair(metrics.RealSide(real), other))
+
+
 @pytest.mark.parametrize(("num_real", "num_other", "dim"), [(200, 150, 16), (120, 300, 64), (90, 80, 5)])
 def test_neighbourhoods_agree_with_prdc(num_real: int, num_other: int, dim: int) -> None:
     real, other = sets(num_real, num_other, dim)
     expected = reference_prdc.compute_prdc(real.astype(np.float64), other.astype(np.float64), nearest_k=5)
-    assert metrics.prdc(real, other) == pytest.approx(expected)
+    found = figures(real, other)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert 0.05 < expected["recall"] < 0.999  # else it would agree by saying nothing
 
 
@@ -109,11 +114,11 @@ def test_nearness_finds_copies() -> None:
     real, fresh = rng.standard_normal((400, 8)), rng.standard_normal((400, 8))
     copied = fresh.copy()
     copied[:100] = real[:100] + 1e-3 * rng.standard_normal((100, 8))
-    honest, caught = metrics.nearness(real, fresh), metrics.nearness(real, copied)
+    honest, caught = figures(real, fresh), figures(real, copied)
     assert honest["nearest"] == pytest.approx(1, abs=0.08)
     assert honest["copies1"] < 0.03 and 0.01 < honest["copies5"] < 0.1
     assert 0.25 <= caught["copies1"] < 0.29
-    assert metrics.nearness(real, real)["nearest"] == 0
+    assert figures(real, real)["nearest"] == 0
 
 
 def test_squared_distances_do_not_drown_far_from_the_origin() -> None:
@@ -124,7 +129,8 @@ def test_squared_distances_do_not_drown_far_from_the_origin() -> None:
 
 def test_every_metric_has_a_row_and_a_figure() -> None:
     real, other = sets(40, 40, 6)
-    found = metrics.RealSide(real).compare(other)
+    found = figures(real, other)
     assert set(found) == {name for name, metric in metrics.METRICS.items() if metric.equal_sizes}
     assert all(np.isfinite(value) for value in found.values())
-    assert found["recall"] == metrics.prdc(real, other)["recall"] and found["copies5"] == metrics.nearness(real, other)["copies5"]
+    of_class = metrics.figures(metrics.Pair(metrics.RealSide(real), other), of_class=True)
+    assert {name for name, value in of_class.items() if np.isnan(value)} == {"frechet", "vendi"}

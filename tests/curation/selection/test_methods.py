@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from synthforge.curation.selection import methods, spaces
-from synthforge.curation.selection.methods import DRIFT, DRIFT_COST, METHODS, SMOOTHING, Covariance, matching, select
+from synthforge.curation.selection.methods import DRIFT, DRIFT_COST, SMOOTHING, Covariance, matching, select
+from synthforge.curation.selection.rules import RULES
 from synthforge.curation.selection.spaces import Gaussian, Moments, View, means_over, project, variance_of
-from synthforge.recipe.curation import MethodName
+from synthforge.recipe.curation import SelectionConfig
 
 Array = NDArray[Any]
 GREEDY = ("covariance", "mean+covariance", "mmd", "smoothed")
 MATCHING = ("covariance", "mean+covariance", "mmd")
-each = pytest.mark.parametrize("method", METHODS)
+each = pytest.mark.parametrize("method", list(RULES))
 each_matching = pytest.mark.parametrize("method", MATCHING)
 
 
@@ -221,8 +222,8 @@ def test_clusters_takes_evenly_from_those_near_real_images() -> None:
 
 
 def test_methods_are_those_that_can_be_asked_for() -> None:
-    assert set(METHODS) == set(get_args(MethodName)) - {"auto"}
-    assert all(method.sentence.endswith(".") for method in METHODS.values())
+    assert all(SelectionConfig(method=name).method == name for name in ("auto", *RULES))
+    assert all(rule.sentence.endswith(".") for rule in RULES.values())
 
 
 @each

@@ -1,6 +1,7 @@
 """Gates: yes/no tests of single images, each with a reason, a score for the record, and a threshold set on the reference.
 
-A gate's Config is the gate: its fields are its settings, `test` is its test. Thresholds come from the reference's *validation* part by
+A gate is one class, added to `GATES`: its fields are its settings, `test` is its test; gates are applied in the order in which they were
+added. Thresholds come from the reference's *validation* part by
 the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too: with fewer than 1 / loss
 validation images none of them fails, and of others some 1 in as many. For labels and the manifold a reference without that part
 has its fit images in its place, each left out in turn and judged by the views that have not seen it. Gates are light: which images
@@ -12,15 +13,15 @@ Not covered: anything about the set as a whole.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from synthforge.config import Config, identity
+from synthforge.recipe.curation import GATES as GATES
+from synthforge.recipe.curation import CurationConfig
 
 if TYPE_CHECKING:
     from synthforge.curation.evidence import Evidence
@@ -56,20 +57,36 @@ class Gate(Config):
 
     title: ClassVar[str]
     """What the summary calls it."""
+    reasons: ClassVar[dict[str, tuple[str, str]]] = {}
+    """Each reason to what a report calls such images, and why they are dropped, for a reader who knows nothing of gates."""
+
+    on: bool = identity(True)
+    """Whether such images are dropped."""
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether it compares images with texts."""
+        return False
 
     @abstractmethod
     def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
         """Test every image; `alive_N` are those that passed the gates before, for gates that compare images with each other."""
 
 
+@GATES.add("copies")
 class CopiesGate(Gate):
     """Copies of real images: nearer to one than `factor` times the distance at which a share `loss` of the validation images has its
     nearest other real image. An image made by real guidance is judged apart against the real image that it started from."""
 
     title: ClassVar[str] = "copy"
+    reasons: ClassVar[dict[str, tuple[str, str]]] = {
+        "copy of a real image": (
+            "Copies of a real image",
+            "So near to a real image that they show nothing else, and may give away what is private.",
+        ),
+        "copy of its source": ("Hardly changed real images", "They started from a real image, and still are nearly that one."),
+    }
 
-    on: bool = identity(True)
-    """Whether copies are dropped."""
     loss: float = identity(0.01, gt=0, lt=1)
     """Share of the validation images that lie nearer to another real image than the distance that `factor` multiplies."""
     factor: float = identity(0.5, gt=0, le=10)
@@ -106,15 +123,20 @@ def _by_strength(evidence: Evidence, unchanged_N: Bools) -> str:
     return f"; unchanged sources by strength: {', '.join(shares)}" if shares else ""
 
 
+@GATES.add("labels")
 class LabelGate(Gate):
     """Images that don't look like their class. `vote`: the share of the `neighbours` nearest real images that have the label is below
     the `loss` quantile of that share among validation images, and below `most`. `zero-shot`: the encoder's text probability of the class
     among all classes is below chance, 1 / classes (He et al. 2022, arXiv 2210.07574)."""
 
     title: ClassVar[str] = "label"
+    reasons: ClassVar[dict[str, tuple[str, str]]] = {
+        "label disagrees": (
+            "They look like another class",
+            "Too few of the real images that they resemble are of their class, or its words fit them badly.",
+        )
+    }
 
-    on: bool = identity(True)
-    """Whether such images are dropped."""
     rule: Literal["vote", "zero-shot"] = identity("vote")
     """Nearest real images, or texts."""
     neighbours: int = identity(10, ge=1, le=64)
@@ -125,6 +147,11 @@ class LabelGate(Gate):
     """An image with at least this share of the votes always passes."""
     template: str = identity("a photo of a {class}", min_length=1)
     """Of `zero-shot`: the text of a class."""
+
+    @property
+    def needs_texts(self) -> bool:
+        """Where texts take the place of real images."""
+        return self.rule == "zero-shot"
 
     def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
         if self.rule == "zero-shot":
@@ -145,14 +172,16 @@ class LabelGate(Gate):
         return Verdict.of({"label disagrees": share < limit_N}, words, {"label_share": share})
 
 
+@GATES.add("manifold")
 class ManifoldGate(Gate):
     """Images unlike any real one: outside the balls around the real images that reach to their k-th neighbours (the manifold of
     Kynkaanniemi et al. 2019, arXiv 1904.06991), scaled so that a share `loss` of the validation images lies outside."""
 
     title: ClassVar[str] = "off-manifold"
+    reasons: ClassVar[dict[str, tuple[str, str]]] = {
+        "off-manifold": ("Unlike any real image", "Farther from every real image than almost any real image is from the others.")
+    }
 
-    on: bool = identity(True)
-    """Whether such images are dropped."""
     loss: float = identity(0.01, gt=0, lt=1)
     """Share of the validation images outside."""
     most: float = identity(0.6, gt=0, le=1)
@@ -177,15 +206,58 @@ class ManifoldGate(Gate):
         )
 
 
+@GATES.add("content")
+class ContentGate(Gate):
+    """Images whose text probability of any of `words`, among those and the classes, is above `least` and above what all but a share
+    `loss` of the validation images reach. Needs an encoder with texts, and is only as good as that one."""
+
+    title: ClassVar[str] = "content"
+    reasons: ClassVar[dict[str, tuple[str, str]]] = {
+        "unwanted content": ("Unwanted content", "They look like what the recipe does not want to be shown.")
+    }
+
+    on: bool = identity(False)
+    """Whether images are looked at for this."""
+    action: Literal["drop", "record"] = identity("drop")
+    """`record` only writes the probability into the decisions."""
+    words: list[str] = identity(lambda: ["pornography", "a naked person", "gore, blood and violence"], min_length=1, max_length=100)
+    """What is not wanted, in words."""
+    template: str = identity("a photo of a {class}", min_length=1)
+    """The text of a class."""
+    least: float = identity(0.5, gt=0, lt=1)
+    """No image below this probability is dropped."""
+    loss: float = identity(0.01, ge=0, lt=1)
+    """Share of the validation images that may fail."""
+
+    @property
+    def needs_texts(self) -> bool:
+        """Always."""
+        return True
+
+    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
+        probability, validation = evidence.flagged(self.template, self.words)
+        limit = max(self.least, float(np.quantile(validation, 1 - self.loss))) if len(validation) else self.least
+        flagged = probability > limit if self.action == "drop" else np.zeros(len(probability), bool)
+        return Verdict.of(
+            {"unwanted content": flagged}, f"text probability of unwanted words at most {limit:.3g}", {"content_probability": probability}
+        )
+
+
+@GATES.add("duplicates")
 class DuplicatesGate(Gate):
     """Near duplicates within the pool: of images of a class nearer to each other than `factor` times the distance at which a share
     `loss` of the validation images has its nearest other real image, and of images with equal pixels, the one nearest to the real data
     stays (as in SemDeDup, Abbas et al. 2023, arXiv 2303.09540, without its clusters)."""
 
     title: ClassVar[str] = "duplicate"
+    reasons: ClassVar[dict[str, tuple[str, str]]] = {
+        "exact duplicate": ("The same image twice", "Another one has the same pixels, and was looked at in its place."),
+        "near duplicate": (
+            "Nearly the same image twice",
+            "Another one of the class is as good as the same, and nearer to the real ones, so that one was looked at in its place.",
+        ),
+    }
 
-    on: bool = identity(True)
-    """Whether duplicates are dropped."""
     loss: float = identity(0.01, gt=0, lt=1)
     """Share of the validation images that lie nearer to another real image than the distance that `factor` multiplies."""
     factor: float = identity(0.5, gt=0, le=10)
@@ -201,56 +273,11 @@ class DuplicatesGate(Gate):
         )
 
 
-class ContentGate(Gate):
-    """Images whose text probability of any of `words`, among those and the classes, is above `least` and above what all but a share
-    `loss` of the validation images reach. Needs an encoder with texts, and is only as good as that one."""
-
-    title: ClassVar[str] = "content"
-
-    on: bool = identity(False)
-    """Whether images are looked at for this."""
-    action: Literal["drop", "record"] = identity("drop")
-    """`record` only writes the probability into the decisions."""
-    words: list[str] = identity(lambda: ["pornography", "a naked person", "gore, blood and violence"], min_length=1, max_length=100)
-    """What is not wanted, in words."""
-    template: str = identity("a photo of a {class}", min_length=1)
-    """The text of a class."""
-    least: float = identity(0.5, gt=0, lt=1)
-    """No image below this probability is dropped."""
-    loss: float = identity(0.01, ge=0, lt=1)
-    """Share of the validation images that may fail."""
-
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
-        probability, validation = evidence.flagged(self.template, self.words)
-        limit = max(self.least, float(np.quantile(validation, 1 - self.loss))) if len(validation) else self.least
-        flagged = probability > limit if self.action == "drop" else np.zeros(len(probability), bool)
-        return Verdict.of(
-            {"unwanted content": flagged}, f"text probability of unwanted words at most {limit:.3g}", {"content_probability": probability}
-        )
+def in_order(config: CurationConfig) -> list[Gate]:
+    """The gates that are on, in the order in which they are applied."""
+    return [gate for gate in config.gates.values() if isinstance(gate, Gate) and gate.on]
 
 
-class GatesConfig(Config):
-    """The gates, in the order in which they are applied."""
-
-    copies: CopiesGate = Field(default_factory=CopiesGate)
-    """Copies of real images."""
-    labels: LabelGate = Field(default_factory=LabelGate)
-    """Images that don't look like their class."""
-    manifold: ManifoldGate = Field(default_factory=ManifoldGate)
-    """Images unlike any real one."""
-    content: ContentGate = Field(default_factory=ContentGate)
-    """Images that show what is not wanted."""
-    duplicates: DuplicatesGate = Field(default_factory=DuplicatesGate)
-    """Images that are as good as the same."""
-
-    @property
-    def needs_texts(self) -> bool:
-        """Whether a gate that is on compares images with texts."""
-        return self.content.on or (self.labels.on and self.labels.rule == "zero-shot")
-
-    def in_order(self) -> Iterator[Gate]:
-        """Those that are on."""
-        for name in type(self).model_fields:
-            gate = getattr(self, name)
-            if gate.on:
-                yield gate
+def in_words(reason: str) -> tuple[str, str]:
+    """What a report calls images that were dropped for a reason, and why; the reason itself where no gate has it."""
+    return next((gate.reasons[reason] for gate in GATES.values() if reason in gate.reasons), (reason, ""))
