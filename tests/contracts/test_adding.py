@@ -6,6 +6,7 @@ Each is found by help, schema and recipes, does its work in a run, and is told o
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -358,5 +359,7 @@ def test_workers_load_a_part_from_its_own_module(recipe: Path, tmp_path: Path) -
         f"    assert generate(load_recipe({str(tmp_path / 'recipe.yaml')!r}, sets)).is_complete\n"
     )
     (tmp_path / "mine.py").write_text(code)
-    done = subprocess.run([sys.executable, str(tmp_path / "mine.py")], cwd=ROOT, capture_output=True, text=True, env=environment)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, str(tmp_path / "mine.py")]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
