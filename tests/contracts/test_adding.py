@@ -24,8 +24,7 @@ from synthforge.config import from_record, identity, identity_of, location, to_r
 from synthforge.curation.evidence import Evidence
 from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import GATES, Bools, Gate, Verdict
-from synthforge.curation.selection.methods import Picked, Problem
-from synthforge.curation.selection.rules import RULES, Rule
+from synthforge.curation.selection.rules import RULES, Picked, Problem, Rule
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.tars import sha256_of
 from synthforge.errors import RecipeError, WorkError

@@ -457,7 +457,7 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]
     """Figures of the other metrics, of each class and last of all."""
     names = [name for name, metric in METRICS.items() if metric.equal_sizes]
     found = np.full((len(sides.views), num, sides.num_classes + 1, 4, len(names)), np.nan)
-    sizes, halves = (np.full(shape, np.iinfo(np.int64).max) for shape in ((sides.num_classes + 1, 4), sides.num_classes + 1))
+    sizes = np.full((sides.num_classes + 1, 5), np.iinfo(np.int64).max)
     for number, split in itertools.product(range(len(sides.views)), range(num)):
         view, rows, rng = sides.views[number], sides.reals[number], _rng(seed, 5, number, split)
         order = rows[_spread(view.real_class_M[rows], len(rows), rng)]
@@ -471,14 +471,11 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]
                 for features, classes, rows in [(view.real_MD, view.real_class_M, order[::2]), *sets]
             )
             found[number, split, column], size = _one_split(half, others, is_whole, rng)
-            halves[column] = min(halves[column], len(half[2]))
-            sizes[column] = np.minimum(sizes[column], [min(len(rows), size or len(rows)) for _, _, rows in others])
+            taken = [*(min(len(rows), size or len(rows)) for _, _, rows in others), len(half[2])]
+            sizes[column] = np.minimum(sizes[column], taken)
     means = found.mean(axis=0)
     return {
-        metric: [
-            _of_splits(means[:, column, :, index], sizes[column], int(min(halves[column], sizes[column, 3])))
-            for column in range(sides.num_classes + 1)
-        ]
+        metric: [_of_splits(means[:, column, :, index], sizes[column]) for column in range(sides.num_classes + 1)]
         for index, metric in enumerate(names)
     }
 
@@ -501,8 +498,9 @@ def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.rando
     return found, size
 
 
-def _of_splits(values_S4: Doubles, sizes: Ints, num_real: int) -> Comparison:
-    """Before, after, random and floor of one metric from its values in each split; `num_real` in the smaller half of the real images."""
+def _of_splits(values_S4: Doubles, sizes: Ints) -> Comparison:
+    """Before, after, random and floor of one metric from its values in each split; sizes are theirs, and that of the other real half."""
+    num_real = int(min(sizes[3:]))
 
     def of_set(values_S: Doubles, size: int) -> Measured:
         reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
@@ -510,5 +508,5 @@ def _of_splits(values_S4: Doubles, sizes: Ints, num_real: int) -> Comparison:
             reason = _too_few(size, num_real, FEWEST_IN_SPLIT)
         return _measured(values_S.mean(), values_S, size, "splits", reason)
 
-    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes, strict=True))
+    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes[:4], strict=True))
     return Comparison(before, after, random, floor)
