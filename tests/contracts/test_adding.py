@@ -1,6 +1,6 @@
 """Adding something is one place: a generator, an encoder, a gate, a selection rule and metrics that stand in this file alone.
 
-Each is found by help, schema and recipes, does its work in a run, and is told of in the report.
+Help, schema and recipes find each by its name, a run uses it, and the report tells of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import jsonschema
 import numpy as np
@@ -323,6 +323,11 @@ def test_a_kernel_without_finite_numbers_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(METRICS, "endless", endless)
     with pytest.raises(WorkError, match="metric endless: its kernel gave what is no finite number"):
         measured(draw(30, 1), draw(30, 2))
+
+
+def test_kinds_are_registered_under_the_word_that_recipes_use() -> None:
+    for registry in (GENERATORS, ENCODERS):
+        assert all(get_args(part.model_fields["kind"].annotation) == (name,) for name, part in registry.items())
 
 
 def test_a_name_is_given_once() -> None:

@@ -499,7 +499,11 @@ def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.rando
 
 
 def _of_splits(values_S4: Doubles, sizes: Ints) -> Comparison:
-    """Before, after, random and floor of one metric from its values in each split; sizes are theirs, and that of the other real half."""
+    """Before, after, random and floor of one metric, from its values in each split.
+
+    Args:
+        sizes: images of each of the four sets, and of the half of the real images that they are compared with.
+    """
     num_real = int(min(sizes[3:]))
 
     def of_set(values_S: Doubles, size: int) -> Measured:

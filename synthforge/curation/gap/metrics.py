@@ -248,9 +248,10 @@ class Metric:
     better: Better
     sentence: str
     of_pair: Callable[[Pair], float] | None = None
-    """The figure of two sets; it depends on the number of images, so that only sets of one size are compared."""
+    """From two sets to the figure. It depends on the number of images, so only sets of one size are compared."""
     kernel: Callable[[Features, Features, float], Doubles] | None = None
-    """In its place, for an MMD²: (n, m) from two sets and the median distance between real images. It compares sets of any sizes."""
+    """In its place, for an MMD², which compares sets of any sizes: from two sets and sigma, the median distance between real
+    images, to (n, m)."""
     of_classes: bool = True
     """Whether it is given for single classes too."""
 
@@ -308,7 +309,7 @@ for percent in (1, 5):
 
 
 def figures(pair: Pair, of_class: bool = False) -> dict[str, float]:
-    """Every metric that needs equal sizes; nan for one that says nothing of single classes, or gives no finite number."""
+    """Every metric that needs equal sizes; nan where it is not given for single classes, or gives no finite number."""
     values = {
         name: metric.of_pair(pair) if metric.of_classes or not of_class else np.nan
         for name, metric in METRICS.items()

@@ -1,6 +1,7 @@
-"""The rules by which a subset is selected, by name, and what each is given and gives. No heavy import: recipes ask for the names.
+"""The rules by which a subset is selected, by name; what a rule is given, and what it gives.
 
-A new rule is one function from a `Problem` to `Picked`, and its row in `RULES`; the functions of those here stand in methods.py.
+A new rule is one function from a `Problem` to `Picked`, and its row in `RULES`. The functions of these rows stand in methods.py.
+No heavy import here: recipes ask for the names.
 """
 
 from __future__ import annotations

@@ -36,7 +36,10 @@ class EncoderConfig(Config):
         return False
 
     def build(self, loading: Loading) -> list[Encoder]:
-        """Load it, fitting it first if need be, one encoder for each view; raises ModelError, or RequestError for what can't be fitted."""
+        """Load it, one encoder for each view, fitted first if need be.
+
+        Raises: ModelError, or RequestError for what can't be fitted.
+        """
         found: list[Encoder] = pkgutil.resolve_name(self.loader)(self, loading)
         return found
 
