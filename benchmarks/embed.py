@@ -22,7 +22,7 @@ from synthforge.errors import SynthforgeError
 from synthforge.features.embed import EmbedStream, EmbedWork
 from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES
 from synthforge.features.encoders.config import OpenClipConfig
-from synthforge.features.encoders.protocol import Encoder
+from synthforge.features.encoders.protocol import Encoder, Loading
 
 BATCH, PAIRS = 64, 3
 FORMATS: tuple[ImageFormat, ...] = ("png", "jpg")
@@ -38,7 +38,7 @@ def main() -> None:
     for name, vision, num, size in (("the default, ViT-B-32", DEFAULT, 256, 256), ("a far smaller one", SMALL, 600, 128)):
         with tempfile.TemporaryDirectory() as directory:
             place = Path(directory)
-            (encoder,) = _model(place / "model", vision).load(cache=place)
+            (encoder,) = _model(place / "model", vision).build(Loading(place))
             files = f"{num} files of {size} px, half PNG, half JPEG, images per second"
             found[name] = {"vision": vision, files: _measure(place, _tar(place / "images.tar", num, size), num, encoder)}
     keep("embed", "images per second of the whole embedding stage over its model alone; the target is 0.9", found)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.harness import keep, seconds, spread
 from synthforge.curation.gap.metrics import gaussian_kernel, median_sigma
 from synthforge.curation.selection import methods
-from synthforge.curation.selection.methods import Problem, greedily, matching, select
+from synthforge.curation.selection.methods import greedily, matching, select
+from synthforge.curation.selection.rules import Problem
 from synthforge.curation.selection.spaces import Gaussian, View, first_duplicates, project
 
 POOL, KEEP, DIM, REAL, RUNS = 50_000, 5_000, 64, 1_000, 3

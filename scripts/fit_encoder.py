@@ -29,6 +29,7 @@ from synthforge.data.reading import Labelled, read_labelled
 from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES, ClipEncoder
 from synthforge.features.encoders.config import FittedConfig, OpenClipConfig
 from synthforge.features.encoders.fitted import fit_folds, seen_in, without_fold
+from synthforge.features.encoders.protocol import Loading
 from synthforge.features.encoders.weights import REPORT
 from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
@@ -88,7 +89,7 @@ def fit_clip(out: Path, parts: dict[str, Labelled]) -> None:
         report |= {"command": f"python scripts/fit_encoder.py clip {out}", "open_clip": open_clip.__version__, "torch": torch.__version__}
         report["parameters_besides_token_table"] = sum(value.numel() for value in tensors.values()) - table.numel()
         (folder / REPORT).write_bytes(canonical_json(report))
-        encoder = OpenClipConfig(model=str(folder)).load(device="cpu", cache=folder)[0]
+        encoder = OpenClipConfig(model=str(folder)).build(Loading(folder, "cpu"))[0]
         report["zero_shot_accuracy"] = {
             name: zero_shot(encoder, part) for name, part in (("left_out_fold", left_out), ("validation", parts["validation"]))
         }

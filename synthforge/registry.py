@@ -1,8 +1,8 @@
 """Parts that can be added to: gates, selection rules, metrics, kinds of encoder and of generator.
 
-A part is named once, where it is defined, and help, recipes, runs and reports find it by that name. The parts of this package lie in the
-registry's *homes*: modules that are imported when a name is first asked for, so that a recipe can know what lies above it. A part from
-elsewhere counts from the moment at which its module is imported.
+A part is named once, where it is defined. Help, recipes, runs and reports find it by that name.
+The parts of this package lie in *homes*: modules that are imported when a name is first asked for. So a recipe can know what lies
+above it, and nothing is loaded before it is needed. A part from elsewhere counts once its module is imported.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Registry(MutableMapping[str, PartT]):
 
 
 class Late:
-    """Annotates a field whose type depends on what is registered when a value is checked, or a schema asked for.
+    """Annotates a field whose type depends on what is registered: it is made when a value is checked or a schema asked for.
 
     Args:
         type_of: the parts by name to the type.

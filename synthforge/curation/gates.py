@@ -58,7 +58,7 @@ class Gate(Config):
     title: ClassVar[str]
     """What the summary calls it."""
     reasons: ClassVar[dict[str, tuple[str, str]]] = {}
-    """Each reason to what a report calls such images, and why they are dropped, for a reader who knows nothing of gates."""
+    """For reports: each reason to what such images are called, and why they are dropped, without the words of gates."""
 
     on: bool = identity(True)
     """Whether such images are dropped."""

@@ -34,7 +34,7 @@ from synthforge.errors import DatasetError, SynthforgeError, WorkError
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
 from synthforge.features.encoders.config import EncoderConfig
-from synthforge.features.encoders.protocol import Encoder
+from synthforge.features.encoders.protocol import Encoder, Loading
 from synthforge.progress import Reporter
 
 Floats = NDArray[np.float32]
@@ -114,7 +114,8 @@ def published(path: Path, write: Callable[[Path], object]) -> None:
 def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
     """The encoders of some Configs in order, one for each view."""
     real = read_labelled(reference)["fit"] if any(config.fits for config in configs) else None
-    return [encoder for config in configs for encoder in config.load(device=device, reference=real, cache=cache, reporter=reporter)]
+    loading = Loading(cache, device, real, reporter=reporter or Reporter())
+    return [encoder for config in configs for encoder in config.build(loading)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the Configs of all kinds of generator share, and that of sampling, with no heavy import: `recipe check` loads no torch.
+"""What the Configs of all kinds of generator share, and the Config of sampling. No heavy import: `recipe check` loads no torch.
 
 A new kind is one class, a `GeneratorConfig` that is added to `GENERATORS`, and the `Generator` that it builds.
 """
@@ -70,7 +70,7 @@ class GeneratorConfig(Config):
 
     capabilities: ClassVar[Capabilities]
     checks: ClassVar[str]
-    """Module with `check` and `image_size`, which take the Config, its files and the arguments of the methods here."""
+    """Module with `check(config, files, sampling, labels)` and `image_size(files.model, sampling)`; see the methods below."""
     loader: ClassVar[str]
     """What loads it, as `module:name`: from the Config, its files, how images are drawn, and a device."""
 

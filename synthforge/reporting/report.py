@@ -235,7 +235,7 @@ def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) ->
     for reason, num in sorted(counts.items(), key=lambda item: in_order.index(item[0]) if item[0] in in_order else -1):
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
-        title, why = _NOT_NEEDED if reason == NOT_SELECTED else in_words(reason)
+        title, why = _why(reason)
         page.reasons.append({"title": title, "num": num, "why": why, "images": _row(run.pool, spread, f"images dropped: {title}")})
     if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
         apart = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
@@ -275,6 +275,10 @@ _NOT_NEEDED = (
     "Not needed",
     "Nothing is wrong with these: there are more than were wanted, and the rule of selection preferred others.",
 )
+
+
+def _why(reason: str) -> tuple[str, str]:
+    return _NOT_NEEDED if reason == NOT_SELECTED else in_words(reason)
 
 
 def _percent(share: float) -> str:

@@ -1,17 +1,18 @@
 """Adding something is one place: a generator, an encoder, a gate, a selection rule and metrics that stand in this file alone.
 
-Each is found by help, schema and recipes, does its work in a run, and is told of in the report.
+Help, schema and recipes find each by its name, a run uses it, and the report tells of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import jsonschema
 import numpy as np
@@ -23,8 +24,7 @@ from synthforge.config import from_record, identity, identity_of, location, to_r
 from synthforge.curation.evidence import Evidence
 from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import GATES, Bools, Gate, Verdict
-from synthforge.curation.selection.methods import Picked, Problem
-from synthforge.curation.selection.rules import RULES, Rule
+from synthforge.curation.selection.rules import RULES, Picked, Problem, Rule
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.tars import sha256_of
 from synthforge.errors import RecipeError, WorkError
@@ -325,6 +325,11 @@ def test_a_kernel_without_finite_numbers_is_an_error(monkeypatch: pytest.MonkeyP
         measured(draw(30, 1), draw(30, 2))
 
 
+def test_kinds_are_registered_under_the_word_that_recipes_use() -> None:
+    for registry in (GENERATORS, ENCODERS):
+        assert all(get_args(part.model_fields["kind"].annotation) == (name,) for name, part in registry.items())
+
+
 def test_a_name_is_given_once() -> None:
     with pytest.raises(ValueError, match="there is a gate 'dark' already"):
         GATES.add("dark")(DarkGate)
@@ -358,5 +363,7 @@ def test_workers_load_a_part_from_its_own_module(recipe: Path, tmp_path: Path) -
         f"    assert generate(load_recipe({str(tmp_path / 'recipe.yaml')!r}, sets)).is_complete\n"
     )
     (tmp_path / "mine.py").write_text(code)
-    done = subprocess.run([sys.executable, str(tmp_path / "mine.py")], cwd=ROOT, capture_output=True, text=True, env=environment)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, str(tmp_path / "mine.py")]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

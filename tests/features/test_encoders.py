@@ -28,7 +28,7 @@ from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES
 from synthforge.features.encoders.config import EncoderConfig, FittedConfig, OpenClipConfig, PixelsConfig, TimmConfig
 from synthforge.features.encoders.fitted import folds_of, without_fold
 from synthforge.features.encoders.network import DeviceNetwork
-from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder
+from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder, Loading
 from synthforge.progress import Reporter
 from synthforge.training.config import LoopConfig
 from synthforge.training.networks import Classifier
@@ -44,7 +44,7 @@ def pictures(num: int, resolution: int, seed: int = 0) -> np.ndarray:
 
 
 def load(config: EncoderConfig, cache: Path, **options: Any) -> list[Encoder]:
-    return config.load(device="cpu", cache=cache, **options)
+    return config.build(Loading(cache, "cpu", **options))
 
 
 def embedded(encoder: Encoder, labelled: Labelled) -> np.ndarray:
@@ -480,12 +480,13 @@ HUB = """
 import sys
 from pathlib import Path
 from synthforge.features.encoders.config import OpenClipConfig, TimmConfig
+from synthforge.features.encoders.protocol import Loading
 from synthforge.errors import ModelError
 for config in (OpenClipConfig(model="someone/clip"), TimmConfig(model="hf-hub:someone/vit"), OpenClipConfig(model="someone/pickled"),
                TimmConfig(model="someone/pickled"), TimmConfig(model="someone/nothing"), TimmConfig(model="resnet50.a1_in1k"),
                OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k")):
     try:
-        (encoder,) = config.load(device="cpu", cache=Path("unused"))
+        (encoder,) = config.build(Loading(Path("unused"), "cpu"))
         print("loaded", encoder.name, encoder.dim)
     except ModelError as error:
         print("refused", str(error).replace(chr(10), "<newline>"))

@@ -457,7 +457,7 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]
     """Figures of the other metrics, of each class and last of all."""
     names = [name for name, metric in METRICS.items() if metric.equal_sizes]
     found = np.full((len(sides.views), num, sides.num_classes + 1, 4, len(names)), np.nan)
-    sizes = np.full((sides.num_classes + 1, 4), np.iinfo(np.int64).max)
+    sizes = np.full((sides.num_classes + 1, 5), np.iinfo(np.int64).max)
     for number, split in itertools.product(range(len(sides.views)), range(num)):
         view, rows, rng = sides.views[number], sides.reals[number], _rng(seed, 5, number, split)
         order = rows[_spread(view.real_class_M[rows], len(rows), rng)]
@@ -471,7 +471,8 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]
                 for features, classes, rows in [(view.real_MD, view.real_class_M, order[::2]), *sets]
             )
             found[number, split, column], size = _one_split(half, others, is_whole, rng)
-            sizes[column] = np.minimum(sizes[column], [min(len(rows), size or len(rows)) for _, _, rows in others])
+            taken = [*(min(len(rows), size or len(rows)) for _, _, rows in others), len(half[2])]
+            sizes[column] = np.minimum(sizes[column], taken)
     means = found.mean(axis=0)
     return {
         metric: [_of_splits(means[:, column, :, index], sizes[column]) for column in range(sides.num_classes + 1)]
@@ -498,14 +499,18 @@ def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.rando
 
 
 def _of_splits(values_S4: Doubles, sizes: Ints) -> Comparison:
-    """Before, after, random and floor of one metric from its values in each split."""
+    """Before, after, random and floor of one metric, from its values in each split.
+
+    Args:
+        sizes: images of each of the four sets, and of the half of the real images that they are compared with.
+    """
+    num_real = int(min(sizes[3:]))
 
     def of_set(values_S: Doubles, size: int) -> Measured:
-        if min(size, sizes[3]) < FEWEST_IN_SPLIT:
-            reason = _too_few(size, int(sizes[3]), FEWEST_IN_SPLIT)
-        else:
-            reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
+        reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
+        if min(size, num_real) < FEWEST_IN_SPLIT:
+            reason = _too_few(size, num_real, FEWEST_IN_SPLIT)
         return _measured(values_S.mean(), values_S, size, "splits", reason)
 
-    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes, strict=True))
+    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes[:4], strict=True))
     return Comparison(before, after, random, floor)

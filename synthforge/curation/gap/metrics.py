@@ -193,8 +193,32 @@ class Pair:
         nearest_N: Doubles = np.sqrt(self.between_MN.min(axis=0))
         return nearest_N
 
+    def precision(self) -> float:
+        """Share of the images in a real ball."""
+        return float(self.in_real_ball_MN.any(axis=0).mean())
+
+    def recall(self) -> float:
+        """Share of the real images in another's ball."""
+        return float(self.in_other_ball_MN.any(axis=1).mean())
+
+    def density(self) -> float:
+        """Real balls around an image, over k."""
+        return float(self.in_real_ball_MN.sum(axis=0).mean() / self.real.k)
+
+    def coverage(self) -> float:
+        """Share of the real balls with an image."""
+        return float(self.in_real_ball_MN.any(axis=1).mean())
+
+    def frechet(self) -> float:
+        """Fréchet distance."""
+        return self.real.moments.frechet(Moments.of(self.other_ND))
+
+    def vendi(self) -> float:
+        """Vendi score of the others."""
+        return vendi(self.other_ND)
+
     def nearest(self) -> float:
-        """Its median against that among real images."""
+        """Median distance to the nearest real image against that among real images."""
         usual = float(np.median(self.real.among_M))
         return float(np.median(self.nearest_N)) / usual if usual > 0 else 1.0
 
@@ -224,9 +248,10 @@ class Metric:
     better: Better
     sentence: str
     of_pair: Callable[[Pair], float] | None = None
-    """The figure of two sets; it depends on the number of images, so that only sets of one size are compared."""
+    """From two sets to the figure. It depends on the number of images, so only sets of one size are compared."""
     kernel: Callable[[Features, Features, float], Doubles] | None = None
-    """In its place, for an MMD²: (n, m) from two sets and the median distance between real images. It compares sets of any sizes."""
+    """In its place, for an MMD², which compares sets of any sizes: from two sets and sigma, the median distance between real
+    images, to (n, m)."""
     of_classes: bool = True
     """Whether it is given for single classes too."""
 
@@ -242,93 +267,49 @@ class Metric:
 
 METRICS: Registry[Metric] = Registry("metric")
 """Every metric of the gap, in the order in which they are shown."""
-METRICS.update(
-    {
-        "mmd": Metric(
-            "MMD²",
-            "squared distance",
-            "lower",
-            "Distance between the two distributions under a Gaussian kernel; 0 if equal.",
-            kernel=gaussian_kernel,
-        ),
-        "kid": Metric(
-            "KID",
-            "squared distance",
-            "lower",
-            "The same under a cubic kernel, which weighs outliers more.",
-            kernel=lambda one_ND, other_MD, _: cubic_kernel(one_ND, other_MD),
-        ),
-        "frechet": Metric(
-            "Fréchet distance",
-            "squared distance",
-            "lower",
-            "Distance between mean and covariance of the two sets.",
-            lambda pair: pair.real.moments.frechet(Moments.of(pair.other_ND)),
-            of_classes=False,
-        ),
-        "precision": Metric(
-            "precision",
-            "share",
-            "higher",
-            "Share of images that lie where real images are.",
-            lambda pair: float(pair.in_real_ball_MN.any(axis=0).mean()),
-        ),
-        "recall": Metric(
-            "recall",
-            "share",
-            "higher",
-            "Share of real images that lie where the set has images.",
-            lambda pair: float(pair.in_other_ball_MN.any(axis=1).mean()),
-        ),
-        "density": Metric(
-            "density",
-            "ratio",
-            "near floor",
-            "How many real images' neighbourhoods an image lies in, against what is usual.",
-            lambda pair: float(pair.in_real_ball_MN.sum(axis=0).mean() / pair.real.k),
-        ),
-        "coverage": Metric(
-            "coverage",
-            "share",
-            "higher",
-            "Share of real images that have one of the set in their neighbourhood.",
-            lambda pair: float(pair.in_real_ball_MN.any(axis=1).mean()),
-        ),
-        "vendi": Metric(
-            "Vendi score",
-            "images",
-            "near floor",
-            "How many wholly different images the set is worth: its variety.",
-            lambda pair: vendi(pair.other_ND),
-            of_classes=False,
-        ),
-        "nearest": Metric(
-            "nearest real",
-            "ratio",
-            "near floor",
-            "Median distance to the nearest real image, against that among real ones.",
-            Pair.nearest,
-        ),
-        "copies1": Metric(
-            "nearer than 1 %",
-            "share",
-            "near floor",
-            "Share nearer to a real image than 1 % of real ones are to another.",
-            lambda pair: pair.nearer_than(0.01),
-        ),
-        "copies5": Metric(
-            "nearer than 5 %",
-            "share",
-            "near floor",
-            "Share nearer to a real image than 5 % of real ones are to another.",
-            lambda pair: pair.nearer_than(0.05),
-        ),
-    }
+METRICS["mmd"] = Metric(
+    "MMD²",
+    "squared distance",
+    "lower",
+    "Distance between the two distributions under a Gaussian kernel; 0 if equal.",
+    kernel=gaussian_kernel,
 )
+METRICS["kid"] = Metric(
+    "KID",
+    "squared distance",
+    "lower",
+    "The same under a cubic kernel, which weighs outliers more.",
+    kernel=lambda one, other, _: cubic_kernel(one, other),
+)
+METRICS["frechet"] = Metric(
+    "Fréchet distance", "squared distance", "lower", "Distance between mean and covariance of the two sets.", Pair.frechet, of_classes=False
+)
+METRICS["precision"] = Metric("precision", "share", "higher", "Share of images that lie where real images are.", Pair.precision)
+METRICS["recall"] = Metric("recall", "share", "higher", "Share of real images that lie where the set has images.", Pair.recall)
+METRICS["density"] = Metric(
+    "density", "ratio", "near floor", "How many real images' neighbourhoods an image lies in, against what is usual.", Pair.density
+)
+METRICS["coverage"] = Metric(
+    "coverage", "share", "higher", "Share of real images that have one of the set in their neighbourhood.", Pair.coverage
+)
+METRICS["vendi"] = Metric(
+    "Vendi score", "images", "near floor", "How many wholly different images the set is worth: its variety.", Pair.vendi, of_classes=False
+)
+METRICS["nearest"] = Metric(
+    "nearest real", "ratio", "near floor", "Median distance to the nearest real image, against that among real ones.", Pair.nearest
+)
+for percent in (1, 5):
+    METRICS[f"copies{percent}"] = Metric(
+        f"nearer than {percent} %",
+        "share",
+        "near floor",
+        f"Share nearer to a real image than {percent} % of real ones are to another.",
+        functools.partial(Pair.nearer_than, share=percent / 100),
+    )
 
 
 def figures(pair: Pair, of_class: bool = False) -> dict[str, float]:
-    """Every metric that needs equal sizes; nan for one that says nothing of single classes, or gives no finite number."""
+    """Every metric that needs equal sizes; nan where it is not given for single classes, or gives no finite number."""
     values = {
         name: metric.of_pair(pair) if metric.of_classes or not of_class else np.nan
         for name, metric in METRICS.items()

@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.curation.selection.rules import RULES, Rule
+from synthforge.curation.selection.rules import RULES, Picked, Problem, Rule
 from synthforge.curation.selection.spaces import (
     BLOCK,
     Gaussian,
@@ -57,20 +56,6 @@ SMOOTHING = 0.5
 """`smoothed`: the Gaussian's standard deviation in each feature, in those of the real images."""
 CLUSTERS, CLUSTER_SIZE = 200, 10
 """`clusters`: so many, but no more than leave so many pool images to each."""
-
-
-@dataclass(frozen=True)
-class Picked:
-    """What was picked, in order."""
-
-    indices: Ints
-    """Rows of the pool; a prefix is a smaller selection."""
-    objective: Doubles
-    """After each pick, summed over views, in units of each view's kernel variance; nan where the method has none."""
-    floor: Doubles
-    """What an endless set of real images would have on average: the reference's own noise; nan where unknown."""
-    num_at_floor: int
-    """Picks made at random because the set was at the floor."""
 
 
 # What the greedy methods minimise
@@ -231,31 +216,6 @@ class Covariance:
 
 
 # Methods
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is to be picked from what."""
-
-    spaces: list[Space]
-    duplicate_of_N: Ints
-    """For each row the first one equal to it."""
-    num_keep: int
-    seed: int
-    stop_at_floor: bool
-
-    @property
-    def num_pool(self) -> int:
-        return len(self.duplicate_of_N)
-
-    def permutation(self, num: int) -> Ints:
-        """Of the numbers below `num`, by the seed."""
-        return np.random.Generator(np.random.Philox(key=self.seed)).permutation(num)
-
-    def picked(self, indices: Sequence[int] | Ints, objective: Doubles | None = None) -> Picked:
-        """Of a method without a floor."""
-        unknown = np.full(self.num_keep, np.nan)
-        return Picked(np.asarray(indices, np.int64), unknown if objective is None else objective, unknown.copy(), 0)
 
 
 class Remaining:

@@ -7,19 +7,14 @@ A new kind is one class, an `EncoderConfig` that is added to `ENCODERS`, and wha
 from __future__ import annotations
 
 import pkgutil
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from synthforge.config import Config, identity, location
 from synthforge.features.encoders.protocol import Encoder, Loading
-from synthforge.progress import Reporter
 from synthforge.registry import Registry, kind_in
 from synthforge.training.config import AugmentConfig, LoopConfig
-
-if TYPE_CHECKING:
-    from synthforge.data.reading import Labelled
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -41,21 +36,12 @@ class EncoderConfig(Config):
         return False
 
     def build(self, loading: Loading) -> list[Encoder]:
-        """Load it, fitting it first if need be, one encoder for each view; raises ModelError, or RequestError for what can't be fitted."""
+        """Load it, one encoder for each view, fitted first if need be.
+
+        Raises: ModelError, or RequestError for what can't be fitted.
+        """
         found: list[Encoder] = pkgutil.resolve_name(self.loader)(self, loading)
         return found
-
-    def load(
-        self,
-        *,
-        device: str = "auto",
-        reference: Labelled | None = None,
-        cache: Path,
-        where: str = "encoder",
-        reporter: Reporter | None = None,
-    ) -> list[Encoder]:
-        """`build`, with the arguments of `Loading`."""
-        return self.build(Loading(device, reference, cache, where, reporter or Reporter()))
 
 
 ENCODERS: Registry[type[EncoderConfig]] = Registry("kind of encoder")

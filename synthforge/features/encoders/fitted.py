@@ -105,7 +105,10 @@ class FittedEncoder:
 
 
 def load(config: FittedConfig, loading: Loading) -> list[Encoder]:
-    """The encoders that a Config names, one for each fold, fitted if need be, and one of pixels; raises ModelError or RequestError."""
+    """The encoders that a Config names: one for each fold, fitted first if need be, and one of pixels.
+
+    Raises: ModelError or RequestError.
+    """
     where = loading.where
     if config.model is not None:
         folder = as_path(config.model)

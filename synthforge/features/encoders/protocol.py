@@ -6,7 +6,7 @@ then the model's own normalisation, inside `embed`. So crops and interpolations 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,12 +59,12 @@ class Encoder(Protocol):
 class Loading:
     """What an encoder is loaded with, besides its Config."""
 
-    device: str
-    """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ..."""
-    reference: Labelled | None
-    """The fit part of the real images, for encoders that are fitted on them; never the validation part."""
     cache: Path
     """Local folder; fitted encoders are kept in `fitted-DIGEST` there and found again."""
-    where: str
+    device: str = "auto"
+    """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ..."""
+    reference: Labelled | None = None
+    """The fit part of the real images, for encoders that are fitted on them; never the validation part."""
+    where: str = "encoder"
     """The recipe's field, for messages."""
-    reporter: Reporter
+    reporter: Reporter = field(default_factory=Reporter)
