@@ -78,6 +78,12 @@ def resolve(address: str, base: Path | None = None) -> str:
     return os.path.abspath(os.path.join(base or Path.cwd(), os.path.expanduser(address)))
 
 
+def user_cache() -> Path:
+    """synthforge's folder in this user's cache, or where SYNTHFORGE_CACHE says."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SYNTHFORGE_CACHE") or os.path.join(base, "synthforge"))
+
+
 def _protocol(address: str) -> str:
     return address.split("://", 1)[0] if "://" in address else "file"
 

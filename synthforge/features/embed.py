@@ -113,7 +113,7 @@ def published(path: Path, write: Callable[[Path], object]) -> None:
 
 def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
     """The encoders of some Configs in order, one for each view."""
-    real = read_labelled(reference)["fit"] if any(config.kind == "fitted" for config in configs) else None
+    real = read_labelled(reference, cache, reporter)["fit"] if any(config.kind == "fitted" for config in configs) else None
     return [
         encoder for config in configs for encoder in load_encoders(config, device=device, reference=real, cache=cache, reporter=reporter)
     ]

@@ -29,6 +29,7 @@ from synthforge.data.reading import Example, Sources
 from synthforge.errors import DatasetError, RequestError
 from synthforge.generators.protocol import Request
 from synthforge.generators.weights import GeneratorFiles
+from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, captions_in, file_digest
 
 PLAN_VERSION = 1
@@ -121,7 +122,7 @@ class Plan:
         files = recipe.generator.files(known)
         guided, sources = recipe.sampling.real_guidance, None
         if guided is not None:
-            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE))
+            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE), cache_folder(recipe.curation))
             if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
                 has = ", ".join(list(sources.by_class)[:12])
                 raise RequestError(
