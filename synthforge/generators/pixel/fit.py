@@ -56,7 +56,7 @@ def fit(
     """Fit a pixel pipeline and save it to a new folder, resuming there if an earlier fit was interrupted.
 
     Args:
-        data: dataset folder, WebDataset tars, folder of images by class, or `builtin:digits/reference`.
+        data: labelled images in any form that `data.collection.open_collection` reads, such as `builtin:digits/reference`.
         out: local folder for the model; refused if it already holds one.
     Raises: DatasetError for unreadable data, PlaceError for the folder, ModelError for a checkpoint of another fit.
     """
