@@ -12,11 +12,10 @@ import hashlib
 import itertools
 import json
 import re
-import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.foreign import find_foreign
 from synthforge.data.layout import MANIFEST, digest_of
-from synthforge.data.storage import TEMPORARY, Folder, in_words, resolve, writer_name
+from synthforge.data.storage import Folder, replace_file, resolve
 from synthforge.data.tars import MEMBERS
 from synthforge.data.units import (
     ForeignSet,
@@ -227,8 +226,7 @@ class SealedCollection(Collection):
         spans = [(row["json_offset"], row["json_size"]) for row in table.select(["json_offset", "json_size"]).to_pylist()]
         records = [json.loads(content) for content in self._spans(block, spans)]
         found = pa.table({"source_sha256": pa.array([record.get("source_sha256") for record in records], pa.string())})
-        with _written(path) as temporary:
-            pq.write_table(found, temporary, compression="zstd")
+        replace_file(path, lambda temporary: pq.write_table(found, temporary, compression="zstd"))
         return found.column("source_sha256")
 
     def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:
@@ -477,14 +475,18 @@ def _read_index(path: Path, unit: SourceUnit) -> _Index | None:
 def _make_index(path: Path, unit: SourceUnit) -> _Index:
     """Walk over a unit and keep what was found: one row group for each block, the facts in the file's metadata."""
     facts = _Facts()
-    with _written(path) as temporary, pq.ParquetWriter(temporary, _INDEX_SCHEMA, compression="zstd") as writer:
-        for rows in _batched(map(_row, unit.walk(facts.problems)), unit.block_samples):
-            table = pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA)
-            facts.add(table)
-            writer.write_table(table, row_group_size=len(rows))
-        writer.add_key_value_metadata({_FACTS: json.dumps(asdict(facts))})
+
+    def walk(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, _INDEX_SCHEMA, compression="zstd") as writer:
+            for rows in _batched(map(_row, unit.walk(facts.problems)), unit.block_samples):
+                table = pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA)
+                facts.add(table)
+                writer.write_table(table, row_group_size=len(rows))
+            writer.add_key_value_metadata({_FACTS: json.dumps(asdict(facts))})
         if _index_key(unit) != path.stem:
             raise DatasetError(f"{unit.files[0]}: changed while it was read; run again when nobody writes there")
+
+    replace_file(path, walk)
     return _Index(path, unit, facts)
 
 
@@ -503,20 +505,6 @@ def _key_of_name(name: str) -> str:
         return name.replace("/", "~")
     mark = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return f"{re.sub('[^A-Za-z0-9_-]', '_', name)[-(MAX_KEY - len(mark) - 1) :]}-{mark}"
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A temporary file that takes its place in the cache once it is whole; several processes may do so at once."""
-    temporary = path.with_name(f"{TEMPORARY}{writer_name()}-{secrets.token_hex(4)}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise in_words(error, str(path.parent)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -25,10 +25,10 @@ import pyarrow as pa
 
 from synthforge.config import identity_of
 from synthforge.data.layout import Manifest, Segment, Shard, digest_of, key_of
+from synthforge.data.model_files import GeneratorFiles
 from synthforge.data.reading import Example, Sources
 from synthforge.errors import DatasetError, RequestError
 from synthforge.generators.protocol import Request
-from synthforge.generators.weights import GeneratorFiles
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, captions_in, file_digest
 

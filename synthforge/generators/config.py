@@ -14,8 +14,8 @@ from synthforge.generators.schedulers import SchedulerConfig
 from synthforge.training.config import AugmentConfig, LoopConfig
 
 if TYPE_CHECKING:
+    from synthforge.data.model_files import GeneratorFiles
     from synthforge.generators.protocol import Generator
-    from synthforge.generators.weights import GeneratorFiles
 
 
 class RealGuidanceConfig(Config):
@@ -85,7 +85,7 @@ class PixelConfig(Config):
 
     def files(self, known: Mapping[str, str] | None = None) -> GeneratorFiles:
         """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
-        from synthforge.generators.weights import GeneratorFiles, find_model
+        from synthforge.data.model_files import GeneratorFiles, find_model
 
         return GeneratorFiles(find_model(self.model, self.revision, known=known), {})
 

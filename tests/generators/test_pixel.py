@@ -250,7 +250,7 @@ def test_hub_ids_load_from_the_hubs_cache(tmp_path: Path) -> None:
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
     code = (
-        "from synthforge.generators.weights import find_model\n"
+        "from synthforge.data.model_files import find_model\n"
         "files = find_model('someone/digits')\n"
         f"assert files.revision == '{commit}', files\n"
         "assert files.sha256 == find_model('builtin:digits/generator').sha256\n"

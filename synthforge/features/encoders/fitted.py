@@ -35,13 +35,14 @@ from torch.nn import functional
 from synthforge.config import identity_of
 from synthforge.data.images import decode
 from synthforge.data.layout import canonical_json, digest_of
+from synthforge.data.model_files import as_path, file_sha256, in_one_line, public_name, weights_in
 from synthforge.data.reading import Labelled
 from synthforge.devices import pick_device
 from synthforge.errors import ModelError, PlaceError, RequestError
 from synthforge.features.encoders.config import FittedConfig
+from synthforge.features.encoders.folds import REPORT, folds_in, read_report
 from synthforge.features.encoders.network import DeviceNetwork
 from synthforge.features.encoders.protocol import SEEN_DIGITS
-from synthforge.features.encoders.weights import REPORT, as_path, digest, folds_in, in_one_line, public_name, read_report, weights_in
 from synthforge.progress import Reporter
 from synthforge.training.augmentation import augment
 from synthforge.training.config import LoopConfig
@@ -76,7 +77,7 @@ class FittedEncoder:
         self.logit_bias: float | None = None
         self._head_CD = classifier.head.weight.detach().cpu().numpy()
         self._bias_C = classifier.head.bias.detach().cpu().numpy()
-        self._weights_sha256 = digest(weights, where)
+        self._weights_sha256 = file_sha256(weights, where)
 
     def identity(self) -> dict[str, Any]:
         """See `Encoder`."""

@@ -11,9 +11,9 @@ from synthforge.config import Config, execution, identity, location
 from synthforge.generators.protocol import Capabilities
 
 if TYPE_CHECKING:
+    from synthforge.data.model_files import GeneratorFiles, ModelFiles
     from synthforge.generators.config import SamplingConfig
     from synthforge.generators.protocol import Generator
-    from synthforge.generators.weights import GeneratorFiles, ModelFiles
 
 Scalar = str | int | float | bool
 
@@ -89,7 +89,7 @@ class PipelineConfig(Config):
 
     def files(self, known: Mapping[str, str] | None = None) -> GeneratorFiles:
         """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
-        from synthforge.generators.weights import GeneratorFiles, find_model
+        from synthforge.data.model_files import GeneratorFiles, find_model
 
         model = find_model(self.model, self.revision, variant=self.variant, known=known)
         return GeneratorFiles(model, dict(self._other_files(known)))
@@ -121,7 +121,7 @@ class _WithVae(PipelineConfig):
     """Another VAE: folder with its config.json, or a hub id; nothing means the model's own."""
 
     def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
-        from synthforge.generators.weights import find_model
+        from synthforge.data.model_files import find_model
 
         if self.vae is not None:
             yield "generator.vae", find_model(self.vae, kind="component", where="generator.vae", known=known)
@@ -142,7 +142,7 @@ class TextToImageConfig(_WithVae):
     """Whether the pipeline's safety checker, if it has one, may reject images; they are made again with the next attempt."""
 
     def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
-        from synthforge.generators.weights import find_model
+        from synthforge.data.model_files import find_model
 
         yield from super()._other_files(known)
         small: list[tuple[str, SmallWeightsConfig]] = [(f"loras.{number}", item) for number, item in enumerate(self.loras)]

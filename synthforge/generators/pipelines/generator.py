@@ -18,6 +18,7 @@ from PIL import Image
 
 from synthforge.data.images import decode, resize
 from synthforge.data.layout import digest_of
+from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
 from synthforge.errors import RequestError
 from synthforge.generators.config import SamplingConfig
@@ -33,7 +34,6 @@ from synthforge.generators.pipelines.families import image_size, label_numbers
 from synthforge.generators.pipelines.loading import image_to_image, load
 from synthforge.generators.protocol import Request
 from synthforge.generators.schedulers import describe
-from synthforge.generators.weights import GeneratorFiles, ModelFiles
 
 _LEARNED_AT_ONCE = 32
 _TRIAL_STEPS = 4

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from synthforge.data.model_files import ModelFiles, read_config, read_index
 from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import PixelConfig, SamplingConfig
 from synthforge.generators.schedulers import scheduler_names
-from synthforge.generators.weights import ModelFiles, read_config, read_index
 
 _NETWORK = "synthforge.generators.pixel.network"
 

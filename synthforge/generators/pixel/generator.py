@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from synthforge.data.images import decode, resize
+from synthforge.data.model_files import ModelFiles
 from synthforge.devices import alone_on_this_machine, pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import PixelConfig, SamplingConfig
@@ -19,7 +20,6 @@ from synthforge.generators.pixel.checks import label_number
 from synthforge.generators.pixel.pipeline import FAMILIES, PixelPipeline
 from synthforge.generators.protocol import Request
 from synthforge.generators.schedulers import describe, scheduler_names
-from synthforge.generators.weights import ModelFiles
 
 
 @dataclass(frozen=True)
