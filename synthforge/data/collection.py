@@ -37,7 +37,7 @@ from synthforge.data.units import (
     Location,
     Members,
     Part,
-    Problem,
+    SourceProblem,
     SourceUnit,
     last_of_each,
     natural_order,
@@ -299,7 +299,7 @@ class _Facts:
     labels: dict[str, int] = field(default_factory=dict)
     """Label to number of samples."""
     num_samples: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[SourceProblem] = field(default_factory=list)
 
     def add(self, table: pa.Table) -> None:
         """One more block."""
@@ -466,7 +466,7 @@ def _read_index(path: Path, unit: SourceUnit) -> _Index | None:
     try:
         facts = json.loads(pq.read_metadata(path).metadata[_FACTS])
         blocks = [_IndexedBlock(**block) for block in facts.pop("blocks")]
-        problems = [Problem(**problem) for problem in facts.pop("problems")]
+        problems = [SourceProblem(**problem) for problem in facts.pop("problems")]
         return _Index(path, unit, _Facts(blocks, problems=problems, **facts))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None

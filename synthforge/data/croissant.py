@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synthforge.data.sidefiles import Facts
+    from synthforge.data.sidefiles import DatasetFacts
 
 _IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
@@ -35,7 +35,7 @@ _CONTEXT: dict[str, Any] = {
 }
 
 
-def croissant(facts: Facts) -> dict[str, Any]:
+def croissant(facts: DatasetFacts) -> dict[str, Any]:
     """One record per sample: the images of all tars, joined by key to the tables, which also carry the name of the class.
 
     The tables are found by a pattern beside this file, and listed for their SHA-256: the reader joins no set of listed tables.
@@ -62,7 +62,7 @@ def croissant(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _description(facts: Facts) -> str:
+def _description(facts: DatasetFacts) -> str:
     what = "synthetic" if facts.is_synthetic else "real"
     return f"{facts.completion.samples:,} {what} images of {len(facts.manifest.classes):,} classes, with label and text."
 

@@ -33,7 +33,7 @@ from synthforge.data.units import (
     Location,
     Members,
     Part,
-    Problem,
+    SourceProblem,
     SourceUnit,
     extension_of,
     files_at,
@@ -85,10 +85,12 @@ def _units_of_files(folder: Path, prefix: str, part: Part | None) -> Iterator[So
 
 
 def _set_of_tars(root: Path, parts: Mapping[Path, Part | None]) -> ForeignSet:
-    problems: list[Problem] = []
+    problems: list[SourceProblem] = []
     if any(next(folder.glob("*_stats.json"), None) for folder in {path.parent for path in parts}):  # img2dataset writes it last
         unfinished = [path for path in parts if not path.with_name(f"{path.stem}_stats.json").exists()]
-        problems = [Problem(f"{path}: has no {path.stem}_stats.json beside it, so img2dataset has not finished it") for path in unfinished]
+        problems = [
+            SourceProblem(f"{path}: has no {path.stem}_stats.json beside it, so img2dataset has not finished it") for path in unfinished
+        ]
     return ForeignSet("webdataset", [Tar(path, root, part) for path, part in parts.items()], _classes_beside(root), problems)
 
 
@@ -202,7 +204,7 @@ class Tar:
     def files(self) -> Sequence[Path]:
         return [self.path]
 
-    def walk(self, problems: list[Problem]) -> Iterator[FoundSample]:
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         # Only a tar that lies in the root goes without its suffix: a/b.tar holding c and a.tar holding b/c must differ.
         stem = self.name.removesuffix(".tar") if "/" not in self.name else self.name
         seen: dict[str, int] = {}
@@ -217,12 +219,12 @@ class Tar:
                 yield self._found(f"{stem}/{sample.name}" + (f"#{times}" if times > 1 else ""), sample, extension)
         except TornError as error:
             used = f"the {num} whole samples before the tear are used" if num else "nothing of it is used"
-            problems.append(Problem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
+            problems.append(SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
         else:
             if num == 0:
-                problems.append(Problem(f"{self.path}: an empty tar"))
+                problems.append(SourceProblem(f"{self.path}: an empty tar"))
         if without_image:
-            problems.append(Problem(f"{self.path}: {without_image} of {num} samples have no image and are left out"))
+            problems.append(SourceProblem(f"{self.path}: {without_image} of {num} samples have no image and are left out"))
 
     def _found(self, name: str, sample: TarSample, extension: str) -> FoundSample:
         record = record_of(sample.contents)
@@ -291,18 +293,12 @@ class ImageFiles:
     def files(self) -> Sequence[Path]:
         return [self.folder / path for path in self.paths]
 
-    def walk(self, problems: list[Problem]) -> Iterator[FoundSample]:  # noqa: ARG002
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:  # noqa: ARG002
         for path, file in zip(self.paths, self.files, strict=True):
             stem, image = path.rpartition(".")[0], bytes_of(file)
             name = self.prefix + (path if stem in self.doubles else stem)
-            yield FoundSample(
-                name=name,
-                image=image,
-                extension=extension_of(image, path),
-                label=path.partition("/")[0],
-                record=known_of({}),
-                place={"name": path},
-            )
+            label, place = path.partition("/")[0], {"name": path}
+            yield FoundSample(name, image, extension_of(image, path), label, record=known_of({}), place=place)
 
     def location(self, name: str) -> Location:
         return Location(str(self.folder / name), name, self.folder / name)

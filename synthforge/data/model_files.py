@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from synthforge.data.storage import BUILTIN, resolve
-from synthforge.data.tars import sha256_of
+from synthforge.data.storage import BUILTIN, resolve, sha256_of
 from synthforge.errors import ModelError, SynthforgeError
 
 Kind = Literal["pipeline", "component", "weights"]

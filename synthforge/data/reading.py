@@ -77,9 +77,7 @@ class Labelled:
                 images.append(resize(decode(example.data, channels), resolution).transpose(2, 0, 1))
             except DatasetError as error:
                 problems.append(f"{example.name}: {error}")
-        if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise DatasetError(f"{problems[0]}{more}; remove or replace it")
+        _require_none(problems)
         number = {name: index for index, name in enumerate(self.classes)}
         return np.ascontiguousarray(np.stack(images)), np.array([number[example.class_name] for example in self.examples], dtype=np.int64)
 
@@ -119,13 +117,17 @@ def _digest_of(examples: list[Example]) -> str:
     """SHA-256 of what is there; every image is decoded, since one that can't be would otherwise stop the work hours later."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decode") as pool:
         problems = [problem for problem in pool.map(_problem_with, examples) if problem]
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise DatasetError(f"{problems[0]}{more}; remove or replace it")
+    _require_none(problems)
     total = hashlib.sha256()
     for example in examples:
         total.update(f"{example.class_name}\0{example.key}\0{example.sha256}\n".encode())
     return total.hexdigest()
+
+
+def _require_none(problems: list[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DatasetError(f"{problems[0]}{more}; remove or replace it")
 
 
 def _problem_with(example: Example) -> str | None:

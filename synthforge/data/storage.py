@@ -430,12 +430,14 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_of(path: str) -> Any:
     """What a place holds: digests of its files where they are on this disk; otherwise, as of a hub's model, its name."""
     place = Path(resolve(path))
     files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
-    found = []
-    for file in files:
-        with file.open("rb") as opened:
-            found.append([str(file.relative_to(place)), hashlib.file_digest(opened, "sha256").hexdigest()])
-    return found or path
+    return [[str(file.relative_to(place)), sha256_of(file)] for file in files] or path

@@ -26,7 +26,7 @@ from synthforge.data.units import (
     Location,
     Members,
     Part,
-    Problem,
+    SourceProblem,
     as_label,
     extension_of,
     files_at,
@@ -65,7 +65,7 @@ class ImageTable:
     def files(self) -> Sequence[Path]:
         return [self.path]
 
-    def walk(self, problems: list[Problem]) -> Iterator[FoundSample]:
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         stem = self.name.rpartition(".")[0]
         number, without_image = 0, 0
         try:
@@ -92,9 +92,9 @@ class ImageTable:
                     raise OSError(file.damage)
         except (pa.ArrowException, OSError) as error:
             damage = f"{self.path}: damaged ({str(error).splitlines()[0]})"
-            problems.append(Problem(damage, f"the {number} rows before that are used", "fetch or make it again"))
+            problems.append(SourceProblem(damage, f"the {number} rows before that are used", "fetch or make it again"))
         if without_image:
-            problems.append(Problem(f"{self.path}: {without_image} of {number} rows hold no image and are left out"))
+            problems.append(SourceProblem(f"{self.path}: {without_image} of {number} rows hold no image and are left out"))
 
     def location(self, name: str) -> Location:
         return Location(f"{self.path}:{name}", f"{self.name}:{name}")
@@ -171,7 +171,7 @@ def tables_at(place: str) -> ForeignSet | None:
     """The tables of a folder that `datasets` wrote, of one of parquet files, or of a pattern; None if they hold no images."""
     folder = Path(place)
     splits = json_object(folder / "dataset_dict.json").get("splits")
-    problems: list[Problem] = []
+    problems: list[SourceProblem] = []
     if isinstance(splits, list):
         paths = {path: str(split) for split in splits for path in _arrow_files(folder / Path(str(split)).name)}
     elif (folder / "state.json").is_file():
@@ -211,14 +211,14 @@ def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str]) -> list[Im
     return [replace(table, part=None if only_fit else part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
 
 
-def _table(path: Path, root: Path, problems: list[Problem]) -> ImageTable | None:
+def _table(path: Path, root: Path, problems: list[SourceProblem]) -> ImageTable | None:
     """The table in a file, or None if it has no images."""
     try:
         with _TableFile(path) as file:
             schema = file.schema
     except (pa.ArrowException, OSError) as error:
         damage = f"{path}: not a whole {path.suffix[1:]} file ({str(error).splitlines()[0]})"
-        problems.append(Problem(damage, "nothing of it is used", "fetch or make it again"))
+        problems.append(SourceProblem(damage, "nothing of it is used", "fetch or make it again"))
         return None
     features = _features(schema, path.parent)
     images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
@@ -229,7 +229,7 @@ def _table(path: Path, root: Path, problems: list[Problem]) -> ImageTable | None
     labels = sorted(labels, key=lambda name: name not in LABELS) or [name for name in LABELS if name in schema.names]
     label = labels[0] if labels else None
     if len(labels) > 1:
-        problems.append(Problem(f"{root}: has label columns {', '.join(labels)}", f"{label} is used"))
+        problems.append(SourceProblem(f"{root}: has label columns {', '.join(labels)}", f"{label} is used"))
     names = features.get(label, {}).get("names") if label else None
     return ImageTable(path=path, root=root, part=None, image=images[0], label=label, names=list(map(str, names)) if names else None)
 

@@ -76,7 +76,7 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SourceProblem:
     """Something that is left out of a set, or is not as it should be."""
 
     what: str
@@ -112,7 +112,7 @@ class SourceUnit(Protocol):
     def files(self) -> Sequence[Path]:
         """The files that it is read from."""
 
-    def walk(self, problems: list[Problem]) -> Iterator[FoundSample]:
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         """All samples in order; adds to `problems` what is left out."""
 
     def location(self, name: str) -> Location:
@@ -130,7 +130,7 @@ class ForeignSet:
     units: list[SourceUnit]
     classes: list[str] | None = None
     """Names by number, where something beside the data gives them."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[SourceProblem] = field(default_factory=list)
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def json_object(path: Path) -> dict[str, Any]:
 # Which files
 
 
-def files_at(place: str, suffix: str) -> tuple[list[Path], list[Problem]]:
+def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
     """A file, a folder's files, or those of a pattern with *, ? or braces such as train-{000000..000009}.tar.
 
     And a problem if some that braces spell out are not there.
@@ -166,7 +166,7 @@ def files_at(place: str, suffix: str) -> tuple[list[Path], list[Problem]]:
     if not missing:
         return [Path(path) for path in files], []
     what = f"{len(missing):,} of the {len(found):,} files that it spells out are missing, the first is {missing[0]}"
-    return [Path(path) for path in files], [Problem(what, remedy="name those that are there")]
+    return [Path(path) for path in files], [SourceProblem(what, remedy="name those that are there")]
 
 
 def _brace_options(match: re.Match[str]) -> list[str]:

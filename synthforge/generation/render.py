@@ -93,7 +93,7 @@ def _encoded(sampler: Sampler, samples: list[Sample]) -> list[EncodedSample]:
             if not is_rejected:
                 data = encode(image, output.format, output.quality, output.marking)
                 found[sample.index] = EncodedSample(
-                    sample.key, data, output.format, sample.class_index, sample.prompt, sample.record([], identity)
+                    sample.key, data, output.format, sample.class_index, text=sample.prompt, record=sample.record([], identity)
                 )
     if not found:
         raise WorkError("no real image could be rendered: all came out blank, not finite or flagged by the safety checker")

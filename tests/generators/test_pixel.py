@@ -18,7 +18,7 @@ from synthforge.generators.config import PixelConfig, SamplingConfig, SchedulerC
 from synthforge.generators.pixel.generator import PixelGenerator
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
-from synthforge.generators.protocol import Request
+from synthforge.generators.protocol import ImageRequest
 
 BUILTIN = resolve("builtin:digits/generator")
 
@@ -142,8 +142,8 @@ def loaded(config: PixelConfig, sampling: SamplingConfig, device: str = "cpu", l
     return config.build(files, sampling, device)  # type: ignore[return-value]
 
 
-def requests(*seeds: int, guidance: float = 1.5) -> list[Request]:
-    return [Request(seed, str(seed % 10), "", None, guidance) for seed in seeds]
+def requests(*seeds: int, guidance: float = 1.5) -> list[ImageRequest]:
+    return [ImageRequest(seed, str(seed % 10), "", None, guidance) for seed in seeds]
 
 
 @pytest.mark.parametrize("guide", ["unconditional", "less_trained"])

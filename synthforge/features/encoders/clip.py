@@ -82,7 +82,13 @@ class ClipEncoder:
             raise ModelError(f"{where}: {files.name} takes images of {size} pixels; only squares are supported")
         self.resolution = int(sides.pop())
         self.network = DeviceNetwork(
-            self._model, self._encode_image, device, config.precision, preprocessing["mean"], preprocessing["std"], where
+            self._model,
+            self._encode_image,
+            device=device,
+            precision=config.precision,
+            mean=preprocessing["mean"],
+            std=preprocessing["std"],
+            where=where,
         )
         self.dim = self.network.dim(self.resolution, files.name, where)
         self.logit_scale: float | None = float(model.logit_scale.exp())  # type: ignore[operator]

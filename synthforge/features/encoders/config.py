@@ -102,7 +102,7 @@ class FittedConfig(Config):
         """Load them, fitting first if need be; raises ModelError, or RequestError without a reference to fit on."""
         from synthforge.features.encoders.fitted import load
 
-        encoders: list[Encoder] = [*load(self, device, reference, cache, where, reporter)]
+        encoders: list[Encoder] = [*load(self, device, reference, cache=cache, where=where, reporter=reporter)]
         if self.model is None and self.pixels is not None:
             encoders += PixelsConfig(resolution=self.pixels).build(device, reference, cache, where, reporter)
         return encoders

@@ -71,7 +71,7 @@ class FittedEncoder:
             self.classes: list[str] = [str(name) for name in shape["classes"]]
             classifier = Classifier(self.resolution, int(shape["width"]), len(self.classes))
             classifier.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
-        self.network = DeviceNetwork(classifier, classifier.features, device, "float32", _MEAN, _STD, where)
+        self.network = DeviceNetwork(classifier, classifier.features, device=device, precision="float32", mean=_MEAN, std=_STD, where=where)
         self.dim = classifier.head.in_features
         self.logit_scale: float | None = None
         self.logit_bias: float | None = None
@@ -104,7 +104,9 @@ class FittedEncoder:
         return probabilities_NC
 
 
-def load(config: FittedConfig, device: str, reference: Labelled | None, cache: Path, where: str, reporter: Reporter) -> list[FittedEncoder]:
+def load(
+    config: FittedConfig, device: str, reference: Labelled | None, *, cache: Path, where: str, reporter: Reporter
+) -> list[FittedEncoder]:
     """The encoders that a Config names, one for each fold, fitted first if need be; raises ModelError or RequestError."""
     if config.model is not None:
         folder = as_path(config.model)

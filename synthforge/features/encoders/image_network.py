@@ -64,7 +64,9 @@ class TimmEncoder:
         if channels != 3 or (height != width and config.resolution is None):
             raise ModelError(f"{where}: {files.name} takes images of {data['input_size']}; only square RGB ones are supported")
         self.resolution = config.resolution or int(height)
-        self.network = DeviceNetwork(model, model, device, config.precision, data["mean"], data["std"], where)
+        self.network = DeviceNetwork(
+            model, model, device=device, precision=config.precision, mean=data["mean"], std=data["std"], where=where
+        )
         with in_one_line(f"{files.name} at {self.resolution} px", where):
             self.dim = self.network.dim(self.resolution, files.name, where)
         self._identity = {
