@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,10 +153,12 @@ def read_labelled(address: str, cache: Path | None = None, reporter: Reporter | 
     examples: dict[Part, list[Example]] = {"fit": [], "validation": []}
     parts = collection.part()
     for block in collection.blocks:
-        images, names = collection.images(block), collection.rows(block)["class"].to_pylist()
-        for location, class_name, part in zip(collection.locations(block), names, parts[block.name].tolist(), strict=True):
-            if class_name is None:
-                raise DatasetError(f"{location.name}: has no label; {WHERE_LABELS_STAND[collection.kind]}")
-            content = location.file or next(images)  # what is a file of its own is read when it is needed
+        locations, names = list(collection.locations(block)), collection.rows(block)["class"].to_pylist()
+        if None in names:
+            unlabelled = locations[names.index(None)].name
+            raise DatasetError(f"{unlabelled}: has no label; {WHERE_LABELS_STAND[collection.kind]}")
+        files = [location.file for location in locations if location.file is not None]  # read when they are needed
+        contents: Iterable[bytes | Path] = files or collection.images(block)
+        for location, class_name, part, content in zip(locations, names, parts[block.name].tolist(), contents, strict=True):
             examples[part].append(Example(location.name, location.key, class_name, content))
     return {part: Labelled(collection.classes, found) for part, found in examples.items()}
