@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.harness import keep, seconds, spread
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.images import encode
-from synthforge.data.storage import Folder, resolve
-from synthforge.data.tars import EncodedSample, index_tar, sha256_of, table_bytes, write_tar
+from synthforge.data.storage import Folder, resolve, sha256_of
+from synthforge.data.tars import EncodedSample, index_tar, table_bytes, write_tar
 from synthforge.generation.plan import Plan
 from synthforge.recipe.load import load_recipe
 

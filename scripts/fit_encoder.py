@@ -29,8 +29,8 @@ from synthforge.data.reading import Labelled, read_labelled
 from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES, ClipEncoder
 from synthforge.features.encoders.config import FittedConfig, OpenClipConfig
 from synthforge.features.encoders.fitted import fit_folds, seen_in, without_fold
+from synthforge.features.encoders.folds import REPORT
 from synthforge.features.encoders.protocol import Loading
-from synthforge.features.encoders.weights import REPORT
 from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import to_float

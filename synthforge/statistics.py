@@ -112,7 +112,9 @@ def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, 
     if num_draws > 1 and num_images > 1:
         left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
         shared = float((left_DV**2).sum()) / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
-    return _Parts(of_draws, of_images, shared, num_draws, num_images, of_other_draws)
+    return _Parts(
+        of_draws=of_draws, of_images=of_images, shared=shared, num_draws=num_draws, num_images=num_images, of_other_draws=of_other_draws
+    )
 
 
 def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) -> float:

@@ -59,6 +59,14 @@ def files_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a test indexes or fits lands in the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYNTHFORGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @dataclass
 class Ran:
     """What one command did."""

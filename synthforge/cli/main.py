@@ -521,7 +521,7 @@ def fit(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Real images: dataset folder, WebDataset tars, folder of images by class, or builtin:digits/reference.",
+            help="Real images: dataset folder, WebDataset tars, folder of images by class, `datasets`, or builtin:digits/reference.",
             show_default=False,
         ),
     ],

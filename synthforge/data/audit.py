@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import COMPLETE, LOG, Shard
-from synthforge.data.tars import index_tar, sha256_of
+from synthforge.data.storage import sha256_of
+from synthforge.data.tars import index_tar
 from synthforge.data.writers import Beat, live_writers
 from synthforge.errors import DatasetError, StorageFailed
 

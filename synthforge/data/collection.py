@@ -12,11 +12,10 @@ import hashlib
 import itertools
 import json
 import re
-import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -29,9 +28,20 @@ from numpy.typing import NDArray
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.foreign import find_foreign
 from synthforge.data.layout import MANIFEST, digest_of
-from synthforge.data.storage import TEMPORARY, Folder, in_words, resolve, writer_name
+from synthforge.data.storage import Folder, replace_file, resolve
 from synthforge.data.tars import MEMBERS
-from synthforge.data.units import ForeignSet, Found, Kind, Members, Part, Unit, last_of_each, natural_order
+from synthforge.data.units import (
+    ForeignSet,
+    FoundSample,
+    Kind,
+    Location,
+    Members,
+    Part,
+    SourceProblem,
+    SourceUnit,
+    last_of_each,
+    natural_order,
+)
 from synthforge.errors import DatasetError
 from synthforge.progress import Reporter
 
@@ -51,18 +61,18 @@ ROWS_SCHEMA = pa.schema(
 )
 """What is known of each sample; null where it is not."""
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Raised when equal files give another index."""
 _INDEX_SCHEMA = pa.schema(
     [
         *(ROWS_SCHEMA.field(name) for name in ROWS_SCHEMA.names),
         *(pa.field(f"{member}_{what}", pa.int64()) for member in MEMBERS for what in ("offset", "size")),
-        pa.field("path", pa.string()),
+        pa.field("name", pa.string()),
         pa.field("group", pa.int64()),
         pa.field("row", pa.int64()),
     ]
 )
-"""Rows, with where each lies; `class` holds the label as it stands in the data."""
+"""Rows, with where each lies; `class` holds the label as it stands in the data, `name` what the unit calls the sample."""
 
 MAX_KEY = 90
 _FACTS = b"synthforge"
@@ -92,6 +102,8 @@ class Collection(ABC):
     blocks: list[Block]
     problems: list[str]
     """One line for each thing that is left out or not as it should be."""
+    losses: list[str]
+    """Those of them by which images are missing that should be there, with what to do about it."""
 
     @property
     def num_samples(self) -> int:
@@ -101,6 +113,10 @@ class Collection(ABC):
     @abstractmethod
     def rows(self, block: Block) -> pa.Table:
         """One row for each sample in order, of `ROWS_SCHEMA`. Keys are unique in the collection and fit as the stem of a tar's member."""
+
+    @abstractmethod
+    def locations(self, block: Block) -> Iterator[Location]:
+        """Where each image of a block lies, in the order of its rows."""
 
     def images(self, block: Block) -> Iterator[bytes]:
         """The image files of a block in the order of its rows, one in memory at a time."""
@@ -153,7 +169,8 @@ def open_collection(address: str, cache: Path, *, classes: list[str] | None = No
         raise DatasetError(f"{place}: no dataset folder but what a run wrote; did you mean {place}/pool?")
     found = find_foreign(place)
     if found is None:
-        raise DatasetError(f"{place}: no dataset folder, WebDataset tars, folder of images by class or `datasets` there; check the path")
+        hint = "images need a sub-folder for each class" if Path(place).is_dir() else "check the path"
+        raise DatasetError(f"{place}: no dataset folder, WebDataset tars, folder of images by class or `datasets` there; {hint}")
     return ForeignCollection(place, found, cache, classes, reporter or Reporter())
 
 
@@ -177,6 +194,7 @@ class SealedCollection(Collection):
         if state.unfinished:
             total = len(state.sealed) + len(state.quarantined) + len(state.unfinished)
             self.problems.append(f"{self.address}: {len(state.unfinished)} of {total} shards are not made yet, and left out")
+        self.losses = []
         self.digest = digest_of([self.classes, [block.digest for block in self.blocks], dataset.manifest.parts])
         self._dataset, self._cache = dataset, cache
         self._shards = {shard.tar: (shard, seal) for shard, seal in zip(state.sealed, seals, strict=True)}
@@ -189,6 +207,10 @@ class SealedCollection(Collection):
         image_format = pa.array([self._dataset.manifest.image_format] * table.num_rows)
         own = {"source_sha256": hashes, "extension": image_format}
         return pa.table([own[name] if name in own else table[name] for name in ROWS_SCHEMA.names], schema=ROWS_SCHEMA)
+
+    def locations(self, block: Block) -> Iterator[Location]:
+        where = self._dataset.folder.where(block.name)
+        return (Location(f"{where}:{key}", key) for key in self._table(block)["key"].to_pylist())
 
     def _table(self, block: Block) -> pa.Table:
         shard, seal = self._shards[block.name]
@@ -204,8 +226,7 @@ class SealedCollection(Collection):
         spans = [(row["json_offset"], row["json_size"]) for row in table.select(["json_offset", "json_size"]).to_pylist()]
         records = [json.loads(content) for content in self._spans(block, spans)]
         found = pa.table({"source_sha256": pa.array([record.get("source_sha256") for record in records], pa.string())})
-        with _written(path) as temporary:
-            pq.write_table(found, temporary, compression="zstd")
+        replace_file(path, lambda temporary: pq.write_table(found, temporary, compression="zstd"))
         return found.column("source_sha256")
 
     def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:
@@ -278,7 +299,7 @@ class _Facts:
     labels: dict[str, int] = field(default_factory=dict)
     """Label to number of samples."""
     num_samples: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: list[SourceProblem] = field(default_factory=list)
 
     def add(self, table: pa.Table) -> None:
         """One more block."""
@@ -295,7 +316,7 @@ class _Index:
     """The index of one unit: rows in a file, one row group for each block."""
 
     path: Path
-    unit: Unit
+    unit: SourceUnit
     facts: _Facts
 
 
@@ -305,13 +326,16 @@ class ForeignCollection(Collection):
     def __init__(self, place: str, found: ForeignSet, cache: Path, classes: list[str] | None, reporter: Reporter) -> None:
         self.address, self.kind = place, found.kind
         indices = _indices(found.units, cache, reporter)
-        self.problems = found.problems + [problem for index in indices for problem in index.facts.problems]
+        problems = found.problems + [problem for index in indices for problem in index.facts.problems]
+        self.problems = list(map(str, problems))
+        losses = [f"{problem.what}; {problem.remedy}" for problem in problems if problem.remedy]
+        self.losses = [loss if loss.startswith(place) else f"{place}: {loss}" for loss in losses]
         num_samples = sum(index.facts.num_samples for index in indices)
         labels = {label for index in indices for label in index.facts.labels}
         if num_samples == 0:
             raise DatasetError(f"{place}: {self.kind} without a single image ({(self.problems or ['nothing in it'])[0]}); check the path")
         if not labels:
-            raise DatasetError(f"{place}: {num_samples} images and no label; {_WHERE_LABELS_STAND[self.kind]}")
+            raise DatasetError(f"{place}: {num_samples} images and no label; {WHERE_LABELS_STAND[self.kind]}")
         self._name_of = _names_of_labels(place, natural_order(labels), classes or found.classes)
         self.classes = classes or found.classes or list(self._name_of)
         self._places: dict[str, tuple[_Index, int]] = {}
@@ -348,6 +372,9 @@ class ForeignCollection(Collection):
         names = pa.array([self._name_of.get(label) for label in table["class"].to_pylist()], pa.string())
         return table.set_column(1, "class", names).select(ROWS_SCHEMA.names).cast(ROWS_SCHEMA)
 
+    def locations(self, block: Block) -> Iterator[Location]:
+        return map(self._places[block.name][0].unit.location, self._indexed(block)["name"].to_pylist())
+
     def _indexed(self, block: Block) -> pa.Table:
         index, group = self._places[block.name]
         if index.facts.blocks[group].digest != block.digest or _index_key(index.unit) != index.path.stem:
@@ -368,11 +395,12 @@ class ForeignCollection(Collection):
         return {block.name: np.full(block.num_samples, parts[block.name]) for block in self.blocks}
 
 
-_WHERE_LABELS_STAND: dict[Kind, str] = {
+WHERE_LABELS_STAND: dict[Kind, str] = {
     "webdataset": "each needs a .cls, or a .json with class, label or cls, beside it in the tar",
     "datasets": "a column of ClassLabel, or one named class, label or cls, is needed",
     "image folder": "each class needs a sub-folder",
 }
+"""How the images of others are labelled."""
 
 
 def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -> dict[str, str]:
@@ -393,7 +421,7 @@ def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -
 # Indices in the cache
 
 
-def _indices(units: list[Unit], cache: Path, reporter: Reporter) -> list[_Index]:
+def _indices(units: list[SourceUnit], cache: Path, reporter: Reporter) -> list[_Index]:
     """The index of each unit that holds images; those that are not in the cache are made."""
     paths = [_index_path(cache, key) for key in map(_index_identity, units)]
     present = [_read_index(path, unit) for path, unit in zip(paths, units, strict=True)]
@@ -410,7 +438,7 @@ def _indices(units: list[Unit], cache: Path, reporter: Reporter) -> list[_Index]
     return indices
 
 
-def _index_identity(unit: Unit) -> list[object]:
+def _index_identity(unit: SourceUnit) -> list[object]:
     """Everything that the index of a unit depends on; raises DatasetError if a file is gone."""
     stamps = []
     for path in unit.files:
@@ -425,7 +453,7 @@ def _index_identity(unit: Unit) -> list[object]:
     return [INDEX_VERSION, unit.identity, stamps]
 
 
-def _index_key(unit: Unit) -> str:
+def _index_key(unit: SourceUnit) -> str:
     return digest_of(_index_identity(unit))
 
 
@@ -433,31 +461,36 @@ def _index_path(cache: Path, identity: list[object]) -> Path:
     return cache / "index" / f"{digest_of(identity)}.parquet"
 
 
-def _read_index(path: Path, unit: Unit) -> _Index | None:
+def _read_index(path: Path, unit: SourceUnit) -> _Index | None:
     """The index in the cache, or None if there is none that can be read."""
     try:
         facts = json.loads(pq.read_metadata(path).metadata[_FACTS])
         blocks = [_IndexedBlock(**block) for block in facts.pop("blocks")]
-        return _Index(path, unit, _Facts(blocks, **facts))
+        problems = [SourceProblem(**problem) for problem in facts.pop("problems")]
+        return _Index(path, unit, _Facts(blocks, problems=problems, **facts))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
 
 
-def _make_index(path: Path, unit: Unit) -> _Index:
+def _make_index(path: Path, unit: SourceUnit) -> _Index:
     """Walk over a unit and keep what was found: one row group for each block, the facts in the file's metadata."""
     facts = _Facts()
-    with _written(path) as temporary, pq.ParquetWriter(temporary, _INDEX_SCHEMA, compression="zstd") as writer:
-        for rows in _batched(map(_row, unit.walk(facts.problems)), unit.block_samples):
-            table = pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA)
-            facts.add(table)
-            writer.write_table(table, row_group_size=len(rows))
-        writer.add_key_value_metadata({_FACTS: json.dumps(asdict(facts))})
+
+    def walk(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, _INDEX_SCHEMA, compression="zstd") as writer:
+            for rows in _batched(map(_row, unit.walk(facts.problems)), unit.block_samples):
+                table = pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA)
+                facts.add(table)
+                writer.write_table(table, row_group_size=len(rows))
+            writer.add_key_value_metadata({_FACTS: json.dumps(asdict(facts))})
         if _index_key(unit) != path.stem:
             raise DatasetError(f"{unit.files[0]}: changed while it was read; run again when nobody writes there")
+
+    replace_file(path, walk)
     return _Index(path, unit, facts)
 
 
-def _row(found: Found) -> dict[str, Any]:
+def _row(found: FoundSample) -> dict[str, Any]:
     sha256 = hashlib.sha256(found.image).hexdigest()
     known = {"key": _key_of_name(found.name), "class": found.label, "image_sha256": sha256, "extension": found.extension}
     return {**found.record, **known, **found.place}
@@ -472,20 +505,6 @@ def _key_of_name(name: str) -> str:
         return name.replace("/", "~")
     mark = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return f"{re.sub('[^A-Za-z0-9_-]', '_', name)[-(MAX_KEY - len(mark) - 1) :]}-{mark}"
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[Path]:
-    """A temporary file that takes its place in the cache once it is whole; several processes may do so at once."""
-    temporary = path.with_name(f"{TEMPORARY}{writer_name()}-{secrets.token_hex(4)}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise in_words(error, str(path.parent)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synthforge.data.layout import Facts
+from synthforge.data.layout import DatasetFacts
 
 _IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
@@ -34,7 +34,7 @@ _CONTEXT: dict[str, Any] = {
 }
 
 
-def croissant(facts: Facts) -> dict[str, Any]:
+def croissant(facts: DatasetFacts) -> dict[str, Any]:
     """One record per sample: the images of all tars, joined by key to the tables, which also carry the name of the class.
 
     The tables are found by a pattern beside this file, and listed for their SHA-256: the reader joins no set of listed tables.
@@ -61,7 +61,7 @@ def croissant(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _description(facts: Facts) -> str:
+def _description(facts: DatasetFacts) -> str:
     what = "synthetic" if facts.is_synthetic else "real"
     return f"{facts.completion.samples:,} {what} images of {len(facts.manifest.classes):,} classes, with label and text."
 

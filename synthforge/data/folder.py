@@ -36,8 +36,8 @@ from synthforge.data.layout import (
     key_of,
     parse,
 )
-from synthforge.data.storage import Folder, resolve
-from synthforge.data.tars import FAILURES_SCHEMA, MEMBERS, index_tar, sha256_of, table_bytes
+from synthforge.data.storage import Folder, resolve, sha256_of
+from synthforge.data.tars import FAILURES_SCHEMA, MEMBERS, index_tar, table_bytes
 from synthforge.errors import DatasetError, PlaceError, RequestError, StorageFailed
 
 Check = Callable[[Shard, pa.Table], None]

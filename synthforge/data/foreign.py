@@ -29,10 +29,12 @@ from synthforge.data.tables import tables_at
 from synthforge.data.tars import MEMBERS
 from synthforge.data.units import (
     ForeignSet,
-    Found,
+    FoundSample,
+    Location,
     Members,
     Part,
-    Unit,
+    SourceProblem,
+    SourceUnit,
     extension_of,
     files_at,
     image_files,
@@ -73,20 +75,22 @@ def find_foreign(place: str) -> ForeignSet | None:
     return ForeignSet("image folder", units) if units else None
 
 
-def _units_of_files(folder: Path, prefix: str, part: Part | None) -> Iterator[Unit]:
+def _units_of_files(folder: Path, prefix: str, part: Part | None) -> Iterator[SourceUnit]:
     files = image_files(folder)
     num_of_stem = Counter(path.rpartition(".")[0] for path in files)
     for start in range(0, len(files), FILES_BLOCK):
         paths = tuple(files[start : start + FILES_BLOCK])
         doubles = frozenset(stem for path in paths if num_of_stem[stem := path.rpartition(".")[0]] > 1)
-        yield ImageFiles(folder, prefix, part, paths, start, doubles)
+        yield ImageFiles(folder=folder, prefix=prefix, part=part, paths=paths, start=start, doubles=doubles)
 
 
 def _set_of_tars(root: Path, parts: Mapping[Path, Part | None]) -> ForeignSet:
-    problems = []
+    problems: list[SourceProblem] = []
     if any(next(folder.glob("*_stats.json"), None) for folder in {path.parent for path in parts}):  # img2dataset writes it last
         unfinished = [path for path in parts if not path.with_name(f"{path.stem}_stats.json").exists()]
-        problems = [f"{path}: has no {path.stem}_stats.json beside it, so img2dataset has not finished it" for path in unfinished]
+        problems = [
+            SourceProblem(f"{path}: has no {path.stem}_stats.json beside it, so img2dataset has not finished it") for path in unfinished
+        ]
     return ForeignSet("webdataset", [Tar(path, root, part) for path, part in parts.items()], _classes_beside(root), problems)
 
 
@@ -200,7 +204,7 @@ class Tar:
     def files(self) -> Sequence[Path]:
         return [self.path]
 
-    def walk(self, problems: list[str]) -> Iterator[Found]:
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         # Only a tar that lies in the root goes without its suffix: a/b.tar holding c and a.tar holding b/c must differ.
         stem = self.name.removesuffix(".tar") if "/" not in self.name else self.name
         seen: dict[str, int] = {}
@@ -215,21 +219,31 @@ class Tar:
                 yield self._found(f"{stem}/{sample.name}" + (f"#{times}" if times > 1 else ""), sample, extension)
         except TornError as error:
             used = f"the {num} whole samples before the tear are used" if num else "nothing of it is used"
-            problems.append(f"{self.path}: torn or not a tar ({error}); {used}")
+            problems.append(SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
         else:
             if num == 0:
-                problems.append(f"{self.path}: an empty tar")
+                problems.append(SourceProblem(f"{self.path}: an empty tar"))
         if without_image:
-            problems.append(f"{self.path}: {without_image} of {num} samples have no image and are left out")
+            problems.append(SourceProblem(f"{self.path}: {without_image} of {num} samples have no image and are left out"))
 
-    def _found(self, name: str, sample: TarSample, extension: str) -> Found:
+    def _found(self, name: str, sample: TarSample, extension: str) -> FoundSample:
         record = record_of(sample.contents)
         text = sample.contents.get("txt", b"").decode("utf-8", "replace").strip()
         spans = {"image": sample.spans[extension]} | {name: sample.spans[name] for name in MEMBERS[1:] if name in sample.contents}
-        place = {f"{member}_{what}": value for member, span in spans.items() for what, value in zip(("offset", "size"), span, strict=True)}
+        place: dict[str, int | str] = {f"{member}_offset": offset for member, (offset, _) in spans.items()}
+        place |= {f"{member}_size": size for member, (_, size) in spans.items()}
         image = sample.contents[extension]
-        known = known_of(record, text or None)
-        return Found(name, image, extension_of(image, f".{extension}"), label_of(sample.contents, record), known, place)
+        return FoundSample(
+            name=name,
+            image=image,
+            extension=extension_of(image, f".{extension}"),
+            label=label_of(sample.contents, record),
+            record=known_of(record, text or None),
+            place=place | {"name": sample.name.lstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")},
+        )
+
+    def location(self, name: str) -> Location:
+        return Location(f"{self.path}:{name}", f"{self.path.name}:{name}")
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
         members = MEMBERS if whole else MEMBERS[:1]
@@ -279,15 +293,19 @@ class ImageFiles:
     def files(self) -> Sequence[Path]:
         return [self.folder / path for path in self.paths]
 
-    def walk(self, problems: list[str]) -> Iterator[Found]:  # noqa: ARG002
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:  # noqa: ARG002
         for path, file in zip(self.paths, self.files, strict=True):
             stem, image = path.rpartition(".")[0], bytes_of(file)
             name = self.prefix + (path if stem in self.doubles else stem)
-            yield Found(name, image, extension_of(image, path), path.partition("/")[0], known_of({}), {"path": path})
+            label, place = path.partition("/")[0], {"name": path}
+            yield FoundSample(name, image, extension_of(image, path), label, record=known_of({}), place=place)
+
+    def location(self, name: str) -> Location:
+        return Location(str(self.folder / name), name, self.folder / name)
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:  # noqa: ARG002
-        for row in rows.select(["path", "extension"]).to_pylist():
-            yield Members(bytes_of(self.folder / row["path"]), row["extension"])
+        for row in rows.select(["name", "extension"]).to_pylist():
+            yield Members(bytes_of(self.folder / row["name"]), row["extension"])
 
 
 def bytes_of(path: Path) -> bytes:

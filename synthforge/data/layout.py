@@ -187,7 +187,7 @@ def extension_name(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetFacts:
     """Everything that the side files say; `shards` are the sealed ones."""
 
     name: str

@@ -25,7 +25,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from synthforge.data.croissant import croissant
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import SIDE_FILES, Completion, Facts, Shard, canonical_json
+from synthforge.data.layout import SIDE_FILES, Completion, DatasetFacts, Shard, canonical_json
 
 CARD, TIMM, OPEN_CLIP, CROISSANT = SIDE_FILES
 
@@ -61,7 +61,7 @@ def write_side_files(
     shards = list(zip(sealed, dataset.seals(sealed), strict=True))
     _, members = dataset.sample(shards[0][1].first_key)
     own_tags = {"synthforge", "webdataset"} | ({"synthetic"} if dataset.manifest.kind != "real" else set())
-    facts = Facts(
+    facts = DatasetFacts(
         name=name,
         licence=licence,
         tags=sorted(own_tags | set(tags)),
@@ -95,7 +95,7 @@ def _present(dataset: DatasetFolder, file: str) -> bytes | None:
 # timm
 
 
-def _timm_info(facts: Facts) -> dict[str, Any]:
+def _timm_info(facts: DatasetFacts) -> dict[str, Any]:
     """timm has no place for the names of classes; the manifest has them."""
     return {
         "splits": {
@@ -112,7 +112,7 @@ def _timm_info(facts: Facts) -> dict[str, Any]:
 # The card of Hugging Face
 
 
-def _card(facts: Facts) -> bytes:
+def _card(facts: DatasetFacts) -> bytes:
     front = io.StringIO()
     yaml = YAML()
     yaml.width = 2**16
@@ -134,7 +134,7 @@ def _card(facts: Facts) -> bytes:
     return text.encode()
 
 
-def _front_matter(facts: Facts) -> dict[str, Any]:
+def _front_matter(facts: DatasetFacts) -> dict[str, Any]:
     """Names are quoted, so that no YAML, of version 1.1 or 1.2, takes `no`, `1e3` or `12:30` for something else."""
     front: dict[str, Any] = {"pretty_name": Quoted(facts.name)}
     if facts.licence is not None:
@@ -154,7 +154,7 @@ def _size_category(samples: int) -> str:
     return "n<1K" if place == 0 else f"{bounds[place - 1]}<n<{bounds[place]}"
 
 
-def _features(facts: Facts) -> list[dict[str, Any]]:
+def _features(facts: DatasetFacts) -> list[dict[str, Any]]:
     """The columns, as `datasets` writes them. `datasets` fills what a record lacks with None and drops what is not declared."""
     names = {str(number): Quoted(name) for number, name in enumerate(facts.manifest.classes)}
     text, real, integer = {"dtype": "string"}, {"dtype": "float64"}, {"dtype": "int64"}

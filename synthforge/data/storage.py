@@ -78,6 +78,12 @@ def resolve(address: str, base: Path | None = None) -> str:
     return os.path.abspath(os.path.join(base or Path.cwd(), os.path.expanduser(address)))
 
 
+def user_cache() -> Path:
+    """synthforge's folder in this user's cache, or where SYNTHFORGE_CACHE says."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("SYNTHFORGE_CACHE") or os.path.join(base, "synthforge"))
+
+
 def _protocol(address: str) -> str:
     return address.split("://", 1)[0] if "://" in address else "file"
 
@@ -123,7 +129,7 @@ def in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
         return StorageFailed(f"{place}: disk full ({reason}); free space and run again, finished shards are kept")
     if isinstance(error, PermissionError) or error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return PlaceError(f"{place}: not permitted ({reason}); choose another place")
-    if isinstance(error, (NotADirectoryError, IsADirectoryError)):
+    if isinstance(error, (NotADirectoryError, IsADirectoryError, FileExistsError)):
         return PlaceError(f"{place}: {reason}; a folder is needed there")
     return StorageFailed(f"{place}: {reason}; run again to go on")
 
@@ -264,16 +270,16 @@ class Folder:
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
         """A private local path to write a file to before publishing it; removed afterwards."""
-        path = self._temporary(name)
         try:
-            yield path
+            path = self._temporary(name)
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+        except (FileNotFoundError, FileExistsError):
+            raise
         except OSError as error:
-            if isinstance(error, (FileNotFoundError, FileExistsError)):
-                raise
             raise in_words(error, self.address) from error
-        finally:
-            with suppress(FileNotFoundError):
-                path.unlink()
 
     def publish(self, name: str, content: Path | bytes) -> bool:
         """Make the file appear whole under its name; False, and nothing changed, if the name is taken.
@@ -317,10 +323,17 @@ class Folder:
         return True
 
     def replace(self, name: str, content: bytes) -> None:
-        """Put a whole file under its name, whatever was there. Only for what is not data: telemetry, a stale completion mark."""
-        with self.scratch(name) as path:
-            path.write_bytes(content)
-            self._replace_file(name, path)
+        """Put a whole file under its name, whatever was there. Only for what is not data: telemetry, results, caches."""
+        self.replace_by(name, lambda path: path.write_bytes(content))
+
+    def replace_by(self, name: str, write: Callable[[Path], object]) -> None:
+        """The same for what `write` writes to a path, which has the suffix of the name."""
+        try:
+            with self.scratch(name) as path:
+                write(path)
+                self._replace_file(name, path)
+        except (FileNotFoundError, FileExistsError) as error:
+            raise in_words(error, self.address) from error
 
     @_guarded
     def _replace_file(self, name: str, source: Path) -> None:
@@ -363,6 +376,11 @@ class Folder:
         directory = self.path or Path(tempfile.gettempdir())
         directory.mkdir(parents=True, exist_ok=True)
         return directory / f"{TEMPORARY}{writer_name()}-{secrets.token_hex(4)}-{Path(name).name}"
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Make a file of this machine appear whole, whatever was there; of several processes the last one wins."""
+    Folder(str(path.parent)).replace_by(path.name, write)
 
 
 @functools.cache
@@ -412,12 +430,14 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_of(path: str) -> Any:
     """What a place holds: digests of its files where they are on this disk; otherwise, as of a hub's model, its name."""
     place = Path(resolve(path))
     files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
-    found = []
-    for file in files:
-        with file.open("rb") as opened:
-            found.append([str(file.relative_to(place)), hashlib.file_digest(opened, "sha256").hexdigest()])
-    return found or path
+    return [[str(file.relative_to(place)), sha256_of(file)] for file in files] or path

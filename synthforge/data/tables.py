@@ -22,9 +22,11 @@ from synthforge.data.units import (
     PART_FOLDERS,
     TEXT_FIELDS,
     ForeignSet,
-    Found,
+    FoundSample,
+    Location,
     Members,
     Part,
+    SourceProblem,
     as_label,
     extension_of,
     files_at,
@@ -37,7 +39,7 @@ TABLE_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
-class Table:
+class ImageTable:
     """One arrow or parquet file with an image column."""
 
     path: Path
@@ -63,7 +65,7 @@ class Table:
     def files(self) -> Sequence[Path]:
         return [self.path]
 
-    def walk(self, problems: list[str]) -> Iterator[Found]:
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         stem = self.name.rpartition(".")[0]
         number, without_image = 0, 0
         try:
@@ -75,18 +77,27 @@ class Table:
                     for within, row in enumerate(rows):
                         data, path = _image_in(row[self.image])
                         if data:
-                            place = {"group": group, "row": within}
-                            label = self._label(row[self.label]) if self.label else None
-                            yield Found(f"{stem}/{number}", data, extension_of(data, path), label, known_of(row), place)
+                            yield FoundSample(
+                                name=f"{stem}/{number}",
+                                image=data,
+                                extension=extension_of(data, path),
+                                label=self._label(row[self.label]) if self.label else None,
+                                record=known_of(row),
+                                place={"name": str(number), "group": group, "row": within},
+                            )
                         else:
                             without_image += 1
                         number += 1
                 if file.damage:
                     raise OSError(file.damage)
         except (pa.ArrowException, OSError) as error:
-            problems.append(f"{self.path}: damaged ({str(error).splitlines()[0]}); the {number} rows before that are used")
+            damage = f"{self.path}: damaged ({str(error).splitlines()[0]})"
+            problems.append(SourceProblem(damage, f"the {number} rows before that are used", "fetch or make it again"))
         if without_image:
-            problems.append(f"{self.path}: {without_image} of {number} rows hold no image and are left out")
+            problems.append(SourceProblem(f"{self.path}: {without_image} of {number} rows hold no image and are left out"))
+
+    def location(self, name: str) -> Location:
+        return Location(f"{self.path}:{name}", f"{self.name}:{name}")
 
     def _label(self, value: object) -> str | None:
         if self.names is not None and isinstance(value, int):
@@ -160,7 +171,7 @@ def tables_at(place: str) -> ForeignSet | None:
     """The tables of a folder that `datasets` wrote, of one of parquet files, or of a pattern; None if they hold no images."""
     folder = Path(place)
     splits = json_object(folder / "dataset_dict.json").get("splits")
-    problems: list[str] = []
+    problems: list[SourceProblem] = []
     if isinstance(splits, list):
         paths = {path: str(split) for split in splits for path in _arrow_files(folder / Path(str(split)).name)}
     elif (folder / "state.json").is_file():
@@ -189,7 +200,7 @@ def _arrow_files(folder: Path) -> list[Path]:
     return [folder / Path(str(entry["filename"])).name for entry in listed]
 
 
-def _with_parts(tables: list[Table], splits: Mapping[Path, str]) -> list[Table]:
+def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str]) -> list[ImageTable]:
     """Those of the two splits that are the parts; all of them, without parts, if there is none to fit."""
     present = {splits[table.path] for table in tables}
     chosen = {part: next((name for name in names if name in present), None) for part, names in PART_FOLDERS.items()}
@@ -200,13 +211,14 @@ def _with_parts(tables: list[Table], splits: Mapping[Path, str]) -> list[Table]:
     return [replace(table, part=None if only_fit else part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
 
 
-def _table(path: Path, root: Path, problems: list[str]) -> Table | None:
+def _table(path: Path, root: Path, problems: list[SourceProblem]) -> ImageTable | None:
     """The table in a file, or None if it has no images."""
     try:
         with _TableFile(path) as file:
             schema = file.schema
     except (pa.ArrowException, OSError) as error:
-        problems.append(f"{path}: not a whole {path.suffix[1:]} file ({str(error).splitlines()[0]}); nothing of it is used")
+        damage = f"{path}: not a whole {path.suffix[1:]} file ({str(error).splitlines()[0]})"
+        problems.append(SourceProblem(damage, "nothing of it is used", "fetch or make it again"))
         return None
     features = _features(schema, path.parent)
     images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
@@ -217,9 +229,9 @@ def _table(path: Path, root: Path, problems: list[str]) -> Table | None:
     labels = sorted(labels, key=lambda name: name not in LABELS) or [name for name in LABELS if name in schema.names]
     label = labels[0] if labels else None
     if len(labels) > 1:
-        problems.append(f"{root}: has label columns {', '.join(labels)}; {label} is used")
+        problems.append(SourceProblem(f"{root}: has label columns {', '.join(labels)}", f"{label} is used"))
     names = features.get(label, {}).get("names") if label else None
-    return Table(path, root, None, images[0], label, list(map(str, names)) if names else None)
+    return ImageTable(path=path, root=root, part=None, image=images[0], label=label, names=list(map(str, names)) if names else None)
 
 
 def _features(schema: pa.Schema, folder: Path) -> dict[str, dict[str, Any]]:

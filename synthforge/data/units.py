@@ -49,7 +49,7 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundSample:
     """One sample as the walk over a unit finds it."""
 
     name: str
@@ -63,7 +63,33 @@ class Found:
     """Where it lies in the unit: columns of the index."""
 
 
-class Unit(Protocol):
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an image lies."""
+
+    name: str
+    """For messages."""
+    key: str
+    """Inside its set; the same on every machine."""
+    file: Path | None = None
+    """The file that holds this image alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProblem:
+    """Something that is left out of a set, or is not as it should be."""
+
+    what: str
+    then: str = ""
+    """What is used all the same."""
+    remedy: str = ""
+    """What to do about it where every image counts; empty if no image is lost."""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.then}" if self.then else self.what
+
+
+class SourceUnit(Protocol):
     """What is indexed in one go."""
 
     @property
@@ -86,8 +112,11 @@ class Unit(Protocol):
     def files(self) -> Sequence[Path]:
         """The files that it is read from."""
 
-    def walk(self, problems: list[str]) -> Iterator[Found]:
-        """All samples in order; adds a line to `problems` for what is left out."""
+    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
+        """All samples in order; adds to `problems` what is left out."""
+
+    def location(self, name: str) -> Location:
+        """Where the sample of a name in the index lies."""
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
         """The samples of rows of the index, in their order; without `whole` only image and extension."""
@@ -98,10 +127,10 @@ class ForeignSet:
     """What was found at a path."""
 
     kind: Kind
-    units: list[Unit]
+    units: list[SourceUnit]
     classes: list[str] | None = None
     """Names by number, where something beside the data gives them."""
-    problems: list[str] = field(default_factory=list)
+    problems: list[SourceProblem] = field(default_factory=list)
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -116,10 +145,10 @@ def json_object(path: Path) -> dict[str, Any]:
 # Which files
 
 
-def files_at(place: str, suffix: str) -> tuple[list[Path], list[str]]:
+def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
     """A file, a folder's files, or those of a pattern with *, ? or braces such as train-{000000..000009}.tar.
 
-    And a line if some that braces spell out are not there.
+    And a problem if some that braces spell out are not there.
     """
     if Path(place).is_dir():
         return sorted(Path(place).glob(f"*{suffix}")), []
@@ -134,8 +163,10 @@ def files_at(place: str, suffix: str) -> tuple[list[Path], list[str]]:
     found = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
     files = dict.fromkeys(path for paths in found.values() for path in paths if path.endswith(suffix))
     missing = [pattern for pattern, paths in found.items() if not paths]
-    told = [f"{len(missing):,} of the {len(found):,} files that it spells out are missing, the first is {missing[0]}"] if missing else []
-    return [Path(path) for path in files], told
+    if not missing:
+        return [Path(path) for path in files], []
+    what = f"{len(missing):,} of the {len(found):,} files that it spells out are missing, the first is {missing[0]}"
+    return [Path(path) for path in files], [SourceProblem(what, remedy="name those that are there")]
 
 
 def _brace_options(match: re.Match[str]) -> list[str]:

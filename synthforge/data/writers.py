@@ -106,7 +106,7 @@ class Heartbeat:
 
     def _send(self) -> None:
         with self._lock:
-            beat = Beat(writer_name(), list(self._shards), self._images, self._rate, self._started, time.time())
+            beat = Beat(writer_name(), list(self._shards), self._images, self._rate, started=self._started, beat=time.time())
         # A beat that can't be written is no reason to stop work; a store that is really gone stops the next commit.
         with suppress(SynthforgeError, OSError):
             self._log.replace(self._name, canonical_json(asdict(beat)))

@@ -29,7 +29,7 @@ from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import COMPLETE, MANIFEST, canonical_json, digest_of
 from synthforge.data.pools import Table
 from synthforge.data.reading import read_labelled
-from synthforge.data.storage import Folder, content_of, resolve
+from synthforge.data.storage import Folder, content_of, replace_file, resolve
 from synthforge.data.units import Part
 from synthforge.devices import cpu_threads, own_gpu
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError, some
@@ -40,7 +40,6 @@ from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.sets import Images, SetReader, path_of, write_set
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
-from synthforge.features.embed import published
 from synthforge.features.encoders.config import FittedConfig, PixelsConfig
 from synthforge.features.encoders.protocol import SEEN_DIGITS
 from synthforge.generation.plan import Plan
@@ -189,7 +188,7 @@ class _Preparation:
             return left
         prepared = self._diagnosed(recipe, generator) if self.work.diagnosis is not None else self._chosen_from(collection, generator)
         self.folder.mkdir(parents=True, exist_ok=True)
-        published(path, lambda temporary: temporary.write_bytes(canonical_json(prepared.__dict__)))
+        replace_file(path, lambda temporary: temporary.write_bytes(canonical_json(prepared.__dict__)))
         return prepared
 
     def _chosen_from(self, collection: Collection, generator: str) -> Prepared:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from synthforge.data.collection import open_collection
 from synthforge.data.pools import Table
+from synthforge.data.storage import replace_file
 from synthforge.errors import WorkError
 from synthforge.evaluation.trainer.train import TrainingSet
-from synthforge.features.embed import published
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -116,7 +116,7 @@ def write_set(folder: Path, parts: list[Images]) -> str:
         "image_sha256": pa.array([sha256 for part in parts for sha256 in part.sha256_N], pa.string()),
     }
     # Written again even if it is there: the same images may lie elsewhere now.
-    published(path, lambda temporary: pq.write_table(pa.table(columns, schema=SCHEMA), temporary))
+    replace_file(path, lambda temporary: pq.write_table(pa.table(columns, schema=SCHEMA), temporary))
     return digest
 
 

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, TypeVar
 
 from synthforge.errors import SynthforgeError
-from synthforge.executors.protocol import Finished, Outcome, Place, Stream, U, Work
+from synthforge.executors.protocol import Executor, Finished, Outcome, Place, Stream, U, Work
 from synthforge.executors.queue import InFlight, Queue, Task
 
 R = TypeVar("R")
 
 
-class InlineExecutor(Generic[U, R]):
+class InlineExecutor(Executor[U, R]):
     """One worker, which is this process."""
 
     def __init__(self, work: Work[U, R]) -> None:
         self._work = work
         self._stream: Stream[U, R] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.close()
-        else:
-            with suppress(SynthforgeError):  # the error that is on its way says more
-                self.close()
 
     def open(self) -> Any:
         self._stream = self._work.open(Place(0, 1))
@@ -62,6 +51,10 @@ class InlineExecutor(Generic[U, R]):
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
+
+    def abandon(self) -> None:
+        with suppress(SynthforgeError):
+            self.close()
 
 
 def _units(queue: Queue[U], in_flight: InFlight[U, Task[U]]) -> Iterator[U]:

@@ -10,13 +10,12 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, TypeVar
 
 from synthforge.errors import SynthforgeError, WorkError
 from synthforge.executors.messages import Advanced, Died, Made, Message, Missed, Opened, Raised
 from synthforge.executors.process import EXIT_SECONDS, Allowance, WorkerProcess, interrupts_blocked
-from synthforge.executors.protocol import Finished, Outcome, Place, U, Work
+from synthforge.executors.protocol import Executor, Finished, Outcome, Place, U, Work
 from synthforge.executors.queue import Queue
 
 TICK_SECONDS = 0.25
@@ -29,7 +28,7 @@ CLOSE_SECONDS = 60.0
 R = TypeVar("R")
 
 
-class LocalExecutor(Generic[U, R]):
+class LocalExecutor(Executor[U, R]):
     """Workers in processes of their own, started afresh (spawned), so that they share no state of a device or of threads.
 
     Args:
@@ -57,15 +56,6 @@ class LocalExecutor(Generic[U, R]):
         self._deaths: dict[Place, int] = {}
         """Deaths in a row without a unit in flight."""
         self._listened = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.close()
-        else:
-            self._end()  # the error that is on its way says more
 
     def allow(self, deadline_seconds: float) -> None:
         """Another deadline from now on."""
@@ -112,6 +102,9 @@ class LocalExecutor(Generic[U, R]):
     def close(self) -> None:
         for error in self._end():
             raise error
+
+    def abandon(self) -> None:
+        self._end()
 
     def _start(self, place: Place) -> None:
         with interrupts_blocked():  # a process that is started is in the list

@@ -87,9 +87,14 @@ Outcome: TypeAlias = Finished[U, R_co] | Failed[U]
 class Executor(Protocol[U, R_co]):
     """Runs work over units. A context manager: whatever leaves it, an interrupt included, no worker stays behind."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
 
     def open(self) -> Any:
         """Start, wait for the first worker that has opened its work, and return what its stream describes.
@@ -118,3 +123,6 @@ class Executor(Protocol[U, R_co]):
 
     def close(self) -> None:
         """End all workers: those that wait close their streams first. Raises what closing raised."""
+
+    def abandon(self) -> None:
+        """End all workers because of an error that is on its way; raises nothing, since that one says more."""

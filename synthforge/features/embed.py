@@ -13,7 +13,6 @@ import functools
 import hashlib
 import itertools
 import os
-import secrets
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +29,7 @@ from synthforge.data.collection import Block, Collection, open_collection
 from synthforge.data.images import Uint8, decode, is_blank, resize
 from synthforge.data.layout import digest_of
 from synthforge.data.reading import read_labelled
+from synthforge.data.storage import replace_file
 from synthforge.errors import DatasetError, SynthforgeError, WorkError
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
@@ -96,24 +96,9 @@ class Cache:
         return self.folder / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.parquet"
 
 
-def published(path: Path, write: Callable[[Path], object]) -> None:
-    """Make a file appear whole; whoever comes last wins, and all write the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WorkError(
-            f"{path}: can't be written ({error.strerror or error}); see that there is room and a right to write, and run again"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
     """The encoders of some Configs in order, one for each view."""
-    real = read_labelled(reference)["fit"] if any(config.fits for config in configs) else None
+    real = read_labelled(reference, cache, reporter)["fit"] if any(config.fits for config in configs) else None
     loading = Loading(cache, device, real, reporter=reporter or Reporter())
     return [encoder for config in configs for encoder in config.build(loading)]
 
@@ -190,10 +175,10 @@ class EmbedStream:
             advance(len(batch))
         assert len(facts) == block.num_samples, f"{block.name}: {len(facts)} images where {block.num_samples} were indexed"
         for (_, path), features in zip(missing, found, strict=True):
-            published(path, functools.partial(np.save, arr=features))
+            replace_file(path, functools.partial(np.save, arr=features))
         columns = [list(column) for column in zip(*facts, strict=True)] or [[], [], [], []]
         table = pa.table(dict(zip(FACTS_SCHEMA.names, columns, strict=True)), schema=FACTS_SCHEMA)
-        published(self._cache.facts(block), lambda temporary: pq.write_table(table, temporary))
+        replace_file(self._cache.facts(block), lambda temporary: pq.write_table(table, temporary))
         return sum(problem is not None for problem, *_ in facts)
 
     def close(self) -> None:

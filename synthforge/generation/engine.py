@@ -151,7 +151,7 @@ class Engine:
             for attempt in range(self._attempts):
                 rejected: list[Sample] = []
                 for chunk, pixels, codes in self.sampler.sampled(due):
-                    good = self._sort_out(work, chunk, pixels, codes, encoders, rejected)
+                    good = self._sort_out(work, chunk, pixels, codes, encoders=encoders, rejected=rejected)
                     settled += good
                     on_images(good)
                 if not rejected:
@@ -177,7 +177,7 @@ class Engine:
             raise
 
     def _sort_out(
-        self, work: _Work, chunk: list[Sample], pixels: Uint8, codes: Uint8, encoders: ThreadPoolExecutor, rejected: list[Sample]
+        self, work: _Work, chunk: list[Sample], pixels: Uint8, codes: Uint8, *, encoders: ThreadPoolExecutor, rejected: list[Sample]
     ) -> int:
         """Send good images to the encoders, waiting while too many are on their way; note the others. The number of good ones."""
         blank = is_blank(pixels)

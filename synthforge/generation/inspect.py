@@ -23,7 +23,7 @@ from synthforge.data.layout import LOG, RECIPE_LOG
 from synthforge.data.storage import Folder
 from synthforge.errors import PlaceError, RequestError
 from synthforge.generation.plan import Plan, Sample
-from synthforge.generators.protocol import Request
+from synthforge.generators.protocol import ImageRequest
 from synthforge.generators.remaking import remake_code
 from synthforge.progress import Reporter
 from synthforge.recipe.recipe import Recipe
@@ -145,23 +145,29 @@ def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Repor
     return path
 
 
-@dataclass(frozen=True)
-class Remade:
-    """How samples that were made again differ from those in the shards."""
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """How what was made again differs from what is stored."""
 
-    num_samples: int
-    identical: int
-    """Samples whose every pixel is the same."""
     largest_difference: int
     """Of 255 levels."""
     within_tolerance: float
     """Share of pixels at most 2 levels off."""
-    keys: list[str]
 
     @property
     def is_reproduced(self) -> bool:
         """At most 2 of 256 levels off on 99.9 % of pixels: what other batch shapes may change by rounding."""
         return self.within_tolerance >= 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remade(Reproduction):
+    """Samples that were made again."""
+
+    num_samples: int
+    identical: int
+    """Samples whose every pixel is the same."""
+    keys: list[str]
 
 
 def verify(
@@ -312,23 +318,14 @@ def _digests_of(recipe: Recipe, identity: Any) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class RemadeSample:
+@dataclass(frozen=True, kw_only=True)
+class RemadeSample(Reproduction):
     """One sample that was made again from its record."""
 
     image: bytes
     """The encoded file."""
-    largest_difference: int
-    """From the stored one, of 255 levels."""
-    within_tolerance: float
-    """Share of pixels at most 2 levels off."""
     changes: list[str]
     """What is not as the record says: another scheduler configuration, precision, ..."""
-
-    @property
-    def is_reproduced(self) -> bool:
-        """At most 2 of 256 levels off on 99.9 % of pixels."""
-        return self.within_tolerance >= 0.999
 
 
 def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Reporter | None = None) -> RemadeSample:
@@ -352,7 +349,7 @@ def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Repor
         )
     (reporter or Reporter()).note(f"loading {recipe.generator.model}")
     generator = load_generator(recipe, plan, dtype=made_by.get("dtype"))
-    request = Request(
+    request = ImageRequest(
         seed=record["seed"],
         class_name=record.get("label", record["class"]),
         prompt=record["prompt"],

@@ -25,10 +25,11 @@ import pyarrow as pa
 
 from synthforge.config import identity_of
 from synthforge.data.layout import Manifest, Segment, Shard, digest_of, key_of
+from synthforge.data.model_files import GeneratorFiles
 from synthforge.data.reading import Example, Sources
 from synthforge.errors import DatasetError, RequestError
-from synthforge.generators.protocol import Request
-from synthforge.generators.weights import GeneratorFiles
+from synthforge.generators.protocol import ImageRequest
+from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, captions_in, file_digest
 
 PLAN_VERSION = 1
@@ -65,9 +66,11 @@ class Sample:
         """Samples of one level can share a batch: no negative prompt at all is not the same as an empty one."""
         return self.guidance, self.strength or 0.0, self.negative is not None
 
-    def request(self) -> Request:
+    def request(self) -> ImageRequest:
         """What a generator needs to know of it."""
-        return Request(self.seed, self.label, self.prompt, self.negative, self.guidance, self.strength, self.source)
+        return ImageRequest(
+            self.seed, self.label, self.prompt, self.negative, guidance=self.guidance, strength=self.strength, source=self.source
+        )
 
     def record(self, rejected: Sequence[dict[str, Any]], generator: dict[str, Any]) -> dict[str, Any]:
         """KEY.json: what was asked for, and the attempts that were rejected before this one."""
@@ -121,7 +124,7 @@ class Plan:
         files = recipe.generator.files(known)
         guided, sources = recipe.sampling.real_guidance, None
         if guided is not None:
-            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE))
+            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE), cache_folder(recipe.curation))
             if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
                 has = ", ".join(list(sources.by_class)[:12])
                 raise RequestError(

@@ -20,6 +20,7 @@ from synthforge.errors import WorkError
 from synthforge.generation.plan import Plan, Sample
 from synthforge.generation.sampler import Sampler, load_generator
 from synthforge.generators.config import RealGuidanceConfig
+from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import Recipe
 
 VERSION = 1
@@ -44,7 +45,7 @@ def render(recipe: Recipe, real: str, strength: float, beside: Path, threads: in
         real: address of the set.
         beside: where the folder is to lie.
     """
-    labelled = read_labelled(real)["fit"]
+    labelled = read_labelled(real, cache_folder(recipe.curation))["fit"]
     present = {example.class_name for example in labelled.examples}
     guided = recipe.model_copy(
         update={
@@ -92,7 +93,7 @@ def _encoded(sampler: Sampler, samples: list[Sample]) -> list[EncodedSample]:
             if not is_rejected:
                 data = encode(image, output.format, output.quality, output.marking)
                 found[sample.index] = EncodedSample(
-                    sample.key, data, output.format, sample.class_index, sample.prompt, sample.record([], identity)
+                    sample.key, data, output.format, sample.class_index, text=sample.prompt, record=sample.record([], identity)
                 )
     if not found:
         raise WorkError("no real image could be rendered: all came out blank, not finite or flagged by the safety checker")

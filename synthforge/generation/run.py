@@ -98,7 +98,7 @@ def generate(
             given_up = dataset.state().quarantined
             if not _own(dataset.state().missing, part) and not (retry_quarantined and given_up):
                 reporter.note("nothing to do: " + (f"{len(given_up)} shard(s) are quarantined" if given_up else "every shard is sealed"))
-                return _finish(dataset, plan, Counters(), adopted, 0.0, part)
+                return _finish(dataset, plan, Counters(), adopted=adopted, seconds=0.0, part=part)
 
         num_samples = (dataset.num_samples if dataset is not None else len(plan)) + (extend or 0 if begins_segment else 0)
         dtype = (dataset.manifest.generator or {}).get("dtype") if dataset is not None else None
@@ -121,7 +121,7 @@ def generate(
             if others:
                 reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
             folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # unsorted: the order of classes counts
-            run = _Run(dataset, plan, part, heartbeat, reporter)
+            run = _Generating(dataset, plan, part, heartbeat, reporter)
             started = time.perf_counter()
             try:
                 run.make_all(executor)
@@ -129,7 +129,7 @@ def generate(
                 raise WorkError(str(error)) from error  # too late for "nothing was started"
             folder.sweep()  # of what workers that died left behind
             seconds = time.perf_counter() - started
-        return _finish(dataset, plan, run.counters, adopted + run.adopted, seconds, part)
+        return _finish(dataset, plan, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
 
 
 def _num_to_make(dataset: DatasetFolder | None, plan: Plan, part: Part | None, extend: int | None, retry_quarantined: bool) -> int:
@@ -215,7 +215,7 @@ def _adopt(dataset: DatasetFolder, plan: Plan, reporter: Reporter) -> int:
 
 
 @dataclass
-class _Run:
+class _Generating:
     """One run's share of the work: which shards, in what order, and what became of them."""
 
     dataset: DatasetFolder
@@ -320,7 +320,7 @@ class _Run:
         return found
 
 
-def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, adopted: int, seconds: float, part: Part | None) -> GenerateResult:
+def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, *, adopted: int, seconds: float, part: Part | None) -> GenerateResult:
     """Write complete.json, what other loaders need and the contact sheet, if the dataset is whole, and sum up."""
     output = plan.recipe.output
 

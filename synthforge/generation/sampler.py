@@ -25,7 +25,7 @@ from synthforge.data.storage import Folder
 from synthforge.devices import alone_on_this_machine, is_out_of_memory
 from synthforge.errors import ShardFailed, SynthforgeError, WorkError
 from synthforge.generation.plan import Plan, Sample
-from synthforge.generators.protocol import Generator, Prepared, Request
+from synthforge.generators.protocol import Generator, ImageRequest, PreparedBatch
 from synthforge.progress import Counters
 from synthforge.recipe.recipe import Recipe
 
@@ -79,17 +79,17 @@ class Sampler:
             chunks += [of_level[start : start + self.batch] for start in range(0, len(of_level), self.batch)]
         return chunks
 
-    def batch_of(self, samples: list[Sample]) -> Prepared:
+    def batch_of(self, samples: list[Sample]) -> PreparedBatch:
         """A batch of the fixed shape from samples of any level, to compile and warm up with."""
         requests = _of_one_level([sample.request() for sample in samples])
         return self.generator.prepare((requests * self.batch)[: self.batch])
 
-    def _prepared(self, chunk: list[Sample]) -> Prepared:
+    def _prepared(self, chunk: list[Sample]) -> PreparedBatch:
         """A batch of the fixed shape: the last sample is repeated where one is short."""
         requests = [sample.request() for sample in chunk]
         return self.generator.prepare(requests + [requests[-1]] * (self.batch - len(requests)))
 
-    def _on_device(self, chunk: list[Sample], prepared: Prepared) -> Iterator[tuple[list[Sample], _Copy]]:
+    def _on_device(self, chunk: list[Sample], prepared: PreparedBatch) -> Iterator[tuple[list[Sample], _Copy]]:
         """Sample one batch; after an out-of-memory error, in halves, and all later batches are as small."""
         # A batch that was prepared before a halving is still too large.
         copy = self._tried(prepared) if prepared.num_images <= self.batch else None
@@ -107,7 +107,7 @@ class Sampler:
             part = chunk[start : start + size]
             yield from self._on_device(part, self._prepared(part))
 
-    def _tried(self, prepared: Prepared) -> _Copy | None:
+    def _tried(self, prepared: PreparedBatch) -> _Copy | None:
         """The batch, on its way to the host; None if memory did not do for it."""
         try:
             return self._transfer.begin(*self.generator.sample(prepared))
@@ -174,16 +174,16 @@ def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Measured:
+class BatchRate:
     """Rate of one batch size."""
 
     batch: int
     images_per_second: float
 
 
-def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[Measured]:
+def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[BatchRate]:
     """Rate of the generator at growing batch sizes, until memory or the gain ends; each is warmed up once."""
-    found: list[Measured] = []
+    found: list[BatchRate] = []
     batch = 1
     while batch <= largest:
         prepared = generator.prepare(_of_one_level([plan[index].request() for index in range(batch)]))
@@ -199,7 +199,7 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
                     f"the generator failed at batch {batch} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
                 ) from error
             break
-        found.append(Measured(batch, done / elapsed))
+        found.append(BatchRate(batch, done / elapsed))
         # No gain in two doublings: larger batches only cost memory.
         if len(found) > 3 and found[-1].images_per_second < 1.03 * max(item.images_per_second for item in found[:-2]):
             break
@@ -211,19 +211,19 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
     return found
 
 
-def _of_one_level(requests: list[Request]) -> list[Request]:
+def _of_one_level(requests: list[ImageRequest]) -> list[ImageRequest]:
     first = requests[0]
     return [replace(request, guidance=first.guidance, strength=first.strength, negative=first.negative) for request in requests]
 
 
-def _timed(generator: Generator, prepared: Prepared) -> float:
+def _timed(generator: Generator, prepared: PreparedBatch) -> float:
     started = time.perf_counter()
     pixels, _ = generator.sample(prepared)
     pixels.cpu()
     return time.perf_counter() - started
 
 
-def best_batch(found: list[Measured]) -> Measured:
+def best_batch(found: list[BatchRate]) -> BatchRate:
     """The smallest batch within 5 % of the best rate."""
     best = max(item.images_per_second for item in found)
     return next(item for item in found if item.images_per_second >= 0.95 * best)

@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar
 from pydantic import field_validator
 
 from synthforge.config import Config, identity, location
+from synthforge.data.model_files import GeneratorFiles, find_model
 from synthforge.generators.protocol import Capabilities, Generator
 from synthforge.generators.schedulers import SchedulerConfig
-from synthforge.generators.weights import GeneratorFiles, find_model
 from synthforge.registry import Registry, kind_in
 
 

@@ -40,7 +40,7 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ImageRequest:
     """One image to make."""
 
     seed: int
@@ -57,7 +57,7 @@ class Request:
     """The real image to start from."""
 
 
-class Prepared(Protocol):
+class PreparedBatch(Protocol):
     """A batch made ready on the CPU; only its generator looks inside."""
 
     @property
@@ -93,7 +93,7 @@ class Generator(Protocol):
         Raises RequestError if the model can't do what the recipe asks.
         """
 
-    def prepare(self, requests: Sequence[Request]) -> Prepared:
+    def prepare(self, requests: Sequence[ImageRequest]) -> PreparedBatch:
         """Make a batch ready on the CPU; may run in another thread while the device works on the batch before."""
 
     def sample(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,14 +5,13 @@ Each part's Config stands beside its code; here they are composed.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from synthforge.config import Config, execution, identity, part
-from synthforge.data.storage import resolve
+from synthforge.data.storage import resolve, user_cache
 from synthforge.features.config import IndexConfig
 from synthforge.features.encoders.config import AnyEncoder
 from synthforge.registry import Registry, each_in, name_in
@@ -132,7 +131,4 @@ class CurationConfig(Config):
 
 def cache_folder(config: CurationConfig) -> Path:
     """Where features and indices are kept."""
-    if config.cache is not None:
-        return Path(resolve(config.cache))
-    base = os.environ.get("SYNTHFORGE_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "synthforge")
-    return Path(base)
+    return Path(resolve(config.cache)) if config.cache is not None else user_cache()

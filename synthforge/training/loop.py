@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from synthforge.data.storage import replace_file
 from synthforge.errors import ModelError, WorkError
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import seed_of
@@ -198,10 +198,8 @@ class TrainingLoop:
         for number, state in enumerate(self._optimizer_states()):
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
         metadata = {"step": str(self.step), "config": self._identity(), "notes": json.dumps(self.notes)}
-        temporary = self._checkpoint.with_suffix(".part")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, temporary, metadata)
-        os.replace(temporary, self._checkpoint)
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+        replace_file(self._checkpoint, lambda path: save_file(tensors, path, metadata))
 
     def _optimizer_states(self) -> list[dict[str, Tensor]]:
         """The optimiser's tensors of each parameter, the same on every device."""
@@ -312,6 +310,8 @@ class _CapturedStep:
         nothing may compile while a step is captured."""
         self._num_eager = 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._loss: Tensor | None = None
+        """The graph's own."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Take a step; the loss, which the next one may overwrite."""
@@ -321,6 +321,7 @@ class _CapturedStep:
             ours.copy_(given, non_blocking=True)
         if self._graph is not None:
             self._graph.replay()
+            assert self._loss is not None
             return self._loss
         loss = self._update_aside()
         self._num_eager += 1

@@ -26,13 +26,13 @@ from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import GATES, Bools, Gate, Verdict
 from synthforge.curation.selection.rules import RULES, Picked, Problem, Rule
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.tars import sha256_of
+from synthforge.data.model_files import GeneratorFiles, ModelFiles
+from synthforge.data.storage import sha256_of
 from synthforge.errors import RecipeError, WorkError
 from synthforge.features.encoders.config import ENCODERS, EncoderConfig
 from synthforge.features.encoders.protocol import Loading
 from synthforge.generators.config import GENERATORS, GeneratorConfig, SamplingConfig
 from synthforge.generators.protocol import Capabilities, Request
-from synthforge.generators.weights import GeneratorFiles, ModelFiles
 from synthforge.recipe.load import load_recipe
 from synthforge.recipe.recipe import Recipe, json_schema
 from synthforge.registry import Registry

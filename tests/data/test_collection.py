@@ -608,9 +608,11 @@ def test_parts_of_tars_and_tables_in_folders(tmp_path: Path, opened: Callable[..
 
 def test_what_cannot_be_opened_is_named(tmp_path: Path, opened: Callable[..., Collection]) -> None:
     (tmp_path / "empty").mkdir()
-    for place in (tmp_path / "nowhere", tmp_path / "empty", tmp_path / "*.tar"):
-        with pytest.raises(DatasetError, match=r"no dataset folder, WebDataset tars, folder of images by class or `datasets` there; check"):
-            opened(place)
+    for place, hint in (("nowhere", "check the path"), ("empty", "images need a sub-folder for each class"), ("*.tar", "check the path")):
+        with pytest.raises(
+            DatasetError, match=rf"no dataset folder, WebDataset tars, folder of images by class or `datasets` there; {hint}"
+        ):
+            opened(tmp_path / place)
     folder = image_folder(tmp_path / "bad", 2)
     (folder / "cat" / "001.png").rename(folder / "cat" / os.fsdecode(b"\xff.png"))
     with pytest.raises(DatasetError, match="its name is not UTF-8; rename it"):

@@ -510,16 +510,16 @@ def _evaluate_and_die(place: Path, sets: Sets, trainings_before: int) -> None:
     """In a child: killed after so many trainings."""
     import synthforge.evaluation.trainer.jobs as trainings
 
-    original, done = trainings.published, [0]
+    original, done = trainings.replace_file, [0]
 
-    def published(path: Path, write_file: Any) -> None:
+    def replaced(path: Path, write_file: Any) -> None:
         if path.suffix == ".npz":
             if done[0] == trainings_before:
                 os.kill(os.getpid(), signal.SIGKILL)
             done[0] += 1
         original(path, write_file)
 
-    trainings.published = published  # type: ignore[assignment]
+    trainings.replace_file = replaced  # type: ignore[assignment]
     ask(sets, place, sets.more, arms="real,more-set")
 
 

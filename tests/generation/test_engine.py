@@ -19,7 +19,7 @@ from synthforge.errors import ShardFailed, WorkError
 from synthforge.generation.engine import Engine
 from synthforge.generation.plan import Plan
 from synthforge.generation.sampler import Sampler, best_batch, measure
-from synthforge.generators.protocol import Request
+from synthforge.generators.protocol import ImageRequest
 from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, small
 
@@ -50,7 +50,7 @@ class Noise:
     def compile(self, batch: Any) -> None:
         pass
 
-    def prepare(self, requests: Sequence[Request]) -> _Seeds:
+    def prepare(self, requests: Sequence[ImageRequest]) -> _Seeds:
         assert len({request.guidance for request in requests}) == 1, "a batch has one level"
         return _Seeds([request.seed for request in requests], requests[0].guidance)
 

@@ -22,7 +22,7 @@ from synthforge.devices import alone_on_this_machine
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import GENERATORS, RealGuidanceConfig, SamplingConfig, SchedulerConfig
 from synthforge.generators.pipelines.generator import PipelineGenerator
-from synthforge.generators.protocol import Request
+from synthforge.generators.protocol import ImageRequest
 from tests import tiny_models
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
@@ -67,10 +67,10 @@ def photo(seed: int = 0, size: tuple[int, int] = (24, 20)) -> bytes:
     return buffer.getvalue()
 
 
-def requests_for(sampling: SamplingConfig, negative: str | None = None, prompts: Sequence[str] = PROMPTS) -> list[Request]:
+def requests_for(sampling: SamplingConfig, negative: str | None = None, prompts: Sequence[str] = PROMPTS) -> list[ImageRequest]:
     guided = sampling.real_guidance
     return [
-        Request(
+        ImageRequest(
             seed=100 + number,
             class_name="207",
             prompt=prompt,
@@ -83,7 +83,7 @@ def requests_for(sampling: SamplingConfig, negative: str | None = None, prompts:
     ]
 
 
-def plain(name: str, models: Path, sampling: SamplingConfig, requests: list[Request], **more: Any) -> np.ndarray:
+def plain(name: str, models: Path, sampling: SamplingConfig, requests: list[ImageRequest], **more: Any) -> np.ndarray:
     """What anybody would write with diffusers alone."""
     pipeline = diffusers.DiffusionPipeline.from_pretrained(str(models / name), use_safetensors=True)
     if sampling.scheduler is not None:
@@ -515,7 +515,7 @@ def test_a_negative_prompt_where_none_is_taken(models: Path) -> None:
 def test_dit_labels_by_name_and_number(models: Path) -> None:
     sampling = sampling_for("dit")
     generator = loaded(config_for("dit", models), sampling)
-    by_name = generator.prepare([Request(1, "Golden Retriever", "", None, 3.0), Request(1, "tabby", "", None, 3.0)])
+    by_name = generator.prepare([ImageRequest(1, "Golden Retriever", "", None, 3.0), ImageRequest(1, "tabby", "", None, 3.0)])
     assert by_name.arguments["class_labels"] == [207, 281]
 
 

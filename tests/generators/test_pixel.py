@@ -19,7 +19,7 @@ from synthforge.generators.pixel.config import PixelConfig
 from synthforge.generators.pixel.generator import PixelGenerator
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
-from synthforge.generators.protocol import Request
+from synthforge.generators.protocol import ImageRequest
 
 BUILTIN = resolve("builtin:digits/generator")
 
@@ -143,8 +143,8 @@ def loaded(config: PixelConfig, sampling: SamplingConfig, device: str = "cpu", l
     return config.build(files, sampling, device)  # type: ignore[return-value]
 
 
-def requests(*seeds: int, guidance: float = 1.5) -> list[Request]:
-    return [Request(seed, str(seed % 10), "", None, guidance) for seed in seeds]
+def requests(*seeds: int, guidance: float = 1.5) -> list[ImageRequest]:
+    return [ImageRequest(seed, str(seed % 10), "", None, guidance) for seed in seeds]
 
 
 @pytest.mark.parametrize("guide", ["unconditional", "less_trained"])
@@ -251,7 +251,7 @@ def test_hub_ids_load_from_the_hubs_cache(tmp_path: Path) -> None:
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
     code = (
-        "from synthforge.generators.weights import find_model\n"
+        "from synthforge.data.model_files import find_model\n"
         "files = find_model('someone/digits')\n"
         f"assert files.revision == '{commit}', files\n"
         "assert files.sha256 == find_model('builtin:digits/generator').sha256\n"

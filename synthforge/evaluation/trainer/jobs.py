@@ -20,6 +20,7 @@ import torch
 
 from synthforge.config import identity_of
 from synthforge.data.layout import digest_of
+from synthforge.data.storage import replace_file
 from synthforge.devices import cpu_threads, own_gpu, pick_device
 from synthforge.errors import SynthforgeError, WorkError
 from synthforge.evaluation.sets import SetReader
@@ -27,7 +28,6 @@ from synthforge.evaluation.trainer.loader import decoded
 from synthforge.evaluation.trainer.train import Predictions, predict, train
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
-from synthforge.features.embed import published
 from synthforge.recipe.evaluation import MixingConfig, TrainerConfig
 
 VERSION = 3
@@ -132,7 +132,7 @@ class TrainStream:
                 continue
             path = result_path(self._work.folder, training)
             columns = {"predicted": found.predicted_V, "confidence": found.confidence_V, "probability": found.probability_V}
-            published(path, lambda temporary, columns=columns: np.savez_compressed(temporary, **columns))  # type: ignore[misc]
+            replace_file(path, lambda temporary, columns=columns: np.savez_compressed(temporary, **columns))  # type: ignore[misc]
             progress(training.images)
             yield training, training.digest
 

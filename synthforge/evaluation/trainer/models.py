@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from synthforge.data.model_files import file_sha256, in_one_line
 from synthforge.devices import pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.features.encoders.config import TimmConfig
-from synthforge.features.encoders.weights import digest, in_one_line
 from synthforge.recipe.evaluation import TrainerConfig
 from synthforge.training.networks import Classifier, Norm
 
@@ -47,7 +47,7 @@ def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
 def platform_of(config: TrainerConfig) -> str:
     """What figures depend on beside settings, seed and images: the kind of device, and the weights that training starts from."""
     device = pick_device(config.device, f"{WHERE}.device").type
-    return device if config.start == "scratch" else f"{device} {digest(_find(config).weights, WHERE)}"
+    return device if config.start == "scratch" else f"{device} {file_sha256(_find(config).weights, WHERE)}"
 
 
 def build(config: TrainerConfig, num_classes: int, norm: Norm) -> nn.Module:

@@ -22,23 +22,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.data.layout import digest_of
-from synthforge.errors import ModelError
-from synthforge.features.encoders.config import OpenClipConfig
-from synthforge.features.encoders.network import DeviceNetwork
-from synthforge.features.encoders.protocol import Loading
-from synthforge.features.encoders.weights import (
+from synthforge.data.model_files import (
     as_path,
-    checked,
     did_you_mean,
-    digest,
-    fetched,
-    folds_in,
+    fetch_file,
+    file_sha256,
     hub_id,
     in_one_line,
     public_name,
-    read_report,
+    require_safetensors,
     weights_in,
 )
+from synthforge.errors import ModelError
+from synthforge.features.encoders.config import OpenClipConfig
+from synthforge.features.encoders.folds import folds_in, read_report
+from synthforge.features.encoders.network import DeviceNetwork
+from synthforge.features.encoders.protocol import Loading
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
@@ -84,7 +83,13 @@ class ClipEncoder:
             raise ModelError(f"{where}: {files.name} takes images of {size} pixels; only squares are supported")
         self.resolution = int(sides.pop())
         self.network = DeviceNetwork(
-            self._model, self._encode_image, device, config.precision, preprocessing["mean"], preprocessing["std"], where
+            self._model,
+            self._encode_image,
+            device=device,
+            precision=config.precision,
+            mean=preprocessing["mean"],
+            std=preprocessing["std"],
+            where=where,
         )
         self.dim = self.network.dim(self.resolution, files.name, where)
         self.logit_scale: float | None = float(model.logit_scale.exp())  # type: ignore[operator]
@@ -95,7 +100,7 @@ class ClipEncoder:
             "kind": "open_clip",
             "model": files.name,
             "architecture": digest_of(architecture),
-            "weights": digest(files.weights, where),
+            "weights": file_sha256(files.weights, where),
             "preprocessing": self.network.preprocessing(self.resolution),
             "dtype": self.network.dtype_name,
         }
@@ -148,7 +153,7 @@ def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:
     if name.replace("/", "-") in open_clip.list_models():
         return [_of_architecture(name.replace("/", "-"), pretrained, where, name)]
     if identifier := hub_id(name):
-        weights = fetched(identifier, WEIGHTS_FILES[0], f"{where}.model")
+        weights = fetch_file(identifier, WEIGHTS_FILES[0], f"{where}.model")
         return [ClipFiles(identifier, f"hf-hub:{identifier}", None, weights)]
     hint = did_you_mean(name, open_clip.list_models(), "name a folder with open_clip_config.json, a hub id, or one of open_clip's models")
     raise ModelError(f"{where}.model: there is no {name}; {hint}")
@@ -174,7 +179,7 @@ def _of_architecture(model: str, pretrained: str | None, where: str, name: str) 
         raise ModelError(f"{where}: {name} is an architecture without weights; give {some}a .safetensors file")
     path = as_path(pretrained)
     if path is not None or Path(pretrained).suffix in {".safetensors", ".bin", ".pt", ".pth"}:
-        weights = checked(path or Path(pretrained), where)
+        weights = require_safetensors(path or Path(pretrained), where)
         return ClipFiles(f"{name} {weights.name}", model, str(weights), weights)
     tag = get_pretrained_cfg(model, pretrained)
     if not tag:
@@ -183,7 +188,7 @@ def _of_architecture(model: str, pretrained: str | None, where: str, name: str) 
     repository, _, file = tag.get("hf_hub", "").rpartition("/")
     if not repository:
         raise ModelError(f"{where}: {name} {pretrained} is on no hub as safetensors, only as a pickle; choose other weights")
-    weights = fetched(repository, f"{Path(file).stem}.safetensors" if file else WEIGHTS_FILES[0], where)  # as open_clip does
+    weights = fetch_file(repository, f"{Path(file).stem}.safetensors" if file else WEIGHTS_FILES[0], where)  # as open_clip does
     return ClipFiles(f"{name} {pretrained}", model, pretrained, weights, quick_gelu=bool(tag.get("quick_gelu")))
 
 

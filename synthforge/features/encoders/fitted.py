@@ -35,14 +35,15 @@ from torch.nn import functional
 from synthforge.config import identity_of
 from synthforge.data.images import decode
 from synthforge.data.layout import canonical_json, digest_of
+from synthforge.data.model_files import as_path, file_sha256, in_one_line, public_name, weights_in
 from synthforge.data.reading import Labelled
 from synthforge.devices import pick_device
 from synthforge.errors import ModelError, PlaceError, RequestError
 from synthforge.features.encoders.config import FittedConfig, PixelsConfig
+from synthforge.features.encoders.folds import REPORT, folds_in, read_report
 from synthforge.features.encoders.network import DeviceNetwork
 from synthforge.features.encoders.pixels import PixelsEncoder
 from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder, Loading
-from synthforge.features.encoders.weights import REPORT, as_path, digest, folds_in, in_one_line, public_name, read_report, weights_in
 from synthforge.progress import Reporter
 from synthforge.training.augmentation import augment
 from synthforge.training.config import LoopConfig
@@ -71,13 +72,13 @@ class FittedEncoder:
             self.classes: list[str] = [str(name) for name in shape["classes"]]
             classifier = Classifier(self.resolution, int(shape["width"]), len(self.classes))
             classifier.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
-        self.network = DeviceNetwork(classifier, classifier.features, device, "float32", _MEAN, _STD, where)
+        self.network = DeviceNetwork(classifier, classifier.features, device=device, precision="float32", mean=_MEAN, std=_STD, where=where)
         self.dim = classifier.head.in_features
         self.logit_scale: float | None = None
         self.logit_bias: float | None = None
         self._head_CD = classifier.head.weight.detach().cpu().numpy()
         self._bias_C = classifier.head.bias.detach().cpu().numpy()
-        self._weights_sha256 = digest(weights, where)
+        self._weights_sha256 = file_sha256(weights, where)
 
     def identity(self) -> dict[str, Any]:
         """See `Encoder`."""

@@ -16,21 +16,21 @@ import timm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synthforge.data.model_files import (
+    as_path,
+    did_you_mean,
+    fetch_file,
+    file_sha256,
+    hub_id,
+    in_one_line,
+    public_name,
+    require_safetensors,
+    weights_in,
+)
 from synthforge.errors import ModelError
 from synthforge.features.encoders.config import TimmConfig
 from synthforge.features.encoders.network import DeviceNetwork
 from synthforge.features.encoders.protocol import Loading
-from synthforge.features.encoders.weights import (
-    as_path,
-    checked,
-    did_you_mean,
-    digest,
-    fetched,
-    hub_id,
-    in_one_line,
-    public_name,
-    weights_in,
-)
 
 WEIGHTS_FILES = ("model.safetensors",)
 """What timm takes first from a folder."""
@@ -65,14 +65,16 @@ class TimmEncoder:
         if channels != 3 or (height != width and config.resolution is None):
             raise ModelError(f"{where}: {files.name} takes images of {data['input_size']}; only square RGB ones are supported")
         self.resolution = config.resolution or int(height)
-        self.network = DeviceNetwork(model, model, device, config.precision, data["mean"], data["std"], where)
+        self.network = DeviceNetwork(
+            model, model, device=device, precision=config.precision, mean=data["mean"], std=data["std"], where=where
+        )
         with in_one_line(f"{files.name} at {self.resolution} px", where):
             self.dim = self.network.dim(self.resolution, files.name, where)
         self._identity = {
             "kind": "timm",
             "model": files.name,
-            "architecture": digest(files.config, where) if files.config else files.model,
-            "weights": digest(files.weights, where),
+            "architecture": file_sha256(files.config, where) if files.config else files.model,
+            "weights": file_sha256(files.weights, where),
             "preprocessing": self.network.preprocessing(self.resolution),
             "dtype": self.network.dtype_name,
         }
@@ -110,7 +112,7 @@ def find(config: TimmConfig, where: str) -> TimmFiles:
     if path is not None and path.is_dir():
         folder = path
     elif identifier := hub_id(name):
-        settings, weights = (fetched(identifier, file, f"{where}.model") for file in ("config.json", WEIGHTS_FILES[0]))
+        settings, weights = (fetch_file(identifier, file, f"{where}.model") for file in ("config.json", WEIGHTS_FILES[0]))
         return TimmFiles(identifier, f"local-dir:{settings.parent}", weights, settings)
     else:
         hint = did_you_mean(architecture, timm.list_models(), "name a folder with config.json, a hub id, or one of timm's models")
@@ -125,7 +127,7 @@ def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
     """An architecture that timm knows, with weights from a file or by tag."""
     architecture, _, tag = config.model.partition(".")
     if config.pretrained is not None:
-        weights = checked(as_path(config.pretrained) or Path(config.pretrained), f"{where}.pretrained")
+        weights = require_safetensors(as_path(config.pretrained) or Path(config.pretrained), f"{where}.pretrained")
         return TimmFiles(f"{config.model} {weights.name}", config.model, weights)
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*") if name.partition(".")[0] == architecture]
     if tag and tag not in tags:
@@ -136,7 +138,7 @@ def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
         raise ModelError(f"{where}.pretrained: timm has no weights for {config.model} on the hub; give a .safetensors file")
     # Repositories in CLIP's own form name the file otherwise; each has a safetensors file beside the pickle.
     file = "open_clip_model.safetensors" if "open_clip" in (source.hf_hub_filename or "") else WEIGHTS_FILES[0]
-    return TimmFiles(config.model, config.model, fetched(source.hf_hub_id, file, f"{where}.model"))
+    return TimmFiles(config.model, config.model, fetch_file(source.hf_hub_id, file, f"{where}.model"))
 
 
 def create(model: str, resolution: int | None, files: TimmFiles | None, num_classes: int = 0) -> nn.Module:

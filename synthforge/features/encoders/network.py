@@ -32,6 +32,7 @@ class DeviceNetwork:
         self,
         network: nn.Module,
         forward: Callable[[Tensor], Tensor],
+        *,
         device: str,
         precision: str,
         mean: Sequence[float],

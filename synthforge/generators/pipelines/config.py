@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from synthforge.config import Config, execution, identity, location
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, find_model
 from synthforge.generators.config import GENERATORS, GeneratorConfig
 from synthforge.generators.protocol import Capabilities
-from synthforge.generators.weights import GeneratorFiles, ModelFiles, find_model
 
 Scalar = str | int | float | bool
 

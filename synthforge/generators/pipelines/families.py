@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, components_in, read_config, read_index
 from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig, UnconditionalConfig
-from synthforge.generators.weights import GeneratorFiles, ModelFiles, components_in, read_config, read_index
 
 DIT = frozenset({"DiTPipeline"})
 UNCONDITIONAL = frozenset({"DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline", "ConsistencyModelPipeline"})

@@ -18,6 +18,7 @@ from PIL import Image
 
 from synthforge.data.images import decode, resize
 from synthforge.data.layout import digest_of
+from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
 from synthforge.errors import RequestError
 from synthforge.generators.config import SamplingConfig
@@ -31,9 +32,8 @@ from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, Te
 from synthforge.generators.pipelines.embeddings import PromptEncodings, text_encoders, unload_text_encoders
 from synthforge.generators.pipelines.families import image_size, label_numbers
 from synthforge.generators.pipelines.loading import image_to_image, load
-from synthforge.generators.protocol import Request
+from synthforge.generators.protocol import ImageRequest
 from synthforge.generators.schedulers import describe
-from synthforge.generators.weights import GeneratorFiles, ModelFiles
 
 _LEARNED_AT_ONCE = 32
 _TRIAL_STEPS = 4
@@ -41,7 +41,7 @@ _CALL_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError,
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _PipelineBatch:
     arguments: dict[str, Any]
     """Of the pipeline's call."""
     seeds: list[int]
@@ -186,7 +186,7 @@ class PipelineGenerator:
             f"generator: {name} does not take what the recipe asks of it ({reason}); see generator.arguments and sampling.scheduler"
         )
 
-    def compile(self, batch: _Batch) -> None:
+    def compile(self, batch: _PipelineBatch) -> None:
         self._try_out(batch)
         is_wanted = self._config.compile if self._config.compile is not None else self._device.type == "cuda"
         if self.decoder is not None and self._device.type == "cuda" and self._config.decode_batch is None:
@@ -210,7 +210,7 @@ class PipelineGenerator:
                 if self.decoder is not None:
                     self.decoder.compile_not()
 
-    def _try_out(self, batch: _Batch) -> None:
+    def _try_out(self, batch: _PipelineBatch) -> None:
         """One image in a few steps: what the pipeline can't do with this recipe is said before anything is begun."""
         one: dict[str, Any] = {name: value[:1] if isinstance(value, list) else value for name, value in batch.arguments.items()}
         if "batch_size" in one:
@@ -223,14 +223,14 @@ class PipelineGenerator:
         if self.decoder is not None:
             self.decoder.taken_finite()
 
-    def _warm_up(self, batch: _Batch) -> None:
+    def _warm_up(self, batch: _PipelineBatch) -> None:
         """A batch in as few steps as there can be: the shapes are those of a whole one."""
         strength = batch.arguments.get("strength")
         self._call(batch.arguments, batch.seeds, steps=2 if strength is None else self._sampling.steps)
         if self.decoder is not None:
             self.decoder.taken_finite()
 
-    def prepare(self, requests: Sequence[Request]) -> _Batch:
+    def prepare(self, requests: Sequence[ImageRequest]) -> _PipelineBatch:
         first = requests[0]
         if isinstance(self._config, TextToImageConfig):
             self._check_negative({request.negative for request in requests})
@@ -250,7 +250,7 @@ class PipelineGenerator:
             arguments = {"class_labels": labels, "guidance_scale": first.guidance}
         else:
             arguments = {"batch_size": len(requests)}
-        return _Batch(arguments, [request.seed for request in requests])
+        return _PipelineBatch(arguments, [request.seed for request in requests])
 
     def _check_negative(self, negatives: set[str | None]) -> None:
         if negatives != {None} and "negative_prompt" not in self._parameters:
@@ -288,7 +288,7 @@ class PipelineGenerator:
             output_type="pt",
         )
 
-    def sample(self, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, batch: _PipelineBatch) -> tuple[torch.Tensor, torch.Tensor]:
         if not self._is_checked:
             output = self._checked(lambda: self._call(batch.arguments, batch.seeds))
         else:

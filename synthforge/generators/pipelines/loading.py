@@ -16,11 +16,11 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, components_in, read_config, read_index
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pipelines.config import DitConfig, LoraConfig, PipelineConfig, StepCacheConfig, TextToImageConfig
 from synthforge.generators.pipelines.families import image_to_image_class
-from synthforge.generators.weights import GeneratorFiles, ModelFiles, components_in, read_config, read_index
 
 _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, SafetensorError)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, read_config, read_index
 from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pixel.config import PixelConfig
 from synthforge.generators.schedulers import scheduler_names
-from synthforge.generators.weights import GeneratorFiles, ModelFiles, read_config, read_index
 
 _NETWORK = "synthforge.generators.pixel.network"
 

@@ -56,7 +56,7 @@ def fit(
     """Fit a pixel pipeline and save it to a new folder, resuming there if an earlier fit was interrupted.
 
     Args:
-        data: dataset folder, WebDataset tars, folder of images by class, or `builtin:digits/reference`.
+        data: labelled images in any form that `data.collection.open_collection` reads, such as `builtin:digits/reference`.
         out: local folder for the model; refused if it already holds one.
     Raises: DatasetError for unreadable data, PlaceError for the folder, ModelError for a checkpoint of another fit.
     """
@@ -160,7 +160,8 @@ class _Fit:
         labels_B = labels_B.masked_fill(hidden_B, len(self.classes))
         noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=self.device)
         level_B = torch.randn(len(labels_B), generator=generator, device=self.device)
-        return self._denoising_loss(network, images_BCHW, labels_B, vectors[0] if vectors else None, noise_BCHW, level_B).mean()
+        vector_BA = vectors[0] if vectors else None
+        return self._denoising_loss(network, images_BCHW, labels_B, vector_BA, noise_BCHW=noise_BCHW, level_B=level_B).mean()
 
     def _batch(self, step: int) -> Batch:
         """Images, labels and, if any are augmented, augmentation vectors of a step, gathered and augmented for several steps at once.
@@ -180,7 +181,7 @@ class _Fit:
         return tuple(tensor[turn::_STEPS_PER_BLOCK] for tensor in self._block[1])
 
     def _denoising_loss(
-        self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, vector_BA: Tensor | None, noise_BCHW: Tensor, level_B: Tensor
+        self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, vector_BA: Tensor | None, *, noise_BCHW: Tensor, level_B: Tensor
     ) -> Tensor:
         """Loss of each image, (B,); `level_B` is standard normal and decides the noise level."""
         if self.config.objective == "edm":
@@ -258,7 +259,9 @@ class _Fit:
             generator = seeded("held out", self.config.loop.seed, number, device=self.device)
             noise = torch.randn(images_NCHW.shape, generator=generator, device=self.device)
             vector = torch.zeros(len(labels_N), AUGMENT_DIM, device=self.device) if self.config.augment.share > 0 else None
-            total += float(self._denoising_loss(self.loop.ema, images_NCHW, labels_N, vector, noise, level.expand(len(labels_N))).mean())
+            level_N = level.expand(len(labels_N))
+            loss_N = self._denoising_loss(self.loop.ema, images_NCHW, labels_N, vector, noise_BCHW=noise, level_B=level_N)
+            total += float(loss_N.mean())
         return total / _NOISE_LEVELS_FOR_CHECK
 
     def _generate(self, num: int) -> Tensor:

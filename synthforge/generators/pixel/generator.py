@@ -12,19 +12,19 @@ import torch
 from safetensors import SafetensorError
 
 from synthforge.data.images import decode, resize
+from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.devices import alone_on_this_machine, pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pixel.checks import label_number
 from synthforge.generators.pixel.config import PixelConfig
 from synthforge.generators.pixel.pipeline import FAMILIES, PixelPipeline
-from synthforge.generators.protocol import Request
+from synthforge.generators.protocol import ImageRequest
 from synthforge.generators.schedulers import describe, scheduler_names
-from synthforge.generators.weights import GeneratorFiles, ModelFiles
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _PixelBatch:
     labels: list[int]
     seeds: list[int]
     guidance: float
@@ -108,7 +108,7 @@ class PixelGenerator:
     def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
         """It reads no texts."""
 
-    def compile(self, batch: _Batch) -> None:
+    def compile(self, batch: _PixelBatch) -> None:
         if self.device.type != "cuda" or not self._config.compile:
             return
         for module in filter(None, (self.pipeline.denoiser, self.pipeline.guide)):
@@ -117,7 +117,7 @@ class PixelGenerator:
         with alone_on_this_machine(f"PixelPipeline-{self._files.sha256[:16]}-{batch.num_images}"):
             self.sample(batch)
 
-    def prepare(self, requests: Sequence[Request]) -> _Batch:
+    def prepare(self, requests: Sequence[ImageRequest]) -> _PixelBatch:
         sources = [request.source for request in requests if request.source is not None]
         images_NCHW = None
         if sources:
@@ -125,7 +125,7 @@ class PixelGenerator:
             pixels = [resize(decode(source.data, channels), self.resolution).transpose(2, 0, 1) for source in sources]
             images_NCHW = torch.from_numpy(np.stack(pixels)).float() / 255
         labels = [label_number(request.class_name, self._class_names) for request in requests]
-        return _Batch(
+        return _PixelBatch(
             labels=[label for label in labels if label is not None],
             seeds=[request.seed for request in requests],
             guidance=requests[0].guidance,
@@ -133,7 +133,7 @@ class PixelGenerator:
             strength=requests[0].strength,
         )
 
-    def sample(self, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, batch: _PixelBatch) -> tuple[torch.Tensor, torch.Tensor]:
         start: dict[str, Any] = {} if batch.images_NCHW is None else {"image": batch.images_NCHW, "strength": batch.strength}
         images_NCHW = self.pipeline(
             class_labels=batch.labels,

@@ -54,7 +54,7 @@ class PixelDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if body == "mlp":
             self.layers: nn.Module = _Mlp(channels * resolution**2, width, depth, embedding, dropout)
         else:
-            self.layers = _UNet(channels, width, depth, patch, embedding, dropout)
+            self.layers = _UNet(channels, width, depth, patch, embedding=embedding, dropout=dropout)
 
     @property
     def null_label(self) -> int:

@@ -1,26 +1,28 @@
 """Which files are a model: found on disk or fetched from the hub, safetensors only, and named by their digest.
 
-Three kinds of thing can be named by a path or a hub id: a whole diffusers pipeline, one component of it (a VAE), and a single file of
-weights (LoRA, textual inversion). Of a pipeline only the files that would be loaded count: its components, in the variant asked for.
+`find_model` finds what diffusers loads, by a path, a `builtin:` name or a hub id: a whole pipeline, one component of it (a VAE),
+or a single file of weights (LoRA, textual inversion). Of a pipeline only the files that would be loaded count: its components, in
+the variant asked for. Other libraries (open_clip, timm) find their models themselves; the other functions find their files first.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from synthforge.data.storage import BUILTIN, resolve
-from synthforge.data.tars import sha256_of
-from synthforge.errors import ModelError
+from synthforge.data.storage import BUILTIN, resolve, sha256_of
+from synthforge.errors import ModelError, SynthforgeError
 
 Kind = Literal["pipeline", "component", "weights"]
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz")
 _PARTS = (".safetensors", ".json", ".txt", ".model")
 """What a diffusers folder is made of: weights, configurations, tokenizer files."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -48,7 +50,7 @@ class ModelFiles:
     @property
     def public_name(self) -> str:
         """The name without this machine's paths: as the recipe has it for the hub and built-in models, else the last part."""
-        return self.name if self.revision or self.name.startswith(BUILTIN) else self.folder.name
+        return self.name if self.revision else public_name(self.name, self.folder)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,25 @@ class GeneratorFiles:
 def is_hub_id(name: str) -> bool:
     """Whether a name that is no path here can be a repository of the hub."""
     return not name.startswith((BUILTIN, "/", ".", "~")) and _HUB_ID.fullmatch(name) is not None
+
+
+def hub_id(name: str) -> str | None:
+    """The hub id that a name means, with or without its prefix and `@revision`; None if it can be none."""
+    bare = name.removeprefix("hf-hub:").removeprefix("hf_hub:")
+    if bare != name:
+        return bare
+    return name if is_hub_id(name.partition("@")[0]) else None
+
+
+def as_path(name: str) -> Path | None:
+    """The file or folder that a name means, or None if there is none."""
+    place = Path(resolve(name.removeprefix("local-dir:")))
+    return place if place.exists() else None
+
+
+def public_name(name: str, place: Path) -> str:
+    """A model's name without this machine's paths."""
+    return name if name.startswith(BUILTIN) else place.name
 
 
 def find_model(
@@ -91,7 +112,7 @@ def find_model(
     place = Path(resolve(name))
     commit = None
     if not place.exists() and is_hub_id(name):
-        place, commit = _fetch(name, revision, kind, variant, file, where)
+        place, commit = _fetch(name, revision, kind, variant, file=file, where=where)
     if kind == "weights":
         place = _single_file(name, place, file, where)
         parts = [place]
@@ -124,6 +145,77 @@ def components_in(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
+def require_safetensors(path: Path, where: str) -> Path:
+    """The file of weights itself, if it is one and safetensors; raises ModelError."""
+    if path.suffix in _PICKLES:
+        raise ModelError(f"{where}: {path.name} is a pickle, which can run any code when loaded; only safetensors are read: convert it")
+    if not path.is_file():
+        raise ModelError(f"{where}: no weights at {path}; name a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{where}: {path.name} is no .safetensors file; only those are read")
+    return path
+
+
+def weights_in(folder: Path, preferred: Sequence[str], where: str) -> Path:
+    """The file of weights that a library would load from a folder, if it is safetensors; raises ModelError."""
+    names = sorted(path.name for path in folder.iterdir())
+    if found := next((name for name in preferred if name in names), None):
+        return folder / found
+    if pickles := [name for name in names if name.endswith(_PICKLES)]:
+        # also if a safetensors file of another name lies beside it: the library might take the pickle
+        return require_safetensors(folder / pickles[0], where)
+    others = [name for name in names if name.endswith(".safetensors")]
+    if len(others) != 1:
+        raise ModelError(f"{where}: {folder} holds {len(others)} files of weights; it needs {preferred[0]}")
+    return folder / others[0]
+
+
+def fetch_file(repository: str, file: str, where: str) -> Path:
+    """One file of the hub, from its cache if it is there; a pickle is never asked for. Raises ModelError.
+
+    Args:
+        repository: hub id, with `@revision` if need be.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    name, _, revision = repository.partition("@")
+    try:
+        with in_one_line(repository, where):
+            return Path(hf_hub_download(name, file, revision=revision or None))
+    except ModelError as error:
+        if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise ModelError(f"{where}: {repository} has no {file} on the hub; only models kept as safetensors are read") from error
+        raise
+
+
+def file_sha256(path: Path, where: str) -> str:
+    """SHA-256 of a file; raises ModelError."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ModelError(f"{where}: {path} can't be read ({error.strerror}); fit or fetch the model again") from error
+
+
+def did_you_mean(name: str, known: Iterable[str], more: str) -> str:
+    """A hint with the nearest of the known names, or `more` if none is near."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(by_lower[candidate] for candidate in near)}?" if near else more
+
+
+@contextmanager
+def in_one_line(name: str, where: str) -> Iterator[None]:
+    """Whatever a library raises while it loads a model (network, disk, wrong shapes, strange files) becomes a ModelError."""
+    try:
+        yield
+    except SynthforgeError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{where}: {name} can't be loaded ({reason}); check the name, the files, and the way to the hub") from error
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
@@ -139,11 +231,9 @@ def _single_file(name: str, place: Path, file: str | None, where: str) -> Path:
         if not found and (pickles := [path.name for path in place.iterdir() if path.suffix in _PICKLES]):
             found = [place / pickles[0]]
         place = found[0] if found else place / _LORA_FILE
-    if place.suffix in _PICKLES:
-        raise ModelError(f"{where}: {place.name} is a pickle, which can run any code when loaded; only safetensors are read: convert it")
-    if not place.is_file():
+    if place.suffix not in _PICKLES and not place.is_file():
         raise ModelError(f"{where}: no weights at {name}; name a .safetensors file, a folder that holds one, or a hub id")
-    return place
+    return require_safetensors(place, where)
 
 
 def _parts_of(name: str, folder: Path, kind: Kind, variant: str | None, where: str) -> list[Path]:
@@ -176,7 +266,7 @@ def _loaded(files: Iterable[str], variant: str | None) -> list[str]:
     return others + by_variant.get(variant, by_variant.get(None, []))
 
 
-def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, file: str | None, where: str) -> tuple[Path, str | None]:
+def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, *, file: str | None, where: str) -> tuple[Path, str | None]:
     """Fetch just the files that are loaded, or find them in the hub's cache if the hub can't be reached."""
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -244,16 +334,8 @@ def _refuse_pickled(name: str, component: str, files: Sequence[str], where: str)
 def _digest(place: Path, parts: list[Path], where: str) -> str:
     """Over relative names and contents; a README or a training log beside the model does not count."""
     if parts == [place]:
-        return _guarded(lambda: sha256_of(place), place, where)
+        return file_sha256(place, where)
     total = hashlib.sha256()
     for path in parts:
-        content = _guarded(lambda path=path: sha256_of(path), path, where)  # type: ignore[misc]
-        total.update(f"{path.relative_to(place).as_posix()}\0{content}\n".encode())
+        total.update(f"{path.relative_to(place).as_posix()}\0{file_sha256(path, where)}\n".encode())
     return total.hexdigest()
-
-
-def _guarded(read: Callable[[], str], path: Path, where: str) -> str:
-    try:
-        return read()
-    except OSError as error:
-        raise ModelError(f"{where}: {path} can't be read ({error.strerror}); fit or fetch the model again") from error
