@@ -72,7 +72,7 @@ class Setting:
     """What made the images."""
     notes: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
-    """For a diagnosis: what is known without training (`decomposition.sources_of`)."""
+    """For a diagnosis: what is known without training (`diagnosis.sources`)."""
 
     @property
     def where(self) -> str:

@@ -21,8 +21,8 @@ from filelock import FileLock
 
 from synthforge.config import identity_of
 from synthforge.curation.run import Gated, NothingLeftError, choose, gate
-from synthforge.curation.sides import CLIP, SMALL, Sides
 from synthforge.curation.sides import VERSION as SIDES_VERSION
+from synthforge.curation.sides import Sides
 from synthforge.data.collection import Collection, open_collection
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import COMPLETE, MANIFEST, canonical_json, digest_of
@@ -33,14 +33,15 @@ from synthforge.data.units import Part
 from synthforge.devices import cpu_threads, own_gpu
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError, some
 from synthforge.evaluation.conditions import Origin, RealDraw, Setting
-from synthforge.evaluation.diagnosis import decomposition
-from synthforge.evaluation.diagnosis.decomposition import Rendered, sources_of
+from synthforge.evaluation.diagnosis.arms import as_source, in_new_names
+from synthforge.evaluation.diagnosis.renderings import Renderings
+from synthforge.evaluation.diagnosis.sources import sources_of, with_encoder
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.sets import Images, SetReader, path_of, write_set
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
 from synthforge.features.embed import published
-from synthforge.features.encoders.config import FittedConfig, OpenClipConfig, PixelsConfig, TimmConfig
+from synthforge.features.encoders.config import FittedConfig, PixelsConfig
 from synthforge.features.encoders.protocol import SEEN_DIGITS
 from synthforge.generation.plan import Plan
 from synthforge.generation.render import VERSION as RENDERING_VERSION
@@ -83,7 +84,7 @@ class Prepared:
     rendered: str | None = None
     """For a diagnosis: where the real images lie as the generator renders them."""
     facts: dict[str, float] = field(default_factory=dict)
-    """For a diagnosis: what is known without training (`decomposition.sources_of`)."""
+    """For a diagnosis: what is known without training (`diagnosis.sources`)."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ class _Preparation:
     def _left_at(self, path: Path) -> Prepared | None:
         try:
             found = Prepared(**json.loads(path.read_bytes()))
-            found = replace(found, sources=[decomposition.in_new_names(keys) for keys in found.sources])
+            found = replace(found, sources=[in_new_names(keys) for keys in found.sources])
             for digest in {digest for by_ratio in found.sources for digest in by_ratio.values()}:
                 pq.read_metadata(path_of(self.work.folder, digest))
         except (OSError, ValueError, TypeError, AttributeError, pa.ArrowException):
@@ -329,48 +330,24 @@ class _Preparation:
         config = self.work.diagnosis
         if config is None:
             return []
-        described = config.model_copy(update={"encoder": self._likeness})
+        described = with_encoder(config, self.work.curation, self.reference.image_size, self.unit.origin)
         return [DIAGNOSIS_VERSION, RENDERING_VERSION, identity_of(described, lambda path, value: content_of(value))]
 
-    @property
-    def _likeness(self) -> Any:
-        """The encoder by whose features images are alike."""
-        assert self.work.diagnosis is not None
-        if self.work.diagnosis.encoder is not None:
-            return self.work.diagnosis.encoder
-        encoder = self.work.curation.encoder
-        if self.reference.image_size <= SMALL or self.unit.origin == "own":
-            return PixelsConfig()
-        return encoder if isinstance(encoder, OpenClipConfig | TimmConfig) else CLIP
-
     def _diagnosed(self, recipe: Recipe, generator: str) -> Prepared:
-        config, rendered = self.work.diagnosis, None
+        config, renderings = self.work.diagnosis, None
         assert config is not None
         if (reason := why_not(recipe, config.strength)) is not None:
             self.notes.append(f"{self.draw.name}: appearance can't be measured: {reason}")
         else:
             real = self._draw_address()
             address = render(recipe, real, config.strength, self.folder, self.threads)
-            as_rendered = self.draw.fit.sha256_N
-            if not self.draw.is_whole:  # a draw's images may have been encoded anew
-                as_rendered = Table.of([open_collection(real, self.work.cache)]).strings("image_sha256")
-            sources = Table.of([open_collection(address, self.work.cache)]).strings("source_sha256")
-            row_of = {sha256: row for row, sha256 in enumerate(sources)}
-            rendered = Rendered(address, np.array([row_of.get(sha256, -1) for sha256 in as_rendered], np.int64))
-        classes = self.reference.classes
-        found, facts, notes = sources_of(
-            self.reference.table,
-            self.draw.fit,
-            recipe.pool_path,
-            rendered,
-            classes,
-            self._likeness,
-            config,
-            self.work.curation,
-        )
-        self.notes += [f"{self.draw.name}: {note}" for note in notes]
-        digests = {key: write_set(self.work.folder, [images]) for key, images in found.items()}
-        return Prepared(self.unit.origin, generator, [digests], self.notes, rendered.address if rendered is not None else None, facts)
+            renderings = Renderings.made(address, self.draw, real, self.work.cache)
+        config = with_encoder(config, self.work.curation, self.reference.image_size, self.unit.origin)
+        found = sources_of(self.reference, self.draw, recipe.pool_path, renderings, config=config, curation=self.work.curation)
+        self.notes += [f"{self.draw.name}: {note}" for note in found.notes]
+        digests = {key: write_set(self.work.folder, [images]) for key, images in found.images.items()}
+        rendered = renderings.address if renderings is not None else None
+        return Prepared(self.unit.origin, generator, [digests], self.notes, rendered=rendered, facts=found.facts)
 
     # What curation chooses
 
@@ -550,5 +527,5 @@ def prepare(
 def setting_of(draw: RealDraw, ratio: float, number: int, prepared: Prepared, folder: Path, cache: Path) -> Setting:
     """A unit's setting for one ratio."""
     reader = SetReader(folder, cache)
-    sources = {key: decomposition.as_source(key, reader.images(digest)) for key, digest in prepared.sources[number].items()}
+    sources = {key: as_source(key, reader.images(digest)) for key, digest in prepared.sources[number].items()}
     return Setting(draw, ratio, prepared.origin, sources, prepared.generator, prepared.notes, prepared.facts)

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from synthforge.curation.sides import CLIP, SMALL
 from synthforge.data.collection import open_collection
 from synthforge.data.layout import canonical_json
 from synthforge.data.pools import Table
 from synthforge.data.storage import Folder, resolve
 from synthforge.errors import PlaceError, RequestError, some
 from synthforge.evaluation.conditions import Origin, RealDraw, Setting
-from synthforge.evaluation.diagnosis import decomposition
-from synthforge.evaluation.diagnosis.decomposition import Rendered, sources_of
+from synthforge.evaluation.diagnosis.renderings import Renderings
+from synthforge.evaluation.diagnosis.sources import sources_of, with_encoder
 from synthforge.evaluation.measure import Evaluation, default_workers, require_readable
 from synthforge.evaluation.prepare import Prepared, PrepareWork, Unit, prepare, setting_of, units_of
 from synthforge.evaluation.reference import Reference
@@ -32,14 +31,11 @@ from synthforge.evaluation.trainer.models import filled_in
 from synthforge.evaluation.tuning import Tuning, key_of
 from synthforge.evaluation.work import Beside, EvaluationWork
 from synthforge.executors.running import Workers
-from synthforge.features.encoders.config import PixelsConfig
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.evaluation import MORE, REAL, Amount, EvaluationConfig
 
 FEWEST_CURVE_POINTS = 3
-FEWEST_PAIRED = 0.5
-"""Share of the real images that must have a rendering for these to stand for all."""
 TRAINING_DEADLINE = 1800.0
 """Seconds without progress after which a training is taken for hung."""
 
@@ -206,26 +202,17 @@ def _given(
 
 def _diagnosed(request: Request, reference: Reference, draw: RealDraw, cache: Path, notes: list[str], reporter: Reporter) -> Setting:
     """What arms of a diagnosis take from, of a set that was given."""
-    config, rendered, ((name, address),) = request.diagnosis, None, request.synthetic
+    config, renderings, ((name, address),) = request.diagnosis, None, request.synthetic
     assert config is not None
     reporter.note(f"comparing {address} with {draw.per_class:g} real images per class")
     if request.rendered is None:
         notes.append("appearance can't be measured without the generator; give --rendered, the real images as it renders them")
     else:
-        keys = Table.of([open_collection(request.rendered, cache, reporter=reporter)]).strings("key")
-        row_of = {key: row for row, key in enumerate(keys)}
-        of_real = reference.table.strings("key")[draw.fit.row_N]
-        rendered = Rendered(request.rendered, np.array([row_of.get(key, -1) for key in of_real], np.int64))
-        if (paired := float((rendered.row_N >= 0).mean())) < FEWEST_PAIRED:
-            raise RequestError(
-                f"{request.rendered}: {paired:.0%} of the real images have one of the same name in it ({of_real[0]!r} is one of theirs); "
-                "render all of them"
-            )
-    encoder = config.encoder or (PixelsConfig() if reference.image_size <= SMALL else CLIP)
-    sources, facts, more = sources_of(reference.table, draw.fit, address, rendered, reference.classes, encoder, config, request.curation)
-    notes += more
-    sources = {key: decomposition.as_source(key, images) for key, images in sources.items()}
-    return Setting(draw, 1.0, "elsewhere", sources, name, [], facts)
+        renderings = Renderings.given(request.rendered, reference, draw, cache)
+    config = with_encoder(config, request.curation, reference.image_size, "elsewhere")
+    found = sources_of(reference, draw, address, renderings, config=config, curation=request.curation)
+    notes += found.notes
+    return Setting(draw, 1.0, "elsewhere", found.images, generator=name, facts=found.facts)
 
 
 def _weights(address: str, table: Table) -> np.ndarray | None:

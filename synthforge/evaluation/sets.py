@@ -69,9 +69,13 @@ class Images:
         parts = {name: getattr(self, name)[index] for name in ("row_N", "label_N", "sha256_N", "weight_N")}
         return replace(self, **parts)
 
+    def not_copied(self, is_copy: Mapping[str, bool]) -> Bools:
+        """Which of them are no copies of holdout images; bool (N,)."""
+        return np.array([not is_copy.get(sha256, False) for sha256 in self.sha256_N], np.bool_)
+
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
         """All that can be in an arm: no copies of holdout images, and nothing that an importance weight of 0 leaves out."""
-        kept = np.array([not is_copy.get(sha256, False) for sha256 in self.sha256_N], np.bool_) & (self.weight_N > 0)
+        kept = self.not_copied(is_copy) & (self.weight_N > 0)
         return self if kept.all() else self.take(kept)
 
     def per_class(self, num_classes: int) -> Ints:

@@ -72,3 +72,8 @@ def per_class(examples: Sequence[Example], start: int, stop: int) -> list[Exampl
         if start <= place < stop:
             found.append(example)
     return found
+
+
+def random_features(num: int, seed: int, centre: float = 0.0) -> np.ndarray:
+    """Of images that differ by chance alone, (num, 4)."""
+    return np.random.default_rng(seed).normal(centre, 1, (num, 4)).astype(np.float32)
