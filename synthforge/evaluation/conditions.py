@@ -14,13 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import torch
 
-from synthforge.data.pools import Table
-from synthforge.errors import RequestError
-from synthforge.evaluation.sets import Bools, Images, Ints
+from synthforge.evaluation.sets import Images, Ints
 from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
-from synthforge.training.data import seeded
 
 Origin = Literal["own", "elsewhere"]
 
@@ -117,52 +113,3 @@ class Setting:
             # Draw and seed alone decide, so that arms which take from one source take the same images.
             parts.append(source.draw(wanted_C, (self.draw.number, seed)))
         return parts
-
-
-def real_draws(
-    table: Table, fit: Bools, classes: list[str], amount: Amount, draws: int, *, only_first: bool = False, where: str = "real_per_class"
-) -> list[RealDraw]:
-    """Draws of one size; raises RequestError if there are too few.
-
-    Args:
-        table: the reference.
-        fit: which of its rows are the fit part.
-        only_first: every draw is the first images of each class.
-        where: the field that asks for the amount, for errors.
-    """
-    whole = Images.of(table, np.flatnonzero(fit), classes, is_real=True)
-    validation = Images.of(table, np.flatnonzero(~fit), classes, is_real=True)
-    present = whole.per_class(len(classes))
-    if (present == 0).any():
-        name = classes[int(np.flatnonzero(present == 0)[0])]
-        raise RequestError(f"{table.collections[0].address}: class {name!r} has no real images to train on; add some, or leave it out")
-    if not isinstance(amount, int):
-        return [
-            RealDraw("all", number, whole, validation if len(validation) else None, whole.take(np.arange(0))) for number in range(draws)
-        ]
-    if (present < amount).any():
-        number = int(np.argmin(present))
-        raise RequestError(
-            f"{where}: {amount} asked for, but class {classes[number]!r} has {present[number]} real images in the fit part; lower it"
-        )
-    found = []
-    for number in range(draws):
-        order = [np.flatnonzero(whole.label_N == label) if only_first else _order(whole, number, label) for label in range(len(classes))]
-        taken = np.sort(np.concatenate([rows[:amount] for rows in order]))
-        rest = np.sort(np.concatenate([rows[amount:] for rows in order]))
-        found.append(RealDraw(amount, number, whole.take(taken), None, whole.take(rest)))
-    return found
-
-
-def _order(images: Images, draw: int, label: int) -> Ints:
-    """Rows of a class in the order in which a draw takes them: one random order for all, begun at places that lie far apart.
-
-    The places are van der Corput's, so more draws leave those that were there as they are.
-    """
-    rows: Ints = np.flatnonzero(images.label_N == label)
-    rows = rows[torch.randperm(len(rows), generator=seeded("real draw", label)).numpy()]
-    begin, step = 0.0, 0.5
-    while draw:
-        draw, bit = divmod(draw, 2)
-        begin, step = begin + bit * step, step / 2
-    return np.roll(rows, -int(begin * len(rows)))

@@ -264,14 +264,7 @@ def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, work
 
 
 def embedded(
-    collection: Collection,
-    config: EncoderConfig,
-    *,
-    classes: list[str] | None,
-    cache: Path,
-    device: str,
-    batch: int,
-    decoders: int | None,
+    collection: Collection, config: EncoderConfig, *, classes: list[str] | None, cache: Path, device: str, batch: int, decoders: int | None
 ) -> tuple[Features, NDArray[np.bool_]]:
     """Embed one collection with one encoder of one view, in this process; what is in the cache stays.
 
@@ -279,17 +272,7 @@ def embedded(
     """
     address = collection.address
     (encoder,) = loaded((config,), device, address, cache)
-    work = EmbedWork(
-        address=address,
-        classes=classes,
-        encoders=(config,),
-        cache=cache,
-        device=device,
-        batch=batch,
-        decoders=decoders,
-        reference=address,
-        ready=[encoder],
-    )
+    work = EmbedWork(address, classes, (config,), cache, device, batch=batch, decoders=decoders, reference=address, ready=[encoder])
     digest = digest_of(encoder.identity())
     embed(collection, [digest], work, workers=1, reporter=Reporter())
     problems = facts_of(collection, cache).column("problem").to_pylist()

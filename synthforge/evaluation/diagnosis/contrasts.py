@@ -111,10 +111,7 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def _with_verdicts(
-    each: Sequence[Mapping[str, Floats]],
-    margin: float,
-    unshown: Sequence[Collection[str]],
-    of_other_draws: Sequence[Mapping[str, float]],
+    each: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]], of_other_draws: Sequence[Mapping[str, float]]
 ) -> list[Loss]:
     shown = [{name: found[name] for name in found if name not in lacks} for found, lacks in zip(each, unshown, strict=True)]
     largest = [_LARGEST.get(name, 1.0) for found in shown for name in found]
