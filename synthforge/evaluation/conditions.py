@@ -1,4 +1,4 @@
-"""What is evaluated: draws of the real images, and beside each the sets that were made for it.
+"""The settings of an evaluation: draws of the real images, and beside each the sets that were made for it.
 
 A *draw* is a subset of the reference's fit part, as if there were no other real images. Draws of one number and different sizes are nested;
 those of one size lie apart as far as they can, since what they share does not vary between them. A *setting*
@@ -45,12 +45,12 @@ class RealDraw:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"real-{self.amount}-draw-{self.number}"
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the whole reference."""
+        """True for the whole reference."""
         return self.amount == "all"
 
 
@@ -63,16 +63,16 @@ class Setting:
     """Synthetic images for each real one."""
     origin: Origin
     sources: dict[str, Images]
-    """What arms take from, besides `real` and `more`, by `ArmConfig.key_of`: all of what curation chose, of others some at random."""
+    """Images that arms take from besides `real` and `more`, by `ArmConfig.key_of`. Arms take all that curation chose, of others some."""
     generator: str = ""
-    """What made the images."""
+    """Name of the generator."""
     notes: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
-    """For a diagnosis: what is known without training (`diagnosis.sources`)."""
+    """Diagnosis only: figures that are known without training (`DiagnosisSources.facts`)."""
 
     @property
     def where(self) -> str:
-        """For notes."""
+        """The setting in words, for notes."""
         return f"{self.draw.per_class:g} real per class" + (", from elsewhere" if self.origin == "elsewhere" else "")
 
     def asked(self, num_classes: int) -> Ints:
@@ -81,7 +81,7 @@ class Setting:
         return asked_C
 
     def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
-        """What they take, int64 (C,): as many as every source has, so that arms are of one size."""
+        """Images of each class that they take, int64 (C,): no more than every source has, so that arms are of one size."""
         wanted_C = self.asked(num_classes)
         for images in self.sources.values():
             wanted_C = np.minimum(wanted_C, images.usable(is_copy).reach(num_classes))

@@ -45,10 +45,10 @@ class Holdout:
 
 @dataclass(frozen=True)
 class Leakage:
-    """What of the training images copies the holdout, and what is left to measure on."""
+    """Training images that copy the holdout, and the holdout images that are left to measure on."""
 
     is_copy: Mapping[str, bool]
-    """By SHA-256 of the image file. Files that can't be decoded count as copies: no arm takes them."""
+    """SHA-256 of every image file to whether it copies the holdout. A file that can't be decoded counts as a copy: no arm takes it."""
     copies_removed: dict[str, int]
     """Number of copies by source; sources without any are not named."""
     holdout: Images
@@ -123,9 +123,9 @@ class HoldoutCopies:
         self._pixels_WD = torch.cat([plain_VD, mirrored_VD])
         self._scale = plain_VD.shape[1] ** 0.5
         self.is_copy: dict[str, bool] = {}
-        """By SHA-256 of the image file."""
+        """SHA-256 of each image file to whether it is a copy."""
         self.unreadable: dict[str, str] = {}
-        """Of files that can't be decoded: SHA-256 to what is wrong. They are left out like copies."""
+        """SHA-256 of each file that can't be decoded to what is wrong with it."""
 
     def look(self, sources: Sequence[Images]) -> None:
         """Look at images that were not looked at yet."""

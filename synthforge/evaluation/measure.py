@@ -41,16 +41,16 @@ class Evaluation:
     notes: list[str]
     num_trainings: int
     started: float
-    """By `time.perf_counter`, once draws were prepared."""
+    """Time of `time.perf_counter` once draws were prepared."""
 
     def all_notes(self, before: Sequence[str], after: Sequence[str]) -> list[str]:
-        """What there is to say beside the figures, each once."""
+        """Everything that is to be said beside the figures, each once."""
         of_settings = [note for setting in self.settings for note in setting.notes]
         return list(dict.fromkeys([*before, *self.notes, *after, *of_settings]))
 
     @property
     def device_name(self) -> str:
-        """What the classifiers were trained on."""
+        """The device that classifiers were trained on."""
         device = pick_device(self.base.device)
         return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
 

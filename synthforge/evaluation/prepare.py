@@ -50,17 +50,17 @@ _DEADLINE = 24 * 3600.0
 
 @dataclass(frozen=True)
 class PreparedDraw:
-    """What was made for a draw; its images as digests of sets. Written as it is, so names of fields stay."""
+    """Everything that was prepared for a draw. It is written as it is, so that names of fields must stay."""
 
     origin: Origin
     generator: str
     sources: list[dict[str, str]]
-    """For each ratio: key of a source to the digest of its images."""
+    """One for each ratio: key of a source to the digest of its set of images."""
     notes: list[str] = field(default_factory=list)
     rendered: str | None = None
-    """For a diagnosis: where the real images lie as the generator renders them."""
+    """Diagnosis only: address of the real images as the generator renders them."""
     facts: dict[str, float] = field(default_factory=dict)
-    """For a diagnosis: what is known without training (`diagnosis.sources`)."""
+    """Diagnosis only: figures that are known without training (`DiagnosisSources.facts`)."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class PrepareWork:
     folder: Path
     cache: Path
     diagnosis: DiagnosisConfig | None = None
-    """What arms of a diagnosis take from is prepared, in place of what curation chooses."""
+    """If there is one, images for the arms of a diagnosis are prepared, in place of those that curation chooses."""
 
     @functools.cached_property
     def choosing(self) -> Any:
-        """What curation's choices depend on, models by their content; the metric encoder only measures."""
+        """All that curation's choices depend on, models by their content. The metric encoder only measures, so it is not part of it."""
         return identity_of(self.curation.model_copy(update={"metric_encoder": None}), lambda path, value: content_of(value))
 
     def on(self, device: str) -> PrepareWork:
@@ -122,7 +122,7 @@ class _Preparation:
         return cls(work, DrawPool(reference, draw, origin, recipe=work.recipe, config=work.config, beside=work.folder))
 
     def left(self) -> PreparedDraw | None:
-        """What an earlier run prepared; None if nothing, or not all of it is there and whole."""
+        """The result of an earlier run; None if not all of it is there and whole."""
         if (recipe := self.made.left()) is None:
             return None
         try:

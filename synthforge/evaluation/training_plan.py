@@ -29,9 +29,9 @@ class TrainingPlan:
     settings: list[Setting]
     """Without the sources that lack a class."""
     by_arm: dict[tuple[int, str], ArmTrainings]
-    """By index of the setting, and name of the arm."""
+    """Index of the setting and name of the arm to its trainings."""
     real_only: dict[tuple[str, int], list[Training]]
-    """By `key_of` the draw, one training for each seed."""
+    """`key_of` the draw to one training for each seed."""
     missing: dict[tuple[int, str], str]
     """Why there is no such arm in a setting."""
     notes: list[str]
@@ -46,7 +46,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class Planner:
-    """What all trainings of an evaluation share."""
+    """Plans trainings; its fields are what all of them share."""
 
     config: EvaluationConfig
     classes: list[str]
@@ -91,7 +91,7 @@ class Planner:
         return TrainingPlan(settings, by_arm, real_only, missing, notes)
 
     def _notes_of_size(self, of_group: Sequence[Setting]) -> list[str]:
-        """Whether a source has fewer images than were asked for."""
+        """A note if a source has fewer images than were asked for."""
         num = len(self.classes)
         short_GC = np.stack([setting.asked(num) - setting.wanted(num, self.is_copy) for setting in of_group])
         if not (short_GC > 0).any():

@@ -28,18 +28,18 @@ STRENGTHS: dict[str, dict[str, Any]] = {
     "affine": {"erase": 0.0, "mixup": 0.0},
     "strong": {"erase": 0.5, "mixup": 0.2},
 }
-"""What the words of `TuningConfig.augmentations` mean."""
+"""Settings for each word of `TuningConfig.augmentations`."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for one draw of real images."""
+    """The settings that were chosen for one draw of real images."""
 
     amount: str
     draw: int
     chosen: dict[str, Any]
     on: str
-    """What it was scored on."""
+    """The images that it was scored on, in words."""
     scores: dict[str, float]
     """Mean log-probability of the true class of each candidate."""
     config: TrainerConfig
@@ -57,7 +57,7 @@ def candidates(tuning: TuningConfig, base: TrainerConfig) -> dict[str, TrainerCo
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is tried for some draws."""
+    """The trainings that try candidates on some draws."""
 
     draws: Sequence[RealDraw]
     base: TrainerConfig
@@ -109,7 +109,7 @@ def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
 
 
 def key_of(draw: RealDraw) -> tuple[str, int]:
-    """By which a draw's tuning is found."""
+    """The key under which a draw's settings are kept."""
     return str(draw.amount), draw.number
 
 

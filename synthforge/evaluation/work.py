@@ -1,4 +1,4 @@
-"""What takes long in an evaluation, as work of one kind: draws to prepare and trainings, done by workers that stay for both."""
+"""The long work of an evaluation: draws to prepare, and trainings. One kind of worker does both, and stays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EvaluationWork:
 
     Args:
         folder: for sets and results of trainings.
-        device, threads: of the classifier's.
+        device, threads: for trainings.
         preparing: None if there is nothing to prepare.
     """
 

@@ -38,7 +38,7 @@ PARTS = ("appearance", "content", "labels", "interaction", "rest")
 MOST_TAKEN = 2 / 3
 """Share of a pool up to which what arms take of it varies enough to say how other draws would."""
 _LARGEST = {"content": 2.0, "interaction": 2.0}
-"""What a part can be on one image, of two differences; others are of one."""
+"""Largest value on one image of parts that are the difference of two differences; for others it is 1."""
 _WORDS = {"helped": "loss", "hurt": "gain", "did not help": "none", "cannot tell": "cannot tell"}
 """A difference that is a loss, in words."""
 
@@ -64,7 +64,7 @@ class Loss:
 
     whole: Part
     parts: dict[str, Part]
-    """By name, in the order of `PARTS`."""
+    """Name to part, in the order of `PARTS`."""
 
 
 def losses(

@@ -71,7 +71,7 @@ def label_filter(doubted_M: Bools, class_M: Ints) -> tuple[Bools, list[int]]:
 
 
 def _are_mostly_wrong(pool_M: Bools, real_N: Bools, num_classes: int) -> bool:
-    """Whether more than twice as many of a class are marked in the pool, and not by chance in one of so many classes."""
+    """Are more than twice as many of a class marked in the pool, and not by chance in one of so many classes?"""
     is_more = len(pool_M) > 0 and pool_M.mean() > 2 * real_N.mean()
     return bool(is_more) and _more_by_chance(pool_M, real_N) <= DOUBTED_BY_CHANCE / num_classes
 

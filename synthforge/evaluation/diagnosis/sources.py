@@ -65,10 +65,10 @@ class Renderings:
 
 @dataclass(frozen=True)
 class DiagnosisSources:
-    """What the arms of a diagnosis take from, and what is known without training."""
+    """The images that the arms of a diagnosis take from, and figures that are known without training."""
 
     images: dict[str, Images]
-    """By arm."""
+    """Name of the arm to its images."""
     facts: dict[str, float]
     """`doubted`, `doubted_real`, `doubted_p`: the shares of doubtful labels and their p-value (`Doubts`).
     `variety`: see there.

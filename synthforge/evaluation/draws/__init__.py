@@ -1,1 +1,1 @@
-"""What is made for each draw of the real images: a generator that has seen no more, its pool, and what curation chooses of it."""
+"""Each draw of the real images has a generator that has seen no others, a pool of it, and images that curation chose."""

@@ -40,7 +40,7 @@ def rules_of(config: EvaluationConfig) -> list[Rule]:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What one rule chose."""
+    """Images that one rule chose."""
 
     images: Images | None
     """None if there are too few images to choose from, or none is left."""
@@ -103,7 +103,7 @@ class Chooser:
 
 
 def _is_fitted_on_its_images(encoder: EncoderConfig) -> bool:
-    """Whether it sees no real images but those that it is given."""
+    """Such an encoder sees no real images but those of the draw that it is given."""
     return isinstance(encoder, PixelsConfig) or (isinstance(encoder, FittedConfig) and encoder.model is None)
 
 

@@ -61,7 +61,7 @@ def draws_to_prepare(reference: Reference, amount: Amount, recipe: Recipe, confi
 
 
 def _has_own_generator(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> bool:
-    """Whether there is a generator that was fitted on just these images; raises RequestError for one that is named and was not."""
+    """Is there a generator that was fitted on just these images? Raises RequestError for one that is named and was not."""
     if amount == "all":
         guided = recipe.sampling.real_guidance
         if guided is not None and resolve(guided.reference) != resolve(reference.address):

@@ -20,7 +20,7 @@ from synthforge.recipe.evaluation import EvaluationConfig
 from synthforge.recipe.recipe import Recipe
 
 VERSION = 2
-"""Of what is prepared for a draw: raised when equal images and settings give something else."""
+"""Raised when equal images and settings give another pool or other choices."""
 _MODEL = "model_index.json"
 """The last file of a model that is saved."""
 
@@ -44,7 +44,7 @@ class DrawPool:
 
     @functools.cached_property
     def folder(self) -> Path:
-        """For all that is made of the draw's images alone."""
+        """The folder for everything that is made of the draw's images alone."""
         real = [
             [part.sha256_N.tolist(), [str(label) for label in part.label_N.tolist()]]
             for part in (self.draw.fit, self.draw.validation, self.draw.rest)
