@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.data.images import encode, resize
-from synthforge.evaluation.diagnosis.decomposition import BY_CHANCE, content_weights
+from synthforge.evaluation.diagnosis.content import BY_CHANCE, content_weights
 from synthforge.evaluation.diagnosis.run import diagnose
 from synthforge.evaluation.diagnosis.words import DiagnoseResult
 from synthforge.evaluation.request import diagnosis_of
@@ -33,7 +33,7 @@ KINDS = ("shown", "content", "appearance", "labels", "real", "unrendered")
 SIDE, REAL, POOL, HOLDOUT = 12, 150, 400, 2000
 BLUR, WRONG, KEPT = 1.2, 0.3, 0.5
 FIRST = 100
-"""Number of the first pool; on the first few the constants of `decomposition` were tried."""
+"""Number of the first pool; on the first few the constants of `labels` and `content` were tried."""
 SETTINGS = [
     "trainer={steps: 300, batch: 32, width: 16, learning_rate: 0.01, augment: {shift: 0.08}}",
     "tuning.on=false",

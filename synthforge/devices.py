@@ -26,6 +26,13 @@ def pick_device(name: str, where: str = "execution.device") -> torch.device:
     return wanted
 
 
+def default_workers(device: str) -> int:
+    """Processes for work that takes one core or one GPU: one for each."""
+    if device == "auto" and torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return os.cpu_count() or 1 if device in {"auto", "cpu"} else 1
+
+
 def own_gpu(worker: int, workers: int, device: str) -> str:
     """The device of one of several workers, each in a process of its own: on `auto` they take the GPUs in turns.
 

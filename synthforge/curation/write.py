@@ -23,7 +23,7 @@ from synthforge.data.folder import Check, DatasetFolder, remove_dataset
 from synthforge.data.images import contact_sheet, decode, encode
 from synthforge.data.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard, canonical_json
 from synthforge.data.sidefiles import write_side_files
-from synthforge.data.storage import Folder, in_words
+from synthforge.data.storage import Folder, in_words, resolve
 from synthforge.data.tars import EncodedSample, write_tar
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
@@ -330,3 +330,15 @@ def _spread(rows: Ints, class_N: Ints) -> Ints:
 def _pictures(table: Any, rows: Ints) -> list[Any]:
     found = {row: decode(members.image) for row, members in table.samples(rows)}
     return [found[row] for row in rows.tolist()]
+
+
+def weights_of(address: str, key_N: NDArray[np.object_]) -> NDArray[np.float64] | None:
+    """Importance weights of a curated set's images, float64 (N,); None if curation gave none, or it is another kind of set."""
+    folder = Folder(resolve(address))
+    if not folder.exists(DECISIONS):
+        return None
+    with folder.fetched(DECISIONS) as path:
+        rows = pq.read_table(path, columns=["curated_key", "weight"]).to_pylist()
+    weight = {row["curated_key"]: row["weight"] for row in rows if row["curated_key"] is not None}
+    weight_N = np.array([weight.get(key, 1.0) for key in key_N], np.float64)
+    return None if (weight_N == 1).all() else weight_N

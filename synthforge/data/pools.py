@@ -8,15 +8,17 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from synthforge.data.collection import Block, Collection
+from synthforge.data.collection import Block, Collection, open_collection
+from synthforge.data.images import decode
 from synthforge.data.units import Members
-from synthforge.errors import RequestError
+from synthforge.errors import DatasetError, RequestError
+from synthforge.progress import Reporter
 
 Ints = NDArray[np.int64]
 MAX_KEY = 90
@@ -33,6 +35,11 @@ class Table:
     collections: list[Collection]
     names: list[str]
     rows: pa.Table
+
+    @classmethod
+    def open(cls, address: str, cache: Path, reporter: Reporter | None = None) -> Table:
+        """The images of one collection; errors as for `open_collection`."""
+        return cls.of([open_collection(address, cache, reporter=reporter)])
 
     @classmethod
     def of(cls, collections: Sequence[Collection]) -> Table:
@@ -93,6 +100,20 @@ class Table:
             source = self.collections[number]
             for found, (_, members) in zip(here, source.samples(source.blocks[index], place[here].tolist()), strict=True):
                 yield int(rows[found]), members
+
+    def require_labels(self, address: str) -> None:
+        """Raises RequestError if an image has no label; `address` is as the user named the set."""
+        if num := sum(name is None for name in self.strings("class")):
+            raise RequestError(f"{address}: {num} of {len(self)} images have no label; give them one, or remove them")
+
+    def require_readable(self, rows: Ints) -> None:
+        """Raises DatasetError for an image that can't be decoded."""
+        for row, members in self.samples(rows):
+            try:
+                decode(members.image)
+            except DatasetError as error:
+                address = self.collections[self.places[0][row]].address
+                raise DatasetError(f"{address}, image {row}: {error}; remove or replace it") from error
 
     def blocks(self) -> Iterator[tuple[Collection, Block]]:
         """Every block in order."""

@@ -441,3 +441,21 @@ def content_of(path: str) -> Any:
     place = Path(resolve(path))
     files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
     return [[str(file.relative_to(place)), sha256_of(file)] for file in files] or path
+
+
+def require_writable_file(out: str) -> None:
+    """Fail now if a result could not be written to this file after hours."""
+    if "://" in out:
+        Folder(out.rpartition("/")[0]).require_writable()
+        return
+    path = Path(out)
+    if path.is_dir():
+        raise PlaceError(f"{out}: is a folder; name a file, such as {path / 'result.json'}")
+    if path.exists() and not path.is_file():
+        raise PlaceError(f"{out}: is no plain file; name another one with --out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name[:200]}", suffix=path.name[200:], dir=path.parent):
+            pass
+    except OSError as error:
+        raise PlaceError(f"{out}: can't be written ({error.strerror}); name another file with --out") from error

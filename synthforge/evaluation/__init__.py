@@ -1,1 +1,1 @@
-"""What shards are worth to a classifier: arms, trainer, statistics."""
+"""How much synthetic images improve a classifier: arms, trainer, statistics."""

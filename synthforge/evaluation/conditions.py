@@ -1,4 +1,4 @@
-"""What is evaluated: draws of the real images, and beside each the sets that were made for it.
+"""The settings of an evaluation: draws of the real images, and beside each the sets that were made for it.
 
 A *draw* is a subset of the reference's fit part, as if there were no other real images. Draws of one number and different sizes are nested;
 those of one size lie apart as far as they can, since what they share does not vary between them. A *setting*
@@ -14,13 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import torch
 
-from synthforge.data.pools import Table
-from synthforge.errors import RequestError
-from synthforge.evaluation.sets import Bools, Images, Ints
+from synthforge.evaluation.sets import Images, Ints
 from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
-from synthforge.training.data import seeded
 
 Origin = Literal["own", "elsewhere"]
 
@@ -49,12 +45,12 @@ class RealDraw:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"real-{self.amount}-draw-{self.number}"
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the whole reference."""
+        """True for the whole reference."""
         return self.amount == "all"
 
 
@@ -67,16 +63,16 @@ class Setting:
     """Synthetic images for each real one."""
     origin: Origin
     sources: dict[str, Images]
-    """What arms take from, besides `real` and `more`, by `ArmConfig.key_of`: all of what curation chose, of others some at random."""
+    """Images that arms take from besides `real` and `more`, by `ArmConfig.key_of`. Arms take all that curation chose, of others some."""
     generator: str = ""
-    """What made the images."""
+    """Name of the generator."""
     notes: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
-    """For a diagnosis: what is known without training (`decomposition.sources_of`)."""
+    """Diagnosis only: figures that are known without training (`DiagnosisSources.facts`)."""
 
     @property
     def where(self) -> str:
-        """For notes."""
+        """The setting in words, for notes."""
         return f"{self.draw.per_class:g} real per class" + (", from elsewhere" if self.origin == "elsewhere" else "")
 
     def asked(self, num_classes: int) -> Ints:
@@ -85,7 +81,7 @@ class Setting:
         return asked_C
 
     def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
-        """What they take, int64 (C,): as many as every source has, so that arms are of one size."""
+        """Images of each class that they take, int64 (C,): no more than every source has, so that arms are of one size."""
         wanted_C = self.asked(num_classes)
         for images in self.sources.values():
             wanted_C = np.minimum(wanted_C, images.usable(is_copy).reach(num_classes))
@@ -117,52 +113,3 @@ class Setting:
             # Draw and seed alone decide, so that arms which take from one source take the same images.
             parts.append(source.draw(wanted_C, (self.draw.number, seed)))
         return parts
-
-
-def real_draws(
-    table: Table, fit: Bools, classes: list[str], amount: Amount, draws: int, *, only_first: bool = False, where: str = "real_per_class"
-) -> list[RealDraw]:
-    """Draws of one size; raises RequestError if there are too few.
-
-    Args:
-        table: the reference.
-        fit: which of its rows are the fit part.
-        only_first: every draw is the first images of each class.
-        where: the field that asks for the amount, for errors.
-    """
-    whole = Images.of(table, np.flatnonzero(fit), classes, is_real=True)
-    validation = Images.of(table, np.flatnonzero(~fit), classes, is_real=True)
-    present = whole.per_class(len(classes))
-    if (present == 0).any():
-        name = classes[int(np.flatnonzero(present == 0)[0])]
-        raise RequestError(f"{table.collections[0].address}: class {name!r} has no real images to train on; add some, or leave it out")
-    if not isinstance(amount, int):
-        return [
-            RealDraw("all", number, whole, validation if len(validation) else None, whole.take(np.arange(0))) for number in range(draws)
-        ]
-    if (present < amount).any():
-        number = int(np.argmin(present))
-        raise RequestError(
-            f"{where}: {amount} asked for, but class {classes[number]!r} has {present[number]} real images in the fit part; lower it"
-        )
-    found = []
-    for number in range(draws):
-        order = [np.flatnonzero(whole.label_N == label) if only_first else _order(whole, number, label) for label in range(len(classes))]
-        taken = np.sort(np.concatenate([rows[:amount] for rows in order]))
-        rest = np.sort(np.concatenate([rows[amount:] for rows in order]))
-        found.append(RealDraw(amount, number, whole.take(taken), None, whole.take(rest)))
-    return found
-
-
-def _order(images: Images, draw: int, label: int) -> Ints:
-    """Rows of a class in the order in which a draw takes them: one random order for all, begun at places that lie far apart.
-
-    The places are van der Corput's, so more draws leave those that were there as they are.
-    """
-    rows: Ints = np.flatnonzero(images.label_N == label)
-    rows = rows[torch.randperm(len(rows), generator=seeded("real draw", label)).numpy()]
-    begin, step = 0.0, 0.5
-    while draw:
-        draw, bit = divmod(draw, 2)
-        begin, step = begin + bit * step, step / 2
-    return np.roll(rows, -int(begin * len(rows)))

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-from filelock import FileLock
+import torch
 
-from synthforge.data.collection import open_collection
-from synthforge.data.folder import import_shard
-from synthforge.data.images import ImageFormat, decode, encode
-from synthforge.data.layout import COMPLETE, Manifest, Segment, digest_of, key_of
+from synthforge.data.images import decode
 from synthforge.data.pools import Table
-from synthforge.data.storage import Folder
-from synthforge.data.tars import EncodedSample, write_tar
+from synthforge.data.subset import write_subset
 from synthforge.errors import DatasetError, RequestError
-from synthforge.evaluation.conditions import RealDraw, real_draws
-from synthforge.evaluation.sets import Bools, Images
+from synthforge.evaluation.conditions import RealDraw
+from synthforge.evaluation.sets import Bools, Images, Ints
 from synthforge.progress import Reporter
 from synthforge.recipe.evaluation import Amount, EvaluationConfig
+from synthforge.training.data import seeded
 
 
 @dataclass(frozen=True)
@@ -39,11 +35,9 @@ class Reference:
     @classmethod
     def open(cls, address: str, cache: Path, reporter: Reporter) -> Reference:
         """Raises DatasetError or RequestError."""
-        collection = open_collection(address, cache, reporter=reporter)
-        table = Table.of([collection])
-        names = table.strings("class")
-        if num := sum(name is None for name in names):
-            raise RequestError(f"{address}: {num} of {len(table)} images have no label; give them one, or remove them")
+        table = Table.open(address, cache, reporter)
+        table.require_labels(address)
+        (collection,), names = table.collections, table.strings("class")
         parts = collection.part()
         fit_M = np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
         present = set(names)
@@ -55,40 +49,55 @@ class Reference:
         except DatasetError as error:
             raise DatasetError(f"{address}, image {table.strings('key')[0]}: {error}; remove or replace it") from error
         notes = [f"{address}: {problem}" for problem in collection.problems]
-        return cls(address, table, fit_M, [name for name in collection.classes if name in present], size, notes)
+        classes = [name for name in collection.classes if name in present]
+        return cls(address, table, fit_M, classes, image_size=size, notes=notes)
 
     def draws(self, amount: Amount, config: EvaluationConfig, where: str = "real_per_class") -> list[RealDraw]:
-        """The draws of one amount. Generators that are there were fitted on the first images, so each draw has these and another pool."""
-        return real_draws(self.table, self.fit, self.classes, amount, config.draws, only_first=config.generators is not None, where=where)
+        """The draws of one amount; raises RequestError if there are too few images.
+
+        Generators that are there were fitted on the first images of each class, so then each draw has these, and another pool.
+
+        Args:
+            where: the field that asks for the amount, for errors.
+        """
+        whole = Images.of(self.table, self.classes, np.flatnonzero(self.fit), is_real=True)
+        validation = Images.of(self.table, self.classes, np.flatnonzero(~self.fit), is_real=True)
+        num_C = whole.per_class(len(self.classes))
+        if (num_C == 0).any():
+            name = self.classes[int(np.argmin(num_C))]
+            raise RequestError(f"{self.address}: class {name!r} has no real images to train on; add some, or leave it out")
+        if not isinstance(amount, int):
+            of_fit = RealDraw("all", 0, whole, validation if len(validation) else None, rest=whole.take(np.arange(0)))
+            return [replace(of_fit, number=number) for number in range(config.draws)]
+        if (num_C < amount).any():
+            label = int(np.argmin(num_C))
+            raise RequestError(
+                f"{where}: {amount} asked for, but class {self.classes[label]!r} has {num_C[label]} real images in the fit part; lower it"
+            )
+        found = []
+        for number in range(config.draws):
+            order = [_order(whole, number if config.generators is None else None, label) for label in range(len(self.classes))]
+            taken = np.sort(np.concatenate([rows[:amount] for rows in order]))
+            rest = np.sort(np.concatenate([rows[amount:] for rows in order]))
+            found.append(RealDraw(amount, number, whole.take(taken), None, whole.take(rest)))
+        return found
 
     def write(self, images: Images, place: Path, parts: dict[str, tuple[int, int]]) -> None:
         """Some of them as a dataset folder, their bytes as they are; what is there stays."""
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.parent / f".{place.name}.lock"):  # units of both origins want the same images
-            if not (place / COMPLETE).exists():
-                self._write(images, place, parts)
+        write_subset(self.table, images.row_N, images.label_N, place, classes=self.classes, parts=parts, origin=self.address)
 
-    def _write(self, images: Images, place: Path, parts: dict[str, tuple[int, int]]) -> None:
-        found = dict(self.table.samples(images.row_N))
-        formats = sorted({"jpg" if members.extension == "jpeg" else members.extension for members in found.values()})
-        as_is = len(formats) == 1 and formats[0] in {"png", "jpg", "webp"}
-        samples = []
-        for index, (row, label) in enumerate(zip(images.row_N.tolist(), images.label_N.tolist(), strict=True)):
-            data = found[row].image if as_is else encode(decode(found[row].image), "png", 100, marking=False)
-            name = self.classes[label]
-            samples.append(EncodedSample(key_of(index), data, formats[0] if as_is else "png", label, name, {"class": name}))
-        origin = {"reference": self.address, "images": digest_of(images.sha256_N.tolist())}
-        manifest = Manifest(
-            kind="real",
-            classes=self.classes,
-            image_format=cast("ImageFormat", formats[0] if as_is else "png"),
-            plan_digest=digest_of(origin),
-            recipe=origin,
-            generator=None,
-            segment=Segment(first_sample=0, num_samples=len(samples), first_shard=0, samples_per_shard=len(samples)),
-            parts=parts,
-        )
-        folder = Folder(str(place.resolve()))
-        for name in folder.list():  # what a killed run left
-            (place / name).unlink() if (place / name).is_file() else None
-        import_shard(folder, manifest, lambda path: write_tar(path, samples))
+
+def _order(images: Images, draw: int | None, label: int) -> Ints:
+    """Rows of a class in the order in which a draw takes them: one random order for all, begun at places that lie far apart.
+
+    The places are van der Corput's, so more draws leave those that were there as they are. Without a draw: as they lie.
+    """
+    rows: Ints = np.flatnonzero(images.label_N == label)
+    if draw is None:
+        return rows
+    rows = rows[torch.randperm(len(rows), generator=seeded("real draw", label)).numpy()]
+    begin, step = 0.0, 0.5
+    while draw:
+        draw, bit = divmod(draw, 2)
+        begin, step = begin + bit * step, step / 2
+    return np.roll(rows, -int(begin * len(rows)))

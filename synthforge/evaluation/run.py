@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from synthforge.curation.sides import CLIP, SMALL
-from synthforge.data.collection import open_collection
+from synthforge.curation.write import weights_of
 from synthforge.data.layout import canonical_json
 from synthforge.data.pools import Table
-from synthforge.data.storage import Folder, resolve
-from synthforge.errors import PlaceError, RequestError, some
+from synthforge.data.storage import Folder, require_writable_file
+from synthforge.devices import default_workers
+from synthforge.errors import PlaceError, RequestError
 from synthforge.evaluation.conditions import Origin, RealDraw, Setting
-from synthforge.evaluation.diagnosis import decomposition
-from synthforge.evaluation.diagnosis.decomposition import Rendered, sources_of
-from synthforge.evaluation.measure import Evaluation, default_workers, require_readable
-from synthforge.evaluation.prepare import Prepared, PrepareWork, Unit, prepare, setting_of, units_of
+from synthforge.evaluation.diagnosis.arms import as_source
+from synthforge.evaluation.diagnosis.sources import Renderings, sources_of, with_encoder
+from synthforge.evaluation.draws.origins import DrawToPrepare, draws_to_prepare
+from synthforge.evaluation.measure import Evaluation, measure, result_of
+from synthforge.evaluation.prepare import PreparedDraw, PrepareWork, prepare
 from synthforge.evaluation.reference import Reference
-from synthforge.evaluation.request import RESULT, Request
+from synthforge.evaluation.request import Request
 from synthforge.evaluation.results.findings import EvaluateResult, Findings
 from synthforge.evaluation.results.requirements import holds
-from synthforge.evaluation.sets import Images
-from synthforge.evaluation.trainer.jobs import Trainings, TrainWork, read_result
+from synthforge.evaluation.sets import Images, SetReader, classes_in
+from synthforge.evaluation.trainer.jobs import Trainings, read_result
 from synthforge.evaluation.trainer.models import filled_in
-from synthforge.evaluation.tuning import Tuning, key_of
+from synthforge.evaluation.tuning import Tuning
 from synthforge.evaluation.work import Beside, EvaluationWork
 from synthforge.executors.running import Workers
-from synthforge.features.encoders.config import PixelsConfig
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.evaluation import MORE, REAL, Amount, EvaluationConfig
 
 FEWEST_CURVE_POINTS = 3
-FEWEST_PAIRED = 0.5
-"""Share of the real images that must have a rendering for these to stand for all."""
 TRAINING_DEADLINE = 1800.0
 """Seconds without progress after which a training is taken for hung."""
 
@@ -49,8 +46,7 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
 
     Raises RequestError before anything is made, and for what is wrong with the holdout, which is opened late; WorkError for what fails.
     """
-    evaluation, findings = measured(request, reporter or Reporter())
-    result = replace(evaluation.result(findings), file=request.out)
+    result = result_of(request, *measured(request, reporter or Reporter()))
     result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
     write_result(request, result)
     return result
@@ -70,38 +66,41 @@ def measured(request: Request, reporter: Reporter) -> tuple[Evaluation, Findings
     except OSError as error:
         how = "output.path" if request.recipe is not None else "--out"
         raise PlaceError(f"{folder}: can't be written ({error.strerror}); choose another place with {how}") from error
-    _require_file(request.out)
+    require_writable_file(request.out)
     reporter.note("reading the real images")
     reference = Reference.open(request.reference, cache, reporter)
     base = filled_in(config.trainer, reference.image_size)
     draws = {amount: reference.draws(amount, config) for amount in config.real_per_class}
     _require_images(config, draws, len(reference.classes))
-    curve = [
-        draw
-        for amount in _curve_amounts(config, reference)
-        for draw in draws.get(amount) or reference.draws(amount, config, "evaluation.curve")
-    ]
-    every = {key_of(draw): draw for draw in [*itertools.chain(*draws.values()), *curve]}
-    in_order = sorted(every.values(), key=lambda draw: (draw.per_class, draw.number))
+    amounts = _curve_amounts(config, reference)
+    curve = {amount: draws.get(amount) or reference.draws(amount, config, "evaluation.curve") for amount in amounts}
+    in_order = sorted(itertools.chain(*(draws | curve).values()), key=lambda draw: (draw.per_class, draw.number))
     recipe, preparing, units, notes = request.recipe, None, [], [*reference.notes]
     if recipe is not None:
-        units = [unit for amount in config.real_per_class for unit in units_of(reference, amount, recipe, config)]
-        preparing = PrepareWork(request.reference, recipe, config, request.curation, folder, cache, request.diagnosis)
-        settings = _only_real(draws, config)
+        units = [unit for amount in config.real_per_class for unit in draws_to_prepare(reference, amount, recipe, config)]
+        preparing = PrepareWork(
+            request.reference, recipe, config, request.curation, folder=folder, cache=cache, diagnosis=request.diagnosis
+        )
+        # These hold if no synthetic images are asked for.
+        ratios = config.synthetic_per_real if any(MORE in arm.of for arm in config.arms) else config.synthetic_per_real[:1]
+        settings = _settings(draws, ratios, "own", {})
     else:
         settings, more = _given(request, reference, draws, cache, reporter)
         notes += more
-    require_readable([images for draw in in_order for images in (draw.fit, draw.validation) if images is not None], folder, cache)
+    used = [images.row_N for draw in in_order for images in (draw.fit, draw.validation) if images is not None]
+    reference.table.require_readable(np.unique(np.concatenate(used)))
+    if base.start != "scratch":
+        notes.append(f"classifiers start from weights of {base.pretrained or base.network}, which may have seen the holdout's images")
     tuning = Tuning.of(in_order, base, config, folder, len(reference.classes))
-    work = EvaluationWork(TrainWork(folder, cache, base.device, base.threads), preparing)
-    with Workers(work, default_workers(config, base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
+    work = EvaluationWork(folder, cache, base.device, base.threads, preparing)
+    with Workers(work, config.workers or default_workers(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
         if preparing is not None and units:
             different = {training.digest: training for training in tuning.trainings}
             beside = [Beside(training) for training in different.values() if read_result(folder, training) is None]
-            settings = _prepared(prepare(units, draws, preparing, reference, workers, beside), draws, config, folder, cache)
-        asked = (settings, tuning, request.holdout, reference.classes, config, folder, cache, reporter, notes, request.require)
-        evaluation = Evaluation(*asked)
-        return evaluation, evaluation.run(Trainings(folder, workers))
+            prepared = prepare(units, draws, preparing, reference, workers, beside=beside)
+            settings = _prepared(prepared, draws, config, SetReader(folder, cache))
+        trainer = Trainings(folder, workers)
+        return measure(request, settings, reference.classes, tuning, trainer, notes=notes, reporter=reporter)
 
 
 def _require_images(config: EvaluationConfig, draws: dict[Amount, list[RealDraw]], num_classes: int) -> None:
@@ -113,32 +112,12 @@ def _require_images(config: EvaluationConfig, draws: dict[Amount, list[RealDraw]
             raise RequestError(f"evaluation.synthetic_per_real: {ratio:g} for each of {amount} real images is no image at all; raise it")
 
 
-def _require_file(out: str) -> None:
-    """Refuse now what could not be written after hours."""
-    if "://" in out:
-        Folder(out.rpartition("/")[0]).require_writable()
-        return
-    path = Path(out)
-    if path.is_dir():
-        raise PlaceError(f"{out}: is a folder; name a file, such as {path / RESULT}")
-    if path.exists() and not path.is_file():
-        raise PlaceError(f"{out}: is no plain file; name another one with --out")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=f".{path.name[:200]}", suffix=path.name[200:], dir=path.parent):
-            pass
-    except OSError as error:
-        raise PlaceError(f"{out}: can't be written ({error.strerror}); name another file with --out") from error
-
-
 def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amount]:
     """Amounts at which real only is trained: those evaluated, all, half of the smallest, and more where that makes too few for a curve."""
     if config.curve is not None:
         return [*config.curve]
     amounts: dict[Amount, None] = dict.fromkeys([*config.real_per_class, "all"])
-    whole = int(
-        Images.of(reference.table, np.flatnonzero(reference.fit), reference.classes, is_real=True).per_class(len(reference.classes)).min()
-    )
+    whole = int(reference.draws("all", config)[0].fit.per_class(len(reference.classes)).min())
     smallest = min(amount if isinstance(amount, int) else whole for amount in config.real_per_class)
     for part in (2, 4):
         if (part == 2 or len(amounts) < FEWEST_CURVE_POINTS) and smallest // part >= 1:
@@ -146,25 +125,28 @@ def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amoun
     return [amount for amount in amounts if not (isinstance(amount, int) and amount > whole)]
 
 
-def _only_real(draws: dict[Amount, list[RealDraw]], config: EvaluationConfig) -> list[Setting]:
-    """Settings of a recipe of which no synthetic images are asked."""
-    ratios = config.synthetic_per_real if any(MORE in arm.of for arm in config.arms) else config.synthetic_per_real[:1]
-    return [Setting(draw, ratio, "own", {}) for by_amount in draws.values() for ratio in ratios for draw in by_amount]
+def _settings(
+    draws: dict[Amount, list[RealDraw]], ratios: Sequence[float], origin: Origin, sources: dict[str, Images], generator: str = ""
+) -> list[Setting]:
+    """Every draw with every ratio, all of the same sources."""
+    return [Setting(draw, ratio, origin, sources, generator) for by_amount in draws.values() for ratio in ratios for draw in by_amount]
 
 
 def _prepared(
-    prepared: dict[Unit, Prepared], draws: dict[Amount, list[RealDraw]], config: EvaluationConfig, folder: Path, cache: Path
+    prepared: dict[DrawToPrepare, PreparedDraw], draws: dict[Amount, list[RealDraw]], config: EvaluationConfig, reader: SetReader
 ) -> list[Setting]:
     """Settings of a recipe."""
     elsewhere = {unit.amount for unit in prepared if unit.origin == "elsewhere"}
     # Where curation's encoder has seen other images, `own` units are of elsewhere too; there may be such already.
     moved = {unit.amount for unit, found in prepared.items() if unit.origin == "own" and found.origin == "elsewhere"}
-    kept = [unit for unit in prepared if not (unit.origin == "own" and unit.amount in moved & elsewhere)]
-    settings = [
-        setting_of(draws[unit.amount][unit.draw], ratio, number, prepared[unit], folder, cache)
-        for unit in kept
-        for number, ratio in enumerate(config.synthetic_per_real)
-    ]
+    settings = []
+    for unit, found in prepared.items():
+        if unit.origin == "own" and unit.amount in moved & elsewhere:
+            continue
+        for ratio, digests in zip(config.synthetic_per_real, found.sources, strict=True):
+            sources = {key: as_source(key, reader.images(digest)) for key, digest in digests.items()}
+            draw = draws[unit.amount][unit.draw]
+            settings.append(Setting(draw, ratio, found.origin, sources, found.generator, notes=found.notes, facts=found.facts))
     return sorted(settings, key=lambda one: (one.origin != "own", one.draw.per_class, one.ratio, one.draw.number))
 
 
@@ -174,15 +156,10 @@ def _given(
     """Settings of sets that were given: nothing is known of what their generators have seen."""
     config, notes, sources = request.config, [], {}
     for name, address in request.synthetic:
-        collection = open_collection(address, cache, reporter=reporter)
-        table = Table.of([collection])
-        found = Images.of(table, np.arange(len(table)), reference.classes, is_real=False, weight=_weights(address, table))
-        notes += [f"{address}: {problem}" for problem in collection.problems]
-        if not len(found):
-            raise RequestError(
-                f"{address}: none of its classes ({some(collection.classes)}) is one of the real images' "
-                f"({some(reference.classes)}); names must be the same"
-            )
+        table = Table.open(address, cache, reporter)
+        classes_in(table, address, reference.classes)
+        found = Images.of(table, reference.classes, is_real=False, weight=weights_of(address, table.strings("key")))
+        notes += [f"{address}: {problem}" for problem in table.collections[0].problems]
         if len(found) < len(table):
             notes.append(
                 f"{address}: {len(table) - len(found):,} images of classes that the real images lack, or without a label, are left out"
@@ -191,50 +168,25 @@ def _given(
             notes.append(f"{address}: importance weights are not used in a diagnosis, whose arms take images as often as they are there")
         sources[name] = found
     if request.diagnosis is not None:
-        settings = [_diagnosed(request, reference, draw, cache, notes, reporter) for by_amount in draws.values() for draw in by_amount]
+        if request.rendered is None:
+            notes.append("appearance can't be measured without the generator; give --rendered, the real images as it renders them")
+        settings = []
+        for draw in itertools.chain(*draws.values()):
+            setting, more = _diagnosed(request, reference, draw, cache, reporter)
+            settings.append(setting)
+            notes += more
         return settings, notes
     origin: Origin = "elsewhere" if sources else "own"
     generators = ", ".join(name for name, _ in request.synthetic)
-    settings = [
-        Setting(draw, ratio, origin, sources, generators)
-        for by_amount in draws.values()
-        for ratio in config.synthetic_per_real
-        for draw in by_amount
-    ]
-    return settings, notes
+    return _settings(draws, config.synthetic_per_real, origin, sources, generators), notes
 
 
-def _diagnosed(request: Request, reference: Reference, draw: RealDraw, cache: Path, notes: list[str], reporter: Reporter) -> Setting:
-    """What arms of a diagnosis take from, of a set that was given."""
-    config, rendered, ((name, address),) = request.diagnosis, None, request.synthetic
-    assert config is not None
+def _diagnosed(request: Request, reference: Reference, draw: RealDraw, cache: Path, reporter: Reporter) -> tuple[Setting, list[str]]:
+    """A diagnosis of a set that was given, and what is to be noted."""
+    ((name, address),) = request.synthetic
+    assert request.diagnosis is not None
     reporter.note(f"comparing {address} with {draw.per_class:g} real images per class")
-    if request.rendered is None:
-        notes.append("appearance can't be measured without the generator; give --rendered, the real images as it renders them")
-    else:
-        keys = Table.of([open_collection(request.rendered, cache, reporter=reporter)]).strings("key")
-        row_of = {key: row for row, key in enumerate(keys)}
-        of_real = reference.table.strings("key")[draw.fit.row_N]
-        rendered = Rendered(request.rendered, np.array([row_of.get(key, -1) for key in of_real], np.int64))
-        if (paired := float((rendered.row_N >= 0).mean())) < FEWEST_PAIRED:
-            raise RequestError(
-                f"{request.rendered}: {paired:.0%} of the real images have one of the same name in it ({of_real[0]!r} is one of theirs); "
-                "render all of them"
-            )
-    encoder = config.encoder or (PixelsConfig() if reference.image_size <= SMALL else CLIP)
-    sources, facts, more = sources_of(reference.table, draw.fit, address, rendered, reference.classes, encoder, config, request.curation)
-    notes += more
-    sources = {key: decomposition.as_source(key, images) for key, images in sources.items()}
-    return Setting(draw, 1.0, "elsewhere", sources, name, [], facts)
-
-
-def _weights(address: str, table: Table) -> np.ndarray | None:
-    """Importance weights that curation gave, in the order of the table; None if it gave none."""
-    decisions = Folder(resolve(address))
-    if not decisions.exists("decisions.parquet"):
-        return None
-    with decisions.fetched("decisions.parquet") as path:
-        rows = pq.read_table(path, columns=["curated_key", "weight"]).to_pylist()
-    weight = {row["curated_key"]: row["weight"] for row in rows if row["curated_key"] is not None}
-    found = np.array([weight.get(key, 1.0) for key in table.strings("key")], np.float64)
-    return None if (found == 1).all() else found
+    renderings = Renderings.given(request.rendered, reference, draw, cache) if request.rendered is not None else None
+    config = with_encoder(request.diagnosis, request.curation, reference.image_size, "elsewhere")
+    found = sources_of(reference, draw, address, renderings, config=config, curation=request.curation)
+    return Setting(draw, 1.0, "elsewhere", found.images, generator=name, facts=found.facts), found.notes

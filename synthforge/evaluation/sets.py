@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from synthforge.data.collection import open_collection
 from synthforge.data.pools import Table
 from synthforge.data.storage import replace_file
-from synthforge.errors import WorkError
+from synthforge.errors import RequestError, WorkError, some
 from synthforge.evaluation.trainer.train import TrainingSet
 
 Ints = NDArray[np.int64]
@@ -53,13 +52,15 @@ class Images:
     weight_N: Floats
 
     @classmethod
-    def of(cls, table: Table, rows: Ints, classes: list[str], *, is_real: bool, weight: Floats | None = None) -> Images:
-        """Rows of a table of one collection; those of classes that are not evaluated are left out."""
+    def of(cls, table: Table, classes: list[str], rows: Ints | None = None, *, is_real: bool, weight: Floats | None = None) -> Images:
+        """Rows of a table of one collection, or all; those of classes that are not evaluated are left out."""
+        rows = np.arange(len(table)) if rows is None else rows
         (collection,) = table.collections
         label = table.class_indices(classes)[rows]
         known = label >= 0
         weight = np.ones(len(rows)) if weight is None else weight
-        return cls(collection.address, rows[known], label[known], table.strings("image_sha256")[rows][known], is_real, weight[known])
+        sha256_N = table.strings("image_sha256")[rows][known]
+        return cls(collection.address, rows[known], label[known], sha256_N, is_real=is_real, weight_N=weight[known])
 
     def __len__(self) -> int:
         return len(self.row_N)
@@ -69,9 +70,13 @@ class Images:
         parts = {name: getattr(self, name)[index] for name in ("row_N", "label_N", "sha256_N", "weight_N")}
         return replace(self, **parts)
 
+    def not_copied(self, is_copy: Mapping[str, bool]) -> Bools:
+        """Which of them are no copies of holdout images; bool (N,)."""
+        return np.array([not is_copy.get(sha256, False) for sha256 in self.sha256_N], np.bool_)
+
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
         """All that can be in an arm: no copies of holdout images, and nothing that an importance weight of 0 leaves out."""
-        kept = np.array([not is_copy.get(sha256, False) for sha256 in self.sha256_N], np.bool_) & (self.weight_N > 0)
+        kept = self.not_copied(is_copy) & (self.weight_N > 0)
         return self if kept.all() else self.take(kept)
 
     def per_class(self, num_classes: int) -> Ints:
@@ -87,6 +92,16 @@ class Images:
         chooser = np.random.default_rng(seed)
         parts = [chooser.permutation(np.flatnonzero(self.label_N == number))[:wanted] for number, wanted in enumerate(wanted_C)]
         return self.take(np.sort(np.concatenate(parts)))
+
+
+def classes_in(table: Table, address: str, classes: list[str]) -> set[str]:
+    """The classes of a set's images; raises RequestError if none is one of the real images' `classes`."""
+    named = {str(name) for name in table.strings("class") if name is not None}
+    if not named & set(classes):
+        raise RequestError(
+            f"{address}: none of its classes ({some(sorted(named))}) is one of the real images' ({some(classes)}); names must be the same"
+        )
+    return named
 
 
 def digest_of_set(parts: list[Images]) -> str:
@@ -155,12 +170,10 @@ class SetReader:
 
     def images(self, digest: str) -> Images:
         """A set of images of one collection."""
-        table = pq.read_table(path_of(self._folder, digest))
-        found = self.read(digest)
-        addresses = table["address"].to_pylist()
-        is_real = bool(found.is_real_N.all())
-        shas = np.array(table["image_sha256"].to_pylist(), dtype=object)
-        return Images(addresses[0] if addresses else "", table["row"].to_numpy(), found.label_N, shas, is_real, found.weight_N)
+        table, found = pq.read_table(path_of(self._folder, digest)), self.read(digest)
+        address, row_N = table["address"][0].as_py() if len(table) else "", table["row"].to_numpy()
+        sha256_N = np.array(table["image_sha256"].to_pylist(), dtype=object)
+        return Images(address, row_N, found.label_N, sha256_N, is_real=bool(found.is_real_N.all()), weight_N=found.weight_N)
 
     def files(self, images: Images) -> list[bytes]:
         """The image files of some images, in order."""
@@ -169,5 +182,5 @@ class SetReader:
 
     def _table(self, address: str) -> Table:
         if address not in self._tables:
-            self._tables[address] = Table.of([open_collection(address, self._cache)])
+            self._tables[address] = Table.open(address, self._cache)
         return self._tables[address]

@@ -28,18 +28,18 @@ STRENGTHS: dict[str, dict[str, Any]] = {
     "affine": {"erase": 0.0, "mixup": 0.0},
     "strong": {"erase": 0.5, "mixup": 0.2},
 }
-"""What the words of `TuningConfig.augmentations` mean."""
+"""Settings for each word of `TuningConfig.augmentations`."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found for one draw of real images."""
+    """The settings that were chosen for one draw of real images."""
 
     amount: str
     draw: int
     chosen: dict[str, Any]
     on: str
-    """What it was scored on."""
+    """The images that it was scored on, in words."""
     scores: dict[str, float]
     """Mean log-probability of the true class of each candidate."""
     config: TrainerConfig
@@ -57,7 +57,7 @@ def candidates(tuning: TuningConfig, base: TrainerConfig) -> dict[str, TrainerCo
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is tried for some draws."""
+    """The trainings that try candidates on some draws."""
 
     draws: Sequence[RealDraw]
     base: TrainerConfig
@@ -78,38 +78,38 @@ class Tuning:
             sets = [(write_set(folder, [fit]), write_set(folder, [test])) for fit, test in splits]
             for name, settings in tried.items() if sets else ():
                 start = len(trainings)
-                trainings += [Training(fit, test, settings, ALONE, seed, num_classes, platform) for seed, (fit, test) in enumerate(sets)]
+                trainings += [
+                    Training(fit, test, settings, ALONE, seed=seed, num_classes=num_classes, platform=platform)
+                    for seed, (fit, test) in enumerate(sets)
+                ]
                 plan.append((draw, name, on, slice(start, len(trainings))))
         return cls(draws, base, tried, trainings, plan)
 
 
 def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
     """The settings of each draw, by amount and number."""
-    draws, base, tried, plan = tuning.draws, tuning.base, tuning.tried, tuning.plan
-    if len(tried) == 1:
-        (only,) = tried.values()
-        return {
-            key_of(draw): Tuned(str(draw.amount), draw.number, _chosen(only), "nothing, there is no choice", {}, only) for draw in draws
-        }
-    results = trainer.run(tuning.trainings, "tuning real only")
+    tried = tuning.tried
+    results = trainer.run(tuning.trainings, "tuning real only") if tuning.trainings else []
     scores: dict[tuple[str, int], dict[str, float]] = {}
-    scored_on = {key_of(draw): on for draw, _, on, _ in plan}
-    for draw, name, _, where in plan:
+    for draw, name, _, where in tuning.plan:
         scores.setdefault(key_of(draw), {})[name] = _score(results[where])
-    found = {}
-    for draw in draws:
-        key = key_of(draw)
-        if key not in scores:
-            found[key] = Tuned(str(draw.amount), draw.number, _chosen(base), "nothing, one image a class can't be split", {}, base)
-            continue
-        best = max(scores[key], key=lambda name: scores[key][name])
-        rounded = {name: round(score, 4) for name, score in scores[key].items()}
-        found[key] = Tuned(str(draw.amount), draw.number, _chosen(tried[best]), scored_on[key], rounded, tried[best])
-    return found
+    scored_on = {key_of(draw): on for draw, _, on, _ in tuning.plan}
+    tuned = {}
+    for draw in tuning.draws:
+        key, of_draw = key_of(draw), scores.get(key_of(draw), {})
+        if of_draw:
+            config, on = tried[max(of_draw, key=lambda name: of_draw[name])], scored_on[key]
+        elif len(tried) == 1:
+            config, on = next(iter(tried.values())), "nothing, there is no choice"
+        else:
+            config, on = tuning.base, "nothing, one image a class can't be split"
+        rounded = {name: round(score, 4) for name, score in of_draw.items()}
+        tuned[key] = Tuned(str(draw.amount), draw.number, _chosen(config), on, scores=rounded, config=config)
+    return tuned
 
 
 def key_of(draw: RealDraw) -> tuple[str, int]:
-    """By which a draw's tuning is found."""
+    """The key under which a draw's settings are kept."""
     return str(draw.amount), draw.number
 
 

@@ -1,17 +1,21 @@
-"""What takes long in an evaluation, as work of one kind: draws to prepare and trainings, done by workers that stay for both."""
+"""The long work of an evaluation: draws to prepare, and trainings. One kind of worker does both, and stays."""
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
+from synthforge.devices import own_gpu, pick_device
 from synthforge.errors import SynthforgeError
-from synthforge.evaluation.prepare import Prepared, PrepareStream, PrepareWork, Unit
-from synthforge.evaluation.trainer.jobs import Training, TrainWork
+from synthforge.evaluation.draws.origins import DrawToPrepare
+from synthforge.evaluation.prepare import PreparedDraw, Preparer, PrepareWork
+from synthforge.evaluation.trainer.jobs import ClassifierTrainer, Training
 from synthforge.executors.protocol import Place
 
 
@@ -22,7 +26,7 @@ class Beside:
     training: Training
 
 
-Job: TypeAlias = Unit | Training | Beside
+Job: TypeAlias = DrawToPrepare | Training | Beside
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,15 @@ class EvaluationWork:
     """Prepare draws and train on them; picklable.
 
     Args:
-        preparing: None where there is nothing to prepare.
+        folder: for sets and results of trainings.
+        device, threads: for trainings.
+        preparing: None if there is nothing to prepare.
     """
 
-    training: TrainWork
+    folder: Path
+    cache: Path
+    device: str
+    threads: int
     preparing: PrepareWork | None
 
     def open(self, place: Place) -> EvaluationStream:
@@ -46,27 +55,28 @@ class EvaluationStream:
 
     def __init__(self, work: EvaluationWork, place: Place) -> None:
         self._work, self._place = work, place
-        self._training = work.training.open(place)
-        self._preparing: PrepareStream | None = None
+        self._device = pick_device(own_gpu(place.worker, place.workers, work.device), "evaluation.trainer.device")
+        self._trainer = ClassifierTrainer(work.folder, work.cache, self._device, work.threads)
         self._prepared_last = False
 
     def describe(self) -> str:
         """The device."""
-        return self._training.describe()
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
 
     def run(
         self, units: Iterator[Job], advance: Callable[[int], None]
-    ) -> Generator[tuple[Job, Prepared | str | SynthforgeError], None, None]:
+    ) -> Generator[tuple[Job, PreparedDraw | str | SynthforgeError], None, None]:
         """Do one after another."""
         for job in units:
-            self._change_to(type(job) is Unit)
-            if isinstance(job, Unit):
-                yield from self._prepares().run(iter([job]), advance)
+            self._change_to(type(job) is DrawToPrepare)
+            if isinstance(job, DrawToPrepare):
+                found = self._preparer.prepare(job)
+                advance(int(not isinstance(found, SynthforgeError)))
+                yield job, found
             elif isinstance(job, Beside):
-                for _, found in self._training.run(iter([job.training]), lambda num: advance(0)):
-                    yield job, found
+                yield job, self._trainer.train(job.training, lambda num: advance(0))
             else:
-                yield from self._training.run(iter([job]), advance)
+                yield job, self._trainer.train(job, advance)
 
     def _change_to(self, prepares: bool) -> None:
         """On a GPU draws leave nothing behind for trainings and these nothing for draws: memory, and networks that were compiled."""
@@ -76,11 +86,10 @@ class EvaluationStream:
             torch.compiler.reset()  # compiled networks share a limit, above which steps are slow, or sampling fails
         self._prepared_last = prepares
 
-    def _prepares(self) -> PrepareStream:
-        if self._preparing is None:
-            assert self._work.preparing is not None
-            self._preparing = self._work.preparing.open(self._place)
-        return self._preparing
+    @functools.cached_property
+    def _preparer(self) -> Preparer:
+        assert self._work.preparing is not None
+        return Preparer(self._work.preparing.on(own_gpu(self._place.worker, self._place.workers, "auto")))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -247,6 +247,22 @@ def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, work
         raise WorkError(f"{collection.address}: {len(failed)} of {len(todo)} blocks could not be embedded; the first: {failed[0].reason}")
 
 
+def embedded(
+    collection: Collection, config: EncoderConfig, *, classes: list[str] | None, cache: Path, device: str, batch: int, decoders: int | None
+) -> tuple[Features, NDArray[np.bool_]]:
+    """Embed one collection with one encoder of one view, in this process; what is in the cache stays.
+
+    Returns the features of its N images, and which of these can be used, bool (N,). Raises WorkError naming the blocks that failed.
+    """
+    address = collection.address
+    (encoder,) = loaded((config,), device, address, cache)
+    work = EmbedWork(address, classes, (config,), cache, device, batch=batch, decoders=decoders, reference=address, ready=[encoder])
+    digest = digest_of(encoder.identity())
+    embed(collection, [digest], work, workers=1, reporter=Reporter())
+    problems = facts_of(collection, cache).column("problem").to_pylist()
+    return features_of([collection], digest, cache), np.array([problem is None for problem in problems], np.bool_)
+
+
 def features_of(collections: Sequence[Collection], encoder: str, cache: Path) -> Features:
     """The features of whole collections, memory-mapped."""
     blocks = [block for collection in collections for block in collection.blocks]

@@ -230,7 +230,7 @@ class EvaluationConfig(Config):
 
 
 DIAGNOSIS_ARMS = (REAL, "random", "label-filtered", "repeated", "rendered", "resampled", "rendered-resampled")
-"""What a diagnosis compares; see `decomposition`."""
+"""What a diagnosis compares; see `diagnosis.arms`."""
 EVALUATION_VERSION = 2
 """Raised when equal images and settings give other figures or claims; also of evaluation.json."""
 DIAGNOSIS_VERSION = 6

@@ -32,7 +32,7 @@ from synthforge.errors import RecipeError, WorkError
 from synthforge.features.encoders.config import ENCODERS, EncoderConfig
 from synthforge.features.encoders.protocol import Loading
 from synthforge.generators.config import GENERATORS, GeneratorConfig, SamplingConfig
-from synthforge.generators.protocol import Capabilities, Request
+from synthforge.generators.protocol import Capabilities, ImageRequest
 from synthforge.recipe.load import load_recipe
 from synthforge.recipe.recipe import Recipe, json_schema
 from synthforge.registry import Registry
@@ -88,7 +88,7 @@ class Squares:
     def compile(self, batch: Batch) -> None:
         pass
 
-    def prepare(self, requests: Sequence[Request]) -> Batch:
+    def prepare(self, requests: Sequence[ImageRequest]) -> Batch:
         return Batch(requests)
 
     def sample(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +101,7 @@ class Squares:
 
 
 class Batch:
-    def __init__(self, requests: Sequence[Request]) -> None:
+    def __init__(self, requests: Sequence[ImageRequest]) -> None:
         self.requests, self.num_images = requests, len(requests)
 
 

@@ -6,11 +6,10 @@ import importlib.util
 import io
 import json
 import os
-import shutil
 import signal
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
-from PIL import Image
 from rich.console import Console
 
 from synthforge.cli.console import print_evaluation
@@ -27,55 +25,14 @@ from synthforge.curation.run import curate
 from synthforge.evaluation import request as evaluationrequest
 from synthforge.evaluation.request import WORKERS_IMPORT, evaluation_of
 from synthforge.evaluation.results.findings import EvaluateResult
-from synthforge.evaluation.run import evaluate
-from synthforge.evaluation.trainer.jobs import Training, TrainStream
+from synthforge.evaluation.trainer.jobs import ClassifierTrainer, Training
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets, load_recipe
 from tests.conftest import DIGITS, FORKS, Ran
-from tests.evaluation.sets import QUICK, digits, per_class, tripwire, write
+from tests.evaluation.sets import REAL, Sets, ask, difference, digits, per_class, settings, write
 
 Cli = Callable[..., Ran]
-REAL = 10
-"""Real images of each class in most of these evaluations."""
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Folders on disk: real images to train on, others to be called synthetic, and the holdout."""
-
-    real: Path
-    holdout: Path
-    more: Path
-    """Real images, in disguise."""
-    wrong: Path
-    """The same images, half of the labels wrong."""
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    place, fit = tmp_path_factory.mktemp("sets"), digits()
-    fit = [fit[row] for row in np.random.default_rng(0).permutation(len(fit))]  # neighbours are by one hand
-    return Sets(
-        write(place / "real" / "fit", per_class(fit, 0, 40)).parent,
-        write(place / "holdout", digits("holdout")[:200]),
-        write(place / "more", per_class(fit, 40, 70)),
-        write(place / "wrong", per_class(fit, 40, 70), wrong=0.5),
-    )
-
-
-def ask(sets: Sets, out: Path, *synthetic: Path, arms: str | None = None, more: tuple[str, ...] = (), **options: Any) -> EvaluateResult:
-    request = evaluation_of(
-        None,
-        synthetic=[str(path) for path in synthetic],
-        real=str(sets.real),
-        holdout=str(sets.holdout),
-        arms=arms,
-        out=str(out / "evaluation.json"),
-        sets=[*QUICK, f"real_per_class=[{REAL}]", f"curve=[{REAL // 2}, {2 * REAL}]", *more],
-        **options,
-    )
-    return evaluate(type(request)(**{**request.__dict__, "folder": out / "work"}))
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +41,6 @@ def planted(sets: Sets, tmp_path_factory: pytest.TempPathFactory) -> EvaluateRes
     required = ["more-set > wrong", "wrong > more-set"]
     more = ("trainer.steps=120", "seeds=3", "curve=[1, 30]")
     return ask(sets, tmp_path_factory.mktemp("planted"), sets.more, sets.wrong, require=required, more=more)
-
-
-def difference(result: EvaluateResult, arm: str, against: str) -> Any:
-    (setting,) = result.tables[0].settings
-    return next(one for one in setting.comparisons if (one.arm, one.against) == (arm, against))
 
 
 def answer(result: EvaluateResult, what: str) -> Any:
@@ -127,10 +79,10 @@ def test_importance_weights_of_a_curated_set_count_in_trainings(sets: Sets, tmp_
 
     train, seen = trainings.train, []
 
-    def trained(config: Any, mixing: Any, images: Any, *rest: Any) -> Any:
+    def trained(config: Any, mixing: Any, images: Any, **rest: Any) -> Any:
         if not images.is_real_N.any():
             seen.append(images)
-        return train(config, mixing, images, *rest)
+        return train(config, mixing, images, **rest)
 
     monkeypatch.setattr(trainings, "train", trained)
     ask(sets, tmp_path / "asked", tmp_path / "weighted", arms="weighted")
@@ -182,7 +134,7 @@ def test_the_same_request_gives_the_same_figures_without_training_again(
 ) -> None:
     first = ask(sets, tmp_path, sets.more, arms="real,more-set")
     again = ask(sets, tmp_path / "anew", sets.more, arms="real,more-set")
-    monkeypatch.setattr("synthforge.evaluation.trainer.jobs.train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("synthforge.evaluation.trainer.jobs.train", lambda *_, **__: pytest.fail("trained again"))
     resumed = ask(sets, tmp_path, sets.more, arms="real,more-set")
     assert first.tables == again.tables == resumed.tables
 
@@ -227,12 +179,12 @@ def test_two_halves_of_one_pool_are_about_as_good(sets: Sets, tmp_path: Path) ->
 def test_too_few_steps_are_told(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: float, is_enough: bool) -> None:
     """Of planted scores: 6 of 10 images are right, and so many after twice the steps."""
 
-    def scored(stream: TrainStream, training: Training, progress: Any) -> Predictions:
-        truth_V = stream._sets.read(training.test_set).label_N
+    def scored(trainer: ClassifierTrainer, training: Training, progress: Any) -> Predictions:
+        truth_V = trainer._sets.read(training.test_set).label_N
         right_V = np.random.default_rng(training.seed).random(len(truth_V)) < (later if training.config.steps == 20 else 0.6)
         return Predictions(np.where(right_V, truth_V, -1).astype(np.int16), *np.full((2, len(truth_V)), 0.5, np.float32))
 
-    monkeypatch.setattr(TrainStream, "_train", scored)
+    monkeypatch.setattr(ClassifierTrainer, "_train", scored)
     check = ("steps_check=true", "trainer.steps=10", "real_per_class=[20]")
     result = ask(sets, tmp_path, sets.more, arms="real,more-set", more=check)
     (setting,) = result.tables[0].settings
@@ -257,22 +209,6 @@ def test_what_twice_the_steps_do_to_a_difference_is_told(sets: Sets, tmp_path: P
     assert told == (change.low > 0 or change.high < 0)
 
 
-def test_a_source_that_is_short_bounds_all_arms_and_one_that_lacks_a_class_none(sets: Sets, tmp_path: Path) -> None:
-    short = write(tmp_path / "short", [*per_class(digits(), 40, 70)])
-    for image in sorted((short / "3").iterdir())[4:]:
-        image.unlink()
-    result = ask(sets, tmp_path, sets.more, short, arms="real,more-set,short")
-    (setting,) = result.tables[0].settings
-    assert {name: score.images for name, score in setting.arms.items()} == {"real": 100, "more-set": 94, "short": 94}
-    assert any("10 images of class '3' were wanted of each source, one has 4" in note for note in result.notes)
-    shutil.rmtree(short / "3")
-    result = ask(sets, tmp_path / "lacking", sets.more, short, arms="real,more-set,short")
-    (setting,) = result.tables[0].settings
-    assert {name: score.images for name, score in setting.arms.items()} == {"real": 100, "more-set": 100}
-    assert setting.missing == {"short": "short has no image of class 3"}
-    assert "not measured: short (short has no image of class 3)" in setting.sentence
-
-
 def test_what_intervals_do_not_cover_is_told(sets: Sets, tmp_path: Path) -> None:
     """Two draws of 20 images each from some 30 of a class, and one pool for both."""
     result = ask(sets, tmp_path, sets.more, arms="real,more-set", more=("draws=2", "seeds=1"))
@@ -280,21 +216,6 @@ def test_what_intervals_do_not_cover_is_told(sets: Sets, tmp_path: Path) -> None
     assert f"{REAL} real per class: all draws share one pool" in told or f"{REAL} real per class, from elsewhere: all draws share" in told
     assert f"{2 * REAL} real per class: draws share real images" in told
     assert f"{REAL} real per class: draws share" not in told
-
-
-@pytest.mark.trains
-def test_a_holdout_that_lacks_a_class_or_has_few_of_it_says_so(sets: Sets, tmp_path: Path) -> None:
-    holdout = shutil.copytree(sets.holdout, tmp_path / "holdout")
-    shutil.rmtree(holdout / "3")
-    for image in sorted((holdout / "4").iterdir())[5:]:
-        image.unlink()
-    result = ask(replace(sets, holdout=holdout), tmp_path, sets.more, arms="real,more-set")
-    assert "the holdout has no images of class 3: nothing is known of them" in result.notes
-    assert any(note.startswith("fewer than 20 holdout images of class") and "4" in note for note in result.notes)
-    (setting,) = result.tables[0].settings
-    assert "3" not in setting.arms["real"].recall and 0 <= setting.arms["real"].recall["4"].value <= 1
-    assert "3" not in difference(result, "more-set", "real").by_class
-    assert 0.3 < setting.arms["real"].accuracy.value < 1
 
 
 def test_one_training_proves_nothing_and_says_so(sets: Sets, tmp_path: Path) -> None:
@@ -316,105 +237,7 @@ def test_plain_webdataset_shards_are_worth_what_their_images_are(sets: Sets, tmp
     assert of_shards.tables[0].settings == of_folder.tables[0].settings
 
 
-# The holdout
-
-
-def test_nothing_of_the_holdout_is_opened_before_all_is_chosen(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tripwire: tuning goes first, and no training gets a byte of the holdout."""
-    import synthforge.evaluation.measure as verb
-    import synthforge.evaluation.trainer.jobs as trainings
-
-    events = ["start"]
-    held = {path.read_bytes() for path in sets.holdout.rglob("*.png")}
-    tune, train = verb.tune, trainings.train
-
-    def tuned(*arguments: Any) -> Any:
-        events.append("tuning")
-        found = tune(*arguments)
-        events.append("tuned")
-        return found
-
-    def trained(config: Any, mixing: Any, images: Any, *rest: Any) -> Any:
-        files = images.gather(np.arange(len(images)))
-        assert not held & set(files)
-        return train(config, mixing, images, *rest)
-
-    monkeypatch.setattr(verb, "tune", tuned)
-    monkeypatch.setattr(trainings, "train", trained)
-    with tripwire(sets.holdout, lambda: events[-1]) as opened:
-        ask(sets, tmp_path, sets.more, more=("tuning.on=true", "tuning.augmentations=[affine]", "tuning.flip=[false]", "tuning.folds=2"))
-    assert opened == {"tuned"}
-
-
-def test_copies_of_holdout_images_are_left_out_and_counted(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five as they are, five stored anew as another file, five mirrored; three can't be read."""
-    pool = write(tmp_path / "theirs", per_class(digits(), 40, 70))
-    stolen = digits("holdout")[:15]
-    for number, example in enumerate(stolen):
-        image = Image.open(io.BytesIO(example.data))
-        name = pool / example.class_name / f"stolen-{number}.png"
-        if number < 5:
-            name.write_bytes(example.data)
-        elif number < 10:
-            image.convert("RGB").save(name)
-        else:
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(name)
-    for number in range(3):
-        (pool / "0" / f"broken-{number}.png").write_bytes(b"\x89PNG no image" + bytes([number]))
-    import synthforge.evaluation.trainer.jobs as trainings
-
-    planted, trained_on, train = {path.read_bytes() for path in pool.rglob("stolen-*.png")}, set[bytes](), trainings.train
-
-    def trained(config: Any, mixing: Any, images: Any, *rest: Any) -> Any:
-        trained_on.update(images.gather(np.arange(len(images))))
-        return train(config, mixing, images, *rest)
-
-    monkeypatch.setattr(trainings, "train", trained)
-    result = ask(sets, tmp_path, pool, arms="real,theirs", more=("synthetic_per_real=[3]", "workers=1"))
-    assert result.copies_removed == {"theirs": 15}
-    assert len(planted) == 15 and len(trained_on) >= 380  # nearly all of the pool
-    assert not planted & trained_on
-    assert any("3 images can't be read" in note for note in result.notes)
-    assert any("15 images of theirs copy holdout images" in note for note in result.notes)
-
-
-def test_holdout_images_that_real_images_copy_are_not_measured_on(sets: Sets, tmp_path: Path) -> None:
-    """Three as they are and three mirrored: generators and tuning have seen these, so that leaving out the real ones is not enough."""
-    real, holdout = tmp_path / "real", digits("holdout")[:200]
-    shutil.copytree(sets.real, real)
-    for number, example in enumerate(holdout[:6]):
-        image = Image.open(io.BytesIO(example.data))
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number >= 3 else image
-        image.save(real / "fit" / example.class_name / f"0-{number}.png")  # first in its class, so in the fit part
-    request = evaluation_of(
-        None,
-        real=str(real),
-        holdout=str(sets.holdout),
-        arms="real",
-        out=str(tmp_path / "e.json"),
-        sets=[*QUICK, "real_per_class=[10]", "curve=[5]"],
-    )
-    result = evaluate(type(request)(**{**request.__dict__, "folder": tmp_path / "work"}))
-    assert result.copies_removed == {"real": 6}
-    assert result.holdout_images == 194
-    assert any("6 holdout images that real images copy were left out" in note for note in result.notes)
-
-
-def test_a_holdout_that_is_training_data_is_refused(cli: Cli, sets: Sets, tmp_path: Path) -> None:
-    copy = write(tmp_path / "copy", per_class(digits(), 0, 40))
-    ran = cli("evaluate", "--real", sets.real, "--holdout", copy, "--out", tmp_path / "e.json", "--arms", "real", *settings())
-    assert ran.status == 2
-    assert "of the real images are copies of its" in ran.err
-    ran = cli("evaluate", "--real", sets.real, "--holdout", sets.real, *settings())
-    assert ran.status == 2
-    assert "is both holdout and real images" in ran.err
-
-
 # The command line
-
-
-def settings(*more: str) -> list[str]:
-    return [part for text in [*QUICK, *more] for part in ("--set", text)]
 
 
 def test_real_only_is_a_baseline_for_any_folder(cli: Cli, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from synthforge.evaluation.conditions import Origin, Setting
-from synthforge.evaluation.diagnosis.decomposition import DOUBTED_BY_CHANCE, MOST_TAKEN, PARTS, Loss, Part, losses
+from synthforge.evaluation.diagnosis.contrasts import MOST_TAKEN, PARTS, Loss, Part, losses
+from synthforge.evaluation.diagnosis.labels import DOUBTED_BY_CHANCE
 from synthforge.evaluation.results.findings import ORIGINS, Findings
 from synthforge.evaluation.results.scores import Measured
 from synthforge.evaluation.results.words import points

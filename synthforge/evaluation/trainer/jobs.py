@@ -10,7 +10,7 @@ import functools
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ import torch
 from synthforge.config import identity_of
 from synthforge.data.layout import digest_of
 from synthforge.data.storage import replace_file
-from synthforge.devices import cpu_threads, own_gpu, pick_device
+from synthforge.devices import cpu_threads
 from synthforge.errors import SynthforgeError, WorkError
 from synthforge.evaluation.sets import SetReader
 from synthforge.evaluation.trainer.loader import decoded
 from synthforge.evaluation.trainer.train import Predictions, predict, train
-from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers
 from synthforge.recipe.evaluation import MixingConfig, TrainerConfig
 
@@ -52,18 +51,8 @@ class Training:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over all that decides the result."""
-        return digest_of(
-            [
-                VERSION,
-                self.train_set,
-                self.test_set,
-                identity_of(self.config, lambda path, value: value),
-                identity_of(self.mixing, lambda path, value: value),
-                self.seed,
-                self.num_classes,
-                self.platform,
-            ]
-        )
+        settings = [identity_of(config, lambda path, value: value) for config in (self.config, self.mixing)]
+        return digest_of([VERSION, self.train_set, self.test_set, *settings, self.seed, self.num_classes, self.platform])
 
     @property
     def images(self) -> int:
@@ -85,66 +74,43 @@ def read_result(folder: Path, training: Training) -> Predictions | None:
         return None
 
 
-@dataclass(frozen=True)
-class TrainWork:
-    """Train classifiers and test them; picklable."""
+class ClassifierTrainer:
+    """Trains classifiers on one device, and tests them."""
 
-    folder: Path
-    cache: Path
-    device: str
-    threads: int
-
-    def open(self, place: Place) -> TrainStream:
-        """Take a device."""
-        return TrainStream(self, pick_device(own_gpu(place.worker, place.workers, self.device), "evaluation.trainer.device"))
-
-
-class TrainStream:
-    """Implements `executors.protocol.Stream`; a receipt is the training's digest."""
-
-    def __init__(self, work: TrainWork, device: torch.device) -> None:
-        self._work, self._device = work, device
-        self._sets = SetReader(work.folder, work.cache)
+    def __init__(self, folder: Path, cache: Path, device: torch.device, threads: int) -> None:
+        self._folder, self._device, self._threads = folder, device, threads
+        self._sets = SetReader(folder, cache)
         self._test: tuple[tuple[str, int], np.ndarray, np.ndarray] | None = None
 
-    def describe(self) -> str:
-        """The device."""
-        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
+    def train(self, training: Training, advance: Callable[[int], None]) -> str | SynthforgeError:
+        """Do a training and write its result; returns its digest, or what failed."""
+        done = 0
 
-    def run(
-        self, units: Iterator[Training], advance: Callable[[int], None]
-    ) -> Generator[tuple[Training, str | SynthforgeError], None, None]:
-        """Do trainings."""
-        for training in units:
-            done = 0
+        def progress(images: int) -> None:
+            nonlocal done
+            advance(images - done)
+            done = images
 
-            def progress(images: int) -> None:
-                nonlocal done
-                advance(images - done)
-                done = images
-
-            try:
-                with cpu_threads(self._work.threads):
-                    found = self._train(training, progress)
-            except WorkError as error:
-                advance(-done)
-                yield training, error
-                continue
-            path = result_path(self._work.folder, training)
-            columns = {"predicted": found.predicted_V, "confidence": found.confidence_V, "probability": found.probability_V}
-            replace_file(path, lambda temporary, columns=columns: np.savez_compressed(temporary, **columns))  # type: ignore[misc]
-            progress(training.images)
-            yield training, training.digest
+        try:
+            with cpu_threads(self._threads):
+                found = self._train(training, progress)
+        except WorkError as error:
+            advance(-done)
+            return error
+        columns = {"predicted": found.predicted_V, "confidence": found.confidence_V, "probability": found.probability_V}
+        replace_file(result_path(self._folder, training), lambda temporary: np.savez_compressed(temporary, **columns))  # type: ignore[arg-type]
+        progress(training.images)
+        return training.digest
 
     def _train(self, training: Training, progress: Callable[[int], None]) -> Predictions:
         network = train(
             training.config,
             training.mixing,
             self._sets.read(training.train_set),
-            training.num_classes,
-            training.seed,
-            self._device,
-            lambda at: progress(at.step * training.config.batch),
+            num_classes=training.num_classes,
+            seed=training.seed,
+            device=self._device,
+            on_progress=lambda at: progress(at.step * training.config.batch),
         )
         # Only now, so that nothing of the test is in reach while the classifier is trained.
         images_VCHW, truth_V = self._test_images(training)
@@ -157,9 +123,6 @@ class TrainStream:
             test = self._sets.read(training.test_set)
             self._test = key, decoded(test.gather(np.arange(len(test))), training.config.resolution), test.label_N
         return self._test[1], self._test[2]
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class Trainings:
@@ -174,23 +137,20 @@ class Trainings:
         todo = [training for training in wanted.values() if read_result(self.folder, training) is None]
         todo.sort(key=lambda training: -training.images)  # the longest first, so that workers end together
         if todo:
-            self._run(todo, task, sum(training.images for training in wanted.values()))
+            _, failed = self._workers.run(
+                todo,
+                task=f"{task}: {len(todo)} trainings",
+                size=lambda training: training.images,
+                name=lambda training: f"seed {training.seed}",
+                done=sum(training.images for training in wanted.values()) - sum(training.images for training in todo),
+                tries=TRIES,
+            )
+            if failed:
+                raise WorkError(
+                    f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others"
+                )
         found = {digest: read_result(self.folder, training) for digest, training in wanted.items()}
         results = [found[training.digest] for training in trainings]
         if any(result is None for result in results):
             raise WorkError(f"{self.folder / 'trainings'}: results vanished while they were read; run again")
         return [result for result in results if result is not None]
-
-    def _run(self, todo: Sequence[Training], task: str, total: int) -> None:
-        _, failed = self._workers.run(
-            todo,
-            task=f"{task}: {len(todo)} trainings",
-            size=lambda training: training.images,
-            name=lambda training: f"seed {training.seed}",
-            done=total - sum(training.images for training in todo),
-            tries=TRIES,
-        )
-        if failed:
-            raise WorkError(
-                f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others"
-            )

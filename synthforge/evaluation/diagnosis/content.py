@@ -1,0 +1,129 @@
+"""Does a pool show the same kinds of images as the real ones, equally often? Weights, a test, and variety, class by class.
+
+Shapes: N real images, M pool images, D features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+from sklearn.metrics.pairwise import euclidean_distances
+
+from synthforge.evaluation.sets import Floats, Ints
+from synthforge.features.config import IndexConfig
+from synthforge.features.neighbours import Neighbours
+
+NEAREST = 16
+"""Real images for which a pool image counts; a third of the class's images where these are few."""
+ABSENT = 0.7
+"""A real image counts as absent if the pool has less than this share of what the real images have."""
+BY_CHANCE = 0.05
+"""A class is distributed otherwise than the real one if so large a difference would come by chance this seldom."""
+_STEPS = 20
+_PERMUTATIONS = 99
+_MOST_TESTED = (200, 600)
+"""Real and pool images of a class that the test looks at."""
+
+
+def content_weights(
+    real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints
+) -> tuple[Floats, dict[int, float]]:
+    """How often the pool has images like each real image of its class, compared with how often the real images have.
+
+    Returns the weights (N,), mean 1 in each class, and the p-value (`_by_chance`) of each class that has images enough for the test.
+    All weights of a class are 1 where its p-value is above `BY_CHANCE`.
+    On planted pools more of the weight came to lie where these were than with k-means of 5 to a cluster, kernel mean matching, or
+    a classifier of real and pool images.
+    """
+    weight_N, by_chance = np.ones(len(real_ND)), {}
+    for number in np.unique(real_class_N).tolist():
+        of_real, of_pool = real_class_N == number, pool_class_M == number
+        nearest = min(NEAREST, int(of_real.sum()) // 3)
+        if of_pool.sum() < 2 or nearest < 1:
+            continue
+        by_chance[number] = _by_chance(real_ND[of_real], pool_MD[of_pool], nearest, seed=number)
+        if by_chance[number] <= BY_CHANCE:
+            weight_N[of_real] = _weights(real_ND[of_real], pool_MD[of_pool], nearest)
+    return weight_N, by_chance
+
+
+def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Floats:
+    """Weights of one class's real images, (N,).
+
+    A pool image counts for its `nearest` real images. The weights are such that the real images, so weighted, would be counted alike.
+    They come of some steps of Richardson's (1972) and Lucy's (1974) deconvolution, as many as gather the weight where the pool's images
+    are. Weights below `ABSENT` become 0: a trace of a kind that the pool lacks brings back much of the accuracy that lacking it costs.
+    """
+    num, index = len(real_ND), Neighbours(np.asarray(real_ND, np.float32), IndexConfig())
+    found = index.search(np.asarray(pool_MD, np.float32), nearest)[1]
+    share_N = np.bincount(found.ravel(), minlength=num) / found.size
+    own_N = np.arange(num)[:, None]  # of which real images each would be counted for: itself, and its nearest others
+    for_Nk = np.concatenate([own_N, index.exclude_self(nearest - 1)[1]], axis=1) if nearest > 1 else own_N
+    places = np.repeat(np.arange(num), nearest), for_Nk.ravel()
+    counts_NN = scipy.sparse.csr_array((np.full(for_Nk.size, 1 / nearest), places), shape=(num, num))
+    weight_N: Floats = np.full(num, 1 / num)
+    for _ in range(_STEPS):
+        weight_N *= counts_NN @ (share_N / np.maximum(counts_NN.T @ weight_N, 1e-12))
+    weight_N /= weight_N.mean()
+    weight_N[weight_N < ABSENT] = 0
+    weight_N /= weight_N.mean()
+    return weight_N
+
+
+def _by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: int) -> float:
+    """Probability that pool and real images of a class are counted so differently by their nearest real ones by chance.
+
+    By a permutation test: as many other images, drawn from both together, stand for the real ones.
+    """
+    chooser = np.random.default_rng(seed)
+    real, pool = (
+        np.asarray(images[chooser.permutation(len(images))[:most]], np.float64)
+        for images, most in zip((real_ND, pool_MD), _MOST_TESTED, strict=True)
+    )
+    both = np.concatenate([real, pool])
+    apart = euclidean_distances(both, squared=True)
+    np.fill_diagonal(apart, -1)  # a real image counts for itself first
+
+    def difference(of_real: Ints, of_pool: Ints) -> float:
+        of_real, of_pool = of_real.astype(np.int64), of_pool.astype(np.int64)
+        counts = [
+            np.bincount(np.argpartition(apart[np.ix_(rows, of_real)], nearest - 1, axis=1)[:, :nearest].ravel(), minlength=len(of_real))
+            / len(rows)
+            for rows in (of_real, of_pool)
+        ]
+        return float(((counts[0] - counts[1]) ** 2).sum())
+
+    sides = np.arange(len(real)), np.arange(len(real), len(both))
+    return float(
+        scipy.stats.permutation_test(
+            sides, difference, n_resamples=_PERMUTATIONS, alternative="greater", vectorized=False, rng=chooser
+        ).pvalue
+    )
+
+
+def variety(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, tries: int = 5) -> float:
+    """How far pool images of a class lie from each other, over how far as many real ones do: to the nearest one, mean over classes.
+
+    Below 1 the pool has less variety than the real images. It is 1 if no class has two images on both sides.
+    """
+    ratios = []
+    for number in np.unique(real_class_N):
+        of_real, of_pool = np.flatnonzero(real_class_N == number), np.flatnonzero(pool_class_M == number)
+        num = min(len(of_real), len(of_pool))
+        if num < 2:
+            continue
+        chooser = np.random.default_rng(int(number))
+        distances = [
+            [
+                float(np.sqrt(Neighbours(np.asarray(side, np.float32), IndexConfig()).exclude_self(1)[0]).mean())
+                for side in (real_ND[chooser.permutation(of_real)[:num]], pool_MD[chooser.permutation(of_pool)[:num]])
+            ]
+            for _ in range(tries)
+        ]
+        apart_real, apart_pool = np.mean(distances, axis=0)
+        if apart_real > 0:
+            ratios.append(apart_pool / apart_real)
+    return float(np.mean(ratios)) if ratios else 1.0

@@ -1,0 +1,145 @@
+"""Plan the trainings of an evaluation: every arm of every setting with the same steps, seeds and number of images, paired across arms.
+
+Shapes: C classes, G draws of one setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from synthforge.evaluation.conditions import RealDraw, Setting
+from synthforge.evaluation.results.findings import ArmTrainings, groups_of
+from synthforge.evaluation.sets import Images, write_set
+from synthforge.evaluation.trainer.jobs import Training
+from synthforge.evaluation.tuning import Tuned, key_of
+from synthforge.recipe.evaluation import ALONE, REAL, ArmConfig, EvaluationConfig, MixingConfig
+
+_MOST_DRAWS = 1000
+"""As many as an evaluation can have."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that is to be trained."""
+
+    settings: list[Setting]
+    """Without the sources that lack a class."""
+    by_arm: dict[tuple[int, str], ArmTrainings]
+    """Index of the setting and name of the arm to its trainings."""
+    real_only: dict[tuple[str, int], list[Training]]
+    """`key_of` the draw to one training for each seed."""
+    missing: dict[tuple[int, str], str]
+    """Why there is no such arm in a setting."""
+    notes: list[str]
+
+    @property
+    def trainings(self) -> list[Training]:
+        """All of them; those with twice the steps come last."""
+        main = [training for arm in self.by_arm.values() for training in arm.by_seed]
+        main += [training for ours in self.real_only.values() for training in ours]
+        return [*main, *(training for arm in self.by_arm.values() for training in arm.twice)]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans trainings; its fields are what all of them share."""
+
+    config: EvaluationConfig
+    classes: list[str]
+    tuned: Mapping[tuple[str, int], Tuned]
+    """The trainer's settings for each draw, by `key_of` it."""
+    platform: str
+    holdout_set: str
+    """Digest of the set that all are tested on."""
+    is_copy: Mapping[str, bool]
+    folder: Path
+    """Where the training sets are written."""
+
+    def plan(self, settings: Sequence[Setting], draws: Sequence[RealDraw]) -> TrainingPlan:
+        """The trainings of each arm in each setting, and of real images alone in each draw; writes their sets."""
+        settings, missing, notes = list(settings), dict[tuple[int, str], str](), list[str]()
+        by_arm: dict[tuple[int, str], ArmTrainings] = {}
+        groups = groups_of(settings)
+        for group in groups:
+            # A source that lacks a class in one draw makes no arm in any draw, and so does not bound the size of others.
+            lacking = {key: name for index in group for key, name in settings[index].lacking(self.classes, self.is_copy).items()}
+            for arm in self.config.arms:
+                for source in (source for source in arm.of if arm.key_of(source) in lacking):
+                    reason = f"{source} has no image of class {lacking[arm.key_of(source)]}" + (" in some draw" if len(group) > 1 else "")
+                    missing |= {(index, arm.name): reason for index in group}
+            for index in group:
+                sources = {key: images for key, images in settings[index].sources.items() if key not in lacking}
+                settings[index] = replace(settings[index], sources=sources)
+            notes += self._notes_of_size([settings[index] for index in group])
+        for index, setting in enumerate(settings):
+            for arm in (arm for arm in self.config.arms if (index, arm.name) not in missing):
+                found = self._arm(setting, arm)
+                if isinstance(found, str):
+                    missing[index, arm.name] = found
+                else:
+                    by_arm[index, arm.name] = found
+        # An arm that is missing in one draw is left out in all draws of its setting.
+        for group in groups:
+            for name in {name for index, name in missing if index in group}:
+                for index in group:
+                    by_arm.pop((index, name), None)
+        real_only = {key_of(draw): self._trainings([[draw.fit]] * self.config.seeds, draw, ALONE) for draw in draws}
+        return TrainingPlan(settings, by_arm, real_only, missing, notes)
+
+    def _notes_of_size(self, of_group: Sequence[Setting]) -> list[str]:
+        """A note if a source has fewer images than were asked for."""
+        num = len(self.classes)
+        short_GC = np.stack([setting.asked(num) - setting.wanted(num, self.is_copy) for setting in of_group])
+        if not (short_GC > 0).any():
+            return []
+        worst, label = (int(place) for place in np.unravel_index(int(np.argmax(short_GC)), short_GC.shape))
+        asked = int(of_group[worst].asked(num)[label])
+        whole = "" if REAL in of_group[0].sources else "; real only has all its own"
+        told = (
+            f"{of_group[0].where}: {asked:,} images of class {self.classes[label]!r} were wanted of each source, one has "
+            f"{asked - int(short_GC[worst, label]):,}: every arm takes no more, so that arms are of one size{whole}"
+        )
+        return [told]
+
+    def _arm(self, setting: Setting, arm: ArmConfig) -> ArmTrainings | str:
+        """One arm's trainings, or why there is no such arm."""
+        by_seed: list[list[Images]] = []
+        for seed in range(self.config.seeds):
+            parts = setting.parts(arm, seed, len(self.classes), self.is_copy)
+            if isinstance(parts, str):
+                return parts
+            by_seed.append(parts)
+        if emptied := [source for source, part in zip(arm.of, by_seed[0], strict=True) if not len(part)]:
+            return f"no images of {emptied[0]} are left"
+        counts_C = np.sum([part.per_class(len(self.classes)) for part in by_seed[0]], axis=0)
+        if (counts_C == 0).any():
+            return f"no images of class {self.classes[int(np.flatnonzero(counts_C == 0)[0])]}"
+        first, *_ = trainings = self._trainings(by_seed, setting.draw, arm.mixing or self.config.mixing)
+        longer = replace(first, config=first.config.model_copy(update={"steps": 2 * first.config.steps}))
+        twice = [longer] if self.config.steps_check else []
+        return ArmTrainings(trainings, twice, images=float(np.mean([sum(map(len, parts)) for parts in by_seed])))
+
+    def _trainings(self, by_seed: Sequence[list[Images]], draw: RealDraw, mixing: MixingConfig) -> list[Training]:
+        """One training for each seed, on images that copy none of the holdout.
+
+        Each draw has seeds of its own, so that trainings differ even where draws are of the same images. More draws or seeds change none.
+        """
+        trainings = []
+        for seed, parts in enumerate(by_seed):
+            kept = [part.take(part.not_copied(self.is_copy)) for part in parts]
+            trainings.append(
+                Training(
+                    train_set=write_set(self.folder, kept),
+                    test_set=self.holdout_set,
+                    config=self.tuned[key_of(draw)].config,
+                    mixing=mixing if len({part.is_real for part in kept}) == 2 else ALONE,
+                    seed=seed * _MOST_DRAWS + draw.number,
+                    num_classes=len(self.classes),
+                    platform=self.platform,
+                )
+            )
+        return trainings

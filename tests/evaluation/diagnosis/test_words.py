@@ -1,0 +1,44 @@
+"""What is said of a diagnosis, and what is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from synthforge.evaluation.diagnosis.contrasts import losses
+from synthforge.evaluation.diagnosis.words import _unshown, advice_of, verdict_of
+from tests.evaluation.diagnosis.test_contrasts import outcomes
+
+
+def test_nothing_is_shown_where_there_are_too_few_images_to_ask() -> None:
+    def known(**facts: float) -> Any:
+        return SimpleNamespace(facts=facts)
+
+    assert _unshown([known(doubted=0.1), known(doubted=0.0, differing=0.0)]) == {"content", "interaction"}
+    assert _unshown([known(doubted=0.0, differing=0.3)]) == {"labels"}
+    assert _unshown([known()]) == set()  # nothing is known
+
+
+def test_without_any_table_nothing_is_claimed() -> None:
+    assert "Nothing could be compared" in verdict_of([])
+    assert advice_of([]) == []
+
+
+@pytest.mark.parametrize(
+    ("lost_by", "lower", "cause"),
+    [
+        ("appearance", {"rendered", "rendered_resampled"}, "by appearance"),
+        ("content", {"resampled", "rendered_resampled"}, "by content"),
+        ("labels", set(), "by wrong labels"),
+    ],
+)
+def test_what_accuracy_is_lost_by_is_named_and_advised_on(lost_by: str, lower: set[str], cause: str) -> None:
+    real_arms = {name: 0.7 if name in lower else 0.9 for name in ("rendered", "resampled", "rendered_resampled")}
+    pool_arms = dict.fromkeys(("label_filtered", "repeated"), 0.9 if lost_by == "labels" else 0.7)
+    _, mean = losses([outcomes(real=0.9, random=0.7, **real_arms, **pool_arms)], 0.005)
+    tables: list[Any] = [SimpleNamespace(mean=mean, settings=[SimpleNamespace(real_per_class=20, facts=None)], covers_real_images=True)]
+    assert {name for name, part in mean.parts.items() if part.verdict == "loss"} == {lost_by}
+    assert f" {cause} (100% " in verdict_of(tables)
+    assert [text.partition(":")[0].lower() for text in advice_of(tables)] == [lost_by]
