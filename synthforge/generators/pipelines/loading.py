@@ -1,6 +1,6 @@
 """Files to a pipeline on its device: components, VAE, LoRAs, learned words, scheduler, and the lossy shortcuts of the recipe.
 
-Everything is safetensors from this machine's disk; what the hub has was fetched before (see weights).
+Everything is safetensors from this machine's disk; what the hub has was fetched before (see `data.model_files`).
 """
 
 from __future__ import annotations
