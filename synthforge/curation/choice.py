@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.curation.result import ClassReport, GateReport, Score
 from synthforge.curation.selection.methods import select
 from synthforge.curation.selection.spaces import View
 from synthforge.curation.sides import Sides
@@ -20,35 +21,11 @@ NOT_SELECTED = "not selected"
 
 
 @dataclass(frozen=True)
-class GateReport:
-    """What one gate did."""
-
-    gate: str
-    rule: str
-    """Its threshold in words."""
-    dropped: dict[str, int]
-    """Reason to number of images, of those that passed the gates before."""
-
-
-@dataclass(frozen=True)
-class ClassReport:
-    """One class, from pool to curated set."""
-
-    pool: int
-    passed: int
-    """The gates."""
-    asked: int
-    kept: int
-    at_floor: int
-    """Picks made at random because the set was as near to the real one as real images are."""
-
-
-@dataclass(frozen=True)
 class Choice:
     """A decision for each of the N images of the pools."""
 
     method: str
-    trials: dict[str, Any]
+    trials: dict[str, Score]
     """What `auto` tried, and how each did; empty if the method was given."""
     ranked: list[Ints]
     """For each class its kept rows, in the order of picking."""
@@ -76,7 +53,7 @@ class Choice:
         scores: dict[str, NDArray[Any]],
         gates: list[GateReport],
         method: str,
-        trials: dict[str, Any],
+        trials: dict[str, Score],
         ranked: list[Ints],
         asked: Mapping[str, int],
         at_floor: Sequence[int],
@@ -94,7 +71,13 @@ class Choice:
         per_class, notes = {}, []
         for number, name in enumerate(sides.classes):
             here = sides.pool_class == number
-            report = ClassReport(int(here.sum()), int((alive & here).sum()), asked[name], len(ranked[number]), at_floor[number])
+            report = ClassReport(
+                pool=int(here.sum()),
+                passed=int((alive & here).sum()),
+                asked=asked[name],
+                kept=len(ranked[number]),
+                at_floor=at_floor[number],
+            )
             per_class[name] = report
             if report.passed and not report.kept and report.asked:
                 notes.append(f"class {name}: the encoder has seen all its real images, so there is nothing to match; none is kept")

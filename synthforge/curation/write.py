@@ -17,10 +17,11 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice
+from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides
 from synthforge.data.folder import Check, DatasetFolder, remove_dataset
 from synthforge.data.images import contact_sheet, decode, encode
-from synthforge.data.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard, canonical_json
+from synthforge.data.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard
 from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder, in_words
 from synthforge.data.tars import EncodedSample, write_tar
@@ -63,7 +64,7 @@ def write(
     folder: Folder,
     sides: Sides,
     choice: Choice,
-    result: dict[str, Any],
+    result: CurateResult,
     *,
     name: str,
     licence: str | None,
@@ -80,7 +81,7 @@ def write(
     Raises: RequestError if another run writes there, or another set is there and must not be replaced; WorkError if what is there
         claims to be this set and is not.
     """
-    manifest, keys = _manifest(sides, choice, result["digest"]), sides.pool.keys()
+    manifest, keys = _manifest(sides, choice, result.digest), sides.pool.keys()
     with _alone(folder):
         folder.sweep()
         expected = _Expected(manifest, keys[choice.kept].tolist(), sides.output_class_N[choice.kept].tolist())
@@ -90,9 +91,7 @@ def write(
 
         def side_files(completion: Completion, is_new: bool) -> None:
             folder.replace(DECISIONS, _parquet(decisions(sides, choice, keys)))
-            folder.replace(
-                GAP, canonical_json({key: value for key, value in result.items() if key not in {"folder", "seconds", "contact_sheet"}})
-            )
+            folder.replace(GAP, result.to_bytes())
             write_side_files(dataset, completion, name=name, licence=licence, tags=tags, only_missing=not is_new and not reselect)
 
         kept = {**dict.fromkeys(sides.output_classes, 0), **{name: report.kept for name, report in choice.per_class.items()}}

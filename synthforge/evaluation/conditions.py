@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 
 from synthforge.data.pools import Table
 from synthforge.errors import RequestError
+from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Bools, Images, Ints
 from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
 from synthforge.training.data import seeded
-
-Origin = Literal["own", "elsewhere"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,9 @@ from synthforge.data.pools import Table
 from synthforge.errors import DatasetError, RequestError, some
 from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.leakage import HoldoutCopies
-from synthforge.evaluation.results.findings import ArmTrainings, EvaluateResult, Findings, groups_of
-from synthforge.evaluation.results.requirements import Requirement
+from synthforge.evaluation.results.findings import ArmTrainings, Findings, groups_of
+from synthforge.evaluation.results.requirements import Requirement, holds
+from synthforge.evaluation.results.types import EvaluateResult
 from synthforge.evaluation.results.words import use_of, verdict_of
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.trainer.jobs import Training, Trainings
@@ -257,10 +258,10 @@ class Evaluation:
                     for index in group:
                         self._by_arm.pop((index, name), None)
 
-    def result(self, findings: Findings) -> EvaluateResult:
-        """What follows from it."""
+    def result(self, findings: Findings, file: str) -> EvaluateResult:
+        """What follows from it, as it is written to a file."""
         curve = findings.curve
-        compared = next((table for table in findings.tables if any(setting.comparisons for setting in table.settings)), None)
+        compared = next((table for table in findings.tables if table.compares), None)
         return EvaluateResult(
             holdout=self.holdout_address,
             holdout_images=len(self.holdout),
@@ -268,7 +269,7 @@ class Evaluation:
             verdict=verdict_of(findings.tables, [(point.real_per_class, point.accuracy) for point in curve], self.arms),
             tables=findings.tables,
             curve=curve,
-            tuned=[{name: value for name, value in asdict(one).items() if name != "config"} for one in self.tuned.values()],
+            tuned=[one.result for one in self.tuned.values()],
             trainer=self.base.model_dump(mode="json"),
             steps=self.base.steps,
             copies_removed=self.copies_removed,
@@ -276,6 +277,8 @@ class Evaluation:
             trainings=self.num_trainings,
             device=self.device_name,
             seconds=self.seconds,
+            file=file,
+            requirements={one.text: holds(one, findings.tables) for one in self._required},
             use=use_of(compared, self.arms) if compared is not None else "not measured",
         )
 

@@ -32,10 +32,11 @@ from synthforge.data.storage import Folder, content_of, resolve
 from synthforge.data.units import Part
 from synthforge.devices import cpu_threads, own_gpu
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError, some
-from synthforge.evaluation.conditions import Origin, RealDraw, Setting
+from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.diagnosis import decomposition
 from synthforge.evaluation.diagnosis.decomposition import Rendered, sources_of
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images, SetReader, path_of, write_set
 from synthforge.executors.protocol import Place
 from synthforge.executors.running import Workers

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from synthforge.curation.sides import CLIP, SMALL
 from synthforge.data.collection import open_collection
-from synthforge.data.layout import canonical_json
+from synthforge.data.layout import Document
 from synthforge.data.pools import Table
 from synthforge.data.storage import Folder, resolve
 from synthforge.errors import PlaceError, RequestError, some
-from synthforge.evaluation.conditions import Origin, RealDraw, Setting
+from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.diagnosis import decomposition
 from synthforge.evaluation.diagnosis.decomposition import Rendered, sources_of
 from synthforge.evaluation.measure import Evaluation, default_workers, require_readable
 from synthforge.evaluation.prepare import Prepared, PrepareWork, Unit, prepare, setting_of, units_of
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import RESULT, Request
-from synthforge.evaluation.results.findings import EvaluateResult, Findings
-from synthforge.evaluation.results.requirements import holds
+from synthforge.evaluation.results.findings import Findings
+from synthforge.evaluation.results.types import EvaluateResult, Origin
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.trainer.jobs import Trainings, TrainWork, read_result
 from synthforge.evaluation.trainer.models import filled_in
@@ -50,16 +48,15 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     Raises RequestError before anything is made, and for what is wrong with the holdout, which is opened late; WorkError for what fails.
     """
     evaluation, findings = measured(request, reporter or Reporter())
-    result = replace(evaluation.result(findings), file=request.out)
-    result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
+    result = evaluation.result(findings, request.out)
     write_result(request, result)
     return result
 
 
-def write_result(request: Request, result: Any) -> None:
-    """As JSON, in one go."""
+def write_result(request: Request, result: Document) -> None:
+    """In one go."""
     place, _, file = request.out.rpartition("/")
-    Folder(place).replace(file, canonical_json(asdict(result)))
+    Folder(place).replace(file, result.to_bytes())
 
 
 def measured(request: Request, reporter: Reporter) -> tuple[Evaluation, Findings]:

@@ -8,7 +8,7 @@ image may be looked at, and it is that of folds of the n images themselves.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from synthforge.evaluation.conditions import RealDraw
+from synthforge.evaluation.results.types import TunedResult
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.trainer.jobs import Training, Trainings
 from synthforge.evaluation.trainer.models import platform_of
@@ -35,13 +36,7 @@ STRENGTHS: dict[str, dict[str, Any]] = {
 class Tuned:
     """What was found for one draw of real images."""
 
-    amount: str
-    draw: int
-    chosen: dict[str, Any]
-    on: str
-    """What it was scored on."""
-    scores: dict[str, float]
-    """Mean log-probability of the true class of each candidate."""
+    result: TunedResult
     config: TrainerConfig
 
 
@@ -88,9 +83,7 @@ def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
     draws, base, tried, plan = tuning.draws, tuning.base, tuning.tried, tuning.plan
     if len(tried) == 1:
         (only,) = tried.values()
-        return {
-            key_of(draw): Tuned(str(draw.amount), draw.number, _chosen(only), "nothing, there is no choice", {}, only) for draw in draws
-        }
+        return {key_of(draw): _tuned(draw, only, "nothing, there is no choice") for draw in draws}
     results = trainer.run(tuning.trainings, "tuning real only")
     scores: dict[tuple[str, int], dict[str, float]] = {}
     scored_on = {key_of(draw): on for draw, _, on, _ in plan}
@@ -100,11 +93,10 @@ def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
     for draw in draws:
         key = key_of(draw)
         if key not in scores:
-            found[key] = Tuned(str(draw.amount), draw.number, _chosen(base), "nothing, one image a class can't be split", {}, base)
+            found[key] = _tuned(draw, base, "nothing, one image a class can't be split")
             continue
         best = max(scores[key], key=lambda name: scores[key][name])
-        rounded = {name: round(score, 4) for name, score in scores[key].items()}
-        found[key] = Tuned(str(draw.amount), draw.number, _chosen(tried[best]), scored_on[key], rounded, tried[best])
+        found[key] = _tuned(draw, tried[best], scored_on[key], scores[key])
     return found
 
 
@@ -135,5 +127,7 @@ def _splits(draw: RealDraw, folds: int, num_classes: int) -> tuple[list[tuple[Im
     ], f"{num} folds of the real images"
 
 
-def _chosen(config: TrainerConfig) -> dict[str, Any]:
-    return {"augment": config.augment.model_dump(), "learning_rate": config.learning_rate}
+def _tuned(draw: RealDraw, config: TrainerConfig, on: str, scores: Mapping[str, float] | None = None) -> Tuned:
+    chosen = {"augment": config.augment.model_dump(), "learning_rate": config.learning_rate}
+    rounded = {name: round(score, 4) for name, score in (scores or {}).items()}
+    return Tuned(TunedResult(amount=str(draw.amount), draw=draw.number, chosen=chosen, on=on, scores=rounded), config)

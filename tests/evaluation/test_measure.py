@@ -25,7 +25,7 @@ from synthforge.cli.console import print_evaluation
 from synthforge.curation.run import curate
 from synthforge.evaluation import request as evaluationrequest
 from synthforge.evaluation.request import WORKERS_IMPORT, evaluation_of
-from synthforge.evaluation.results.findings import EvaluateResult
+from synthforge.evaluation.results.types import EvaluateResult
 from synthforge.evaluation.run import evaluate
 from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets
@@ -102,7 +102,7 @@ def test_real_images_in_disguise_are_worth_as_many_real_ones(planted: EvaluateRe
     compared = difference(planted, "more-set", "real").difference
     assert compared.low <= 0.06 and compared.high >= -0.06  # other images than those, so only about as good
     worth = setting.worth["more-set"]
-    assert worth.equivalent_low <= REAL <= worth.equivalent_high
+    assert worth.equivalent.low <= REAL <= worth.equivalent.high
     assert not (worth.low_is_end and worth.high_is_end)  # not the whole curve
 
 
@@ -195,7 +195,7 @@ def test_what_is_required_is_asked_of_the_amounts_that_it_names_and_changes_noth
     }
     assert list(result.requirements) == asked
     assert result.requirements["more-set > wrong"] == (by_what["more-set less wrong"].verdict == "helped")
-    assert replace(result.tables[0], required=[]) == plain.tables[0]
+    assert result.tables[0].model_copy(update={"required": []}) == plain.tables[0]
     assert result.verdict == plain.verdict
 
 

@@ -38,7 +38,7 @@ from synthforge.data.collection import open_collection
 from synthforge.data.layout import digest_of
 from synthforge.data.pools import Table
 from synthforge.errors import RequestError
-from synthforge.evaluation.results.scores import Measured
+from synthforge.evaluation.results.types import PARTS, Loss, LossVerdict, Part
 from synthforge.evaluation.sets import Bools, Floats, Images, Ints
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import EmbedWork, Features, embed, facts_of, features_of, loaded
@@ -47,14 +47,12 @@ from synthforge.features.neighbours import Neighbours
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, cache_folder
 from synthforge.recipe.evaluation import REAL, DiagnosisConfig
-from synthforge.statistics import estimate, share, verdicts
+from synthforge.statistics import Measured, Word, estimate, share, verdicts
 
 RANDOM, LABEL_FILTERED, RENDERED = "random", "label-filtered", "rendered"
 REPEATED, RESAMPLED, RENDERED_RESAMPLED = "repeated", "resampled", "rendered-resampled"
 _FIRST_NAMES = {"believed": LABEL_FILTERED}
 """What arms were called in results of earlier versions."""
-PARTS = ("appearance", "content", "labels", "interaction", "rest")
-"""In the order in which they are told."""
 NEAREST = 16
 """Real images for which a pool image counts; of a class with few images a third of these."""
 ABSENT = 0.7
@@ -439,30 +437,6 @@ def sources_of(
 # Parts of the loss
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some of the accuracy that is lost."""
-
-    loss: Measured | None
-    """None where it was not measured, or nothing is shown."""
-    verdict: str
-    """`loss`, `gain`, `none` (a loss of the margin or more is ruled out), `cannot tell`, `not shown` (the images can't be shown to differ
-    in this, so nothing was trained for it, and what there may be is in the rest) or `not measured`."""
-    share: float | None = None
-    """Of the whole loss; None where that can't be told from 0, for then shares have no bounds."""
-    share_low: float | None = None
-    share_high: float | None = None
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The accuracy that is lost by training on random synthetic images instead of as many real ones, and its parts."""
-
-    whole: Part
-    parts: dict[str, Part]
-    """By name, in the order of `PARTS`."""
-
-
 def losses(
     settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]] = (), taken: Sequence[float] = ()
 ) -> list[Loss]:
@@ -517,14 +491,14 @@ def _with_verdicts(
     told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest, varying))
     results = []
     for found, lacks, others in zip(shown, unshown, of_other_draws, strict=True):
-        parts = dict.fromkeys(lacks, Part(None, "not shown"))
+        parts = dict.fromkeys(lacks, Part(loss=None, verdict="not shown"))
         for name, values_DSV in found.items():
             most, varies = _LARGEST.get(name, 1.0), others.get(name, 0.0)
-            ratio, interval = share(values_DSV, found["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else (None, None)
-            low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
+            ratio = share(values_DSV, found["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else None
             loss = Measured.difference(estimate(values_DSV, largest=most, of_other_draws=varies), most)
-            parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
-        results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
+            parts[name] = Part(loss=loss, verdict=_VERDICTS[next(told).word], share=ratio.rounded(4) if ratio is not None else None)
+        unmeasured = Part(loss=None, verdict="not measured")
+        results.append(Loss(whole=parts["whole"], parts={name: parts.get(name, unmeasured) for name in PARTS}))
     return results
 
 
@@ -549,5 +523,5 @@ def _of_other_draws(correct: Mapping[str, Floats], taken: float) -> dict[str, fl
 
 _LARGEST = {"content": 2.0, "interaction": 2.0}
 """What a part can be on one image, of two differences; others are of one."""
-_WORDS = {"helped": "loss", "hurt": "gain", "did not help": "none", "cannot tell": "cannot tell"}
-"""A difference that is a loss, in words."""
+_VERDICTS: dict[Word, LossVerdict] = {"helped": "loss", "hurt": "gain", "did not help": "none", "cannot tell": "cannot tell"}
+"""By that of the difference which is a loss."""
