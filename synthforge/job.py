@@ -61,7 +61,7 @@ class RunNotes(Document):
     """run.json: a note of each stage that was made."""
 
     stages: dict[str, StageNote] = Field(default_factory=dict)
-    schema_version: int = 2
+    schema_version: Literal[2] = 2
 
     @model_validator(mode="before")
     @classmethod

@@ -49,6 +49,7 @@ class Choice:
         cls,
         sides: Sides,
         alive: Bools,
+        *,
         reason_N: NDArray[np.object_],
         scores: dict[str, NDArray[Any]],
         gates: list[GateReport],
@@ -68,27 +69,45 @@ class Choice:
         reason_N[alive & ~is_kept] = NOT_SELECTED
         kept = np.flatnonzero(is_kept)
         kept = kept[np.lexsort((sides.pool_class[kept], rank_N[kept]))]
-        per_class, notes = {}, []
-        for number, name in enumerate(sides.classes):
-            here = sides.pool_class == number
-            report = ClassReport(
-                pool=int(here.sum()),
-                passed=int((alive & here).sum()),
+        per_class = {
+            name: ClassReport(
+                pool=int((sides.pool_class == number).sum()),
+                passed=int((alive & (sides.pool_class == number)).sum()),
                 asked=asked[name],
                 kept=len(ranked[number]),
                 at_floor=at_floor[number],
             )
-            per_class[name] = report
-            if report.passed and not report.kept and report.asked:
-                notes.append(f"class {name}: the encoder has seen all its real images, so there is nothing to match; none is kept")
-            elif report.kept < report.asked and weight_N is None:
-                notes.append(
-                    f"class {name}: {report.asked:,} asked, {report.passed:,} of {report.pool:,} passed the gates; all of them are kept"
-                )
-        if weight_N is not None:
-            notes.append("the gap is that of all images that passed the gates, without their weights")
-        weights = weight_N if weight_N is not None else is_kept.astype(np.float64)
-        return cls(method, trials, ranked, kept, alive, reason_N, rank_N, weights, scores, gates, per_class, notes)
+            for number, name in enumerate(sides.classes)
+        }
+        notes = _notes(per_class, has_weights=weight_N is not None)
+        return cls(
+            method=method,
+            trials=trials,
+            ranked=ranked,
+            kept=kept,
+            alive=alive,
+            reason_N=reason_N,
+            rank_N=rank_N,
+            weight_N=weight_N if weight_N is not None else is_kept.astype(np.float64),
+            scores=scores,
+            gates=gates,
+            per_class=per_class,
+            notes=notes,
+        )
+
+
+def _notes(per_class: Mapping[str, ClassReport], *, has_weights: bool) -> list[str]:
+    notes = []
+    for name, report in per_class.items():
+        if report.passed and not report.kept and report.asked:
+            notes.append(f"class {name}: the encoder has seen all its real images, so there is nothing to match; none is kept")
+        elif report.kept < report.asked and not has_weights:
+            notes.append(
+                f"class {name}: {report.asked:,} asked, {report.passed:,} of {report.pool:,} passed the gates; all of them are kept"
+            )
+    if has_weights:
+        notes.append("the gap is that of all images that passed the gates, without their weights")
+    return notes
 
 
 def class_views(sides: Sides, rows: Ints, number: int) -> list[View]:

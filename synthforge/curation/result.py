@@ -221,7 +221,7 @@ class CurateResult(Document):
     metric_encoder: list[dict[str, Any]] = Field(default_factory=list)
     seconds: float = 0.0
     contact_sheet: str | None = None
-    schema_version: int = 2
+    schema_version: Literal[2] = 2
 
     @property
     def lacking(self) -> list[Region]:

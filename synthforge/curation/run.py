@@ -182,7 +182,19 @@ def _choice(gated: Gated, reporter: Reporter) -> Choice:
         reporter.note(f"selecting by {method}")
         ranked, at_floor = pick(sides, alive, asked, method)
         weight = None
-    return Choice.of(sides, alive, gated.reason_N, gated.scores, gated.reports, method, trials, ranked, asked, at_floor, weight)
+    return Choice.of(
+        sides,
+        alive,
+        reason_N=gated.reason_N,
+        scores=gated.scores,
+        gates=gated.reports,
+        method=method,
+        trials=trials,
+        ranked=ranked,
+        asked=asked,
+        at_floor=at_floor,
+        weight_N=weight,
+    )
 
 
 def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:

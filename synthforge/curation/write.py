@@ -87,7 +87,7 @@ def write(
         expected = _Expected(manifest, keys[choice.kept].tolist(), sides.output_class_N[choice.kept].tolist())
         _make_room(folder, expected, reselect, reporter)
         dataset = DatasetFolder.create(folder, manifest)
-        _write_shards(dataset, sides, choice, expected, keys, reporter)
+        _write_shards(dataset, sides, choice, expected, keys=keys, reporter=reporter)
 
         def side_files(completion: Completion, is_new: bool) -> None:
             folder.replace(DECISIONS, _parquet(decisions(sides, choice, keys)))
@@ -194,7 +194,7 @@ def _remove(folder: Folder) -> None:
 
 
 def _write_shards(
-    dataset: DatasetFolder, sides: Sides, choice: Choice, expected: _Expected, keys: NDArray[np.object_], reporter: Reporter
+    dataset: DatasetFolder, sides: Sides, choice: Choice, expected: _Expected, *, keys: NDArray[np.object_], reporter: Reporter
 ) -> None:
     """Write the shards that are not there."""
     folder, names = dataset.folder, sides.pool.strings("class")

@@ -19,7 +19,7 @@ from synthforge.curation.result import CurateResult, Distance, Gap, Nearer, Regi
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
-from synthforge.evaluation.results.types import EvaluateResult, Loss, Origin, SettingResult, TableResult
+from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingResult, TableResult
 from synthforge.progress import Reporter
 from synthforge.recipe.gates import CopiesGate
 from synthforge.reporting.answers import Answer, answers_of, headline_of
@@ -152,6 +152,10 @@ class _Page:
     recipe: str = ""
     shows_real: bool = True
 
+    def add(self, plot: Picture) -> None:
+        """Show a plot."""
+        self.plots[plot.name] = plot
+
 
 def report(
     run: Gathered, out: str | None = None, reporter: Reporter | None = None, *, real_images: bool = True, trouble: str | None = None
@@ -187,7 +191,14 @@ def report(
     address = resolve(out) if out is not None else run.folder.where(REPORT if real_images else REPORT_WITHOUT)
     content = page_of("page.html.j2", page=page)
     written = write_page(address, content, page.plots.values())
-    return ReportResult(address, written, len(content), page.headline, page.missing, round(time.perf_counter() - started, 1))
+    return ReportResult(
+        file=address,
+        plots=written,
+        bytes=len(content),
+        headline=page.headline,
+        missing=page.missing,
+        seconds=round(time.perf_counter() - started, 1),
+    )
 
 
 def _over(evaluation: EvaluateResult | None) -> str:
@@ -396,13 +407,8 @@ def _add_gap(page: _Page, run: Gathered) -> None:
     if rows:
         told = "; ".join(f"{label} {distance(one)}" for label, _, one, _ in known)
         floor = found.floor.measured
-        page.plots["gap"] = dots(
-            "gap",
-            f"{title} to the real images: {told}",
-            {"": rows},
-            f"{title} to the real images (nearer is better)",
-            band=(floor.low, floor.high) if floor is not None else None,
-        )
+        alt, axis = f"{title} to the real images: {told}", f"{title} to the real images (nearer is better)"
+        page.add(dots("gap", alt, {"": rows}, axis, band=(floor.low, floor.high) if floor is not None else None))
     page.gap_in_words = _is_nearer(gap, held_out)
 
 
@@ -449,7 +455,7 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
         titles = _titles(table.settings)
         accuracies = {title: _accuracies(setting) for title, setting in zip(titles, table.settings, strict=True)}
         alt = f"Accuracy on the holdout. {_told(accuracies, '.1f', ' %')}"
-        _plot(page, "accuracy", table.origin, alt, accuracies, "accuracy on real holdout images, %")
+        page.add(dots(f"accuracy-{table.origin}", alt, accuracies, "accuracy on real holdout images, %"))
         differences = {
             title: [Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _colour(one.arm)) for one in setting.comparisons]
             for title, setting in zip(titles, table.settings, strict=True)
@@ -457,7 +463,7 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
         }
         if differences:
             alt = f"Differences in points of accuracy. {_told(differences, '+.1f')}"
-            _plot(page, "differences", table.origin, alt, differences, "difference, points of accuracy", zero=True)
+            page.add(dots(f"differences-{table.origin}", alt, differences, "difference, points of accuracy", zero=True))
         _add_curve(page, run.evaluation, table)
     page.notes += run.evaluation.notes
 
@@ -486,11 +492,6 @@ def _told(groups: Mapping[str, Sequence[Dot]], form: str, unit: str = "") -> str
     return "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:{form}}{unit}' for one in rows)}" for title, rows in groups.items())
 
 
-def _plot(page: _Page, what: str, origin: Origin, alt: str, groups: dict[str, list[Dot]], axis: str, *, zero: bool = False) -> None:
-    name = f"{what}-{origin}"
-    page.plots[name] = dots(name, alt, groups, axis, zero=zero)
-
-
 def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> None:
     """Accuracy over the amount of real data, of real only and of arms that stand beside it."""
     lines: dict[str, tuple[str, list[tuple[float, float, float, float]]]] = {}
@@ -509,10 +510,8 @@ def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> N
         told = "; ".join(
             f"{name}: {', '.join(f'{value:.1f} % with {size:g}' for size, value, _, _ in rows)}" for name, (_, rows) in lines.items()
         )
-        name = f"curve-{table.origin}"
-        page.plots[name] = curves(
-            name, f"Accuracy by the number of real images per class. {told}", lines, "real images per class", "accuracy, %"
-        )
+        alt = f"Accuracy by the number of real images per class. {told}"
+        page.add(curves(f"curve-{table.origin}", alt, lines, "real images per class", "accuracy, %"))
 
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
@@ -527,7 +526,7 @@ def _add_diagnosis(page: _Page, run: Gathered) -> None:
         if len(table.settings) > 1:
             groups["mean"] = _losses(table.mean)
         alt = f"Points of accuracy lost, by cause. {_told(groups, '+.1f')}"
-        _plot(page, "diagnosis", table.origin, alt, groups, "points of accuracy lost", zero=True)
+        page.add(dots(f"diagnosis-{table.origin}", alt, groups, "points of accuracy lost", zero=True))
     page.notes += [note for note in run.diagnosis.notes if note not in page.notes]
 
 

@@ -20,7 +20,7 @@ from synthforge.data.storage import resolve
 from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import evaluation_of
-from synthforge.evaluation.results.findings import EvaluateResult
+from synthforge.evaluation.results.types import EvaluateResult
 from synthforge.evaluation.run import evaluate
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.trainer.jobs import TrainWork, read_result

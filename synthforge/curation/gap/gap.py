@@ -106,7 +106,7 @@ def measure_gap(
         random: pool rows of several random sets of the same size per class as `after`.
         most_images: a larger set is represented by so many of its images, drawn with each class in its share.
     """
-    sides = _Sides.of(views, before, after, random, len(classes), seed, most_images)
+    sides = _Sides.of(views, before=before, after=after, random=random, num_classes=len(classes), seed=seed, limit=most_images)
     tables = _by_bootstrap(sides, num_bootstrap, seed) | _by_splits(sides, num_splits, seed)
     return Gap(
         primary=PRIMARY,
@@ -190,7 +190,7 @@ class _Sides:
 
     @classmethod
     def of(
-        cls, views: Sequence[MetricView], before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
+        cls, views: Sequence[MetricView], *, before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
     ) -> _Sides:
         assert views, "no view"
         class_N = views[0].pool_class_N

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from synthforge.evaluation.conditions import Setting
 from synthforge.evaluation.diagnosis.decomposition import DOUBTED_BY_CHANCE, MOST_TAKEN, losses
 from synthforge.evaluation.results.findings import Findings
+from synthforge.evaluation.results.scores import Outcomes
 from synthforge.evaluation.results.types import (
     ORIGINS,
     PARTS,
@@ -43,23 +44,7 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
         correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
         taken = [float(np.mean([_taken(findings, index) for index in group])) for group, _ in known]
         *each, mean = losses(correct, findings.config.margin, unshown, taken)
-        settings = []
-        for (group, found), loss in zip(known, each, strict=True):
-            of_group = [findings.settings[index] for index in group]
-            first = of_group[0]
-            per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
-            facts = _facts(of_group)
-            settings.append(
-                SettingDiagnosis(
-                    amount=str(first.draw.amount),
-                    real_per_class=per_class,
-                    loss=loss,
-                    facts=facts,
-                    accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
-                    missing={name: why for (index, name), why in findings.missing.items() if index in group},
-                    sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
-                )
-            )
+        settings = [_setting(findings, group, found, loss) for (group, found), loss in zip(known, each, strict=True)]
         generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
         varied = [_has_other_real_images(findings, group) for group, _ in known]
         is_covered = all(varied) or (findings.config.draws == 1 < findings.config.seeds and max(taken) <= MOST_TAKEN)
@@ -73,6 +58,21 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
             )
         )
     return tables
+
+
+def _setting(findings: Findings, group: Sequence[int], found: Mapping[str, Outcomes], loss: Loss) -> SettingDiagnosis:
+    of_group = [findings.settings[index] for index in group]
+    per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
+    facts = _facts(of_group)
+    return SettingDiagnosis(
+        amount=str(of_group[0].draw.amount),
+        real_per_class=per_class,
+        loss=loss,
+        facts=facts,
+        accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
+        missing={name: why for (index, name), why in findings.missing.items() if index in group},
+        sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
+    )
 
 
 def _has_other_real_images(findings: Findings, group: Sequence[int]) -> bool:

@@ -230,25 +230,10 @@ class Findings:
         names = [name for name in self.arms if (group[0], name) in self.by_arm]
         return {name: self._outcomes([self.by_arm[index, name].by_seed for index in group]) for name in names}
 
-    def _setting(
-        self,
-        group: Sequence[int],
-        found: dict[str, Outcomes],
-        comparisons: list[Comparison],
-    ) -> SettingResult:
-        first = self.settings[group[0]]
-        arms = {
-            name: arm_score(
-                name,
-                outcomes,
-                float(np.mean([self.by_arm[index, name].images for index in group])),
-                self.holdout.label_N,
-                self.classes,
-            )
-            for name, outcomes in found.items()
-        }
-        worths = self._worth(group, found)
-        moved = self._moved(group, found)
+    def _setting(self, group: Sequence[int], found: dict[str, Outcomes], comparisons: list[Comparison]) -> SettingResult:
+        first, worths, moved = self.settings[group[0]], self._worth(group, found), self._moved(group, found)
+        images = {name: float(np.mean([self.by_arm[index, name].images for index in group])) for name in found}
+        arms = {name: arm_score(name, one, images[name], self.holdout.label_N, self.classes) for name, one in found.items()}
         checks, checked = self._steps_checks(group, found, moved)
         if len(group) > 1:
             comparisons = [
@@ -274,7 +259,9 @@ class Findings:
             steps_check=checks,
             steps_check_mean=checked,
             has_enough_steps=not any(_is_beyond(one, self.config.margin) for one in [*checks.values(), *([checked] if checked else [])]),
-            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths, missing),
+            sentence=sentence_of(
+                per_class, first.draw.budget, first.ratio, arms=arms, comparisons=comparisons, worths=worths, missing=missing
+            ),
             missing=missing,
         )
 

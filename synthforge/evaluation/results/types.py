@@ -213,7 +213,7 @@ class EvaluateResult(Document):
     """What --require asked for, and whether it holds."""
     use: Use = "not measured"
     """Where synthetic images are worth adding to real ones, by the first table that compares anything."""
-    schema_version: int = 3
+    schema_version: Literal[3] = 3
 
     @property
     def first(self) -> TableResult | None:
@@ -340,7 +340,7 @@ class DiagnoseResult(Document):
     device: str
     seconds: float
     file: str | None = None
-    schema_version: int = 7
+    schema_version: Literal[7] = 7
 
     @model_validator(mode="before")
     @classmethod

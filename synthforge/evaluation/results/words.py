@@ -53,6 +53,7 @@ def sentence_of(
     per_class: float,
     budget: int,
     ratio: float,
+    *,
     arms: Mapping[str, ArmScore],
     comparisons: Sequence[Comparison],
     worths: Mapping[str, Worth],
