@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from synthforge.evaluation.results.types import Part, TableDiagnosis, TableResult
+    from synthforge.evaluation.results.types import LossPart, TableDiagnosis, TableResult
     from synthforge.reporting.compare import CompareResult
 
 
@@ -82,7 +82,7 @@ def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
         losses.append(table.mean)
         drawn.add_column("mean")
 
-    def add(name: str, parts: Sequence[Part]) -> None:
+    def add(name: str, parts: Sequence[LossPart]) -> None:
         drawn.add_row(name, *(f"{points(one.loss)}\n{one.verdict}" if one.loss is not None else one.verdict for one in parts))
 
     add("in all", [loss.whole for loss in losses])

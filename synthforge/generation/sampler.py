@@ -174,16 +174,16 @@ def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Rate of one batch size."""
+class Rate:
+    """Of one batch size."""
 
     batch: int
     images_per_second: float
 
 
-def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[Measured]:
+def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[Rate]:
     """Rate of the generator at growing batch sizes, until memory or the gain ends; each is warmed up once."""
-    found: list[Measured] = []
+    found: list[Rate] = []
     batch = 1
     while batch <= largest:
         prepared = generator.prepare(_of_one_level([plan[index].request() for index in range(batch)]))
@@ -199,7 +199,7 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
                     f"the generator failed at batch {batch} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
                 ) from error
             break
-        found.append(Measured(batch, done / elapsed))
+        found.append(Rate(batch, done / elapsed))
         # No gain in two doublings: larger batches only cost memory.
         if len(found) > 3 and found[-1].images_per_second < 1.03 * max(item.images_per_second for item in found[:-2]):
             break
@@ -223,7 +223,7 @@ def _timed(generator: Generator, prepared: Prepared) -> float:
     return time.perf_counter() - started
 
 
-def best_batch(found: list[Measured]) -> Measured:
+def best_batch(found: list[Rate]) -> Rate:
     """The smallest batch within 5 % of the best rate."""
     best = max(item.images_per_second for item in found)
     return next(item for item in found if item.images_per_second >= 0.95 * best)

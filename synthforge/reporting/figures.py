@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from synthforge.curation.result import Distance
-from synthforge.evaluation.results.types import Part
+from synthforge.evaluation.results.types import LossPart
 from synthforge.evaluation.results.words import points
 from synthforge.statistics import Measured
 
 
-def part_of_loss(part: Part) -> str:
+def part_of_loss(part: LossPart) -> str:
     """Of a diagnosis; empty if it was not measured."""
     return points(part.loss) if part.loss is not None else "not shown to differ" if part.verdict == "not shown" else ""
 

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from synthforge.curation.choice import NOT_SELECTED
-from synthforge.curation.gap.metrics import METRICS
-from synthforge.curation.result import CurateResult, Distance, Gap, Nearer, Region
+from synthforge.curation.gap.metrics import METRICS, Metric
+from synthforge.curation.result import CurateResult, Distance, Distances, Gap, Nearer, Region
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
@@ -103,19 +103,6 @@ class _Map:
     num: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One metric of the gap."""
-
-    metric: str
-    meaning: str
-    better: str
-    before: str
-    random: str
-    after: str
-    floor: str
-
-
 @dataclass
 class _Page:
     """What the template shows."""
@@ -142,7 +129,7 @@ class _Page:
     pairs: list[_Pair] = field(default_factory=list)
     map: _Map | None = None
     gap_in_words: str = ""
-    gap_rows: list[_Row] = field(default_factory=list)
+    gap_rows: list[tuple[Metric, Distances]] = field(default_factory=list)
     tables: list[TableResult] = field(default_factory=list)
     """Of the evaluation, as far as they have arms."""
     regions: list[_Lack] = field(default_factory=list)
@@ -381,20 +368,8 @@ def _add_gap(page: _Page, run: Gathered) -> None:
     if run.curation is None:
         return
     gap, held_out = run.curation.gap, run.curation.gap_held_out
-    for name, metric in METRICS.items():
-        found = gap.metrics.get(name)
-        if found is not None and found.after.value is not None:
-            page.gap_rows.append(
-                _Row(
-                    metric=metric.name,
-                    meaning=metric.sentence,
-                    better="as real ones" if metric.better == "near floor" else metric.better,
-                    before=distance(found.before),
-                    random=distance(found.random),
-                    after=distance(found.after),
-                    floor=distance(found.floor),
-                )
-            )
+    in_order = [(metric, gap.metrics[name]) for name, metric in METRICS.items() if name in gap.metrics]
+    page.gap_rows = [(metric, found) for metric, found in in_order if found.after.value is not None]
     found, title = gap.main, METRICS[gap.primary].name
     sets: list[tuple[str, str, Distance]] = [
         ("whole pool", "other", found.before),
@@ -402,10 +377,9 @@ def _add_gap(page: _Page, run: Gathered) -> None:
         ("curated", "curated", found.after),
         ("real against real", "real", found.floor),
     ]
-    known = [(label, colour, one, one.measured) for label, colour, one in sets if one.measured is not None]
-    rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, _, one in known if one is not None]
+    rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, of in sets if (one := of.measured) is not None]
     if rows:
-        told = "; ".join(f"{label} {distance(one)}" for label, _, one, _ in known)
+        told = "; ".join(f"{label} {distance(one)}" for label, _, one in sets if one.measured is not None)
         floor = found.floor.measured
         alt, axis = f"{title} to the real images: {told}", f"{title} to the real images (nearer is better)"
         page.add(dots("gap", alt, {"": rows}, axis, band=(floor.low, floor.high) if floor is not None else None))

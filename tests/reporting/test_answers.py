@@ -15,8 +15,8 @@ from synthforge.evaluation.results.types import (
     DiagnoseResult,
     Kind,
     Loss,
+    LossPart,
     LossVerdict,
-    Part,
     SettingDiagnosis,
     SettingResult,
     TableDiagnosis,
@@ -38,8 +38,8 @@ def setting(per_class: float, pairs: dict[tuple[str, str], float], ratio: float 
 
 def diagnosis(cause: Cause, whole: LossVerdict = "none", **verdicts: LossVerdict) -> DiagnoseResult:
     """One amount, of which all parts are of one point; `none` unless another verdict is given."""
-    parts = {name: Part(loss=measured(0.01), verdict=verdicts.get(name, "none")) for name in PARTS}
-    loss = Loss(whole=Part(loss=measured(0.03), verdict=whole), parts=parts)
+    parts = {name: LossPart(loss=measured(0.01), verdict=verdicts.get(name, "none")) for name in PARTS}
+    loss = Loss(whole=LossPart(loss=measured(0.03), verdict=whole), parts=parts)
     amount = SettingDiagnosis(amount="5", real_per_class=5.0, loss=loss, facts=None, accuracy={}, missing={}, sentence="")
     table = TableDiagnosis(origin="own", generator="", settings=[amount], mean=loss, covers_real_images=True)
     return DiagnoseResult(

@@ -38,7 +38,7 @@ from synthforge.data.collection import open_collection
 from synthforge.data.layout import digest_of
 from synthforge.data.pools import Table
 from synthforge.errors import RequestError
-from synthforge.evaluation.results.types import PARTS, Loss, LossVerdict, Part
+from synthforge.evaluation.results.types import PARTS, Loss, LossPart, LossVerdict
 from synthforge.evaluation.sets import Bools, Floats, Images, Ints
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import EmbedWork, Features, embed, facts_of, features_of, loaded
@@ -491,13 +491,13 @@ def _with_verdicts(
     told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest, varying))
     results = []
     for found, lacks, others in zip(shown, unshown, of_other_draws, strict=True):
-        parts = dict.fromkeys(lacks, Part(loss=None, verdict="not shown"))
+        parts = dict.fromkeys(lacks, LossPart(loss=None, verdict="not shown"))
         for name, values_DSV in found.items():
             most, varies = _LARGEST.get(name, 1.0), others.get(name, 0.0)
             ratio = share(values_DSV, found["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else None
             loss = Measured.difference(estimate(values_DSV, largest=most, of_other_draws=varies), most)
-            parts[name] = Part(loss=loss, verdict=_VERDICTS[next(told).word], share=ratio.rounded(4) if ratio is not None else None)
-        unmeasured = Part(loss=None, verdict="not measured")
+            parts[name] = LossPart(loss=loss, verdict=_VERDICTS[next(told).word], share=ratio.rounded(4) if ratio is not None else None)
+        unmeasured = LossPart(loss=None, verdict="not measured")
         results.append(Loss(whole=parts["whole"], parts={name: parts.get(name, unmeasured) for name in PARTS}))
     return results
 

@@ -15,9 +15,9 @@ from synthforge.evaluation.results.types import (
     PARTS,
     Advice,
     Cause,
-    Facts,
+    ImageFacts,
     Loss,
-    Part,
+    LossPart,
     PartName,
     SettingDiagnosis,
     TableDiagnosis,
@@ -103,12 +103,12 @@ def _unshown(of_group: Sequence[Setting]) -> set[str]:
     return found
 
 
-def _facts(of_group: Sequence[Setting]) -> Facts | None:
+def _facts(of_group: Sequence[Setting]) -> ImageFacts | None:
     found = [setting.facts for setting in of_group if setting.facts]
     if not found:
         return None
     mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if all(name in one for one in found)}
-    return Facts(
+    return ImageFacts(
         doubted=mean["doubted"],
         doubted_real=mean["doubted_real"],
         p_value=max(one["doubted_p"] for one in found),
@@ -119,11 +119,11 @@ def _facts(of_group: Sequence[Setting]) -> Facts | None:
     )
 
 
-def _many_doubts(facts: Facts | None) -> bool:
+def _many_doubts(facts: ImageFacts | None) -> bool:
     return facts is not None and facts.p_value <= DOUBTED_BY_CHANCE and facts.doubted - facts.doubted_real >= MANY_DOUBTS
 
 
-def _facts_in_words(facts: Facts | None) -> str:
+def _facts_in_words(facts: ImageFacts | None) -> str:
     if facts is None:
         return ""
     look = "" if facts.recognised is not None else ", looks included"
@@ -155,7 +155,7 @@ def _in_words(loss: Loss) -> str:
     return f"{told}; {', '.join(parts)}"
 
 
-def _part_in_words(part: Part) -> str:
+def _part_in_words(part: LossPart) -> str:
     if part.loss is None:
         return "not measurable" if part.verdict == "not measured" else "not shown to differ"
     return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
@@ -174,9 +174,9 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
 
 def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[str]:
     """What they do not cover, as notes."""
-    notes, config = findings.of_intervals, findings.config
+    config = findings.config
     if config.draws > 1 or config.seeds == 1 or all(table.origin == "own" for table in tables):
-        return notes
+        return findings.of_intervals
     if all(table.covers_real_images for table in tables if table.origin == "elsewhere"):
         told = "allow for others too, as if these varied like the choice of pool images"
     else:
@@ -184,7 +184,7 @@ def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[s
     first = (
         "one draw: intervals cover seeds and holdout images, not other real images; those of the whole loss and of the rest by a pool from "
     )
-    return [f"{first}elsewhere {told}", *notes[1:]]
+    return [f"{first}elsewhere {told}", *findings.of_many]
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
@@ -225,7 +225,7 @@ def _lost(one: Measured) -> str:
     return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
-def _share(part: Part) -> str:
+def _share(part: LossPart) -> str:
     return f" ({part.share.value:.0%} [{part.share.low:.0%}, {part.share.high:.0%}] of it)" if part.share is not None else ""
 
 

@@ -97,11 +97,13 @@ class Findings:
     @property
     def of_intervals(self) -> list[str]:
         """What they do not cover, and what verdicts allow for, as notes."""
+        return [*self._uncovered(), *self.of_many]
+
+    @property
+    def of_many(self) -> list[str]:
+        """That verdicts allow for many comparisons, as a note."""
         num = sum(len(setting.comparisons) for setting in self.tables[0].settings) if self.tables else 0
-        together = (
-            [f"intervals are of each figure by itself; verdicts of single comparisons allow for all {num} at once"] if num > 1 else []
-        )
-        return [*self._uncovered(), *together]
+        return [f"intervals are of each figure by itself; verdicts of single comparisons allow for all {num} at once"] if num > 1 else []
 
     def _uncovered(self) -> list[str]:
         if self.config.draws == 1 and self.config.seeds == 1:

@@ -233,7 +233,7 @@ class EvaluateResult(Document):
 # A diagnosis
 
 
-class Part(Record):
+class LossPart(Record):
     """Some of the accuracy that is lost."""
 
     loss: Measured | None
@@ -248,13 +248,13 @@ class Part(Record):
 class Loss(Record):
     """The accuracy that is lost by training on random synthetic images instead of as many real ones, and its parts."""
 
-    whole: Part
-    parts: dict[PartName, Part]
+    whole: LossPart
+    parts: dict[PartName, LossPart]
     """In the order of `PARTS`."""
 
     @field_validator("parts")
     @classmethod
-    def _in_order(cls, parts: dict[PartName, Part]) -> dict[PartName, Part]:
+    def _in_order(cls, parts: dict[PartName, LossPart]) -> dict[PartName, LossPart]:
         return {name: parts[name] for name in PARTS}
 
     @property
@@ -263,7 +263,7 @@ class Loss(Record):
         return {name: part.loss for name, part in self.parts.items() if part.loss is not None and part.verdict == "loss"}
 
 
-class Facts(Record):
+class ImageFacts(Record):
     """What can be said of the images without training on them, mean over draws."""
 
     doubted: float
@@ -289,7 +289,7 @@ class SettingDiagnosis(Record):
     amount: str
     real_per_class: float
     loss: Loss
-    facts: Facts | None
+    facts: ImageFacts | None
     accuracy: dict[str, Measured]
     """Of each arm."""
     missing: dict[str, str]
