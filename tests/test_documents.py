@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from synthforge.curation.result import CurateResult
-from synthforge.data.layout import Document, OutdatedError, parse
-from synthforge.errors import DatasetError
+from synthforge.data.layout import Document, parse
+from synthforge.errors import DatasetError, OutdatedError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
 from synthforge.job import DOCUMENTS, RunNotes
 from synthforge.recipe.load import load_recipe

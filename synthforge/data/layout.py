@@ -1,4 +1,7 @@
-"""Names and contents of the files of a dataset folder; all JSON is canonical, so equal contents are equal bytes."""
+"""Names and contents of the files of a dataset folder, and what every file of JSON shares that is written and read again.
+
+All JSON is canonical, so equal contents are equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, OutdatedError
 
 SCHEMA = 2
 MANIFEST = "dataset.json"
@@ -43,10 +46,6 @@ class Document(Record):
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, two spaces, one newline at the end."""
         return canonical_json(self.model_dump(mode="json"))
-
-
-class OutdatedError(DatasetError):
-    """A file is of a version that is no longer read."""
 
 
 class Segment(Record):

@@ -17,10 +17,10 @@ from synthforge.config import from_record
 from synthforge.curation.result import CurateResult
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, ModelT, OutdatedError, digest_of, parse
+from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, ModelT, digest_of, parse
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import Folder, resolve
-from synthforge.errors import RequestError, SynthforgeError
+from synthforge.errors import OutdatedError, RequestError, SynthforgeError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
 from synthforge.features.embed import features_of
 from synthforge.recipe.curation import DECISIONS, GAP, cache_folder
