@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads each would fight over two cores: workers of the test runner get one.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONWARNINGS=default
 
-.PHONY: demo test robust check bench assets clean help
+.PHONY: demo test robust check schemas bench assets clean help
 
 demo: $(VENV)/.installed  ## make 5,000 digit images, keep 800 that match the real ones, measure what they are worth, draw a page of it
 	$(BIN)/synthforge run recipes/digits.yaml
@@ -27,6 +27,9 @@ check: $(VENV)/.installed-dev  ## linters, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schemas: $(VENV)/.installed-dev  ## write docs/schemas again, from the models of the result files
+	for name in evaluation diagnosis gap run complete; do $(BIN)/synthforge recipe schema $$name > docs/schemas/$$name.json; done
 
 bench: $(VENV)/.installed-dev  ## measure everything the README claims; results go to benchmarks/results
 	$(BIN)/python -m benchmarks

@@ -23,8 +23,9 @@ from scipy import stats
 from benchmarks import fashion
 from benchmarks.harness import keep, spread
 from synthforge.curation.choice import pick
-from synthforge.curation.gap.gap import Comparison, measure_gap
+from synthforge.curation.gap.gap import measure_gap
 from synthforge.curation.gates import in_order
+from synthforge.curation.result import Distances
 from synthforge.curation.selection.auto import Arm, Trainer, random_rows
 from synthforge.curation.sides import Sides
 from synthforge.generation.run import generate
@@ -136,14 +137,13 @@ def _learned(trainer: Trainer, arm: Arm, trained: dict[str, Arm]) -> dict[str, A
     against = trained[RANDOM]
     by_seed_S = arm.correct_SV.mean(axis=1) - against.correct_SV.mean(axis=1)
     half = float(stats.t.ppf(0.975, SEEDS - 1) * by_seed_S.std(ddof=1) / SEEDS**0.5)
-    over_images = trainer.difference(arm, against)
+    over_images = trainer.difference(arm, against).accuracy
     real_gain = float((trained[REAL].correct_SV - against.correct_SV).mean())
     return {
         "accuracy": spread(arm.correct_SV.mean(axis=1).tolist()),
         "accuracy, mean": round(float(arm.correct_SV.mean()), 4),
         "less random, 95 % over seeds": f"{by_seed_S.mean():+.4f} [{by_seed_S.mean() - half:+.4f}, {by_seed_S.mean() + half:+.4f}]",
-        "less random, 95 % over images and seeds": f"{over_images.accuracy:+.4f} [{over_images.accuracy_interval[0]:+.4f}, "
-        f"{over_images.accuracy_interval[1]:+.4f}]",
+        "less random, 95 % over images and seeds": f"{over_images.value:+.4f} [{over_images.low:+.4f}, {over_images.high:+.4f}]",
         "share of what real images would gain": round(float(by_seed_S.mean()) / real_gain, 3) if real_gain > 0 else None,
         "accuracy by class": trainer.score(arm, 0).accuracy_by_class,
     }
@@ -163,7 +163,7 @@ def _gaps(sides: Sides, by_seed: list[NDArray[np.int64]], random: list[NDArray[n
     return figures
 
 
-def _interval(gap: Comparison) -> str:
+def _interval(gap: Distances) -> str:
     difference = gap.after_minus_random
     assert difference is not None and difference.value is not None
     return f"{difference.value:+.5f} [{difference.low:+.5f}, {difference.high:+.5f}]"

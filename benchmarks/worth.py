@@ -16,14 +16,13 @@ SET=digits or fashion measures one of the two; some three hours each on two core
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.evaluation.request import evaluation_of
-from synthforge.evaluation.results.findings import EvaluateResult, SettingResult, TableResult
+from synthforge.evaluation.results.types import EvaluateResult, SettingResult, TableResult
 from synthforge.evaluation.results.words import percent, points
 from synthforge.evaluation.run import evaluate
 from synthforge.generation.run import generate
@@ -122,12 +121,13 @@ def _said(result: EvaluateResult) -> dict[str, Any]:
     return {
         "verdict": result.verdict,
         "claims": {
-            table.origin: [asdict(claim) for claim in [*table.claims, *(one.claim for one in table.required)]] for table in result.tables
+            table.origin: [claim.model_dump() for claim in [*table.claims, *(one.claim for one in table.required)]]
+            for table in result.tables
         },
         "tables": {table.origin: [_setting(setting) for setting in table.settings] for table in result.tables},
-        "real learning curve": [asdict(point) for point in result.curve],
+        "real learning curve": [point.model_dump() for point in result.curve],
         "holdout images": result.holdout_images,
-        "tuned": result.tuned,
+        "tuned": [one.model_dump() for one in result.tuned],
         "trainer": result.trainer,
         "copies removed": result.copies_removed,
         "notes": result.notes,
@@ -138,7 +138,7 @@ def _said(result: EvaluateResult) -> dict[str, Any]:
 
 
 def _setting(setting: SettingResult) -> dict[str, Any]:
-    found = {name: value for name, value in asdict(setting).items() if name in SAID}
+    found = {name: value for name, value in setting.model_dump().items() if name in SAID}
     for name, arm in setting.arms.items():  # figures of classes are many: a line each
         found["arms"][name]["recall"] = {label: percent(one) for label, one in arm.recall.items()}
     for number, comparison in enumerate(setting.comparisons):

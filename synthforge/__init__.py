@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "CompareResult": "reporting.compare",
-    "CurateResult": "curation.run",
+    "CurateResult": "curation.result",
     "CurationConfig": "recipe.curation",
     "DatasetFolder": "data.folder",
-    "DiagnoseResult": "evaluation.diagnosis.words",
-    "EvaluateResult": "evaluation.results.findings",
+    "DiagnoseResult": "evaluation.results.types",
+    "EvaluateResult": "evaluation.results.types",
     "EvaluationConfig": "recipe.evaluation",
     "Gathered": "reporting.gathered",
     "GenerateResult": "generation.run",
@@ -54,16 +54,16 @@ _HOMES = {
 __all__ = [*sorted(_HOMES)]
 
 if TYPE_CHECKING:
-    from synthforge.curation.run import CurateResult as CurateResult
+    from synthforge.curation.result import CurateResult as CurateResult
     from synthforge.curation.run import curate as curate
     from synthforge.data.audit import status as status
     from synthforge.data.folder import DatasetFolder as DatasetFolder
     from synthforge.errors import SynthforgeError as SynthforgeError
     from synthforge.evaluation.diagnosis.run import diagnose as diagnose
-    from synthforge.evaluation.diagnosis.words import DiagnoseResult as DiagnoseResult
     from synthforge.evaluation.request import diagnosis_of as diagnosis_of
     from synthforge.evaluation.request import evaluation_of as evaluation_of
-    from synthforge.evaluation.results.findings import EvaluateResult as EvaluateResult
+    from synthforge.evaluation.results.types import DiagnoseResult as DiagnoseResult
+    from synthforge.evaluation.results.types import EvaluateResult as EvaluateResult
     from synthforge.evaluation.run import evaluate as evaluate
     from synthforge.generation.inspect import preview as preview
     from synthforge.generation.inspect import show as show

@@ -4,6 +4,7 @@
     ├── RequestError         the request was wrong and nothing was started           exit status 2
     │   ├── RecipeError      mistakes in a recipe, all of them at once
     │   ├── DatasetError     a folder, shard or image is not what it should be
+    │   │   └── OutdatedError  a file is of a version that is no longer read
     │   ├── ModelError       a model is missing, of another kind, or not safetensors
     │   └── PlaceError       a place can't be read or written
     └── WorkError            the work was started and failed; run again to go on      exit status 1
@@ -40,6 +41,10 @@ class RecipeError(RequestError):
 
 class DatasetError(RequestError):
     """A dataset folder, shard, sample or image is not what it should be."""
+
+
+class OutdatedError(DatasetError):
+    """A file is of a version that is no longer read."""
 
 
 class ModelError(RequestError):

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
 
 from synthforge.config import Config, identity_of, to_record
 from synthforge.curation.request import of_recipe
+from synthforge.curation.result import CurateResult
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, canonical_json, digest_of
+from synthforge.data.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, Completion, Document, Record, digest_of, parse
 from synthforge.data.storage import Folder, content_of, resolve
-from synthforge.errors import SynthforgeError
+from synthforge.errors import DatasetError, RequestError, SynthforgeError
 from synthforge.evaluation.request import DIAGNOSIS, RESULT, diagnosis_of, evaluation_of, start_workers
+from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
 from synthforge.generation.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import GAP, cache_folder
 from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
-from synthforge.recipe.recipe import Recipe
+from synthforge.recipe.recipe import Recipe, json_schema
 
 PAGE = "report.html"
 VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 3}
@@ -39,13 +42,40 @@ _OF_EVALUATION = ("holdout", "real_per_class", "draws", "seeds", "generators", "
 """What of the evaluation section a diagnosis depends on."""
 
 
+class StageNote(Record):
+    """What one stage was made from, and what it left."""
+
+    inputs: str
+    """Digest of all that it depends on."""
+    left: str | None
+    """Digest of what it made."""
+    seconds: float
+    verdict: str | None = None
+    headline: str | None = None
+    missing: list[str] = Field(default_factory=list)
+    """What the page lacks."""
+
+
+class RunNotes(Document):
+    """run.json: a note of each stage that was made."""
+
+    stages: dict[str, StageNote] = Field(default_factory=dict)
+    schema_version: Literal[2] = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgraded(cls, content: Any) -> Any:
+        """Version 1 was the stages alone."""
+        is_old = isinstance(content, dict) and not content.keys() & {"stages", "schema_version"}
+        return {"stages": content} if is_old else content
+
+
 @dataclass(frozen=True)
 class StageResult:
     """What became of one stage."""
 
     stage: str
-    state: str
-    """`made`, `nothing to do` or `left out`."""
+    state: Literal["made", "nothing to do", "left out"]
     seconds: float
     reason: str | None = None
     """Why it was left out, or what is wrong."""
@@ -80,7 +110,7 @@ class _Run:
         self.results: list[StageResult] = []
         self.trouble: str | None = None
         """Why the run ends early."""
-        self.made_from = self._notes()
+        self.notes = self._notes()
 
     def all_stages(self) -> RunResult:
         """Each in turn; the page last."""
@@ -104,15 +134,15 @@ class _Run:
                 self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
             raise
         self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
-        note = self.made_from.get("report", {})
+        note = self.notes["report"]
         return RunResult(
             folder=self.folder.address,
             stages=self.results,
             page=self.folder.where(PAGE),
-            headline=note.get("headline", ""),
+            headline=note.headline or "",
             is_complete=not self._quarantined,
             seconds=round(time.perf_counter() - started, 1),
-            missing=note.get("missing", []),
+            missing=note.missing,
         )
 
     def _stage(
@@ -132,8 +162,8 @@ class _Run:
         if lacks is not None:
             self.results.append(StageResult(name, "left out", 0.0, lacks))
             return
-        number, inputs, note = STAGES.index(name) + 1, digest_of([VERSIONS[name], depends()]), self.made_from.get(name, {})
-        if (found := left()) is not None and [note.get("inputs"), note.get("left")] == [inputs, found]:
+        number, inputs, note = STAGES.index(name) + 1, digest_of([VERSIONS[name], depends()]), self.notes.get(name)
+        if note is not None and note.left is not None and (note.inputs, note.left) == (inputs, left()):
             self.reporter.note(f"{number} of {len(STAGES)}, {name}: nothing has changed")
             self.results.append(StageResult(name, "nothing to do", 0.0))
             return
@@ -141,16 +171,15 @@ class _Run:
         started = time.perf_counter()
         told = make()
         seconds = round(time.perf_counter() - started, 1)
-        self.made_from[name] = {**told, "inputs": inputs, "left": left(), "seconds": seconds}
-        self.folder.replace(NOTES, canonical_json(self.made_from))
+        self.notes[name] = StageNote(**told, inputs=inputs, left=left(), seconds=seconds)
+        self.folder.replace(NOTES, RunNotes(stages=self.notes).to_bytes())
         self.results.append(StageResult(name, "made", seconds))
 
-    def _notes(self) -> dict[str, Any]:
+    def _notes(self) -> dict[str, StageNote]:
         try:
-            found = json.loads(self.folder.read(NOTES))
-        except (FileNotFoundError, ValueError):
+            return dict(parse(RunNotes, self.folder.read(NOTES), self.folder.where(NOTES)).stages)
+        except (FileNotFoundError, DatasetError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     # What each depends on
 
@@ -271,3 +300,23 @@ def _digest(address: str) -> str | None:
 def _identity(config: Config, without: Collection[str] = ()) -> dict[str, Any]:
     """A section as far as it changes what is made; places by what they hold."""
     return identity_of(config, lambda path, value: content_of(value), without)
+
+
+DOCUMENTS: dict[str, type[Document]] = {
+    "evaluation": EvaluateResult,
+    "diagnosis": DiagnoseResult,
+    "gap": CurateResult,
+    "run": RunNotes,
+    "complete": Completion,
+}
+"""What files of results hold, by their names without `.json`."""
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """The JSON Schema of a file of results, or of recipes; raises RequestError for a name that is none."""
+    if name == "recipe":
+        return json_schema()
+    if name not in DOCUMENTS:
+        raise RequestError(f"recipe schema: {name!r} is no file of results; there are {', '.join(DOCUMENTS)}")
+    schema = DOCUMENTS[name].model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 import scipy
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +39,8 @@ _SIMULATED = 2000
 _MOST_DRAWS = 1000
 
 Word = Literal["helped", "hurt", "did not help", "cannot tell"]
+Over = Literal["draws and images", "seeds and images", "images"]
+"""What an interval covers."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,7 @@ class Estimate:
     """Standard error."""
     freedom: float
     """Degrees of freedom of Student's distribution."""
-    over: Literal["draws and images", "seeds and images", "images"]
-    """What the interval covers."""
+    over: Over
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Low and high."""
@@ -63,6 +65,44 @@ class Estimate:
         if self.error == 0:
             return 0.0 if self.value else 1.0
         return float(2 * scipy.stats.t.sf(abs(self.value) / self.error, self.freedom))
+
+
+class Measured(BaseModel):
+    """A figure with its 95 % interval, as results keep it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, one: Estimate, digits: int = 5) -> Measured:
+        """Of an estimate, rounded."""
+        low, high = one.interval()
+        return cls(value=one.value, low=low, high=high).rounded(digits)
+
+    def rounded(self, digits: int) -> Measured:
+        """With so many digits after the point."""
+        return Measured(value=round(self.value, digits), low=round(self.low, digits), high=round(self.high, digits))
+
+    @classmethod
+    def share(cls, one: Estimate) -> Measured:
+        """Of an estimate that lies between 0 and 1."""
+        return cls.of(one)._within(0.0, 1.0)
+
+    @classmethod
+    def difference(cls, one: Estimate, largest: float = 1.0) -> Measured:
+        """Of an estimate that lies between -largest and largest."""
+        return cls.of(one)._within(-largest, largest)
+
+    @property
+    def leaves_out_0(self) -> bool:
+        """Whether the whole interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+    def _within(self, smallest: float, largest: float) -> Measured:
+        return Measured(value=self.value, low=max(self.low, smallest), high=min(self.high, largest))
 
 
 @dataclass(frozen=True)
@@ -132,7 +172,7 @@ def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0
         of_other_draws: variance that other draws than the only one would bring, judged from as many values as there are seeds.
     """
     parts = _parts(values_DSV, of_counts=of_counts, largest=largest, of_other_draws=of_other_draws)
-    over: Literal["draws and images", "seeds and images", "images"] = (
+    over: Over = (
         "draws and images" if len(values_DSV) > 1 or of_other_draws else "seeds and images" if values_DSV.shape[1] > 1 else "images"
     )
     return Estimate(float(values_DSV.mean()), parts.variance**0.5, parts.freedom, over)
@@ -320,12 +360,12 @@ def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) ->
     return float(logs_K[below] + share * (logs_K[above] - logs_K[below]))
 
 
-def recovered(arm: Floats, without: Floats, more_real: Floats) -> tuple[float | None, tuple[float, float] | None]:
+def recovered(arm: Floats, without: Floats, more_real: Floats) -> Measured | None:
     """What share of the gain of as many more real images an arm has, with its 95 % interval; as `share`."""
     return share(arm - without, more_real - without)
 
 
-def share(part: Floats, whole: Floats, of_other_draws: Sequence[float] = (0.0, 0.0)) -> tuple[float | None, tuple[float, float] | None]:
+def share(part: Floats, whole: Floats, of_other_draws: Sequence[float] = (0.0, 0.0)) -> Measured | None:
     """The ratio of two means of paired differences (D, S, V), with its 95 % interval (Fieller 1954).
 
     None where the whole can't be told from 0, or is negative, for then a share has no bounds.
@@ -338,8 +378,8 @@ def share(part: Floats, whole: Floats, of_other_draws: Sequence[float] = (0.0, 0
     t2 = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) ** 2
     a = mean_A[1] ** 2 - t2 * covariance_AA[1, 1]
     if a <= 0 or mean_A[1] <= 0:
-        return None, None
+        return None
     b = mean_A[0] * mean_A[1] - t2 * covariance_AA[0, 1]
     c = mean_A[0] ** 2 - t2 * covariance_AA[0, 0]
     half = math.sqrt(max(b * b - a * c, 0.0))
-    return float(mean_A[0] / mean_A[1]), (float((b - half) / a), float((b + half) / a))
+    return Measured(value=float(mean_A[0] / mean_A[1]), low=float((b - half) / a), high=float((b + half) / a))

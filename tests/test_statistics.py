@@ -93,7 +93,7 @@ def test_claims_over_amounts_err_as_seldom(gain: float, wrong: set[str], level: 
             before = rng.random((5, 2, 300)) < accuracy + shared_V + rng.normal(0, 0.01, (5, 1, 1))
             after = rng.random((5, 2, 300)) < accuracy + shared_V + gain + mended_V - mended_V.mean() + own_D[:, None, None]
             differences.append(after.astype(float) - before)
-        (claim,) = claimed({"synthetic images": differences}, 0.02)
+        (claim,) = claimed({("adding", "synthetic images"): differences}, 0.02)
         erred += claim.verdict in wrong
     assert erred <= level * turns + 2 * math.sqrt(level * turns)
 
@@ -175,11 +175,11 @@ def test_share_of_what_real_images_gain() -> None:
     hits = []
     for turn in range(150):
         without, more, arm = trainings(turn, [0.5, 0.67, 0.65])
-        _, interval = recovered(arm, without, more)
-        hits.append(interval is not None and interval[0] <= 0.15 / 0.17 <= interval[1])
+        found = recovered(arm, without, more)
+        hits.append(found is not None and found.low <= 0.15 / 0.17 <= found.high)
     assert 0.90 <= np.mean(hits) <= 1.0
     without, more, arm = trainings(0, [0.5, 0.5, 0.6])
-    assert recovered(arm, without, more) == (None, None)  # nothing to have a share of
+    assert recovered(arm, without, more) is None  # nothing to have a share of
 
 
 def test_adjusted_p_values_are_those_of_holm() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from synthforge.evaluation.diagnosis.words import TableDiagnosis
-    from synthforge.evaluation.results.findings import TableResult
+    from synthforge.evaluation.results.types import LossPart, TableDiagnosis, TableResult
     from synthforge.reporting.compare import CompareResult
 
 
@@ -55,7 +55,7 @@ def print_evaluation(console: Console, table: TableResult) -> None:
             f"{one.arm} less {one.against}": "\n".join(filter(None, [points(one.difference), told(one), most(one)]))
             for one in setting.comparisons
         }
-        worths = {f"worth of {name}": worth_in_words(one).partition(": ")[2] for name, one in setting.worth.items()}
+        worths = {f"worth of {name}": worth_in_words(one) for name, one in setting.worth.items()}
         by_column.append((arms | {name: f"none: {why}" for name, why in setting.missing.items()}, differences, worths))
     for section in zip(*by_column, strict=True):
         for name in dict.fromkeys(name for column in section for name in column):
@@ -69,6 +69,7 @@ def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from synthforge.evaluation.results.types import PARTS
     from synthforge.evaluation.results.words import points
 
     origin = "" if table.origin == "own" else ", of a generator from elsewhere"
@@ -80,10 +81,13 @@ def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
     if len(losses) > 1:
         losses.append(table.mean)
         drawn.add_column("mean")
-    for name in ["in all", *table.mean.parts]:
-        parts = [one.whole if name == "in all" else one.parts[name] for one in losses]
-        told = [f"{points(part.loss)}\n{part.verdict}" if part.loss is not None else part.verdict for part in parts]
-        drawn.add_row(name, *told)
+
+    def add(name: str, parts: Sequence[LossPart]) -> None:
+        drawn.add_row(name, *(f"{points(one.loss)}\n{one.verdict}" if one.loss is not None else one.verdict for one in parts))
+
+    add("in all", [loss.whole for loss in losses])
+    for name in PARTS:
+        add(name, [loss.parts[name] for loss in losses])
     console.print(drawn, markup=False)
 
 
@@ -145,14 +149,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def in_interval(measured: Any) -> str:
-    """A figure with its 95 % interval, as far as it is known."""
-    if measured.value is None:
-        return "unknown"
-    interval = f" [{measured.low:.3g}, {measured.high:.3g}]" if measured.low is not None else ""
-    return f"{measured.value:.3g}{interval}"
 
 
 def relative(address: str) -> str:

@@ -25,7 +25,6 @@ from synthforge.cli.console import (
     ConsoleReporter,
     draw_image,
     duration,
-    in_interval,
     print_comparison,
     print_diagnosis,
     print_evaluation,
@@ -171,6 +170,7 @@ def curate(
 
     request = request_of(sources, real, out, sets or ())
     from synthforge.curation.run import curate as run  # heavy: mistakes are told before it
+    from synthforge.reporting.figures import distance
 
     result = run(request, ConsoleReporter(quiet), reselect=reselect)
     metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
@@ -183,13 +183,13 @@ def curate(
             for report in result.gates
         },
         **{
-            f"gap, {name}": f"{in_interval(found.after)}, random {in_interval(found.random)}, pool {in_interval(found.before)}, "
-            f"real against real {in_interval(found.floor)}"
+            f"gap, {name}": f"{distance(found.after)}, random {distance(found.random)}, pool {distance(found.before)}, "
+            f"real against real {distance(found.floor)}"
             for name, found in metrics.items()
         },
         **{
-            f"lacking {number}": f"class {lack['class_name']}: some {lack['num_wanted']:,} images like {', '.join(lack['real_keys'][:3])}"
-            for number, lack in enumerate([region for region in result.regions if region["is_significant"]][:5], 1)
+            f"lacking {number}": f"class {lack.class_name}: some {lack.num_wanted:,} images like {', '.join(lack.real_keys[:3])}"
+            for number, lack in enumerate(result.lacking[:5], 1)
         },
         **_notes(result.notes),
         "so": result.sentence,
@@ -294,7 +294,7 @@ def diagnose(
         for table in result.tables:
             print_diagnosis(stdout(), table)
     rows = _notes(result.notes) | {"trained": f"{result.trainings:,} times, {duration(result.seconds)}", "so": result.verdict}
-    rows |= {f"next {number}": advice for number, advice in enumerate(result.advice, 1)}
+    rows |= {f"next {number}": advice.text for number, advice in enumerate(result.advice, 1)}
     rows["file"] = result.file or ""
     _finish(result, "diagnosed", rows, as_json, quiet)
 
@@ -588,11 +588,16 @@ def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Q
 @recipe_app.command(
     epilog="Example: synthforge recipe schema > schema.json, then begin a recipe with: # yaml-language-server: $schema=schema.json"
 )
-def schema(_as_json: Annotated[bool, typer.Option("--json", help="JSON is what it prints anyway.")] = True) -> None:
-    """Print the JSON Schema of recipes, so that editors complete and check them."""
-    from synthforge.recipe.recipe import json_schema
+def schema(
+    of: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="Instead of a recipe: evaluation, diagnosis, gap, run or complete.", show_default=False)
+    ] = "recipe",
+    _as_json: Annotated[bool, typer.Option("--json", help="JSON is what it prints anyway.")] = True,
+) -> None:
+    """Print the JSON Schema of recipes, so that editors complete and check them, or of a file of results."""
+    from synthforge.job import schema_of
 
-    print_json(json_schema())
+    print_json(schema_of(of))
 
 
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
@@ -681,6 +686,10 @@ def _notes(notes: list[str], most: int = 12) -> dict[str, str]:
 def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:
     """Print the closing summary, or one JSON object, and leave with status 1 if the work failed."""
     if as_json:
+        from pydantic import BaseModel
+
+        if isinstance(result, BaseModel):
+            result = result.model_dump(mode="json")
         print_json(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
     elif not quiet:
         print_rows(stdout(), title, rows)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.curation.result import ClassReport, GateReport, Score
 from synthforge.curation.selection.methods import select
 from synthforge.curation.selection.spaces import View
 from synthforge.curation.sides import Sides
@@ -17,30 +18,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 NOT_SELECTED = "not selected"
-
-
-@dataclass(frozen=True)
-class GateReport:
-    """What one gate did."""
-
-    gate: str
-    rule: str
-    """Its threshold in words."""
-    dropped: dict[str, int]
-    """Reason to number of images, of those that passed the gates before."""
-
-
-@dataclass(frozen=True)
-class ClassReport:
-    """One class, from pool to curated set."""
-
-    pool: int
-    passed: int
-    """The gates."""
-    asked: int
-    kept: int
-    at_floor: int
-    """Picks made at random because the set was as near to the real one as real images are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +38,7 @@ class Choice:
     """A decision for each of the N images of the pools."""
 
     method: str
-    trials: dict[str, Any]
+    trials: dict[str, Score]
     """What `auto` tried, and how each did; empty if the method was given."""
     ranked: list[Ints]
     """For each class its kept rows, in the order of picking."""
@@ -89,7 +66,7 @@ class Choice:
         weight_N: NDArray[np.float64] | None,
         *,
         method: str,
-        trials: dict[str, Any],
+        trials: dict[str, Score],
     ) -> Choice:
         """Put together what gates and selection said."""
         sides, alive = gated.sides, gated.alive
@@ -101,20 +78,17 @@ class Choice:
         reason_N[alive & ~is_kept] = NOT_SELECTED
         kept = np.flatnonzero(is_kept)
         kept = kept[np.lexsort((sides.pool_class[kept], rank_N[kept]))]
-        per_class, notes = {}, []
-        for number, name in enumerate(sides.classes):
-            here = sides.pool_class == number
-            report = ClassReport(int(here.sum()), int((alive & here).sum()), sides.asked[name], len(ranked[number]), at_floor[number])
-            per_class[name] = report
-            if report.passed and not report.kept and report.asked:
-                notes.append(f"class {name}: the encoder has seen all its real images, so there is nothing to match; none is kept")
-            elif report.kept < report.asked and weight_N is None:
-                notes.append(
-                    f"class {name}: {report.asked:,} asked, {report.passed:,} of {report.pool:,} passed the gates; all of them are kept"
-                )
-        if weight_N is not None:
-            notes.append("the gap is that of all images that passed the gates, without their weights")
-        weights = weight_N if weight_N is not None else is_kept.astype(np.float64)
+        per_class = {
+            name: ClassReport(
+                pool=int((sides.pool_class == number).sum()),
+                passed=int((alive & (sides.pool_class == number)).sum()),
+                asked=sides.asked[name],
+                kept=len(ranked[number]),
+                at_floor=at_floor[number],
+            )
+            for number, name in enumerate(sides.classes)
+        }
+        notes = _notes(per_class, has_weights=weight_N is not None)
         return cls(
             method=method,
             trials=trials,
@@ -123,12 +97,26 @@ class Choice:
             alive=alive,
             reason_N=reason_N,
             rank_N=rank_N,
-            weight_N=weights,
+            weight_N=weight_N if weight_N is not None else is_kept.astype(np.float64),
             scores=gated.scores,
             gates=gated.reports,
             per_class=per_class,
             notes=notes,
         )
+
+
+def _notes(per_class: Mapping[str, ClassReport], *, has_weights: bool) -> list[str]:
+    notes = []
+    for name, report in per_class.items():
+        if report.passed and not report.kept and report.asked:
+            notes.append(f"class {name}: the encoder has seen all its real images, so there is nothing to match; none is kept")
+        elif report.kept < report.asked and not has_weights:
+            notes.append(
+                f"class {name}: {report.asked:,} asked, {report.passed:,} of {report.pool:,} passed the gates; all of them are kept"
+            )
+    if has_weights:
+        notes.append("the gap is that of all images that passed the gates, without their weights")
+    return notes
 
 
 def class_views(sides: Sides, rows: Ints, number: int) -> list[View]:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.curation.choice import Choice, ClassReport, Gated, GateReport, pick, weighed
-from synthforge.curation.gap.gap import Gap, MetricView, measure_gap, sentence
+from synthforge.curation.choice import Choice, Gated, pick, weighed
+from synthforge.curation.gap.gap import MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import under_covered
 from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
-from synthforge.curation.selection.auto import Trial, choose_method, compare_training, random_rows
+from synthforge.curation.result import Better, CurateResult, Gap, GateReport, Nearer, Region, Trial
+from synthforge.curation.selection.auto import choose_method, compare_training, random_rows
 from synthforge.curation.sides import Sides
 from synthforge.curation.write import require_free, require_same, write
 from synthforge.data.layout import digest_of
@@ -35,40 +36,6 @@ Bools = NDArray[np.bool_]
 
 RANDOM_DRAWS = 10
 """Random selections that a selection is compared with."""
-
-
-@dataclass(frozen=True)
-class CurateResult:
-    """What `curate` leaves behind."""
-
-    folder: str
-    digest: str
-    regime: str
-    method: str
-    pool: int
-    """Images looked at."""
-    unusable: dict[str, int]
-    """Why images can't be used at all, to their number."""
-    gates: list[GateReport]
-    kept: int
-    per_class: dict[str, ClassReport]
-    gap: Gap
-    """Against all real images that the metric encoder has not seen."""
-    gap_held_out: Gap | None
-    """Against those of the validation part alone, which nothing was matched to: what part of the gain is not the reference's own noise."""
-    training: Trial | None
-    """What a small classifier learns from the kept images, against random ones; None if it was not asked for."""
-    sentence: str
-    """Whether curation helped."""
-    trials: dict[str, Any]
-    """What `auto` tried, and how each rule's picks trained."""
-    regions: list[dict[str, Any]]
-    """Where the curated set lacks images, the worst first (see `regions.Region`), with the pool images that come nearest."""
-    notes: list[str]
-    encoder: list[dict[str, Any]] = field(default_factory=list)
-    metric_encoder: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    contact_sheet: str | None = None
 
 
 def curate(request: CurationRequest, reporter: Reporter | None = None, *, reselect: bool = False) -> CurateResult:
@@ -126,8 +93,8 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         metric_encoder=sides.metric_identities,
     )
     reporter.note("writing the curated set")
-    sheet = write(folder, sides, choice, asdict(result), request, reporter, reselect=reselect)
-    return CurateResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
+    sheet = write(folder, sides, choice, result, request, reporter, reselect=reselect)
+    return result.model_copy(update={"seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
 
 
 class NothingLeftError(RequestError):
@@ -169,7 +136,7 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
             reason[hit], dropped[text] = text, int(hit.sum())
         alive &= ~verdict.fails_N
         scores |= verdict.scores
-        reports.append(GateReport(one.title, verdict.rule, dropped))
+        reports.append(GateReport(gate=one.title, rule=verdict.rule, dropped=dropped))
     if not alive.any():
         raise NothingLeftError(
             f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
@@ -208,20 +175,17 @@ def _parts(address: str) -> tuple[str, ...]:
     return tuple(place.split("/")) if "://" in place else Path(place).resolve().parts
 
 
-def _regions(sides: Sides, choice: Choice) -> list[dict[str, Any]]:
-    keys = sides.pool.keys()
-    found = []
-    for region in under_covered(sides.metric_views, classes=sides.classes, rows=choice.kept, seed=sides.config.selection.seed):
-        fields = asdict(region)
-        found.append({**fields, "pool_keys": keys[fields.pop("pool_rows")].tolist()})
-    return found
+def _regions(sides: Sides, choice: Choice) -> list[Region]:
+    return under_covered(
+        sides.metric_views, classes=sides.classes, rows=choice.kept, pool_key_N=sides.pool.keys(), seed=sides.config.selection.seed
+    )
 
 
 def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bool) -> str:
     """Whether curation helped: by the gap, by the gap to images that nothing was matched to, and by training."""
     parts = [sentence(gap)]
-    measured = _against_random(gap)
-    if held_out is not None and not gap.nothing_chosen and (found := _against_random(held_out)) is not None and measured is not None:
+    measured = gap.against_random
+    if held_out is not None and not gap.nothing_chosen and (found := held_out.against_random) is not None and measured is not None:
         if found.verdict == measured.verdict:
             words = "so it is the same there"
         elif found.verdict == "no different":
@@ -233,8 +197,8 @@ def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_aut
             f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {words}."
         )
     if training is not None:
-        difference = training.difference
-        expected = {"smaller": "better", "larger": "worse", "no different": "no different"}[measured.verdict] if measured else None
+        probability = training.difference.probability
+        expected = _EXPECTED[measured.verdict] if measured is not None and measured.verdict is not None else None
         if expected is None:
             story = "By training"
         elif training.direction == expected:
@@ -245,17 +209,15 @@ def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_aut
             story = "Training tells another story"
         parts.append(
             f"{story}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
-            f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {difference.probability:+.3f} "
-            f"[{difference.probability_interval[0]:+.3f}, {difference.probability_interval[1]:+.3f}], {training.kept.seeds} seeds)"
+            f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {probability.value:+.3f} "
+            f"[{probability.low:+.3f}, {probability.high:+.3f}], {training.kept.seeds} seeds)"
             f"{', flattered, since auto chose the rule on the same images' if is_auto else ''}."
         )
     return " ".join(parts)
 
 
-def _against_random(gap: Gap) -> Any:
-    """The difference from random sets; None if it was not measured."""
-    found = gap.metrics[gap.primary].after_minus_random
-    return found if found is not None and found.value is not None and found.verdict is not None else None
+_EXPECTED: dict[Nearer, Better] = {"smaller": "better", "larger": "worse", "no different": "no different"}
+"""What training should say, by whether the kept images are nearer to the real ones than random ones are."""
 
 
 def _counts(reasons: NDArray[np.object_]) -> dict[str, int]:

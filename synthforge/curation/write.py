@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice
 from synthforge.curation.request import CurationRequest
+from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides
 from synthforge.data.folder import Check, DatasetFolder, remove_dataset
 from synthforge.data.images import contact_sheet, decode, encode
-from synthforge.data.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard, canonical_json
+from synthforge.data.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard
 from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder, in_words, resolve
 from synthforge.data.tars import EncodedSample, write_tar
@@ -64,7 +65,7 @@ def write(
     folder: Folder,
     sides: Sides,
     choice: Choice,
-    result: dict[str, Any],
+    result: CurateResult,
     request: CurationRequest,
     reporter: Reporter,
     *,
@@ -79,19 +80,17 @@ def write(
     Raises: RequestError if another run writes there, or another set is there and must not be replaced; WorkError if what is there
         claims to be this set and is not.
     """
-    manifest, keys = _manifest(sides, choice, result["digest"]), sides.pool.keys()
+    manifest, keys = _manifest(sides, choice, result.digest), sides.pool.keys()
     with _alone(folder):
         folder.sweep()
         expected = _Expected(manifest, keys[choice.kept].tolist(), sides.output_class_N[choice.kept].tolist())
         _make_room(folder, expected, reselect, reporter)
         dataset = DatasetFolder.create(folder, manifest)
-        _write_shards(dataset, sides, choice, expected, keys, reporter)
+        _write_shards(dataset, sides, choice, expected, keys=keys, reporter=reporter)
 
         def side_files(completion: Completion, is_new: bool) -> None:
             folder.replace(DECISIONS, _parquet(decisions(sides, choice, keys)))
-            folder.replace(
-                GAP, canonical_json({key: value for key, value in result.items() if key not in {"folder", "seconds", "contact_sheet"}})
-            )
+            folder.replace(GAP, result.to_bytes())
             write_side_files(
                 dataset,
                 completion,
@@ -201,7 +200,7 @@ def _remove(folder: Folder) -> None:
 
 
 def _write_shards(
-    dataset: DatasetFolder, sides: Sides, choice: Choice, expected: _Expected, keys: NDArray[np.object_], reporter: Reporter
+    dataset: DatasetFolder, sides: Sides, choice: Choice, expected: _Expected, *, keys: NDArray[np.object_], reporter: Reporter
 ) -> None:
     """Write the shards that are not there."""
     folder, names = dataset.folder, sides.pool.strings("class")

@@ -1,4 +1,7 @@
-"""Names and contents of the files of a dataset folder; all JSON is canonical, so equal contents are equal bytes."""
+"""Names and contents of the files of a dataset folder, and what every file of JSON shares that is written and read again.
+
+All JSON is canonical, so equal contents are equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, OutdatedError
 
 SCHEMA = 2
 MANIFEST = "dataset.json"
@@ -23,18 +26,30 @@ RECIPE_LOG = "recipe.json"
 RUN_RECIPE, NOTES = "recipe.json", "run.json"
 """What `run` leaves in the folder of a run: the recipe as it was last asked for, and what each stage was made from."""
 
-ModelT = TypeVar("ModelT", bound="_Document")
+ModelT = TypeVar("ModelT", bound="Document")
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Record(BaseModel):
+    """A part of what is written as JSON, and read again."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Document(Record):
+    """A whole file of JSON. Whoever adds, removes or renames a field raises the version, and reads files of the one before."""
+
+    oldest: ClassVar[int] = 1
+    """The oldest version that is still read; files without any version are of the first."""
+
+    schema_version: int
+    """Of the file's form."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, two spaces, one newline at the end."""
         return canonical_json(self.model_dump(mode="json"))
 
 
-class Segment(_Document):
+class Segment(Record):
     """A run of samples that was cut into shards in one way; extending a finished dataset appends one."""
 
     first_sample: int = Field(ge=0, le=10**9)
@@ -67,7 +82,7 @@ class Segment(_Document):
         return Shard(index=index, first_sample=start, num_samples=min(self.samples_per_shard, self.end_sample - start))
 
 
-class Shard(_Document):
+class Shard(Record):
     """One unit of work: which samples stand in which tar."""
 
     index: int
@@ -104,7 +119,7 @@ class Shard(_Document):
         return range(self.first_sample, self.first_sample + self.num_samples)
 
 
-class Manifest(_Document):
+class Manifest(Document):
     """dataset.json: written once at the start and never changed."""
 
     schema_version: int = SCHEMA
@@ -125,7 +140,7 @@ class Manifest(_Document):
     """Digests of the datasets that this one was made from."""
 
 
-class Extension(_Document):
+class Extension(Document):
     """extension-NNN.json: one more segment, published create-only like everything else."""
 
     schema_version: int = SCHEMA
@@ -133,7 +148,7 @@ class Extension(_Document):
     segment: Segment
 
 
-class Seal(_Document):
+class Seal(Document):
     """The small file written last: a shard without it does not exist."""
 
     schema_version: int = SCHEMA
@@ -148,7 +163,7 @@ class Seal(_Document):
     table_sha256: str
 
 
-class Quarantine(_Document):
+class Quarantine(Document):
     """train-NNNNNN.quarantined.json: the shard failed as often as is tried, and why."""
 
     schema_version: int = SCHEMA
@@ -157,7 +172,7 @@ class Quarantine(_Document):
     reason: str
 
 
-class Completion(_Document):
+class Completion(Document):
     """complete.json: the totals, once every shard is sealed or quarantined."""
 
     schema_version: int = SCHEMA
@@ -213,19 +228,29 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def parse(model: type[ModelT], data: bytes, where: str) -> ModelT:
-    """Read one of the documents above; refuses a newer schema and anything malformed in one line."""
+def parse(model: type[ModelT], data: bytes, where: str, remedy: str = "restore it, or use another folder") -> ModelT:
+    """Read one of our files, also of earlier versions.
+
+    Args:
+        remedy: what to do about a file that can't be read.
+    Raises: DatasetError for a newer version and anything malformed; OutdatedError for a version that is too old.
+    """
+    newest = model.model_fields["schema_version"].default
     try:
         content = json.loads(data)
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
-        version = content.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA:
+        version = content.get("schema_version", content.get("schema", 1))
+        if isinstance(version, int) and version > newest:
             raise DatasetError(
-                f"{where}: written by a newer synthforge (schema {version}, this one reads up to {SCHEMA}); "
+                f"{where}: written by a newer synthforge (schema {version}, this one reads up to {newest}); "
                 "upgrade with pip install -U synthforge"
             )
+        if isinstance(version, int) and version < model.oldest:
+            raise OutdatedError(f"{where}: is of schema {version}, and this synthforge reads from {model.oldest} on; {remedy}")
         return model.model_validate_json(data)
-    except (ValueError, ValidationError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # the last three from what brings old files up to date
         first = str(error).splitlines()[0]
-        raise DatasetError(f"{where}: damaged or not a synthforge file ({first}); restore it, or use another folder") from error
+        if isinstance(error, ValidationError):
+            first = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:1])
+        raise DatasetError(f"{where}: damaged or not a synthforge file ({first}); {remedy}") from error

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
+from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images, Ints
 from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
-
-Origin = Literal["own", "elsewhere"]
 
 
 @dataclass(frozen=True)

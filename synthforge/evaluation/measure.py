@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -18,7 +18,9 @@ from synthforge.devices import pick_device
 from synthforge.evaluation.conditions import Setting
 from synthforge.evaluation.holdout import find_leakage, notes_of_classes, open_holdout
 from synthforge.evaluation.request import Request
-from synthforge.evaluation.results.findings import EvaluateResult, Findings
+from synthforge.evaluation.results.findings import Findings
+from synthforge.evaluation.results.requirements import holds
+from synthforge.evaluation.results.types import EvaluateResult
 from synthforge.evaluation.results.words import use_of, verdict_of
 from synthforge.evaluation.sets import SetReader, write_set
 from synthforge.evaluation.trainer.jobs import Trainings
@@ -109,9 +111,9 @@ def measure(
 
 
 def result_of(request: Request, evaluation: Evaluation, findings: Findings) -> EvaluateResult:
-    """The result, but for what was required."""
+    """What follows from it, as it is written to a file."""
     arms, curve = findings.arms, findings.curve
-    compared = next((table for table in findings.tables if any(setting.comparisons for setting in table.settings)), None)
+    compared = next((table for table in findings.tables if table.compares), None)
     return EvaluateResult(
         holdout=request.holdout,
         holdout_images=len(findings.holdout),
@@ -119,7 +121,7 @@ def result_of(request: Request, evaluation: Evaluation, findings: Findings) -> E
         verdict=verdict_of(findings.tables, [(point.real_per_class, point.accuracy) for point in curve], arms),
         tables=findings.tables,
         curve=curve,
-        tuned=[{name: value for name, value in asdict(one).items() if name != "config"} for one in evaluation.tuned.values()],
+        tuned=[one.result for one in evaluation.tuned.values()],
         trainer=evaluation.base.model_dump(mode="json"),
         steps=evaluation.base.steps,
         copies_removed=evaluation.copies_removed,
@@ -128,5 +130,6 @@ def result_of(request: Request, evaluation: Evaluation, findings: Findings) -> E
         device=evaluation.device_name,
         seconds=evaluation.seconds,
         file=request.out,
+        requirements={one.text: holds(one, findings.tables) for one in request.require},
         use=use_of(compared, arms) if compared is not None else "not measured",
     )

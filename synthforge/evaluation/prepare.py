@@ -25,13 +25,14 @@ from synthforge.data.pools import Table
 from synthforge.data.storage import content_of, replace_file
 from synthforge.devices import cpu_threads
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
-from synthforge.evaluation.conditions import Origin, RealDraw
+from synthforge.evaluation.conditions import RealDraw
 from synthforge.evaluation.diagnosis.arms import in_new_names
 from synthforge.evaluation.diagnosis.sources import Renderings, sources_of, with_encoder
 from synthforge.evaluation.draws.choice import Chooser, rules_of
 from synthforge.evaluation.draws.origins import DrawToPrepare
 from synthforge.evaluation.draws.pool import VERSION, DrawPool
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images, path_of, write_set
 from synthforge.executors.running import Workers
 from synthforge.generation.render import VERSION as RENDERING_VERSION

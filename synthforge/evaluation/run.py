@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from synthforge.curation.write import weights_of
-from synthforge.data.layout import canonical_json
+from synthforge.data.layout import Document
 from synthforge.data.pools import Table
 from synthforge.data.storage import Folder, require_writable_file
 from synthforge.devices import default_workers
 from synthforge.errors import PlaceError, RequestError
-from synthforge.evaluation.conditions import Origin, RealDraw, Setting
+from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.diagnosis.arms import as_source
 from synthforge.evaluation.diagnosis.sources import Renderings, sources_of, with_encoder
 from synthforge.evaluation.draws.origins import DrawToPrepare, draws_to_prepare
@@ -24,8 +22,8 @@ from synthforge.evaluation.measure import Evaluation, measure, result_of
 from synthforge.evaluation.prepare import PreparedDraw, PrepareWork, prepare
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import Request
-from synthforge.evaluation.results.findings import EvaluateResult, Findings
-from synthforge.evaluation.results.requirements import holds
+from synthforge.evaluation.results.findings import Findings
+from synthforge.evaluation.results.types import EvaluateResult, Origin
 from synthforge.evaluation.sets import Images, SetReader, classes_in
 from synthforge.evaluation.trainer.jobs import Trainings, read_result
 from synthforge.evaluation.trainer.models import filled_in
@@ -47,15 +45,14 @@ def evaluate(request: Request, reporter: Reporter | None = None) -> EvaluateResu
     Raises RequestError before anything is made, and for what is wrong with the holdout, which is opened late; WorkError for what fails.
     """
     result = result_of(request, *measured(request, reporter or Reporter()))
-    result = replace(result, requirements={one.text: holds(one, result) for one in request.require})
     write_result(request, result)
     return result
 
 
-def write_result(request: Request, result: Any) -> None:
-    """As JSON, in one go."""
+def write_result(request: Request, result: Document) -> None:
+    """In one go."""
     place, _, file = request.out.rpartition("/")
-    Folder(place).replace(file, canonical_json(asdict(result)))
+    Folder(place).replace(file, result.to_bytes())
 
 
 def measured(request: Request, reporter: Reporter) -> tuple[Evaluation, Findings]:

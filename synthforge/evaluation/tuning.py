@@ -8,7 +8,7 @@ image may be looked at, and it is that of folds of the n images themselves.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from synthforge.evaluation.conditions import RealDraw
+from synthforge.evaluation.results.types import TunedResult
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.trainer.jobs import Training, Trainings
 from synthforge.evaluation.trainer.models import platform_of
@@ -35,13 +36,7 @@ STRENGTHS: dict[str, dict[str, Any]] = {
 class Tuned:
     """The settings that were chosen for one draw of real images."""
 
-    amount: str
-    draw: int
-    chosen: dict[str, Any]
-    on: str
-    """The images that it was scored on, in words."""
-    scores: dict[str, float]
-    """Mean log-probability of the true class of each candidate."""
+    result: TunedResult
     config: TrainerConfig
 
 
@@ -103,8 +98,7 @@ def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
             config, on = next(iter(tried.values())), "nothing, there is no choice"
         else:
             config, on = tuning.base, "nothing, one image a class can't be split"
-        rounded = {name: round(score, 4) for name, score in of_draw.items()}
-        tuned[key] = Tuned(str(draw.amount), draw.number, _chosen(config), on, scores=rounded, config=config)
+        tuned[key] = _tuned(draw, config, on, of_draw)
     return tuned
 
 
@@ -135,5 +129,7 @@ def _splits(draw: RealDraw, folds: int, num_classes: int) -> tuple[list[tuple[Im
     ], f"{num} folds of the real images"
 
 
-def _chosen(config: TrainerConfig) -> dict[str, Any]:
-    return {"augment": config.augment.model_dump(), "learning_rate": config.learning_rate}
+def _tuned(draw: RealDraw, config: TrainerConfig, on: str, scores: Mapping[str, float] | None = None) -> Tuned:
+    chosen = {"augment": config.augment.model_dump(), "learning_rate": config.learning_rate}
+    rounded = {name: round(score, 4) for name, score in (scores or {}).items()}
+    return Tuned(TunedResult(amount=str(draw.amount), draw=draw.number, chosen=chosen, on=on, scores=rounded), config)

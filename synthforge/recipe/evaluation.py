@@ -232,9 +232,9 @@ class EvaluationConfig(Config):
 DIAGNOSIS_ARMS = (REAL, "random", "label-filtered", "repeated", "rendered", "resampled", "rendered-resampled")
 """What a diagnosis compares; see `diagnosis.arms`."""
 EVALUATION_VERSION = 2
-"""Raised when equal images and settings give other figures or claims; also of evaluation.json."""
+"""Raised when equal images and settings give other figures or claims. The form of evaluation.json has a version of its own."""
 DIAGNOSIS_VERSION = 6
-"""Raised when equal images and settings give other arms, or parts of the loss; also of diagnosis.json."""
+"""Raised when equal images and settings give other arms, or parts of the loss. The form of diagnosis.json has a version of its own."""
 
 
 class DiagnosisConfig(Config):

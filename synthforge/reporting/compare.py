@@ -6,27 +6,31 @@ little of each other, which is said. Runs are not tested against each other: int
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from synthforge.data.storage import resolve
 from synthforge.errors import RequestError
-from synthforge.evaluation.results.words import ADDING, CURATED_INSTEAD, CURATION, INSTEAD
-from synthforge.reporting.answers import PARTS, claim_of, first_table, headline_of
-from synthforge.reporting.figures import distance, in_points, part_of_loss, percent, points
+from synthforge.evaluation.results.types import EvaluateResult, Kind, SettingResult
+from synthforge.evaluation.results.words import percent, points
+from synthforge.reporting.answers import TITLES, headline_of
+from synthforge.reporting.figures import distance, in_points, part_of_loss
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.plots import Dot, Picture, dots
 from synthforge.reporting.templates import page_of, write_page
 
-CLAIMS = {
-    INSTEAD: "in place of real",
-    CURATED_INSTEAD: "curated in place of real",
-    CURATION: "curated over random",
-    ADDING: "added to real",
+CLAIMS: dict[Kind, str] = {
+    "instead": "in place of real",
+    "curated-instead": "curated in place of real",
+    "curation": "curated over random",
+    "adding": "added to real",
 }
-_ALIKE = {"holdout": "holdouts", "steps": "training steps", "trainer": "classifiers"}
+_ALIKE: dict[str, Callable[[EvaluateResult], object]] = {
+    "holdouts": lambda one: one.holdout,
+    "training steps": lambda one: one.steps,
+    "classifiers": lambda one: one.trainer,
+}
 """What of an evaluation should be the same for figures to be compared."""
 
 
@@ -87,7 +91,6 @@ def _names(runs: Sequence[Gathered]) -> list[str]:
     raise AssertionError("different addresses have different parts")
 
 
-_GAPS = {"before": "whole pool", "random": "random", "after": "curated", "floor": "real to real"}
 _FIRST = ("generator", "sampling", "images", "selection", "kept")
 
 
@@ -105,31 +108,29 @@ def _cells(run: Gathered) -> dict[str, str]:
         "sampling": f"{sampling.steps} steps, guidance {', '.join(f'{one:g}' for one in sampling.guidance)}{guided}",
         "images": f"{len(run.pool):,}" if run.pool is not None else "none yet",
     }
-    if run.gap is not None:
-        cells |= {"selection": f"{run.gap['method']}, for {run.gap['regime']}", "kept": f"{run.gap['kept']:,}"}
-        found = run.gap["gap"]["metrics"][run.gap["gap"]["primary"]]
-        for which, title in _GAPS.items():
-            if found[which]["value"] is not None:
-                cells[f"gap, {title}"] = distance(found[which])
-    if (table := first_table(run.evaluation)) is not None:
-        for setting in table["settings"]:
-            for name, score in setting["arms"].items():
-                cells[_title(setting, name)] = percent(score["accuracy"])
-        for what, title in CLAIMS.items():
-            if (claim := claim_of(table, what)) is not None:
-                cells[f"{title}, points"] = f"{points(claim['difference'])}: {claim['verdict']}"
-    if run.diagnosis is not None and run.diagnosis["tables"]:
-        table = run.diagnosis["tables"][0]
-        amounts = ", ".join(one["amount"] for one in table["settings"])
-        for name, title in PARTS.items():
-            if told := part_of_loss(table["mean"]["parts"][name]):
-                cells[f"points lost by {title}, {amounts} real per class"] = told
+    if run.curation is not None:
+        cells |= {"selection": f"{run.curation.method}, for {run.curation.regime}", "kept": f"{run.curation.kept:,}"}
+        found = run.curation.gap.main
+        sets = (("whole pool", found.before), ("random", found.random), ("curated", found.after), ("real to real", found.floor))
+        cells |= {f"gap, {title}": distance(one) for title, one in sets if one.value is not None}
+    if run.evaluation is not None and (compared := run.evaluation.first) is not None:
+        for setting in compared.settings:
+            cells |= {_title(setting, name): percent(score.accuracy) for name, score in setting.arms.items()}
+        for kind, title in CLAIMS.items():
+            if (claim := compared.claim(kind)) is not None:
+                cells[f"{title}, points"] = f"{points(claim.difference)}: {claim.verdict}"
+    if run.diagnosis is not None and run.diagnosis.tables:
+        table = run.diagnosis.tables[0]
+        amounts = ", ".join(one.amount for one in table.settings)
+        for name, part in table.mean.parts.items():
+            if told := part_of_loss(part):
+                cells[f"points lost by {TITLES[name]}, {amounts} real per class"] = told
     return cells
 
 
-def _title(setting: dict[str, Any], arm: str) -> str:
-    ratio = f", {setting['synthetic_per_real']:g} for each" if setting["synthetic_per_real"] != 1 else ""
-    return f"{arm}, {setting['amount']} real per class{ratio}"
+def _title(setting: SettingResult, arm: str) -> str:
+    ratio = f", {setting.synthetic_per_real:g} for each" if setting.synthetic_per_real != 1 else ""
+    return f"{arm}, {setting.amount} real per class{ratio}"
 
 
 def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Picture]:
@@ -138,16 +139,15 @@ def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Pictu
     gaps: dict[str, list[Dot]] = {}
     accuracies: dict[str, list[Dot]] = {}
     for name, run in zip(names, runs, strict=True):
-        if run.gap is not None:
-            metric = run.gap["gap"]["metrics"][run.gap["gap"]["primary"]]
-            for which, title, colour in (("random", "random", "random"), ("after", "curated", "curated")):
-                one = metric[which]
-                if one["value"] is not None and one["low"] is not None:
-                    gaps.setdefault(title, []).append(Dot(name, one["value"], one["low"], one["high"], colour))
-        if (table := first_table(run.evaluation)) is not None:
-            for setting in table["settings"]:
-                for arm, score in setting["arms"].items():
-                    accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *in_points(score["accuracy"])))
+        if run.curation is not None:
+            found_gap = run.curation.gap.main
+            for title, one in (("random", found_gap.random), ("curated", found_gap.after)):
+                if (measured := one.measured) is not None:
+                    gaps.setdefault(title, []).append(Dot(name, measured.value, measured.low, measured.high, title))
+        if run.evaluation is not None and (table := run.evaluation.first) is not None:
+            for setting in table.settings:
+                for arm, score in setting.arms.items():
+                    accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *in_points(score.accuracy)))
     if gaps:
         found["compared-gap"] = dots(
             "compared-gap", f"Gap to the real images. {_told(gaps, '.3g')}", gaps, "distance to the real images (nearer is better)"
@@ -166,14 +166,15 @@ def _told(groups: dict[str, list[Dot]], form: str) -> str:
 def _warnings(names: Sequence[str], runs: Sequence[Gathered]) -> list[str]:
     warnings = []
     for name, run in zip(names, runs, strict=True):
-        lacks = [verb for verb, found in (("curate", run.gap), ("evaluate", run.evaluation), ("diagnose", run.diagnosis)) if found is None]
+        stages = (("curate", run.curation), ("evaluate", run.evaluation), ("diagnose", run.diagnosis))
+        lacks = [verb for verb, found in stages if found is None]
         if lacks:
             warnings.append(f"{name}: nothing is there yet of {', '.join(lacks)}")
     evaluated = [run.evaluation for run in runs if run.evaluation is not None]
-    for key, title in _ALIKE.items():
-        if any(one[key] != evaluated[0][key] for one in evaluated[1:]):
+    for title, of in _ALIKE.items():
+        if any(of(one) != of(evaluated[0]) for one in evaluated[1:]):
             warnings.append(f"The runs were evaluated with different {title}, so their accuracies say little of each other.")
-    measured_by = [run.gap["metric_encoder"] for run in runs if run.gap is not None]
+    measured_by = [run.curation.metric_encoder for run in runs if run.curation is not None]
     if any(one != measured_by[0] for one in measured_by[1:]):
         warnings.append("The gaps were measured by different metric encoders, so they can't be compared.")
     return warnings

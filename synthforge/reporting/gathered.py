@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,32 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from synthforge.config import from_record
+from synthforge.curation.result import CurateResult
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, digest_of
+from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, ModelT, digest_of, parse
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import Folder, resolve
-from synthforge.errors import DatasetError, RequestError, SynthforgeError
+from synthforge.errors import OutdatedError, RequestError, SynthforgeError
+from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
 from synthforge.features.embed import features_of
 from synthforge.recipe.curation import DECISIONS, GAP, cache_folder
-from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
 from synthforge.recipe.load import RECIPES, load_recipe
 from synthforge.recipe.recipe import Recipe
 
 EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
-SCHEMAS = {EVALUATION: EVALUATION_VERSION, DIAGNOSIS: DIAGNOSIS_VERSION}
-"""Of the results that are read here."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Columns of decisions.parquet, in the order of the pool."""
+
+    kept: np.ndarray
+    reason: np.ndarray
+    """Why an image was dropped; None if it was kept."""
+    nearest_real: np.ndarray | None
+    """Keys; None where copies were not looked for."""
+    nearest_real_distance: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -84,40 +94,23 @@ class Gathered:
         """Where features are kept."""
         return cache_folder(self.recipe.curation)
 
-    def json(self, name: str, folder: Folder | None = None) -> dict[str, Any] | None:
-        """A result; None if it is not there. Raises DatasetError if it can't be read."""
-        folder = folder or self.folder
-        try:
-            found = json.loads(folder.read(name))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise DatasetError(f"{folder.where(name)}: can't be read ({error}); remove it and make it again") from error
-        return found if isinstance(found, dict) else None
+    @functools.cached_property
+    def evaluation(self) -> EvaluateResult | None:
+        """evaluation.json; None if it is too old."""
+        return _read(EvaluateResult, self.folder, EVALUATION) if "evaluate" not in self.left_out else None
 
     @functools.cached_property
-    def evaluation(self) -> dict[str, Any] | None:
-        """evaluation.json; None if it is of another version."""
-        return self._of_schema(EVALUATION) if "evaluate" not in self.left_out else None
+    def diagnosis(self) -> DiagnoseResult | None:
+        """diagnosis.json; None if it is too old."""
+        return _read(DiagnoseResult, self.folder, DIAGNOSIS) if "diagnose" not in self.left_out else None
 
     @functools.cached_property
-    def diagnosis(self) -> dict[str, Any] | None:
-        """diagnosis.json; None if it is of another version."""
-        return self._of_schema(DIAGNOSIS) if "diagnose" not in self.left_out else None
-
-    def _of_schema(self, name: str) -> dict[str, Any] | None:
-        found = self.json(name)
-        return found if found is not None and found.get("schema") == SCHEMAS[name] else None
-
-    @functools.cached_property
-    def gap(self) -> dict[str, Any] | None:
+    def curation(self) -> CurateResult | None:
         """gap.json of the curated set; None where that was chosen from another pool than the one that is there."""
         place = Folder(self.recipe.curated_path)
-        found = self.json(GAP, place) if "curate" not in self.left_out else None
+        found = _read(CurateResult, place, GAP) if "curate" not in self.left_out else None
         if found is None or self.pool is None or not place.exists(MANIFEST):
             return None
-        if "judge" in found:  # as it was called before
-            found["metric_encoder"] = found.pop("judge")
         chosen_from = DatasetFolder.open(place.address).manifest.recipe.get("pools")
         return found if chosen_from == [self.pool.collections[0].digest] else None
 
@@ -153,30 +146,43 @@ class Gathered:
             return None
 
     @functools.cached_property
-    def decisions(self) -> dict[str, Any] | None:
-        """Columns of decisions.parquet as arrays, in the order of the pool; None where pool and decisions don't belong together."""
-        if self.gap is None or self.pool is None:
+    def decisions(self) -> Decisions | None:
+        """What became of each image; None where pool and decisions don't belong together."""
+        if self.curation is None or self.pool is None:
             return None
         try:
             table = pq.read_table(io.BytesIO(Folder(self.recipe.curated_path).read(DECISIONS)))
         except FileNotFoundError:
             return None
-        keys = table.column("key").to_pylist()
-        if keys != self.pool.strings("key").tolist():
+        if table.column("key").to_pylist() != self.pool.strings("key").tolist():
             return None
-        wanted = [name for name in ("kept", "reason", "nearest_real", "nearest_real_distance") if name in table.column_names]
-        return {name: np.array(table.column(name).to_pylist(), None if name == "kept" else object) for name in wanted}
+
+        def column(name: str) -> np.ndarray | None:
+            return np.array(table.column(name).to_pylist(), object) if name in table.column_names else None
+
+        kept, reason = table.column("kept").to_numpy(zero_copy_only=False), np.array(table.column("reason").to_pylist(), object)
+        return Decisions(kept, reason, column("nearest_real"), column("nearest_real_distance"))
 
     def kept(self) -> Ints:
         """Rows of the pool that were kept."""
-        return np.flatnonzero(self.decisions["kept"]) if self.decisions is not None else np.zeros(0, np.int64)
+        return np.flatnonzero(self.decisions.kept) if self.decisions is not None else np.zeros(0, np.int64)
 
-    def features(self, of: Table, rows: Ints, who: str = "metric_encoder") -> np.ndarray | None:
-        """Features of some images, views side by side, float32 (n, D); None if the cache has lost them."""
-        if self.gap is None:
+    def features(self, of: Table, rows: Ints) -> np.ndarray | None:
+        """The metric encoder's features of some images, views side by side, float32 (n, D); None if the cache has lost them."""
+        if self.curation is None:
             return None
         try:
-            parts = [np.asarray(features_of(of.collections, digest_of(identity), self.cache)[rows]) for identity in self.gap[who]]
+            parts = [
+                np.asarray(features_of(of.collections, digest_of(identity), self.cache)[rows]) for identity in self.curation.metric_encoder
+            ]
         except (OSError, ValueError, KeyError):
             return None
         return np.concatenate(parts, axis=1).astype(np.float32) if parts else None
+
+
+def _read(model: type[ModelT], folder: Folder, name: str) -> ModelT | None:
+    """A result; None if it is not there, or too old. Raises DatasetError if it can't be read."""
+    try:
+        return parse(model, folder.read(name), folder.where(name), "remove it and make it again")
+    except (FileNotFoundError, OutdatedError):
+        return None

@@ -54,7 +54,7 @@ def strip(table: Table, rows: Sequence[int], alt: str, *, columns: int | None = 
 
 def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap: int = 0) -> Strip:
     """Square images of one size in one file; what lies between them is transparent."""
-    found = Strip("", alt, columns, -(-len(images) // columns), side, gap)
+    found = Strip(uri="", alt=alt, columns=columns, rows=-(-len(images) // columns), side=side, gap=gap)
     whole = Image.new("RGBA", (found.width, found.height), (0, 0, 0, 0))
     for place, image in enumerate(images):
         whole.paste(image, (place % columns * (side + gap), place // columns * (side + gap)))

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import numpy as np
 
 from synthforge.curation.choice import NOT_SELECTED
-from synthforge.curation.gap.metrics import METRICS
+from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import CopiesGate, in_words
+from synthforge.curation.result import CurateResult, Distance, Distances, Gap, Nearer, Region
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
+from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingResult, TableResult
 from synthforge.progress import Reporter
-from synthforge.reporting.answers import PARTS, Answer, answers_of, first_table, headline_of
+from synthforge.reporting.answers import Answer, answers_of, headline_of
 from synthforge.reporting.figures import distance, in_points
-from synthforge.reporting.gathered import Gathered
+from synthforge.reporting.gathered import Decisions, Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
 from synthforge.reporting.templates import page_of, write_page
@@ -54,13 +56,60 @@ class ReportResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Class:
+    """Images of a class, a row of each kind."""
+
+    name: str
+    rows: list[tuple[str, Strip | None]]
+    num: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class _Reason:
+    """Images that were dropped for one reason."""
+
+    title: str
+    why: str
+    num: int
+    images: Strip | None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A kept image beside the real one that is nearest to it."""
+
+    images: Strip | None
+    distance: str
+
+
+@dataclass(frozen=True)
+class _Lack:
+    """A region that lacks images, with examples of both sides."""
+
+    region: Region
+    pool: Strip | None
+    real: Strip | None
+
+
+@dataclass(frozen=True)
+class _Map:
+    """Images as points."""
+
+    points: str
+    """JSON."""
+    sprite: Strip | None
+    num: dict[str, int]
+
+
 @dataclass
 class _Page:
     """What the template shows."""
 
     name: str
+    run: Gathered
     headline: str
-    verdict: str
     answers: list[Answer]
     asked: list[tuple[str, str]]
     over: str = ""
@@ -71,25 +120,28 @@ class _Page:
     first: list[tuple[str, Strip | None]] = field(default_factory=list)
     """An image of each class, of each kind: what a reader wants to see before anything."""
     plots: dict[str, Picture] = field(default_factory=dict)
-    classes: list[dict[str, Any]] = field(default_factory=list)
+    classes: list[_Class] = field(default_factory=list)
     classes_left: int = 0
-    reasons: list[dict[str, Any]] = field(default_factory=list)
-    rules: list[tuple[str, str]] = field(default_factory=list)
-    """Of each gate."""
+    reasons: list[_Reason] = field(default_factory=list)
     copies: str = ""
     """How many were found, in words."""
     kept_in_words: str = ""
-    pairs: list[dict[str, Any]] = field(default_factory=list)
-    map: dict[str, Any] | None = None
-    gap: dict[str, Any] | None = None
-    tables: list[dict[str, Any]] = field(default_factory=list)
-    diagnosis: dict[str, Any] | None = None
-    regions: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[_Pair] = field(default_factory=list)
+    map: _Map | None = None
+    gap_in_words: str = ""
+    gap_rows: list[tuple[Metric, Distances]] = field(default_factory=list)
+    tables: list[TableResult] = field(default_factory=list)
+    """Of the evaluation, as far as they have arms."""
+    regions: list[_Lack] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reproduce: list[str] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
     recipe: str = ""
     shows_real: bool = True
+
+    def add(self, plot: Picture) -> None:
+        """Show a plot."""
+        self.plots[plot.name] = plot
 
 
 def report(
@@ -106,9 +158,9 @@ def report(
     reporter, started = reporter or Reporter(), time.perf_counter()
     page = _Page(
         name=run.name,
+        run=run,
         headline=headline_of(run.evaluation),
-        verdict=run.evaluation["verdict"] if run.evaluation is not None else "",
-        answers=answers_of(run.evaluation, run.gap, run.diagnosis),
+        answers=answers_of(run.evaluation, run.curation, run.diagnosis),
         over=_over(run.evaluation),
         sets=_sets(run),
         asked=_asked(run),
@@ -126,27 +178,36 @@ def report(
     address = resolve(out) if out is not None else run.folder.where(REPORT if real_images else REPORT_WITHOUT)
     content = page_of("page.html.j2", page=page)
     written = write_page(address, content, page.plots.values())
-    return ReportResult(address, written, len(content), page.headline, page.missing, round(time.perf_counter() - started, 1))
+    return ReportResult(
+        file=address,
+        plots=written,
+        bytes=len(content),
+        headline=page.headline,
+        missing=page.missing,
+        seconds=round(time.perf_counter() - started, 1),
+    )
 
 
-def _over(evaluation: dict[str, Any] | None) -> str:
+def _over(evaluation: EvaluateResult | None) -> str:
     """What the intervals of the first claim cover."""
-    table = first_table(evaluation)
-    over = table["claims"][0]["interval_over"] if table is not None and table["claims"] else ""
+    table = evaluation.first if evaluation is not None else None
+    if table is None or not table.claims:
+        return ""
+    over = table.claims[0].interval_over
     return f"{over}, not other draws of the real images" if over == "seeds and images" else over
 
 
 def _sets(run: Gathered) -> str:
-    if (table := first_table(run.evaluation)) is None or run.evaluation is None:
+    if run.evaluation is None or (table := run.evaluation.first) is None:
         return ""
-    scores = [score for setting in table["settings"] for score in setting["arms"].values()]
-    draws, seeds = max((score["draws"], score["seeds"]) for score in scores) if scores else (0, 0)
-    amounts = ", ".join(dict.fromkeys(f"{setting['real_per_class']:g}" for setting in table["settings"]))
-    ratios = ", ".join(dict.fromkeys(f"{setting['synthetic_per_real']:g}" for setting in table["settings"]))
-    own = ", from a generator that has seen only these real ones" if table["origin"] == "own" else ""
+    scores = [score for setting in table.settings for score in setting.arms.values()]
+    draws, seeds = max((score.draws, score.seeds) for score in scores) if scores else (0, 0)
+    amounts = ", ".join(dict.fromkeys(f"{setting.real_per_class:g}" for setting in table.settings))
+    ratios = ", ".join(dict.fromkeys(f"{setting.synthetic_per_real:g}" for setting in table.settings))
+    own = ", from a generator that has seen only these real ones" if table.origin == "own" else ""
     return (
         f"With {amounts} real images of a class, {ratios} synthetic for each{own}. Random ones are drawn blindly, curated (or kept) ones "
-        f"were chosen. {draws * seeds} classifiers were trained on each set, and tested on {run.evaluation['holdout_images']:,} other real "
+        f"were chosen. {draws * seeds} classifiers were trained on each set, and tested on {run.evaluation.holdout_images:,} other real "
         "images (the holdout)." + (" Pictures, map and gap are of the recipe's own pool." if run.pool is not None else "")
     )
 
@@ -169,8 +230,8 @@ def _asked(run: Gathered) -> list[tuple[str, str]]:
         ("real images", recipe.reference or "none"),
         ("holdout", recipe.evaluation.holdout or "none"),
     ]
-    if run.gap is not None:
-        rows.append(("curation", f"{run.gap['method']}, for {run.gap['regime']}; {run.gap['kept']:,} of {run.gap['pool']:,} kept"))
+    if (found := run.curation) is not None:
+        rows.append(("curation", f"{found.method}, for {found.regime}; {found.kept:,} of {found.pool:,} kept"))
     return rows
 
 
@@ -183,7 +244,7 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
         return
     if not run.has_records:
         page.missing.append("The pool keeps no records of how it was made, such as its generator: it comes from elsewhere.")
-    if run.gap is None:
+    if run.curation is None:
         page.missing.append("The pool, as it is now, is not curated yet: run `synthforge curate` (with --reselect if it was another).")
     if run.recipe.reference is not None and run.real is None:
         page.missing.append("The real images are not where the recipe says, so they are not shown.")
@@ -198,9 +259,7 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
         rows.append(("synthetic", _row(run.pool, np.flatnonzero(of_pool == number), f"synthetic images of class {name}")))
         if run.decisions is not None:
             rows.append(("kept", _row(run.pool, kept[of_pool[kept] == number], f"synthetic images of class {name} that were kept")))
-        page.classes.append(
-            {"name": name, "rows": rows, "num": int((of_pool == number).sum()), "kept": int((of_pool[kept] == number).sum())}
-        )
+        page.classes.append(_Class(name, rows, num=int((of_pool == number).sum()), kept=int((of_pool[kept] == number).sum())))
     of_kinds = [("synthetic", run.pool, np.arange(len(run.pool)), of_pool)]
     if run.decisions is not None:
         of_kinds.append(("kept", run.pool, kept, of_pool[kept]))
@@ -212,7 +271,11 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
             for number in range(min(SHOWN_CLASSES, len(classes)))
         ]
         page.first.append((label, strip(table, ones, f"{label}: an image of each class")))
-    _add_decisions(page, run, kept, real_images)
+    if run.decisions is not None and run.curation is not None:
+        _add_reasons(page, run.pool, run.decisions, run.curation)
+        if real_images and run.real is not None:
+            _add_pairs(page, run.pool, run.real, run.decisions)
+        _add_regions(page, run.pool, run.real if real_images else None, run.curation)
 
 
 def _row(table: Table, rows: Ints, alt: str) -> Strip | None:
@@ -221,54 +284,52 @@ def _row(table: Table, rows: Ints, alt: str) -> Strip | None:
     return strip(table, chosen, f"{len(chosen)} {alt}")
 
 
-def _add_decisions(page: _Page, run: Gathered, kept: Ints, real_images: bool) -> None:
-    if run.decisions is None or run.gap is None or run.pool is None:
-        return
-    reasons = run.decisions["reason"]
-    page.kept_in_words = f"{len(kept):,} of {len(reasons):,} images were kept."
-    page.rules = [(gate["gate"], gate["rule"]) for gate in run.gap["gates"]]
-    copies = sum(num for gate in run.gap["gates"] for reason, num in gate["dropped"].items() if reason.startswith("copy of"))
-    if any(gate["gate"] == CopiesGate.title for gate in run.gap["gates"]):
-        page.copies = f"Of the pool {copies:,} were dropped as copies of a real image."
+def _add_reasons(page: _Page, pool: Table, decisions: Decisions, curation: CurateResult) -> None:
+    """Images that were dropped, by reason."""
+    reasons = decisions.reason
+    page.kept_in_words = f"{int(decisions.kept.sum()):,} of {len(reasons):,} images were kept."
+    for gate in curation.gates:
+        if gate.gate == CopiesGate.title:
+            page.copies = f"Of the pool {sum(gate.dropped.values()):,} were dropped as copies of a real image."
     counts = {str(reason): int((reasons == reason).sum()) for reason in dict.fromkeys(reasons) if reason is not None}
-    in_order = [*(reason for gate in run.gap["gates"] for reason in gate["dropped"]), NOT_SELECTED]
+    in_order = [*(reason for gate in curation.gates for reason in gate.dropped), NOT_SELECTED]
     for reason, num in sorted(counts.items(), key=lambda item: in_order.index(item[0]) if item[0] in in_order else -1):
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
         title, why = _why(reason)
-        page.reasons.append({"title": title, "num": num, "why": why, "images": _row(run.pool, spread, f"images dropped: {title}")})
-    if real_images and run.real is not None and "nearest_real" in run.decisions and len(kept):
-        apart = np.array([np.inf if one is None else one for one in run.decisions["nearest_real_distance"]], float)
-        nearest = kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]]
-        usual = float(np.median(apart[kept]))
-        row_of = {key: row for row, key in enumerate(run.real.strings("key"))}
-        pairs = [(int(row), row_of[run.decisions["nearest_real"][row]]) for row in nearest if run.decisions["nearest_real"][row] in row_of]
-        for made, real in pairs:
-            both = [*thumbnails(run.pool, np.array([made]), 64), *thumbnails(run.real, np.array([real]), 64)]
+        page.reasons.append(_Reason(title, why, num, _row(pool, spread, f"images dropped: {title}")))
+
+
+def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> None:
+    """The kept images that are nearest to a real one."""
+    kept, nearest_real = np.flatnonzero(decisions.kept), decisions.nearest_real
+    if nearest_real is None or decisions.nearest_real_distance is None or not len(kept):
+        return
+    apart = np.array([np.inf if one is None else one for one in decisions.nearest_real_distance], float)
+    usual = max(float(np.median(apart[kept])), 1e-12)
+    row_of = {key: row for row, key in enumerate(real.strings("key"))}
+    for made in kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]].tolist():
+        if nearest_real[made] in row_of:
+            both = [*thumbnails(pool, np.array([made]), 64), *thumbnails(real, np.array([row_of[nearest_real[made]]]), 64)]
             beside = sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4)
-            page.pairs.append({"images": beside, "distance": _percent(apart[made] / max(usual, 1e-12))})
-    of_pool = {key: number for number, key in enumerate(run.pool.strings("key"))}
-    of_real = {key: number for number, key in enumerate(run.real.strings("key"))} if run.real is not None else {}
-    for region in [one for one in run.gap["regions"] if one["is_significant"]][:SHOWN_REGIONS]:
-        row: dict[str, Any] = {
-            "class": region["class_name"],
-            "wanted": region["num_wanted"],
-            "real_share": region["real_share"],
-            "pool_share": region["pool_share"],
-        }
-        row["pool"] = strip(
-            run.pool,
-            [of_pool[key] for key in region["pool_keys"] if key in of_pool],
-            f"the synthetic images of class {region['class_name']} that come nearest",
-        )
-        row["real"] = None
-        if real_images and run.real is not None:
-            row["real"] = strip(
-                run.real,
-                [of_real[key] for key in region["real_keys"] if key in of_real],
-                f"real images of class {region['class_name']} of which there are too few synthetic ones",
+            page.pairs.append(_Pair(beside, _percent(apart[made] / usual)))
+
+
+def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateResult) -> None:
+    """Where images lack, with examples."""
+    of_pool = {key: number for number, key in enumerate(pool.strings("key"))}
+    of_real = {key: number for number, key in enumerate(real.strings("key"))} if real is not None else {}
+    for region in curation.lacking[:SHOWN_REGIONS]:
+        nearest = [of_pool[key] for key in region.pool_keys if key in of_pool]
+        examples = [of_real[key] for key in region.real_keys if key in of_real]
+        alt = f"real images of class {region.class_name} of which there are too few synthetic ones"
+        page.regions.append(
+            _Lack(
+                region,
+                strip(pool, nearest, f"the synthetic images of class {region.class_name} that come nearest"),
+                strip(real, examples, alt) if real is not None else None,
             )
-        page.regions.append(row)
+        )
 
 
 _NOT_NEEDED = (
@@ -289,67 +350,53 @@ def _percent(share: float) -> str:
 
 
 def _add_gap(page: _Page, run: Gathered) -> None:
-    if run.gap is None:
+    if run.curation is None:
         return
-    gap = run.gap["gap"]
-    names = {
-        "before": ("whole pool", "other"),
-        "random": ("random, as many", "random"),
-        "after": ("curated", "curated"),
-        "floor": ("real against real", "real"),
-    }
-    rows = []
-    for metric, found in [(metric, gap["metrics"][metric]) for metric in METRICS if metric in gap["metrics"]]:
-        figures = {which: found[which] for which in names}
-        if figures["after"]["value"] is None:
-            continue
-        rows.append(
-            {
-                "metric": METRICS[metric].name,
-                "meaning": METRICS[metric].sentence,
-                "better": {"near floor": "as real ones"}.get(METRICS[metric].better, METRICS[metric].better),
-                **{which: distance(one) for which, one in figures.items()},
-            }
-        )
-    found = gap["metrics"][gap["primary"]]
-    known = {which: found[which] for which in names if found[which]["low"] is not None and found[which]["value"] is not None}
-    if known:
-        title = METRICS[gap["primary"]].name
-        told = "; ".join(f"{names[which][0]} {distance(one)}" for which, one in known.items())
-        dots_of = [Dot(names[which][0], one["value"], one["low"], one["high"], names[which][1]) for which, one in known.items()]
-        band = (known["floor"]["low"], known["floor"]["high"]) if "floor" in known else None
-        page.plots["gap"] = dots(
-            "gap", f"{title} to the real images: {told}", {"": dots_of}, f"{title} to the real images (nearer is better)", band=band
-        )
-    told = _is_nearer(gap, run.gap.get("gap_held_out"))
-    page.gap = {"told": told, "sentence": run.gap["sentence"], "rows": rows, "notes": run.gap["notes"]}
+    gap, held_out = run.curation.gap, run.curation.gap_held_out
+    in_order = [(metric, gap.metrics[name]) for name, metric in METRICS.items() if name in gap.metrics]
+    page.gap_rows = [(metric, found) for metric, found in in_order if found.after.value is not None]
+    found, title = gap.main, METRICS[gap.primary].name
+    sets: list[tuple[str, str, Distance]] = [
+        ("whole pool", "other", found.before),
+        ("random, as many", "random", found.random),
+        ("curated", "curated", found.after),
+        ("real against real", "real", found.floor),
+    ]
+    rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, of in sets if (one := of.measured) is not None]
+    if rows:
+        told = "; ".join(f"{label} {distance(one)}" for label, _, one in sets if one.measured is not None)
+        floor = found.floor.measured
+        alt, axis = f"{title} to the real images: {told}", f"{title} to the real images (nearer is better)"
+        page.add(dots("gap", alt, {"": rows}, axis, band=(floor.low, floor.high) if floor is not None else None))
+    page.gap_in_words = _is_nearer(gap, held_out)
 
 
-def _is_nearer(gap: dict[str, Any], held_out: dict[str, Any] | None) -> str:
+_NEARER: dict[Nearer, str] = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told"}
+
+
+def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
     """Whether curation brought the set nearer to the real images, and whether as near as other real ones, for any reader.
 
     Args:
         held_out: the gap to real images that nothing was matched to.
     """
-    found = gap["metrics"][gap["primary"]]
-    difference, floor, after = found["after_minus_random"], found["floor"], found["after"]["value"]
-    if difference is None or difference["verdict"] is None or after is None:
+    difference, floor, after = gap.against_random, gap.main.floor, gap.main.after.value
+    if difference is None or difference.verdict is None or after is None:
         return ""
-    words = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told"}
-    told = f"Are the kept images nearer to the real ones than as many at random? {words[difference['verdict']]}."
-    if gap.get("nothing_chosen"):
+    if gap.nothing_chosen:
         return "All images that passed were kept, so none were chosen for being near to the real ones."
-    other = held_out["metrics"][held_out["primary"]]["after_minus_random"] if held_out is not None else None
-    if other is not None and other["verdict"] not in {None, difference["verdict"]}:
-        answer = "that may be chance" if other["verdict"] == "no different" else "the answer is another one"
+    told = f"Are the kept images nearer to the real ones than as many at random? {_NEARER[difference.verdict]}."
+    other = held_out.against_random if held_out is not None else None
+    if other is not None and other.verdict != difference.verdict:
+        answer = "that may be chance" if other.verdict == "no different" else "the answer is another one"
         told += f" But against the validation images alone, which nothing was matched to, {answer}."
-    if floor["high"] is None or floor["high"] <= 0:
+    if floor.low is None or floor.high is None or floor.high <= 0:
         return told
-    if after < floor["low"]:
+    if after < floor.low:
         return f"{told} They lie nearer than other real images would, so they are fitted to these very images."
-    if after <= floor["high"]:
+    if after <= floor.high:
         return f"{told} They can’t be told from other real images."
-    return f"{told} The distance of the kept ones is {after / floor['high']:.1f} times what that of other real images would be at most."
+    return f"{told} The distance of the kept ones is {after / floor.high:.1f} times what that of other real images would be at most."
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}
@@ -362,70 +409,59 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
             "There is no evaluation, or one of another version: run `synthforge evaluate` (it needs a holdout of real images)."
         )
         return
-    for table in run.evaluation["tables"]:
-        if not any(setting["arms"] for setting in table["settings"]):
-            continue
-        origin = table["origin"]
-        groups: dict[str, list[Dot]] = {}
-        for setting in table["settings"]:
-            ratio = f", {setting['synthetic_per_real']:g} synthetic for each" if setting["synthetic_per_real"] != 1 else ""
-            title = f"{setting['real_per_class']:g} real per class{ratio}"
-            title = f"{title} ({setting['amount']})" if title in groups else title
-            in_order = sorted(setting["arms"].items(), key=lambda item: (item[0].count("+"), _ORDER.get(item[0], len(_ORDER))))
-            groups[title] = [_dot(name, score["accuracy"], _COLOURS.get(name, "other")) for name, score in in_order]
-        told = "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:.1f} %' for one in rows)}" for title, rows in groups.items())
-        page.plots[f"accuracy-{origin}"] = dots(
-            f"accuracy-{origin}", f"Accuracy on the holdout. {told}", groups, "accuracy on real holdout images, %"
-        )
+    page.tables += [table for table in run.evaluation.tables if any(setting.arms for setting in table.settings)]
+    for table in page.tables:
+        titles = _titles(table.settings)
+        accuracies = {title: _accuracies(setting) for title, setting in zip(titles, table.settings, strict=True)}
+        alt = f"Accuracy on the holdout. {_told(accuracies, '.1f', ' %')}"
+        page.add(dots(f"accuracy-{table.origin}", alt, accuracies, "accuracy on real holdout images, %"))
         differences = {
-            title: [
-                Dot(
-                    f"{one['arm']} − {one['against']}",
-                    *in_points(one["difference"]),
-                    _COLOURS.get(one["arm"], "other"),
-                )
-                for one in setting["comparisons"]
-            ]
-            for title, setting in zip(groups, table["settings"], strict=True)
-            if setting["comparisons"]
+            title: [Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _colour(one.arm)) for one in setting.comparisons]
+            for title, setting in zip(titles, table.settings, strict=True)
+            if setting.comparisons
         }
         if differences:
-            told = "; ".join(
-                f"{title}: {', '.join(f'{one.label} {one.value:+.1f}' for one in rows)}" for title, rows in differences.items()
-            )
-            page.plots[f"differences-{origin}"] = dots(
-                f"differences-{origin}",
-                f"Differences in points of accuracy. {told}",
-                differences,
-                "difference, points of accuracy",
-                zero=True,
-            )
-        page.tables.append(
-            {"origin": origin, "generator": table["generator"], "settings": [setting["sentence"] for setting in table["settings"]]}
-        )
+            alt = f"Differences in points of accuracy. {_told(differences, '+.1f')}"
+            page.add(dots(f"differences-{table.origin}", alt, differences, "difference, points of accuracy", zero=True))
         _add_curve(page, run.evaluation, table)
-    page.notes += run.evaluation["notes"]
+    page.notes += run.evaluation.notes
 
 
-def _dot(name: str, accuracy: dict[str, float], colour: str) -> Dot:
-    return Dot(name, *in_points(accuracy), colour)
+def _titles(settings: Sequence[SettingResult]) -> list[str]:
+    """Of rows in a plot, all different."""
+    titles: list[str] = []
+    for one in settings:
+        ratio = f", {one.synthetic_per_real:g} synthetic for each" if one.synthetic_per_real != 1 else ""
+        title = f"{one.real_per_class:g} real per class{ratio}"
+        titles.append(f"{title} ({one.amount})" if title in titles else title)
+    return titles
 
 
-def _add_curve(page: _Page, evaluation: dict[str, Any], table: dict[str, Any]) -> None:
+def _accuracies(setting: SettingResult) -> list[Dot]:
+    in_order = sorted(setting.arms.items(), key=lambda item: (item[0].count("+"), _ORDER.get(item[0], len(_ORDER))))
+    return [Dot(name, *in_points(score.accuracy), _colour(name)) for name, score in in_order]
+
+
+def _colour(arm: str) -> str:
+    return _COLOURS.get(arm, "other")
+
+
+def _told(groups: Mapping[str, Sequence[Dot]], form: str, unit: str = "") -> str:
+    """What a plot shows."""
+    return "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:{form}}{unit}' for one in rows)}" for title, rows in groups.items())
+
+
+def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> None:
     """Accuracy over the amount of real data, of real only and of arms that stand beside it."""
-
-    def point(size: float, accuracy: dict[str, float]) -> tuple[float, float, float, float]:
-        return size, *in_points(accuracy)
-
     lines: dict[str, tuple[str, list[tuple[float, float, float, float]]]] = {}
-    if len(evaluation["curve"]) > 1:
-        lines["real"] = ("real", [point(one["real_per_class"], one["accuracy"]) for one in evaluation["curve"]])
-    ratios = {setting["synthetic_per_real"] for setting in table["settings"]}
+    if len(evaluation.curve) > 1:
+        lines["real"] = ("real", [(one.real_per_class, *in_points(one.accuracy)) for one in evaluation.curve])
+    fewest = min(setting.synthetic_per_real for setting in table.settings)
     for name, colour in (("random", "random"), ("curated", "curated"), ("real+curated", "other")):
         found = [
-            point(setting["real_per_class"], setting["arms"][name]["accuracy"])
-            for setting in table["settings"]
-            if name in setting["arms"] and setting["synthetic_per_real"] == min(ratios)
+            (setting.real_per_class, *in_points(setting.arms[name].accuracy))
+            for setting in table.settings
+            if name in setting.arms and setting.synthetic_per_real == fewest
         ]
         if len(found) > 1:
             lines[name] = (colour, found)
@@ -433,49 +469,38 @@ def _add_curve(page: _Page, evaluation: dict[str, Any], table: dict[str, Any]) -
         told = "; ".join(
             f"{name}: {', '.join(f'{value:.1f} % with {size:g}' for size, value, _, _ in rows)}" for name, (_, rows) in lines.items()
         )
-        name = f"curve-{table['origin']}"
-        page.plots[name] = curves(
-            name, f"Accuracy by the number of real images per class. {told}", lines, "real images per class", "accuracy, %"
-        )
+        alt = f"Accuracy by the number of real images per class. {told}"
+        page.add(curves(f"curve-{table.origin}", alt, lines, "real images per class", "accuracy, %"))
 
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
     if run.diagnosis is None:
         page.missing.append("There is no diagnosis, or one of another version: run `synthforge diagnose`.")
         return
-    tables = []
-    for table in run.diagnosis["tables"]:
-        groups = {}
-        for one in [*table["settings"], {"real_per_class": None, "loss": table["mean"]}]:
-            if one["real_per_class"] is None and len(table["settings"]) < 2:
-                continue
-            title = f"{one['real_per_class']:g} real per class" if one["real_per_class"] is not None else "mean"
-            title = f"{title} ({one['amount']})" if title in groups else title
-            parts = {"in all": one["loss"]["whole"], **{name: one["loss"]["parts"][name] for name in PARTS}}
-            groups[title] = [
-                Dot(name, *in_points(part["loss"]), "ink" if name == "in all" else "other")
-                for name, part in parts.items()
-                if part["loss"] is not None
-            ]
-        told = "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:+.1f}' for one in rows)}" for title, rows in groups.items())
-        name = f"diagnosis-{table['origin']}"
-        page.plots[name] = dots(name, f"Points of accuracy lost, by cause. {told}", groups, "points of accuracy lost", zero=True)
-        tables.append({"origin": table["origin"], "sentences": [one["sentence"] for one in table["settings"]], "plot": name})
-    page.diagnosis = {
-        "verdict": run.diagnosis["verdict"],
-        "advice": run.diagnosis["advice"],
-        "tables": tables,
-        "strength": run.diagnosis["strength"],
-    }
-    page.notes += [note for note in run.diagnosis["notes"] if note not in page.notes]
+    for table in run.diagnosis.tables:
+        groups: dict[str, list[Dot]] = {}
+        for one in table.settings:
+            title = f"{one.real_per_class:g} real per class"
+            groups[f"{title} ({one.amount})" if title in groups else title] = _losses(one.loss)
+        if len(table.settings) > 1:
+            groups["mean"] = _losses(table.mean)
+        alt = f"Points of accuracy lost, by cause. {_told(groups, '+.1f')}"
+        page.add(dots(f"diagnosis-{table.origin}", alt, groups, "points of accuracy lost", zero=True))
+    page.notes += [note for note in run.diagnosis.notes if note not in page.notes]
+
+
+def _losses(loss: Loss) -> list[Dot]:
+    """In all, and by part, as far as they were measured."""
+    whole = [Dot("in all", *in_points(loss.whole.loss), "ink")] if loss.whole.loss is not None else []
+    return [*whole, *(Dot(name, *in_points(part.loss), "other") for name, part in loss.parts.items() if part.loss is not None)]
 
 
 # The map
 
 
-def _map(run: Gathered, real_images: bool, missing: list[str]) -> dict[str, Any] | None:
+def _map(run: Gathered, real_images: bool, missing: list[str]) -> _Map | None:
     """Real, made and kept images in two dimensions, by what the metric encoder makes of them (t-SNE; van der Maaten and Hinton 2008)."""
-    if run.gap is None or run.pool is None or run.real is None or run.decisions is None:
+    if run.pool is None or run.real is None or run.decisions is None:
         return None
     chooser, kept = np.random.default_rng(0), run.kept()
     others = np.setdiff1d(np.arange(len(run.pool)), kept)
@@ -525,7 +550,7 @@ def _map(run: Gathered, real_images: bool, missing: list[str]) -> dict[str, Any]
             )
         start += len(chosen)
     whole = sheet(images, "", 40, MAP_SIDE)
-    return {"points": json.dumps(points), "sprite": whole, "num": {kind: len(chosen) for kind, chosen in rows.items()}}
+    return _Map(json.dumps(points), whole, {kind: len(chosen) for kind, chosen in rows.items()})
 
 
 # How to make it again
@@ -541,7 +566,7 @@ def _add_reproduction(page: _Page, run: Gathered) -> None:
             continue
     if run.pool is not None:
         page.versions.append(("digest of the pool", str(run.pool.collections[0].digest)))
-    if run.gap is not None:
-        page.versions.append(("digest of the curated set's plan", str(run.gap["digest"])))
+    if run.curation is not None:
+        page.versions.append(("digest of the curated set's plan", run.curation.digest))
     if run.evaluation is not None:
-        page.versions.append(("trained on", str(run.evaluation["device"])))
+        page.versions.append(("trained on", run.evaluation.device))

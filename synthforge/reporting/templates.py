@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from synthforge.data.storage import Folder
 from synthforge.errors import PlaceError
+from synthforge.reporting.figures import distance
 from synthforge.reporting.plots import Picture
 
 PLOTS = "plots"
@@ -26,7 +27,7 @@ def page_of(template: str, **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["code"] = _code
+    environment.filters |= {"code": _code, "distance": distance}
     return environment.get_template(template).render(**values).encode()
 
 

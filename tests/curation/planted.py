@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synthforge.curation.request import CurationRequest
-from synthforge.curation.run import CurateResult, curate
+from synthforge.curation.result import CurateResult
+from synthforge.curation.run import curate
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.images import decode, encode
 from synthforge.data.reading import read_labelled

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.curation.run import CurateResult
+from synthforge.curation.result import CurateResult
 from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS
@@ -83,8 +83,7 @@ def test_a_class_collapsed_to_one_mode(made: Made, tmp_path: Path) -> None:
 
     assert figure(poor, "3", "mmd") > 5 * abs(figure(whole, "3", "mmd")) and figure(poor, "3", "coverage") < 0.5
     assert abs(figure(poor, "7", "mmd") - figure(whole, "7", "mmd")) < 0.2 * figure(poor, "3", "mmd")
-    missed = [region for region in poor.regions if region["is_significant"]]
-    assert missed and {region["class_name"] for region in missed} == {"3"} and all(region["num_wanted"] > 0 for region in missed)
+    assert {region.class_name for region in poor.lacking} == {"3"} and all(region.num_wanted > 0 for region in poor.lacking)
 
 
 def test_of_two_generators_the_bad_one_is_left_out(made: Made, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from synthforge.curation import write
 from synthforge.curation.request import CurationRequest
+from synthforge.curation.result import CurateResult, Gap
 from synthforge.curation.run import _choice, _gated
 from synthforge.curation.sides import Sides
 from synthforge.data import tars
@@ -68,6 +69,14 @@ class Run:
         return files_of(place)
 
 
+def _no_gap() -> Gap:
+    """Of nothing."""
+    counts: dict[str, Any] = dict.fromkeys(
+        ("num_views", "num_real", "num_before", "num_after", "num_random", "num_bootstrap", "num_splits", "most_images"), 0
+    )
+    return Gap(primary="mmd", metrics={}, per_class={}, sigma=[], **counts)
+
+
 def caught(pool: Path, per_class: int, reference: str = REFERENCE, method: str = "mmd") -> Run:
     """A run as far as writing, without the gap."""
     sets = [*PIXELS, f"selection.method={method}", f"selection.size.per_class={per_class}", "samples_per_shard=20"]
@@ -76,7 +85,21 @@ def caught(pool: Path, per_class: int, reference: str = REFERENCE, method: str =
     sides.load(Reporter())
     sides.embed_reference(Reporter())
     sides.embed_pool(Reporter())
-    result = {"digest": digest_of(sides.settings), "sentence": f"{per_class} of each class"}
+    result = CurateResult(
+        digest=digest_of(sides.settings),
+        regime="s2r",
+        method=method,
+        pool=len(sides.pool),
+        unusable={},
+        gates=[],
+        kept=10 * per_class,
+        per_class={},
+        gap=_no_gap(),
+        sentence=f"{per_class} of each class",
+        trials={},
+        regions=[],
+        notes=[],
+    )
     return Run((sides, _choice(_gated(sides, Reporter()), Reporter()), result, request, Reporter()))
 
 

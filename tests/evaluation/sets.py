@@ -13,8 +13,8 @@ import numpy as np
 
 from synthforge.data.reading import Example, read_labelled
 from synthforge.evaluation.request import evaluation_of
-from synthforge.evaluation.results.findings import EvaluateResult
 from synthforge.evaluation.results.scores import Comparison
+from synthforge.evaluation.results.types import EvaluateResult
 from synthforge.evaluation.run import evaluate
 from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, small

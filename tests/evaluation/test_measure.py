@@ -9,7 +9,6 @@ import os
 import signal
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import curate
 from synthforge.evaluation import request as evaluationrequest
 from synthforge.evaluation.request import WORKERS_IMPORT, evaluation_of
-from synthforge.evaluation.results.findings import EvaluateResult
+from synthforge.evaluation.results.types import EvaluateResult
 from synthforge.evaluation.trainer.jobs import ClassifierTrainer, Training
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.curation import CurationConfig
@@ -62,9 +61,9 @@ def test_real_images_in_disguise_are_worth_about_as_many_real_ones(planted: Eval
     compared = difference(planted, "more-set", "real").difference
     assert abs(compared.value) <= 0.06
     worth, wrong = setting.worth["more-set"], setting.worth["wrong"]
-    assert REAL / 2 <= worth.equivalent <= worth.equivalent_high <= 3 * REAL
-    assert worth.equivalent_low > REAL / 5 and not worth.low_is_end  # not the whole curve
-    assert wrong.equivalent_high < min(worth.equivalent_low, REAL / 2)
+    assert REAL / 2 <= worth.equivalent.value <= worth.equivalent.high <= 3 * REAL
+    assert worth.equivalent.low > REAL / 5 and not worth.low_is_end  # not the whole curve
+    assert wrong.equivalent.high < min(worth.equivalent.low, REAL / 2)
 
 
 def test_importance_weights_of_a_curated_set_count_in_trainings(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +157,7 @@ def test_what_is_required_is_asked_of_the_amounts_that_it_names_and_changes_noth
     }
     assert list(result.requirements) == asked
     assert result.requirements["more-set > wrong"] == (by_what["more-set less wrong"].verdict == "helped")
-    assert replace(result.tables[0], required=[]) == plain.tables[0]
+    assert result.tables[0].model_copy(update={"required": []}) == plain.tables[0]
     assert result.verdict == plain.verdict
 
 

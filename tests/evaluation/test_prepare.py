@@ -21,7 +21,7 @@ def test_two_workers_prepare_what_one_does(tmp_path: Path) -> None:
     one, two = run(tmp_path / "one", *amounts), run(tmp_path / "two", *amounts, "evaluation.workers=2")
     assert one.tables == two.tables
     assert one.tuned == two.tuned
-    assert len(one.tuned[0]["scores"]) > 1
+    assert len(one.tuned[0].scores) > 1
 
 
 def _evaluate(place: Path, dies_before: int | None, told: Any) -> None:

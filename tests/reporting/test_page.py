@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from synthforge.curation.result import Distance, DistanceChange, Distances, Gap, Nearer
 from synthforge.recipe.load import load_recipe
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.report import _is_nearer, _why, report
@@ -113,7 +114,7 @@ def test_the_maps_points_are_told_by_mouse_and_keys(run_folder: Path, browser: A
 def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: Path, browser: Any) -> None:
     page, _ = opened(browser, run_folder / "report.html")
     shown = page.locator("section[aria-labelledby=dropped]").inner_text()  # what is folded up is not in it
-    reasons = {one for one in Gathered.at(str(run_folder)).decisions["reason"] if one is not None}
+    reasons = {one for one in Gathered.at(str(run_folder)).decisions.reason if one is not None}
     assert reasons and all(_why(one)[0] in shown and _why(one)[0] != one for one in reasons)
     assert "label disagrees" not in shown and "off-manifold" not in shown and "not selected" not in shown
     assert re.findall(r"(?m)^([0-9.]+) % of the usual$", shown)
@@ -130,11 +131,15 @@ def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: 
         ("no different", (None, None), "That can’t be told."),
     ],
 )
-def test_whether_curation_brought_the_set_nearer(verdict: str, floor: tuple[float | None, ...], told: str) -> None:
-    def gap(verdict: str | None, nothing_chosen: bool = False) -> dict[str, Any]:
-        bounds = dict(zip(("low", "high"), floor, strict=True))
-        found = {"after_minus_random": {"verdict": verdict}, "floor": bounds, "after": {"value": 0.4}}
-        return {"primary": "mmd", "nothing_chosen": nothing_chosen, "metrics": {"mmd": found}}
+def test_whether_curation_brought_the_set_nearer(verdict: Nearer, floor: tuple[float | None, float | None], told: str) -> None:
+    def gap(verdict: Nearer | None, nothing_chosen: bool = False) -> Gap:
+        after = Distance(value=0.4, low=0.3, high=0.5, n=100, over="images")
+        real = Distance(value=0.0, low=floor[0], high=floor[1], n=100, over="real draws")
+        change = DistanceChange(value=0.1, low=0.0, high=0.2, verdict=verdict)
+        found = Distances(before=after, after=after, random=after, floor=real, after_minus_random=change)
+        counts = dict.fromkeys(("num_views", "num_real", "num_before", "num_after", "num_random", "num_bootstrap", "num_splits"), 1)
+        rest: dict[str, Any] = {"per_class": {}, "sigma": [1.0], "most_images": 100, **counts}
+        return Gap(primary="mmd", metrics={"mmd": found}, nothing_chosen=nothing_chosen, **rest)
 
     assert _is_nearer(gap(verdict), None).endswith(f"at random? {told}")
     assert _is_nearer(gap(None), None) == ""
@@ -227,7 +232,7 @@ def test_decisions_on_another_pool_are_not_shown(run_folder: Path, tmp_path: Pat
     found["recipe"]["pools"] = ["another"]
     manifest.write_text(json.dumps(found))
     run = Gathered.at(str(tmp_path / "run"))
-    assert run.gap is None and run.decisions is None
+    assert run.curation is None and run.decisions is None
     assert any("not curated yet" in text for text in report(run).missing)
 
 
@@ -236,7 +241,7 @@ def test_results_that_cant_be_read_are_told(run_folder: Path, tmp_path: Path, cl
     (tmp_path / "run" / "evaluation.json").write_text("{")
     ran = cli("report", tmp_path / "run")
     assert ran.status in {1, 2}
-    assert "evaluation.json: can't be read" in ran.err
+    assert "evaluation.json: damaged or not a synthforge file" in ran.err
 
 
 def test_names_in_a_recipe_are_text_and_not_markup(run_folder: Path, tmp_path: Path) -> None:
@@ -254,7 +259,7 @@ def test_a_part_that_no_image_shows_is_no_zero_with_an_interval(run_folder: Path
     shutil.copytree(run_folder, tmp_path / "run")
     diagnosis = json.loads((run_folder / "diagnosis.json").read_text())
     for loss in [diagnosis["tables"][0]["mean"], *(one["loss"] for one in diagnosis["tables"][0]["settings"])]:
-        loss["parts"]["content"] = {"loss": None, "verdict": "not shown", "share": None, "share_low": None, "share_high": None}
+        loss["parts"]["content"] = {"loss": None, "verdict": "not shown", "share": None}
     (tmp_path / "run" / "diagnosis.json").write_text(json.dumps(diagnosis))
     report(Gathered.at(str(tmp_path / "run")), str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()

@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ from synthforge.curation.gap.metrics import (
     spread_within,
     within,
 )
+from synthforge.curation.result import Distance, DistanceChange, DistanceOver, Distances, Gap, Nearer
 from synthforge.errors import WorkError
 
 Floats = NDArray[np.float32]
@@ -56,8 +57,6 @@ class Rows(Protocol):
     def __getitem__(self, rows: Ints, /) -> Floats:
         """(n, D)."""
 
-
-Verdict = Literal["smaller", "no different", "larger"]
 
 PRIMARY = "mmd"
 """The metric that verdicts are about."""
@@ -83,72 +82,6 @@ class MetricView:
     real_key_M: list[str]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A figure with its 95 % interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    """Images of the set that were compared, in each view."""
-    over: str
-    """What the interval is over: `images` (weighted bootstrap), `splits`, or `real draws` (the simulated null)."""
-    reason: str | None = None
-    """Why there is no value."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference with its 95 % interval; smaller means that the first is nearer to the real images."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    verdict: Verdict | None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric of all sets."""
-
-    before: Measured
-    """Every image of the pool that can be read."""
-    after: Measured
-    """The curated set."""
-    random: Measured
-    """Mean over random sets with as many images of each class as the curated one."""
-    floor: Measured
-    """Real against other real images, of the same sizes."""
-    after_minus_random: Difference | None = None
-    after_minus_before: Difference | None = None
-
-
-@dataclass(frozen=True)
-class Gap:
-    """What `measure_gap` found; plain numbers, so `asdict` gives JSON."""
-
-    primary: str
-    metrics: dict[str, Comparison]
-    per_class: dict[str, dict[str, Comparison]]
-    """Class to metric to figures."""
-    num_views: int
-    num_real: int
-    """Different real images in all views."""
-    num_before: int
-    num_after: int
-    num_random: int
-    """Random sets."""
-    nothing_chosen: bool
-    """Whether every random set is the curated one: all that passed the gates was kept."""
-    num_bootstrap: int
-    num_splits: int
-    sigma: list[float]
-    """Kernel width in each view: the median distance between real images."""
-    most_images: int
-
-
 def measure_gap(
     views: Sequence[MetricView],
     *,
@@ -170,7 +103,7 @@ def measure_gap(
         random: pool rows of several random sets of the same size per class as `after`.
         most_images: a larger set is represented by so many of its images, drawn with each class in its share.
     """
-    sides = _Sides.of(views, before, after, random, len(classes), seed, most_images)
+    sides = _Sides.of(views, before=before, after=after, random=random, num_classes=len(classes), seed=seed, limit=most_images)
     tables = _by_bootstrap(sides, num_bootstrap, seed) | _by_splits(sides, num_splits, seed)
     return Gap(
         primary=PRIMARY,
@@ -193,12 +126,12 @@ def measure_gap(
 
 def sentence(gap: Gap) -> str:
     """Whether curation helped, against random sets and against the whole pool, and how far it is from the floor."""
-    found = gap.metrics[gap.primary]
+    found = gap.main
     if gap.num_after == 0:
         return "Nothing was kept, so there is nothing to compare."
     if found.after.value is None:
         return f"Whether curation helped can't be said: {found.after.reason}."
-    words: dict[Verdict, str] = {
+    words: dict[Nearer, str] = {
         "smaller": "nearer than",
         "larger": "farther than",
         "no different": "not measurably nearer or farther than",
@@ -217,7 +150,7 @@ def sentence(gap: Gap) -> str:
     return f"{first}To the real images the curated set is, by the metric encoder's {metric}, {compared}; {_beside_floor(found)}."
 
 
-def _beside_floor(found: Comparison) -> str:
+def _beside_floor(found: Distances) -> str:
     """How the curated set lies to the spread of real images."""
     if found.floor.low is None or found.floor.high is None or found.after.value is None:
         return "there is no floor to set it beside"
@@ -253,7 +186,7 @@ class _Sides:
 
     @classmethod
     def of(
-        cls, views: Sequence[MetricView], before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
+        cls, views: Sequence[MetricView], *, before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
     ) -> _Sides:
         assert views, "no view"
         class_N = views[0].pool_class_N
@@ -354,7 +287,7 @@ class _Reference:
         return draws
 
 
-def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]]:
+def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Distances]]:
     """Figures of the unbiased metrics, of each class and last of all."""
     keys = {key: number for number, key in enumerate(sorted({key for view in sides.views for key in view.real_key_M}))}
     real_BK = _rng(seed, 2).standard_exponential((num, len(keys)), np.float32)
@@ -412,7 +345,7 @@ def _widened(distances: Doubles, sides: _Sides, rows: Ints) -> Doubles:
     return distances
 
 
-def _of_column(sides: _Sides, column: int, distances: tuple[Doubles, Doubles, Doubles], null: Doubles, is_primary: bool) -> Comparison:
+def _of_column(sides: _Sides, column: int, distances: tuple[Doubles, Doubles, Doubles], null: Doubles, is_primary: bool) -> Distances:
     """One class, or all, from the replicates of before, after and random, and those of the floor."""
     sizes = [int(sides.counts(rows)[column]) for rows in (sides.before, sides.after)]
     num_real = int(sides.num_real()[column])
@@ -421,27 +354,30 @@ def _of_column(sides: _Sides, column: int, distances: tuple[Doubles, Doubles, Do
         for table, size in zip(distances, (sizes[0], sizes[1], sizes[1]), strict=True)
     )
     floor = _measured(0.0, null[:, column], sizes[1], "real draws", _too_few(sizes[1], num_real, FEWEST_FOR_MMD))
-    if not is_primary:
-        return Comparison(before, after, random, floor)
-    return Comparison(
-        before, after, random, floor, _difference(distances[1], distances[2], column), _difference(distances[1], distances[0], column)
+    return Distances(
+        before=before,
+        after=after,
+        random=random,
+        floor=floor,
+        after_minus_random=_difference(distances[1], distances[2], column) if is_primary else None,
+        after_minus_before=_difference(distances[1], distances[0], column) if is_primary else None,
     )
 
 
-def _difference(one: Doubles, other: Doubles, column: int) -> Difference:
+def _difference(one: Doubles, other: Doubles, column: int) -> DistanceChange:
     replicates = one[:, column] - other[:, column]
     if np.isnan(replicates[0]):
-        return Difference(None, None, None, None, "one of the two has no value")
+        return DistanceChange(value=None, low=None, high=None, verdict=None, reason="one of the two has no value")
     low, high = np.quantile(replicates[1:], _TAILS)
-    verdict: Verdict = "smaller" if high < 0 else "larger" if low > 0 else "no different"
-    return Difference(float(replicates[0]), float(low), float(high), verdict)
+    verdict: Nearer = "smaller" if high < 0 else "larger" if low > 0 else "no different"
+    return DistanceChange(value=float(replicates[0]), low=float(low), high=float(high), verdict=verdict)
 
 
-def _measured(value: float, replicates: Doubles, num: int, over: str, reason: str) -> Measured:
+def _measured(value: float, replicates: Doubles, num: int, over: DistanceOver, reason: str) -> Distance:
     if np.isnan(replicates).any():
-        return Measured(None, None, None, num, over, reason)
+        return Distance(value=None, low=None, high=None, n=num, over=over, reason=reason)
     low, high = np.quantile(replicates, _TAILS)
-    return Measured(float(value), float(low), float(high), num, over)
+    return Distance(value=float(value), low=float(low), high=float(high), n=num, over=over)
 
 
 def _too_few(num: int, num_real: int, fewest: int) -> str:
@@ -453,7 +389,7 @@ def _too_few(num: int, num_real: int, fewest: int) -> str:
 # Metrics that depend on size, by splits
 
 
-def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Comparison]]:
+def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Distances]]:
     """Figures of the other metrics, of each class and last of all."""
     names = [name for name, metric in METRICS.items() if metric.equal_sizes]
     found = np.full((len(sides.views), num, sides.num_classes + 1, 4, len(names)), np.nan)
@@ -498,19 +434,15 @@ def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.rando
     return found, size
 
 
-def _of_splits(values_S4: Doubles, sizes: Ints) -> Comparison:
-    """Before, after, random and floor of one metric, from its values in each split.
+def _of_splits(values_S4: Doubles, sizes: Ints) -> Distances:
+    """Before, after, random and floor of one metric from its values in each split."""
 
-    Args:
-        sizes: images of each of the four sets, and of the half of the real images that they are compared with.
-    """
-    num_real = int(min(sizes[3:]))
-
-    def of_set(values_S: Doubles, size: int) -> Measured:
-        reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
-        if min(size, num_real) < FEWEST_IN_SPLIT:
-            reason = _too_few(size, num_real, FEWEST_IN_SPLIT)
+    def of_set(values_S: Doubles, size: int) -> Distance:
+        if min(size, sizes[3]) < FEWEST_IN_SPLIT:
+            reason = _too_few(size, int(sizes[3]), FEWEST_IN_SPLIT)
+        else:
+            reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
         return _measured(values_S.mean(), values_S, size, "splits", reason)
 
-    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes[:4], strict=True))
-    return Comparison(before, after, random, floor)
+    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes, strict=True))
+    return Distances(before=before, after=after, random=random, floor=floor)

@@ -11,9 +11,8 @@ Shapes: N pool images, M real images, D features, R regions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import scipy
@@ -22,6 +21,7 @@ from sklearn.cluster import KMeans
 
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gap.metrics import Doubles, squared_distances
+from synthforge.curation.result import Region
 
 Ints = NDArray[np.int64]
 
@@ -37,40 +37,12 @@ _BLOCK = 8192
 """Synthetic images assigned at a time."""
 
 
-@dataclass(frozen=True)
-class Region:
-    """A place in one class that holds fewer synthetic images than its share; plain values, so `asdict` gives JSON."""
-
-    class_name: str
-    view: int
-    number: int
-    """Of the region, in its class and view."""
-    num_real: int
-    num_pool: int
-    real_share: float
-    """Of the class's real images of this view."""
-    pool_share: float
-    """Of the class's synthetic images that count."""
-    num_lacking: int
-    """Images that the region lacks."""
-    num_wanted: int
-    """Images to make for it: what it lacks over the number of views, since each view finds the same holes once more."""
-    p_value: float
-    """Of so few synthetic images by chance."""
-    p_adjusted: float
-    """The smallest false discovery rate at which it counts as significant."""
-    is_significant: bool
-    real_keys: list[str]
-    """Examples, nearest to the centre first."""
-    pool_rows: list[int]
-    """Synthetic images nearest to the centre, first the nearest; of the class, wherever they are counted."""
-
-
 def under_covered(
     views: Sequence[MetricView],
     *,
     classes: list[str],
     rows: Ints,
+    pool_key_N: Sequence[str] | NDArray[np.object_],
     num_shown: int = 5,
     per_region: int = REAL_PER_REGION,
     seed: int = 0,
@@ -79,21 +51,18 @@ def under_covered(
 
     Args:
         rows: pool rows that count, such as the curated ones.
+        pool_key_N: keys of all pool images.
         num_shown: examples of each side.
         per_region: real images of a region, on average; fewer give smaller regions, of which less can be said.
     """
-    of_class = partial(
-        _of_class, rows=np.asarray(rows, np.int64), num_shown=num_shown, per_region=per_region, seed=seed, num_views=len(views)
-    )
-    found = [
-        region
-        for number, view in enumerate(views)
-        for index, name in enumerate(classes)
-        for region in of_class(view, view_number=number, class_number=index, class_name=name)
-    ]
+    found: list[Region] = []
+    for (number, view), (index, name) in itertools.product(enumerate(views), enumerate(classes)):
+        of_class = rows[view.pool_class_N[rows] == index].astype(np.int64)
+        asked = {"num_shown": num_shown, "per_region": per_region, "seed": seed, "num_views": len(views)}
+        found += _of_class(view, index, of_class, pool_key_N, class_name=name, view_number=number, **asked)
     adjusted = adjusted_p_values(np.array([region.p_value for region in found]))
     found = [
-        replace(region, p_adjusted=float(value), is_significant=bool(value <= FALSE_DISCOVERIES))
+        region.model_copy(update={"p_adjusted": float(value), "is_significant": bool(value <= FALSE_DISCOVERIES)})
         for region, value in zip(found, adjusted, strict=True)
     ]
     lacking = [region for region in found if region.num_lacking > 0]
@@ -102,19 +71,19 @@ def under_covered(
 
 def _of_class(
     view: MetricView,
+    index: int,
+    pool_rows: Ints,
+    pool_key_N: Sequence[str] | NDArray[np.object_],
     *,
-    view_number: int,
-    class_number: int,
     class_name: str,
-    rows: Ints,
+    view_number: int,
     num_shown: int,
     per_region: int,
     seed: int,
     num_views: int,
 ) -> list[Region]:
     """Every region of one class in one view, p values not yet adjusted."""
-    real_rows = np.flatnonzero(view.real_class_M == class_number)
-    pool_rows = rows[view.pool_class_N[rows] == class_number]
+    real_rows = np.flatnonzero(view.real_class_M == index)
     num_regions = min(MOST_REGIONS, len(real_rows) // per_region)
     if num_regions < 2 or len(pool_rows) == 0:
         return []
@@ -144,7 +113,7 @@ def _of_class(
                 p_adjusted=1.0,
                 is_significant=False,
                 real_keys=[view.real_key_M[row] for row in real_rows[shown]],
-                pool_rows=pool_rows[nearest].tolist(),
+                pool_keys=[pool_key_N[row] for row in pool_rows[nearest]],
             )
         )
     return regions

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.curation.choice import pick
+from synthforge.curation.result import Score, ScoreChange, Trial
 from synthforge.curation.sides import Sides
 from synthforge.data.images import decode, resize
 from synthforge.errors import RequestError
 from synthforge.progress import Reporter
-from synthforge.statistics import estimate
+from synthforge.statistics import Measured, estimate
 from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import DeviceImages, to_float
@@ -44,44 +45,6 @@ PREFERENCE = {
     "da": ("random", "smoothed", "mmd", "novel", "clusters"),
 }
 """The rules that `auto` tries. Of equals the first is taken: matching where that is known to help, nothing where it is not."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What training on one arm gave, over seeds and validation images."""
-
-    images: int
-    accuracy: float
-    probability: float
-    """Mean probability of the true class."""
-    accuracy_by_class: dict[str, float]
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Of two arms in the mean probability of the true class and in accuracy, with 95 % intervals over validation images and seeds."""
-
-    probability: float
-    probability_interval: tuple[float, float]
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Training on the kept images against training on random ones of the same size per class."""
-
-    kept: Score
-    random: Score
-    difference: Difference
-    validation_images: int
-
-    @property
-    def direction(self) -> str:
-        """What training says: `better`, `no different` or `worse`."""
-        low, high = self.difference.probability_interval
-        return "better" if low > 0 else "worse" if high < 0 else "no different"
 
 
 @dataclass(frozen=True)
@@ -165,22 +128,27 @@ class Trainer:
             for number, name in enumerate(self.sides.classes)
             if (truth_V == number).any()
         }
-        return Score(images, round(float(correct_V.mean()), 4), round(float(arm.probability_SV.mean()), 4), by_class, len(arm.correct_SV))
+        return Score(
+            images=images,
+            accuracy=round(float(correct_V.mean()), 4),
+            probability=round(float(arm.probability_SV.mean()), 4),
+            accuracy_by_class=by_class,
+            seeds=len(arm.correct_SV),
+        )
 
-    def difference(self, one: Arm, other: Arm) -> Difference:
+    def difference(self, one: Arm, other: Arm) -> ScoreChange:
         """One arm less another, with intervals."""
-        return Difference(
-            *_with_interval(one.probability_SV - other.probability_SV), *_with_interval(one.correct_SV - other.correct_SV, of_counts=True)
+        return ScoreChange(
+            probability=_measured(one.probability_SV - other.probability_SV),
+            accuracy=_measured(one.correct_SV - other.correct_SV, of_counts=True),
         )
 
 
-def _with_interval(differences_SV: Floats, *, of_counts: bool = False) -> tuple[float, tuple[float, float]]:
-    found = estimate(differences_SV[None], of_counts=of_counts)
-    low, high = found.interval()
-    return round(found.value, 4), (round(low, 4), round(high, 4))
+def _measured(differences_SV: Floats, *, of_counts: bool = False) -> Measured:
+    return Measured.of(estimate(differences_SV[None], of_counts=of_counts), digits=4)
 
 
-def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter: Reporter) -> tuple[str, dict[str, Any]]:
+def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter: Reporter) -> tuple[str, dict[str, Score]]:
     """The rule to select by, and what was tried: the one asked for, or the one whose picks train best.
 
     Of the rules that are within one standard error of the best, paired, the first in `PREFERENCE` is taken.
@@ -236,7 +204,10 @@ def compare_training(sides: Sides, kept: Ints, draws: Sequence[Ints], reporter: 
     reporter.advance(1)
     reporter.end()
     return Trial(
-        trainer.score(own, len(kept)), trainer.score(random, len(by_seed[0])), trainer.difference(own, random), len(trainer.truth_V)
+        kept=trainer.score(own, len(kept)),
+        random=trainer.score(random, len(by_seed[0])),
+        difference=trainer.difference(own, random),
+        validation_images=len(trainer.truth_V),
     )
 
 

@@ -23,48 +23,21 @@ Shapes: D draws, S seeds, V holdout images.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from synthforge.evaluation.diagnosis.arms import LABEL_FILTERED, RANDOM, RENDERED, RENDERED_RESAMPLED, REPEATED, RESAMPLED
-from synthforge.evaluation.results.scores import Measured
+from synthforge.evaluation.results.types import PARTS, Loss, LossPart, LossVerdict
 from synthforge.evaluation.sets import Floats
 from synthforge.recipe.evaluation import REAL
-from synthforge.statistics import estimate, share, verdicts
+from synthforge.statistics import Measured, Word, estimate, share, verdicts
 
-PARTS = ("appearance", "content", "labels", "interaction", "rest")
-"""In the order in which they are told."""
 MOST_TAKEN = 2 / 3
 """Share of a pool up to which what arms take of it varies enough to say how other draws would."""
 _LARGEST = {"content": 2.0, "interaction": 2.0}
 """Largest value on one image of parts that are the difference of two differences; for others it is 1."""
-_WORDS = {"helped": "loss", "hurt": "gain", "did not help": "none", "cannot tell": "cannot tell"}
-"""A difference that is a loss, in words."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of the accuracy that is lost, or the whole."""
-
-    loss: Measured | None
-    """None if it was not measured, or nothing is shown."""
-    verdict: str
-    """`loss`, `gain`, `none` (a loss of the margin or more is ruled out), `cannot tell`, `not shown` (the images can't be shown to differ
-    in this, so nothing was trained for it, and what there may be is in the rest) or `not measured`."""
-    share: float | None = None
-    """Share of the whole loss. None if that can't be told from 0, for then shares have no bounds."""
-    share_low: float | None = None
-    share_high: float | None = None
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The accuracy that is lost by training on random synthetic images instead of as many real ones, and its parts."""
-
-    whole: Part
-    parts: dict[str, Part]
-    """Name to part, in the order of `PARTS`."""
+_VERDICTS: dict[Word, LossVerdict] = {"helped": "loss", "hurt": "gain", "did not help": "none", "cannot tell": "cannot tell"}
+"""Verdict of a difference -> verdict of the loss that it is."""
 
 
 def losses(
@@ -119,14 +92,14 @@ def _with_verdicts(
     told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest, varying))
     results = []
     for found, lacks, others in zip(shown, unshown, of_other_draws, strict=True):
-        parts = dict.fromkeys(lacks, Part(None, "not shown"))
+        parts = dict.fromkeys(lacks, LossPart(loss=None, verdict="not shown"))
         for name, values_DSV in found.items():
             most, varies = _LARGEST.get(name, 1.0), others.get(name, 0.0)
-            ratio, interval = share(values_DSV, found["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else (None, None)
-            low, high = (round(end, 4) for end in interval) if interval is not None else (None, None)
+            ratio = share(values_DSV, found["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else None
             loss = Measured.difference(estimate(values_DSV, largest=most, of_other_draws=varies), most)
-            parts[name] = Part(loss, _WORDS[next(told).word], round(ratio, 4) if ratio is not None else None, low, high)
-        results.append(Loss(parts["whole"], {name: parts.get(name) or Part(None, "not measured") for name in PARTS}))
+            parts[name] = LossPart(loss=loss, verdict=_VERDICTS[next(told).word], share=ratio.rounded(4) if ratio is not None else None)
+        unmeasured = LossPart(loss=None, verdict="not measured")
+        results.append(Loss(whole=parts["whole"], parts={name: parts.get(name, unmeasured) for name in PARTS}))
     return results
 
 

@@ -6,10 +6,9 @@ again; nothing is chosen by what it finds.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from synthforge.evaluation.diagnosis.words import DiagnoseResult, advice_of, notes_of, of_intervals, tables_of, verdict_of
+from synthforge.evaluation.diagnosis.words import advice_of, notes_of, of_intervals, tables_of, verdict_of
 from synthforge.evaluation.request import Request
+from synthforge.evaluation.results.types import DiagnoseResult
 from synthforge.evaluation.run import measured, write_result
 from synthforge.progress import Reporter
 
@@ -33,7 +32,7 @@ def diagnose(request: Request, reporter: Reporter | None = None) -> DiagnoseResu
         trainings=evaluation.num_trainings,
         device=evaluation.device_name,
         seconds=evaluation.seconds,
+        file=request.out,
     )
-    result = replace(result, file=request.out)
     write_result(request, result)
     return result

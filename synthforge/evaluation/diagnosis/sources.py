@@ -16,11 +16,12 @@ from synthforge.curation.sides import CLIP, SMALL
 from synthforge.data.collection import Collection
 from synthforge.data.pools import Table
 from synthforge.errors import RequestError
-from synthforge.evaluation.conditions import Origin, RealDraw
+from synthforge.evaluation.conditions import RealDraw
 from synthforge.evaluation.diagnosis.arms import arm_images
 from synthforge.evaluation.diagnosis.content import BY_CHANCE, content_weights, variety
 from synthforge.evaluation.diagnosis.labels import doubts, label_filter
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Bools, Images, Ints
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features, Floats, embedded

@@ -2,100 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from synthforge.evaluation.conditions import Origin, Setting
-from synthforge.evaluation.diagnosis.contrasts import MOST_TAKEN, PARTS, Loss, Part, losses
+from synthforge.evaluation.conditions import Setting
+from synthforge.evaluation.diagnosis.contrasts import MOST_TAKEN, losses
 from synthforge.evaluation.diagnosis.labels import DOUBTED_BY_CHANCE
-from synthforge.evaluation.results.findings import ORIGINS, Findings
-from synthforge.evaluation.results.scores import Measured
+from synthforge.evaluation.results.findings import Findings
+from synthforge.evaluation.results.scores import Outcomes
+from synthforge.evaluation.results.types import (
+    ORIGINS,
+    PARTS,
+    Advice,
+    Cause,
+    ImageFacts,
+    Loss,
+    LossPart,
+    PartName,
+    SettingDiagnosis,
+    TableDiagnosis,
+)
 from synthforge.evaluation.results.words import points
-from synthforge.recipe.evaluation import DIAGNOSIS_VERSION
-from synthforge.statistics import estimate
+from synthforge.statistics import Measured, estimate
 
 RECOGNISED = 0.9
 """If fewer of the rendered images are nearest to the real one that they started from, content was not kept."""
 MANY_DOUBTS = 0.02
 """So large a share of the pool, beyond that of the real images, is worth naming."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What can be said of the images without training on them, mean over draws."""
-
-    doubted: float
-    """Share of the pool's images."""
-    doubted_real: float
-    """Of the real images, each judged by the others."""
-    p_value: float
-    """Of the pool's share by chance, the largest of any draw."""
-    variety: float
-    """How far pool images of a class lie apart, over how far as many real ones do (see `decomposition.variety`)."""
-    differing: float | None
-    """Share of the classes whose images are shown to be distributed otherwise than the real ones; 0.05 of them are by chance. None if no
-    class has images enough to tell."""
-    compared: float
-    """Share of the real images that could be compared, and have a rendering where any have."""
-    recognised: float | None
-    """Share of the rendered images that are nearest to the real image that they started from; None where none were rendered."""
-
-
-@dataclass(frozen=True)
-class SettingDiagnosis:
-    """One amount of real data."""
-
-    amount: str
-    real_per_class: float
-    loss: Loss
-    facts: Facts | None
-    accuracy: dict[str, Measured]
-    """Of each arm."""
-    missing: dict[str, str]
-    """Arms that could not be made, and why."""
-    sentence: str
-
-
-@dataclass(frozen=True)
-class TableDiagnosis:
-    """Settings whose pools are of one origin."""
-
-    origin: Origin
-    generator: str
-    settings: list[SettingDiagnosis]
-    mean: Loss
-    """Over all settings."""
-    covers_real_images: bool
-    """Whether the intervals of the whole loss and of the rest allow for other real images."""
-
-
-@dataclass(frozen=True)
-class DiagnoseResult:
-    """What `diagnose` found; diagnosis.json."""
-
-    verdict: str
-    """In words, of the first table."""
-    advice: list[str]
-    """What to do next, the most promising first."""
-    tables: list[TableDiagnosis]
-    """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
-    holdout: str
-    holdout_images: int
-    strength: float | None
-    """Of real guidance, with which real images were rendered; None where that was done elsewhere, or not at all."""
-    trainer: dict[str, Any]
-    draws: int
-    seeds: int
-    notes: list[str]
-    trainings: int
-    device: str
-    seconds: float
-    file: str | None = None
-    schema: int = DIAGNOSIS_VERSION
-    """Of this file: raised when a reader of the one before would stumble."""
 
 
 def tables_of(findings: Findings) -> list[TableDiagnosis]:
@@ -111,28 +45,35 @@ def tables_of(findings: Findings) -> list[TableDiagnosis]:
         correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
         taken = [float(np.mean([_taken(findings, index) for index in group])) for group, _ in known]
         *each, mean = losses(correct, findings.config.margin, unshown, taken)
-        settings = []
-        for (group, found), loss in zip(known, each, strict=True):
-            of_group = [findings.settings[index] for index in group]
-            first = of_group[0]
-            per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
-            facts = _facts(of_group)
-            settings.append(
-                SettingDiagnosis(
-                    amount=str(first.draw.amount),
-                    real_per_class=per_class,
-                    loss=loss,
-                    facts=facts,
-                    accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
-                    missing={name: why for (index, name), why in findings.missing.items() if index in group},
-                    sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
-                )
-            )
+        settings = [_setting(findings, group, found, loss) for (group, found), loss in zip(known, each, strict=True)]
         generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
         varied = [_has_other_real_images(findings, group) for group, _ in known]
         is_covered = all(varied) or (findings.config.draws == 1 < findings.config.seeds and max(taken) <= MOST_TAKEN)
-        tables.append(TableDiagnosis(first.origin, "; ".join(filter(None, generators)), settings, mean, is_covered))
+        tables.append(
+            TableDiagnosis(
+                origin=origin,
+                generator="; ".join(filter(None, generators)),
+                settings=settings,
+                mean=mean,
+                covers_real_images=is_covered,
+            )
+        )
     return tables
+
+
+def _setting(findings: Findings, group: Sequence[int], found: Mapping[str, Outcomes], loss: Loss) -> SettingDiagnosis:
+    of_group = [findings.settings[index] for index in group]
+    per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
+    facts = _facts(of_group)
+    return SettingDiagnosis(
+        amount=str(of_group[0].draw.amount),
+        real_per_class=per_class,
+        loss=loss,
+        facts=facts,
+        accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
+        missing={name: why for (index, name), why in findings.missing.items() if index in group},
+        sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
+    )
 
 
 def _has_other_real_images(findings: Findings, group: Sequence[int]) -> bool:
@@ -163,21 +104,27 @@ def _unshown(of_group: Sequence[Setting]) -> set[str]:
     return found
 
 
-def _facts(of_group: Sequence[Setting]) -> Facts | None:
+def _facts(of_group: Sequence[Setting]) -> ImageFacts | None:
     found = [setting.facts for setting in of_group if setting.facts]
     if not found:
         return None
     mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if all(name in one for one in found)}
-    of_few, of_rendered = mean.get("differing"), mean.get("recognised")
-    p_value = max(one["doubted_p"] for one in found)
-    return Facts(mean["doubted"], mean["doubted_real"], p_value, mean["variety"], of_few, mean["compared"], of_rendered)
+    return ImageFacts(
+        doubted=mean["doubted"],
+        doubted_real=mean["doubted_real"],
+        p_value=max(one["doubted_p"] for one in found),
+        variety=mean["variety"],
+        differing=mean.get("differing"),
+        compared=mean["compared"],
+        recognised=mean.get("recognised"),
+    )
 
 
-def _many_doubts(facts: Facts | None) -> bool:
+def _many_doubts(facts: ImageFacts | None) -> bool:
     return facts is not None and facts.p_value <= DOUBTED_BY_CHANCE and facts.doubted - facts.doubted_real >= MANY_DOUBTS
 
 
-def _facts_in_words(facts: Facts | None) -> str:
+def _facts_in_words(facts: ImageFacts | None) -> str:
     if facts is None:
         return ""
     look = "" if facts.recognised is not None else ", looks included"
@@ -203,12 +150,13 @@ def _in_words(loss: Loss) -> str:
     assert whole.loss is not None
     told = f"synthetic images cost {points(whole.loss)} points of accuracy"
     if whole.verdict != "loss":
-        told += {"none": ", no loss worth naming", "gain": ", so they are the better ones"}.get(whole.verdict, ", which may be chance")
+        words = {"none": ", no loss worth naming", "gain": ", so they are the better ones"}
+        told += words.get(whole.verdict, ", which may be chance")
     parts = [f"{name} {_part_in_words(loss.parts[name])}" for name in PARTS]
     return f"{told}; {', '.join(parts)}"
 
 
-def _part_in_words(part: Part) -> str:
+def _part_in_words(part: LossPart) -> str:
     if part.loss is None:
         return "not measurable" if part.verdict == "not measured" else "not shown to differ"
     return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
@@ -227,9 +175,9 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
 
 def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[str]:
     """What they do not cover, as notes."""
-    notes, config = findings.of_intervals, findings.config
+    config = findings.config
     if config.draws > 1 or config.seeds == 1 or all(table.origin == "own" for table in tables):
-        return notes
+        return findings.of_intervals
     if all(table.covers_real_images for table in tables if table.origin == "elsewhere"):
         told = "allow for others too, as if these varied like the choice of pool images"
     else:
@@ -237,7 +185,7 @@ def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[s
     first = (
         "one draw: intervals cover seeds and holdout images, not other real images; those of the whole loss and of the rest by a pool from "
     )
-    return [f"{first}elsewhere {told}", *notes[1:]]
+    return [f"{first}elsewhere {told}", *findings.of_many]
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
@@ -255,18 +203,22 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     over = f"on average over {amounts}" if len(tables[0].settings) > 1 else f"with {amounts}"
     over += f" real ones per class{these}"
     first = f"Random synthetic images in place of as many real ones lose {_lost(mean.whole.loss)} points of accuracy, {over}"
-    shown = sorted((part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss")
+    shown = _largest_first(mean)
     is_sure = mean.whole.verdict == "loss"
     first += "" if is_sure else ", which may be chance"
     if not shown and is_sure:
         return f"{first}; of which part they come can't be told from so few trainings."
     if not shown:
         return f"{first}; more draws or seeds, or more real images, would tell."
-    proven = [(name, part) for _, name in reversed(shown) if (part := mean.parts[name].loss) is not None]
-    told = [f"{_lost(part)} {_CAUSES[name]}{_share(mean.parts[name])}" for name, part in proven]
-    measurable = ("appearance", "content", "labels")
+    told = [f"{_lost(loss)} {_CAUSES[name]}{_share(mean.parts[name])}" for name, loss in shown]
+    measurable: tuple[PartName, ...] = ("appearance", "content", "labels")
     unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]
     return f"{first}: {', '.join([*told, *unknown])}."
+
+
+def _largest_first(mean: Loss) -> list[tuple[PartName, Measured]]:
+    """The parts that are proven."""
+    return sorted(mean.shown.items(), key=lambda part: (part[1].value, part[0]), reverse=True)
 
 
 def _lost(one: Measured) -> str:
@@ -274,20 +226,18 @@ def _lost(one: Measured) -> str:
     return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
-def _share(part: Part) -> str:
-    if part.share is None or part.share_low is None or part.share_high is None:
-        return ""
-    return f" ({part.share:.0%} [{part.share_low:.0%}, {part.share_high:.0%}] of it)"
+def _share(part: LossPart) -> str:
+    return f" ({part.share.value:.0%} [{part.share.low:.0%}, {part.share.high:.0%}] of it)" if part.share is not None else ""
 
 
-_CAUSES = {
+_CAUSES: dict[PartName, str] = {
     "appearance": "by appearance",
     "content": "by content",
     "labels": "by wrong labels",
     "interaction": "by content and appearance together, beyond both alone",
     "rest": "without a known cause",
 }
-_ADVICE = {
+ADVICE: dict[Cause, str] = {
     "appearance": "Appearance: the images look generated. A better generator, or one fitted longer or on more real images, is what helps; "
     "curation can't mend it. Images that start from real ones (sampling.real_guidance, low strength) look more like them.",
     "content": "Content: the pool shows the wrong mix of kinds within its classes. Curate it (`synthforge curate`), from a larger pool; "
@@ -303,15 +253,14 @@ _ADVICE = {
 """By part, and where there is no loss, or no part of it is proven."""
 
 
-def advice_of(tables: Sequence[TableDiagnosis]) -> list[str]:
+def advice_of(tables: Sequence[TableDiagnosis]) -> list[Advice]:
     """What to do next, the largest part first."""
     if not tables:
         return []
     mean = tables[0].mean
+    causes: list[Cause] = [name for name, _ in _largest_first(mean)]
+    if "labels" not in causes and any(_many_doubts(one.facts) for one in tables[0].settings):
+        causes.append("labels")
     if mean.whole.verdict in {"none", "gain"}:
-        return [_ADVICE["none"]]
-    shown = [(part.loss.value, name) for name, part in mean.parts.items() if part.loss is not None and part.verdict == "loss"]
-    advice = [_ADVICE[name] for _, name in sorted(shown, reverse=True)]
-    if mean.parts["labels"].verdict != "loss" and any(_many_doubts(one.facts) for one in tables[0].settings):
-        advice.append(_ADVICE["labels"])
-    return advice or [_ADVICE["unclear"]]
+        causes = ["none"]
+    return [Advice(cause=cause, text=ADVICE[cause]) for cause in causes or ["unclear"]]

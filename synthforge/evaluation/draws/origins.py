@@ -11,8 +11,8 @@ from synthforge.data.reading import read_labelled
 from synthforge.data.storage import Folder, resolve
 from synthforge.data.units import Part
 from synthforge.errors import RequestError, some
-from synthforge.evaluation.conditions import Origin
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.results.types import Origin
 from synthforge.features.encoders.config import FittedConfig
 from synthforge.generation.plan import Plan
 from synthforge.generators.pixel.report import was_fitted_on

@@ -8,115 +8,31 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from synthforge.evaluation.conditions import Origin, RealDraw, Setting
-from synthforge.evaluation.results.requirements import Requirement
-from synthforge.evaluation.results.scores import (
-    Answer,
-    ArmScore,
-    Claim,
+from synthforge.evaluation.conditions import RealDraw, Setting
+from synthforge.evaluation.results.requirements import Requirement, in_words
+from synthforge.evaluation.results.scores import Floats, Outcomes, arm_score, claimed, compared, pairs, worth
+from synthforge.evaluation.results.types import (
+    ORIGINS,
     Comparison,
-    Floats,
-    Measured,
-    Outcomes,
+    CurvePoint,
+    Kind,
+    Origin,
+    RequiredClaim,
+    SettingResult,
+    TableResult,
     Worth,
-    arm_score,
-    claimed,
-    compared,
-    pairs,
-    worth,
 )
-from synthforge.evaluation.results.words import Use, kind_of, number, sentence_of
+from synthforge.evaluation.results.words import kind_of, number, sentence_of
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.trainer.jobs import Training
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.evaluation.tuning import key_of
-from synthforge.recipe.evaluation import EVALUATION_VERSION, REAL, ArmConfig, EvaluationConfig
-from synthforge.statistics import estimate, of_two_trainings, verdicts
-
-ORIGINS: tuple[Origin, ...] = ("own", "elsewhere")
-
-
-@dataclass(frozen=True)
-class SettingResult:
-    """One row of a table: an amount of real data with so many synthetic images for each."""
-
-    amount: str
-    real_per_class: float
-    synthetic_per_real: float
-    budget: int
-    """Every real image that anything behind the arms has seen, but for `more` ones and what came with weights from elsewhere."""
-    arms: dict[str, ArmScore]
-    comparisons: list[Comparison]
-    worth: dict[str, Worth]
-    steps_check: dict[str, Measured]
-    """Accuracy after twice the steps less that after the steps of the evaluation, by arm; of one seed in each draw."""
-    steps_check_mean: Measured | None
-    """The same over all arms."""
-    has_enough_steps: bool
-    """Nothing shows that accuracy moves by more than the margin with twice the steps; true also where that was not measured."""
-    sentence: str
-    missing: dict[str, str]
-    """Arms that could not be made, and why."""
-
-
-@dataclass(frozen=True)
-class TableResult:
-    """Settings whose pools are of one origin."""
-
-    origin: Origin
-    generator: str
-    settings: list[SettingResult]
-    claims: list[Claim]
-    """What comparisons of a kind tell together, over all settings."""
-    required: list[Answer] = field(default_factory=list)
-    """To the comparisons that --require asked for, apart from all others."""
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """Real only, with so many images of each class."""
-
-    amount: str
-    real_per_class: float
-    accuracy: Measured
-
-
-@dataclass(frozen=True)
-class EvaluateResult:
-    """What `evaluate` found; evaluation.json."""
-
-    holdout: str
-    holdout_images: int
-    classes: list[str]
-    verdict: str
-    """In words."""
-    tables: list[TableResult]
-    """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
-    curve: list[CurvePoint]
-    """The real learning curve."""
-    tuned: list[dict[str, Any]]
-    """What the search on validation data chose for each draw."""
-    trainer: dict[str, Any]
-    steps: int
-    copies_removed: dict[str, int]
-    """Images left out because they copy a holdout image, by source."""
-    notes: list[str]
-    trainings: int
-    device: str
-    seconds: float
-    """Since draws were prepared: what was left of the tuning, arms and figures."""
-    file: str | None = None
-    requirements: dict[str, bool] = field(default_factory=dict)
-    """What --require asked for, and whether it holds."""
-    use: Use = "not measured"
-    """Where synthetic images are worth adding to real ones, by the first table that compares anything."""
-    schema: int = EVALUATION_VERSION
-    """Of this file: raised when a reader of the one before would stumble."""
+from synthforge.recipe.evaluation import REAL, ArmConfig, EvaluationConfig
+from synthforge.statistics import Measured, estimate, of_two_trainings, verdicts
 
 
 @dataclass(frozen=True)
@@ -166,7 +82,8 @@ class Findings:
     def curve(self) -> list[CurvePoint]:
         """The real learning curve."""
         return [
-            CurvePoint(amount, round(size, 2), Measured.share(estimate(outcomes.correct_DSV))) for amount, size, outcomes in self._curve
+            CurvePoint(amount=amount, real_per_class=round(size, 2), accuracy=Measured.share(estimate(outcomes.correct_DSV)))
+            for amount, size, outcomes in self._curve
         ]
 
     @functools.cached_property
@@ -180,11 +97,13 @@ class Findings:
     @property
     def of_intervals(self) -> list[str]:
         """What they do not cover, and what verdicts allow for, as notes."""
+        return [*self._uncovered(), *self.of_many]
+
+    @property
+    def of_many(self) -> list[str]:
+        """That verdicts allow for many comparisons, as a note."""
         num = sum(len(setting.comparisons) for setting in self.tables[0].settings) if self.tables else 0
-        together = (
-            [f"intervals are of each figure by itself; verdicts of single comparisons allow for all {num} at once"] if num > 1 else []
-        )
-        return [*self._uncovered(), *together]
+        return [f"intervals are of each figure by itself; verdicts of single comparisons allow for all {num} at once"] if num > 1 else []
 
     def _uncovered(self) -> list[str]:
         if self.config.draws == 1 and self.config.seeds == 1:
@@ -264,7 +183,7 @@ class Findings:
             (arm, against, found[arm].correct_DSV - found[against].correct_DSV) for found in outcomes for arm, against in self._pairs(found)
         ]
         comparisons = compared(differences, self.holdout.label_N, self.classes, self.config.margin)
-        kinds: dict[str, list[Floats]] = {}
+        kinds: dict[tuple[Kind, str], list[Floats]] = {}
         for arm, against, values_DSV in differences:
             kinds.setdefault(kind_of(self.arms[arm], self.arms[against]), []).append(values_DSV)
         settings = []
@@ -273,14 +192,19 @@ class Findings:
             own, comparisons = comparisons[:num], comparisons[num:]
             settings.append(self._setting(group, found, own))
         generators = list(dict.fromkeys(self.settings[group[0]].generator for group in groups))
-        claims, answers = claimed(kinds, self.config.margin), self._answers(groups, outcomes)
-        return TableResult(origin, "; ".join(filter(None, generators)), settings, claims, answers)
+        return TableResult(
+            origin=origin,
+            generator="; ".join(filter(None, generators)),
+            settings=settings,
+            claims=claimed(kinds, self.config.margin),
+            required=self._required(groups, outcomes),
+        )
 
-    def _answers(self, groups: Sequence[list[int]], outcomes: Sequence[Mapping[str, Outcomes]]) -> list[Answer]:
-        """To requirements that compare arms which are there."""
+    def _required(self, groups: Sequence[list[int]], outcomes: Sequence[Mapping[str, Outcomes]]) -> list[RequiredClaim]:
+        """Of requirements that compare arms which are there; each comparison once, whatever is asked of it."""
         amounts = [str(self.settings[group[0]].draw.amount) for group in groups]
         asked = {
-            one.what: [
+            (one.arm, one.other, one.amount): [
                 (amount, found[one.arm].correct_DSV - found[one.other].correct_DSV)
                 for amount, found in zip(amounts, outcomes, strict=True)
                 if one.amount in {None, amount} and found.keys() >= {one.arm, one.other}
@@ -288,14 +212,17 @@ class Findings:
             for one in self.required
             if one.level is None
         }
-        asked = {what: found for what, found in asked.items() if found}
-        claims = claimed({what: [values_DSV for _, values_DSV in found] for what, found in asked.items()}, self.config.margin)
-        answers = []
-        for claim, found in zip(claims, asked.values(), strict=True):
+        asked = {pair: found for pair, found in asked.items() if found}
+        kinds: dict[tuple[Kind, str], list[Floats]] = {
+            ("pair", in_words(*pair)): [values_DSV for _, values_DSV in found] for pair, found in asked.items()
+        }
+        required = []
+        for claim, (pair, found) in zip(claimed(kinds, self.config.margin), asked.items(), strict=True):
             singles = verdicts([values_DSV for _, values_DSV in found], self.config.margin)
             hurts_at = [amount for (amount, _), single in zip(found, singles, strict=True) if single.word == "hurt"]
-            answers.append(Answer(claim, list(dict.fromkeys(hurts_at))))
-        return answers
+            arm, against, amount = pair
+            required.append(RequiredClaim(arm=arm, against=against, amount=amount, claim=claim, hurts_at=list(dict.fromkeys(hurts_at))))
+        return required
 
     def _pairs(self, found: Mapping[str, Outcomes]) -> list[tuple[str, str]]:
         return pairs({name: self.arms[name] for name in found}, self.config.mixing)
@@ -305,29 +232,14 @@ class Findings:
         names = [name for name in self.arms if (group[0], name) in self.by_arm]
         return {name: self._outcomes([self.by_arm[index, name].by_seed for index in group]) for name in names}
 
-    def _setting(
-        self,
-        group: Sequence[int],
-        found: dict[str, Outcomes],
-        comparisons: list[Comparison],
-    ) -> SettingResult:
-        first = self.settings[group[0]]
-        arms = {
-            name: arm_score(
-                name,
-                outcomes,
-                float(np.mean([self.by_arm[index, name].images for index in group])),
-                self.holdout.label_N,
-                self.classes,
-            )
-            for name, outcomes in found.items()
-        }
-        worths = self._worth(group, found)
-        moved = self._moved(group, found)
+    def _setting(self, group: Sequence[int], found: dict[str, Outcomes], comparisons: list[Comparison]) -> SettingResult:
+        first, worths, moved = self.settings[group[0]], self._worth(group, found), self._moved(group, found)
+        images = {name: float(np.mean([self.by_arm[index, name].images for index in group])) for name in found}
+        arms = {name: arm_score(name, one, images[name], self.holdout.label_N, self.classes) for name, one in found.items()}
         checks, checked = self._steps_checks(group, found, moved)
         if len(group) > 1:
             comparisons = [
-                replace(one, steps_change=Measured.difference(estimate(moved[one.arm] - moved[one.against])))
+                one.model_copy(update={"steps_change": Measured.difference(estimate(moved[one.arm] - moved[one.against]))})
                 if one.arm in moved and one.against in moved
                 else one
                 for one in comparisons
@@ -349,7 +261,9 @@ class Findings:
             steps_check=checks,
             steps_check_mean=checked,
             has_enough_steps=not any(_is_beyond(one, self.config.margin) for one in [*checks.values(), *([checked] if checked else [])]),
-            sentence=sentence_of(per_class, first.draw.budget, first.ratio, arms, comparisons, worths, missing),
+            sentence=sentence_of(
+                per_class, first.draw.budget, first.ratio, arms=arms, comparisons=comparisons, worths=worths, missing=missing
+            ),
             missing=missing,
         )
 

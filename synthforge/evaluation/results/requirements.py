@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from synthforge.errors import RequestError
-
-if TYPE_CHECKING:
-    from synthforge.evaluation.results.findings import EvaluateResult
+from synthforge.evaluation.results.types import TableResult
 
 _REQUIREMENT = re.compile(r"^\s*([^<>=@]+?)\s*(>=|>)\s*([^<>=@]+?)\s*(?:@\s*(\w+)\s*)?$")
 
@@ -30,11 +27,6 @@ class Requirement:
     amount: str | None
     """Of real data; None for all together."""
 
-    @property
-    def what(self) -> str:
-        """The comparison in words."""
-        return f"{self.arm} less {self.other}" + (f" with {self.amount} real per class" if self.amount is not None else "")
-
 
 def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requirement:
     """A requirement from the command line; raises RequestError."""
@@ -48,7 +40,12 @@ def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requiremen
             raise RequestError(f"--require {text!r}: there is no arm {name!r}; there are {', '.join(arms)}")
     if amount is not None and amount not in amounts:
         raise RequestError(f"--require {text!r}: {amount} is none of the amounts of real data; there are {', '.join(amounts)}")
-    return Requirement(text, arm, relation == ">", "" if level is not None else other, level, amount)
+    return Requirement(text=text, arm=arm, is_strict=relation == ">", other="" if level is not None else other, level=level, amount=amount)
+
+
+def in_words(arm: str, other: str, amount: str | None) -> str:
+    """The comparison that is asked for."""
+    return f"{arm} less {other}" + (f" with {amount} real per class" if amount is not None else "")
 
 
 def _as_accuracy(text: str) -> float | None:
@@ -59,20 +56,21 @@ def _as_accuracy(text: str) -> float | None:
     return value if 0 <= value <= 1 else None
 
 
-def holds(requirement: Requirement, result: EvaluateResult) -> bool:
+def holds(requirement: Requirement, tables: Sequence[TableResult]) -> bool:
     """Whether a requirement holds in the first table, for all settings that it speaks of.
 
     `a > b`: on average a helped over b, and is not proven to hurt in any setting. `a >= b`: a is proven to hurt neither on average nor in
     one. With an accuracy in place of b: the whole interval lies above it, or not all of it below, in every setting.
     """
-    table = result.tables[0] if result.tables else None
+    table = tables[0] if tables else None
     settings = [setting for setting in (table.settings if table else []) if requirement.amount in {None, setting.amount}]
     if table is None or not settings or any(requirement.arm not in setting.arms for setting in settings):
         return False
     if requirement.level is not None:
         level, accuracies = requirement.level, [setting.arms[requirement.arm].accuracy for setting in settings]
         return all(one.low > level if requirement.is_strict else one.high >= level for one in accuracies)
-    answer = next((one for one in table.required if one.claim.what == requirement.what), None)
-    if answer is None or answer.claim.comparisons < len(settings) or answer.hurts_at:
+    asked = (requirement.arm, requirement.other, requirement.amount)
+    found = next((one for one in table.required if (one.arm, one.against, one.amount) == asked), None)
+    if found is None or found.claim.comparisons < len(settings) or found.hurts_at:
         return False
-    return answer.claim.verdict == "helped" if requirement.is_strict else answer.claim.verdict != "hurt"
+    return found.claim.verdict == "helped" if requirement.is_strict else found.claim.verdict != "hurt"

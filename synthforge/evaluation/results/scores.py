@@ -11,40 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, Worth
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.evaluation import ArmConfig, MixingConfig
-from synthforge.statistics import Estimate, Verdict, estimate, exchange, recovered, verdicts
+from synthforge.statistics import Estimate, Measured, Verdict, estimate, exchange, recovered, verdicts
 
 Floats = NDArray[np.float64]
 BINS = 15
 """Of calibration."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, one: Estimate) -> Measured:
-        """Of an estimate."""
-        low, high = one.interval()
-        return cls(round(one.value, 5), round(low, 5), round(high, 5))
-
-    @classmethod
-    def share(cls, one: Estimate) -> Measured:
-        """Of an estimate that lies between 0 and 1."""
-        found = cls.of(one)
-        return cls(found.value, max(found.low, 0.0), min(found.high, 1.0))
-
-    @classmethod
-    def difference(cls, one: Estimate, largest: float = 1.0) -> Measured:
-        """Of an estimate that lies between -largest and largest."""
-        found = cls.of(one)
-        return cls(found.value, max(found.low, -largest), min(found.high, largest))
 
 
 @dataclass(frozen=True)
@@ -72,119 +46,21 @@ def calibration_error(confidence_V: NDArray[np.float32], correct_V: NDArray[np.b
     return float(np.abs(distance).sum() / len(bin_V))
 
 
-@dataclass(frozen=True)
-class ArmScore:
-    """What one arm is worth on the holdout."""
-
-    arm: str
-    images: int
-    """In its training set, the mean over draws and seeds."""
-    accuracy: Measured
-    interval_over: str
-    recall: dict[str, Measured]
-    """Accuracy on the holdout images of each class."""
-    calibration_error: float
-    """Mean over trainings."""
-    log_loss: float
-    draws: int
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One arm less another, paired by draw, seed and holdout image."""
-
-    arm: str
-    against: str
-    difference: Measured
-    p_adjusted: float
-    """For all comparisons of its table together (Holm)."""
-    verdict: str
-    draws_needed: int | None
-    """Of `cannot tell`: draws, or with a single draw seeds, that would tell; None if none would, with these holdout images, and of one
-    training, which tells nothing of others."""
-    interval_over: str
-    by_class: dict[str, Measured]
-    """Difference of recall of each class; these intervals are not corrected for their number."""
-    steps_change: Measured | None = None
-    """What twice the steps add to the difference, of one seed in each draw; None with a single draw, or where it was not measured."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What all comparisons of one kind tell together, such as curation over random selection at every amount of real data."""
-
-    what: str
-    comparisons: int
-    difference: Measured
-    """Mean over them."""
-    lowest: float
-    """Of their differences, and the highest."""
-    highest: float
-    p_adjusted: float
-    """For all claims of the table together (Holm)."""
-    verdict: str
-    draws_needed: int | None
-    interval_over: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """To a requirement that compares two arms."""
-
-    claim: Claim
-    """Corrected for the other requirements alone, since they were asked beforehand."""
-    hurts_at: list[str]
-    """Amounts of real data at which the arm is proven to hurt; corrected for these alone."""
-
-
-@dataclass(frozen=True)
-class Worth:
-    """Of how many real images an arm is."""
-
-    arm: str
-    equivalent: float
-    """Real images of each class that give this accuracy, by the real learning curve."""
-    equivalent_low: float
-    equivalent_high: float
-    low_is_end: bool
-    """The interval begins where the curve does: the number may be lower."""
-    high_is_end: bool
-    """It ends where the curve does: the number may be higher."""
-    at_least: bool
-    """It reaches the end of the curve: the number is a lower bound."""
-    at_most: bool
-    """It lies below the beginning of the curve."""
-    more_real: float
-    """`equivalent` less the real images of the arm: how many more its other images are worth."""
-    more_real_low: float
-    more_real_high: float
-    others_per_real: float | None
-    """How many of the arm's other images give what one more real image does; None where they may give nothing, or the curve ends."""
-    others_per_real_low: float | None
-    others_per_real_high: float | None
-    recovered: float | None
-    """Share of what as many more real images would have gained, and for `curated` alone of what random images lose to as many real ones;
-    None where that is not known to be a gain, or was not measured."""
-    recovered_low: float | None
-    recovered_high: float | None
-
-
 def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.int64], classes: Sequence[str]) -> ArmScore:
     """Figures of one arm."""
     found = estimate(outcomes.correct_DSV)
     recall = {name: Measured.share(one) for name, one in _by_class(outcomes.correct_DSV, truth_V, classes).items()}
     num_draws, num_seeds = outcomes.correct_DSV.shape[:2]
     return ArmScore(
-        arm,
-        round(images),
-        Measured.share(found),
-        found.over,
-        recall,
-        round(float(outcomes.calibration_DS.mean()), 5),
-        round(float(outcomes.log_loss_DS.mean()), 5),
-        num_draws,
-        num_seeds,
+        arm=arm,
+        images=round(images),
+        accuracy=Measured.share(found),
+        interval_over=found.over,
+        recall=recall,
+        calibration_error=round(float(outcomes.calibration_DS.mean()), 5),
+        log_loss=round(float(outcomes.log_loss_DS.mean()), 5),
+        draws=num_draws,
+        seeds=num_seeds,
     )
 
 
@@ -215,37 +91,38 @@ def compared(
     told: list[Verdict] = verdicts([values for _, _, values in differences], margin) if differences else []
     return [
         Comparison(
-            arm,
-            against,
-            Measured.difference(one.difference),
-            round(one.p_adjusted, 5),
-            one.word,
-            one.draws_needed,
-            one.difference.over,
-            {name: Measured.difference(its) for name, its in _by_class(values_DSV, truth_V, classes).items()},
+            arm=arm,
+            against=against,
+            difference=Measured.difference(one.difference),
+            p_adjusted=round(one.p_adjusted, 5),
+            verdict=one.word,
+            draws_needed=one.draws_needed,
+            interval_over=one.difference.over,
+            by_class={name: Measured.difference(its) for name, its in _by_class(values_DSV, truth_V, classes).items()},
         )
         for (arm, against, values_DSV), one in zip(differences, told, strict=True)
     ]
 
 
-def claimed(kinds: Mapping[str, Sequence[Floats]], margin: float) -> list[Claim]:
+def claimed(kinds: Mapping[tuple[Kind, str], Sequence[Floats]], margin: float) -> list[Claim]:
     """Verdicts on the means of differences (D, S, V) of each kind; draws of one number belong together, whatever their amount."""
     if not kinds:
         return []
     found = verdicts([np.mean(differences, axis=0) for differences in kinds.values()], margin)
     return [
         Claim(
-            what,
-            len(differences),
-            Measured.difference(one.difference),
-            round(float(min(values.mean() for values in differences)), 5),
-            round(float(max(values.mean() for values in differences)), 5),
-            round(one.p_adjusted, 5),
-            one.word,
-            one.draws_needed,
-            one.difference.over,
+            kind=kind,
+            what=what,
+            comparisons=len(differences),
+            difference=Measured.difference(one.difference),
+            lowest=round(float(min(values.mean() for values in differences)), 5),
+            highest=round(float(max(values.mean() for values in differences)), 5),
+            p_adjusted=round(one.p_adjusted, 5),
+            verdict=one.word,
+            draws_needed=one.draws_needed,
+            interval_over=one.difference.over,
         )
-        for (what, differences), one in zip(kinds.items(), found, strict=True)
+        for ((kind, what), differences), one in zip(kinds.items(), found, strict=True)
     ]
 
 
@@ -269,30 +146,23 @@ def worth(
         more_real: the same arm with more real images in place of the others.
     """
     found = exchange([one.correct_DSV for _, one in curve], [size for size, _ in curve], outcomes.correct_DSV)
-    share, interval = (
+    gained = (
         recovered(outcomes.correct_DSV, without.correct_DSV, more_real.correct_DSV)
         if without is not None and more_real is not None
-        else (None, None)
+        else None
     )
-    gain = found.equivalent - num_real
-    has_rate = found.low > num_real and not (found.is_at_least or found.is_at_most or found.low_is_end)
-    rates = [round(num_others / size, 3) if has_rate else None for size in (gain, found.high - num_real, found.low - num_real)]
+    equivalent = Measured(value=found.equivalent, low=found.low, high=found.high)
+    gain = Measured(value=found.equivalent - num_real, low=found.low - num_real, high=found.high - num_real)
+    has_rate = gain.low > 0 and not (found.is_at_least or found.is_at_most or found.low_is_end)
+    rate = Measured(value=num_others / gain.value, low=num_others / gain.high, high=num_others / gain.low) if has_rate else None
     return Worth(
         arm=arm,
-        equivalent=round(found.equivalent, 2),
-        equivalent_low=round(found.low, 2),
-        equivalent_high=round(found.high, 2),
+        equivalent=equivalent.rounded(2),
         low_is_end=found.low_is_end,
         high_is_end=found.high_is_end,
         at_least=found.is_at_least,
         at_most=found.is_at_most,
-        more_real=round(gain, 2),
-        more_real_low=round(found.low - num_real, 2),
-        more_real_high=round(found.high - num_real, 2),
-        others_per_real=rates[0],
-        others_per_real_low=rates[1],
-        others_per_real_high=rates[2],
-        recovered=round(share, 4) if share is not None else None,
-        recovered_low=round(interval[0], 4) if interval is not None else None,
-        recovered_high=round(interval[1], 4) if interval is not None else None,
+        more_real=gain.rounded(2),
+        others_per_real=rate.rounded(3) if rate is not None else None,
+        recovered=gained.rounded(4) if gained is not None else None,
     )

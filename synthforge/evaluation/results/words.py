@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import get_args
 
-from synthforge.evaluation.results.scores import ArmScore, Claim, Comparison, Measured, Worth
+from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, TableResult, Use, Worth
 from synthforge.recipe.evaluation import MORE, REAL, REAL_SOURCES, ArmConfig
-
-if TYPE_CHECKING:
-    from synthforge.evaluation.results.findings import TableResult
+from synthforge.statistics import Measured, Over, Word
 
 
 def points(one: Measured) -> str:
@@ -29,7 +27,7 @@ def number(value: float) -> str:
 
 def most(comparison: Comparison) -> str:
     """The class whose recall changes most, if its interval leaves out 0; otherwise nothing."""
-    known = {name: one for name, one in comparison.by_class.items() if one.low > 0 or one.high < 0}
+    known = {name: one for name, one in comparison.by_class.items() if one.leaves_out_0}
     if not known:
         return ""
     name = max(known, key=lambda name: abs(known[name].value))
@@ -44,13 +42,18 @@ def told(comparison: Comparison | Claim) -> str:
         return "cannot tell of one training; raise seeds"
     if comparison.draws_needed is None:
         return "cannot tell, nor would more trainings with so small a holdout"
-    return f"cannot tell; some {comparison.draws_needed} {comparison.interval_over.split()[0]} probably would"
+    return f"cannot tell; some {comparison.draws_needed} {_OF[comparison.interval_over]} probably would"
+
+
+_OF: dict[Over, str] = {"draws and images": "draws", "seeds and images": "seeds"}
+"""Of what more would tell, by what intervals are over."""
 
 
 def sentence_of(
     per_class: float,
     budget: int,
     ratio: float,
+    *,
     arms: Mapping[str, ArmScore],
     comparisons: Sequence[Comparison],
     worths: Mapping[str, Worth],
@@ -61,7 +64,7 @@ def sentence_of(
     if "real" in arms:
         parts.append(f"real only {percent(arms['real'].accuracy)}")
     parts += [f"{one.arm} less {one.against} {points(one.difference)}: {told(one)}" for one in comparisons]
-    parts += [worth_in_words(one) for one in worths.values()]
+    parts += [f"{one.arm}: {worth_in_words(one)}" for one in worths.values()]
     reasons: dict[str, list[str]] = {}
     for name, reason in missing.items():
         reasons.setdefault(reason, []).append(name)
@@ -72,35 +75,34 @@ def sentence_of(
 def worth_in_words(one: Worth) -> str:
     """An exchange rate; losses are told like gains."""
     low, high = ("≤ " if one.low_is_end else ""), ("≥ " if one.high_is_end else "")
-    at_end = f"{one.arm}: as good as {number(one.equivalent)} real images per class, where the real learning curve"
+    equal, gain, rate = one.equivalent, one.more_real, one.others_per_real
+    at_end = f"as good as {number(equal.value)} real images per class, where the real learning curve"
     if one.at_least:
-        return f"{at_end} ends, or more; " + ("how few is not known" if one.low_is_end else f"at least {number(one.equivalent_low)}")
+        return f"{at_end} ends, or more; " + ("how few is not known" if one.low_is_end else f"at least {number(equal.low)}")
     if one.at_most:
-        return f"{at_end} begins, or fewer; " + ("how many is not known" if one.high_is_end else f"at most {number(one.equivalent_high)}")
-    if one.more_real_high <= 0 and not one.high_is_end:
-        interval = f"[{number(-one.more_real_high)}, {'≥ ' if one.low_is_end else ''}{number(-one.more_real_low)}]"
-        return f"{one.arm}: its other images cost as much as {number(-one.more_real)} {interval} real ones per class fewer"
-    rate = ""
-    if one.others_per_real is not None and one.others_per_real_low is not None and one.others_per_real_high is not None:
-        bounds = f"[{'≤ ' if one.high_is_end else ''}{number(one.others_per_real_low)}, {number(one.others_per_real_high)}]"
-        rate = f", so {number(one.others_per_real)} {bounds} for each"
-    interval = f"[{low}{number(one.more_real_low)}, {high}{number(one.more_real_high)}]"
-    return f"{one.arm}: its other images are worth {number(one.more_real)} {interval} real ones per class{rate}"
+        return f"{at_end} begins, or fewer; " + ("how many is not known" if one.high_is_end else f"at most {number(equal.high)}")
+    if gain.high <= 0 and not one.high_is_end:
+        interval = f"[{number(-gain.high)}, {'≥ ' if one.low_is_end else ''}{number(-gain.low)}]"
+        return f"its other images cost as much as {number(-gain.value)} {interval} real ones per class fewer"
+    told = f"its other images are worth {number(gain.value)} [{low}{number(gain.low)}, {high}{number(gain.high)}] real ones per class"
+    if rate is None:
+        return told
+    return f"{told}, so {number(rate.value)} [{'≤ ' if one.high_is_end else ''}{number(rate.low)}, {number(rate.high)}] for each"
 
 
 def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]], arms: Mapping[str, ArmConfig]) -> str:
     """Whether to bother, over all settings of the first table that compares anything."""
-    table = next((table for table in tables if any(setting.comparisons for setting in table.settings)), None)
+    table = next((table for table in tables if table.compares), None)
     if table is None:
         if not curve:
             return "nothing was compared"
         rising = ", ".join(f"{percent(accuracy)} with {number(size)}" for size, accuracy in curve)
         return f"Real only, tuned: {rising} images per class."
     known = [one for setting in table.settings for one in setting.comparisons]
-    kinds: dict[str, list[Comparison]] = {}
+    kinds: dict[tuple[Kind, str], list[Comparison]] = {}
     for one in known:
         kinds.setdefault(kind_of(arms[one.arm], arms[one.against]), []).append(one)
-    claims = {claim.what: claim for claim in table.claims}
+    claims = {(claim.kind, claim.what): claim for claim in table.claims}
     parts = []
     if table.origin == "elsewhere":
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
@@ -108,14 +110,14 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     parts += filter(None, [_SO[use_of(table, arms)]])
     short = [setting for setting in table.settings if not setting.has_enough_steps]
     moved = [one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean] if one is not None]
-    if changes := [abs(one.value) for one in moved if one.low > 0 or one.high < 0]:
+    if changes := [abs(one.value) for one in moved if one.leaves_out_0]:
         parts.append(
             f"But the trainings were short: with twice the steps accuracy still moves by up to {100 * max(changes):.1f} points, and "
             "differences with it; raise trainer.steps before believing this."
         )
     else:
         means = [setting.steps_check_mean for setting in table.settings if setting.steps_check_mean is not None]
-        if changes := [abs(one.value) for one in means if one.low > 0 or one.high < 0]:
+        if changes := [abs(one.value) for one in means if one.leaves_out_0]:
             parts.append(
                 f"Twice the steps still change accuracy, by up to {100 * max(changes):.1f} points over all arms, so smaller "
                 "differences may come of trainings that are not done."
@@ -125,10 +127,11 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
 
 def use_of(table: TableResult, arms: Mapping[str, ArmConfig]) -> Use:
     """Where synthetic images are worth adding to real ones."""
-    adding = [one for setting in table.settings for one in setting.comparisons if kind_of(arms[one.arm], arms[one.against]) == ADDING]
-    if not adding:
+    comparisons = [one for setting in table.settings for one in setting.comparisons]
+    adding = [one for one in comparisons if kind_of(arms[one.arm], arms[one.against])[0] == "adding"]
+    claim = table.claim("adding")
+    if claim is None or not adding:
         return "not measured"
-    claim = next(claim for claim in table.claims if claim.what == ADDING)
     has_hurt = any(one.verdict == "hurt" for one in adding)
     if all(one.verdict == "helped" for one in adding) or (claim.verdict == "helped" and not has_hurt):
         return "everywhere"
@@ -137,7 +140,6 @@ def use_of(table: TableResult, arms: Mapping[str, ArmConfig]) -> Use:
     return "nowhere" if claim.verdict in {"hurt", "did not help"} else "no proof"
 
 
-Use = Literal["everywhere", "where they helped", "nowhere", "no proof", "not measured"]
 _SO: dict[Use, str] = {
     "everywhere": "So use them.",
     "where they helped": "So use them where they helped, and only there.",
@@ -145,30 +147,41 @@ _SO: dict[Use, str] = {
     "no proof": "So there is no proof that it is worth it.",
     "not measured": "",
 }
-ADDING = "Adding synthetic images to real ones"
-INSTEAD = "Training on synthetic images instead of real ones"
-CURATED_INSTEAD = "Training on curated synthetic images instead of real ones"
-CURATION = "Curation over random selection"
+_WHAT: dict[Kind, str] = {
+    "adding": "Adding synthetic images to real ones",
+    "instead": "Training on synthetic images instead of real ones",
+    "curated-instead": "Training on curated synthetic images instead of real ones",
+    "curation": "Curation over random selection",
+    "curation-beside-real": "Curation over random selection, beside real images",
+    "more-real": "More real images",
+    "other-real": "Other real images instead",
+    "rule-on-real": "The same rule on real images, over random ones",
+}
 
 
-def kind_of(arm: ArmConfig, against: ArmConfig) -> str:
-    """What a comparison tells."""
+def kind_of(arm: ArmConfig, against: ArmConfig) -> tuple[Kind, str]:
+    """What a comparison tells, and that in words."""
+    kind = _kind(arm, against)
+    return kind, _WHAT.get(kind, f"{arm.name} less {against.name}")
+
+
+def _kind(arm: ArmConfig, against: ArmConfig) -> Kind:
     others = [source for source in arm.of if source not in REAL_SOURCES]
     if against.of == [REAL]:
         if others:
-            return ADDING if REAL in arm.of else CURATED_INSTEAD if others == ["curated"] else INSTEAD
-        return "More real images" if REAL in arm.of else "Other real images instead"
+            return "adding" if REAL in arm.of else "curated-instead" if others == ["curated"] else "instead"
+        return "more-real" if REAL in arm.of else "other-real"
     if "curated" in arm.of and against.of == ["random" if source == "curated" else source for source in arm.of]:
-        return f"{CURATION}, beside real images" if REAL in arm.of else CURATION
+        return "curation-beside-real" if REAL in arm.of else "curation"
     if "more-curated" in arm.of and against.of == [MORE if source == "more-curated" else source for source in arm.of]:
-        return "The same rule on real images, over random ones"
-    return f"{arm.name} less {against.name}"
+        return "rule-on-real"
+    return "pair"
 
 
 def _summed(claim: Claim, comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) == 1:
         return f"{claim.what}: {points(claim.difference)} points of accuracy, {told(claim)}."
-    counts = {word: sum(one.verdict == word for one in comparisons) for word in ("helped", "hurt", "did not help", "cannot tell")}
+    counts = {word: sum(one.verdict == word for one in comparisons) for word in get_args(Word)}
     words = ", ".join(f"{word} in {num}" for word, num in counts.items() if num)
     return (
         f"{claim.what}: {points(claim.difference)} points of accuracy on average, {told(claim)} ({100 * claim.lowest:+.1f} to "

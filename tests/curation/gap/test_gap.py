@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict
 from math import comb
 from typing import Any
 
@@ -13,8 +12,9 @@ import pytest
 
 from synthforge.curation.gap import gap as gap_module
 from synthforge.curation.gap import metrics
-from synthforge.curation.gap.gap import Comparison, Gap, MetricView, measure_gap, sentence
-from synthforge.curation.gap.regions import Region, adjusted_p_values, too_few_by_chance, under_covered
+from synthforge.curation.gap.gap import MetricView, measure_gap, sentence
+from synthforge.curation.gap.regions import adjusted_p_values, too_few_by_chance, under_covered
+from synthforge.curation.result import Distance, Distances, Gap, Region
 
 CLASSES = ["ant", "bee", "cow"]
 DIM = 6
@@ -49,7 +49,7 @@ def measured(after: tuple[Any, Any], other: tuple[Any, Any], num_real: int = 240
     )
 
 
-def figures(gap: Gap, metric: str) -> Comparison:
+def figures(gap: Gap, metric: str) -> Distances:
     found = gap.metrics[metric]
     assert all(part.value is not None for part in (found.before, found.after, found.random, found.floor))
     return found
@@ -283,9 +283,13 @@ def mmd2_of_shift(distance: float, sigma: float) -> float:
     return 2 * (sigma**2 / (sigma**2 + 2)) ** (DIM / 2) * (1 - np.exp(-(distance**2) / (2 * (sigma**2 + 2))))  # type: ignore[no-any-return]
 
 
+UNKNOWN = Distance(value=None, low=None, high=None, n=0, over="splits")
+NOTHING = Distances(before=UNKNOWN, after=UNKNOWN, random=UNKNOWN, floor=UNKNOWN)
+
+
 def test_intervals_of_differences_cover_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_module, "median_sigma", lambda rows: 3.0)
-    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [None, None] for name in by_splits()})
+    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [NOTHING] * 2 for name in by_splits()})
     truth = mmd2_of_shift(0.8, 3.0) - mmd2_of_shift(1.4, 3.0)
     hits, at_floor = [], []
     for turn in range(120):
@@ -307,7 +311,7 @@ def test_intervals_of_differences_cover_about_as_often_as_they_say(monkeypatch: 
 
 def test_intervals_of_small_classes_cover_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_module, "median_sigma", lambda rows: 3.0)
-    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [None] * 11 for name in by_splits()})
+    monkeypatch.setattr(gap_module, "_by_splits", lambda sides, num, seed: {name: [NOTHING] * 11 for name in by_splits()})
     truth = mmd2_of_shift(0.8, 3.0) - mmd2_of_shift(1.4, 3.0)
     hits = []
     for turn in range(15):
@@ -345,13 +349,15 @@ def test_one_image_in_two_views_has_one_weight() -> None:
     view = view_of([draw(90, 1, shift=0.3), draw(90, 2)], draw(90, 3))
     kwargs: Any = {"classes": CLASSES, "before": np.arange(180), "after": np.arange(90), "random": [np.arange(90, 180)], "seed": 0}
     once, twice = (measure_gap(views, num_bootstrap=100, num_splits=2, **kwargs) for views in ([view], [view, view]))
-    assert asdict(twice)["metrics"]["mmd"]["after_minus_random"] == pytest.approx(asdict(once)["metrics"]["mmd"]["after_minus_random"])
+    differences = [gap.metrics["mmd"].after_minus_random for gap in (twice, once)]
+    assert differences[0] is not None and differences[1] is not None
+    assert differences[0].model_dump() == pytest.approx(differences[1].model_dump())
 
 
 def test_equal_input_equal_output_and_plain_json() -> None:
     one, again, other = (measured(draw(60, 1), draw(60, 2), seed=seed) for seed in (5, 5, 6))
     assert one == again and one != other
-    assert json.loads(json.dumps(asdict(one), allow_nan=False))["metrics"]["mmd"]["after"]["over"] == "images"
+    assert Gap.model_validate(json.loads(json.dumps(one.model_dump(mode="json"), allow_nan=False))) == one
     assert set(one.metrics) == set(metrics.METRICS) == set(one.per_class["bee"]) | {"frechet", "vendi"} and list(one.per_class) == CLASSES
 
 
@@ -384,7 +390,7 @@ def test_what_can_not_be_measured_has_a_reason() -> None:
     found = measure_gap(
         [view], classes=[*CLASSES, "dog"], before=np.arange(90), after=rows, random=[rows], seed=0, num_bootstrap=20, num_splits=2
     )
-    json.dumps(asdict(found), allow_nan=False)
+    json.dumps(found.model_dump(mode="json"), allow_nan=False)
     assert found.per_class["ant"]["mmd"].after.value is not None and found.metrics["mmd"].after.value is not None
     cow = found.per_class["cow"]["mmd"]
     assert cow.before.value is not None and cow.after.value is None and cow.after.n == 0
@@ -429,20 +435,25 @@ def with_hole(seed: int = 1, dim: int = 16, missing: int = 3) -> MetricView:
     )
 
 
+def lacking(views: list[MetricView], **kwargs: Any) -> list[Region]:
+    """Where images lack; keys of the pool are its rows."""
+    return under_covered(views, pool_key_N=[str(row) for row in range(len(views[0].pool_class_N))], **kwargs)
+
+
 def test_a_planted_hole_comes_first_with_what_it_lacks() -> None:
-    found = under_covered([with_hole()], classes=["whole", "holed"], rows=np.arange(800), per_region=40)
+    found = lacking([with_hole()], classes=["whole", "holed"], rows=np.arange(800), per_region=40)
     first = found[0]
     assert first.class_name == "holed" and first.is_significant and first.num_pool == 0
     assert first.num_lacking == 100 == first.num_wanted  # a fifth of 500
     assert len(first.real_keys) == 5 and all(key.startswith("kind3-") for key in first.real_keys)
-    assert len(first.pool_rows) == 5 and min(first.pool_rows) >= 300
+    assert len(first.pool_keys) == 5 and min(map(int, first.pool_keys)) >= 300
     assert not any(region.is_significant for region in found[1:])
     assert [region.num_lacking for region in found] == sorted((region.num_lacking for region in found), reverse=True)
-    json.dumps([asdict(region) for region in found], allow_nan=False)
+    json.dumps([region.model_dump(mode="json") for region in found], allow_nan=False)
 
 
 def test_a_hole_cut_into_small_regions_is_found_whole() -> None:
-    found = under_covered([with_hole()], classes=["whole", "holed"], rows=np.arange(800))
+    found = lacking([with_hole()], classes=["whole", "holed"], rows=np.arange(800))
     holes = [region for region in found if region.is_significant]
     assert holes and all(key.startswith("kind3-") for region in holes for key in region.real_keys)
     assert sum(region.num_lacking for region in holes) == pytest.approx(100, abs=15)
@@ -450,7 +461,7 @@ def test_a_hole_cut_into_small_regions_is_found_whole() -> None:
 
 def test_examples_are_those_nearest_to_the_centre() -> None:
     view = with_hole()
-    first = under_covered([view], classes=["whole", "holed"], rows=np.arange(800), per_region=40, num_shown=40)[0]
+    first = lacking([view], classes=["whole", "holed"], rows=np.arange(800), per_region=40, num_shown=40)[0]
     rows = [view.real_key_M.index(key) for key in first.real_keys]
     distances = np.linalg.norm(view.real_MD[rows] - view.real_MD[rows].mean(axis=0), axis=1)
     assert len(rows) == 40 and (np.diff(distances) >= -1e-4).all()
@@ -460,17 +471,15 @@ def test_only_rows_that_count_are_counted() -> None:
     view = with_hole(missing=-1)
     near = np.linalg.norm(view.pool_ND - view.real_MD[:40].mean(axis=0), axis=1)
     rows = np.flatnonzero((near > 10) | (view.pool_class_N == 0))
-    found = under_covered([view], classes=["whole", "holed"], rows=rows, per_region=40)
+    found = lacking([view], classes=["whole", "holed"], rows=rows, per_region=40)
     assert found[0].is_significant and all(key.startswith("kind0-") for key in found[0].real_keys)
-    assert set(found[0].pool_rows) <= set(rows.tolist())
-    assert not any(
-        region.is_significant for region in under_covered([view], classes=["whole", "holed"], rows=np.arange(800), per_region=40)
-    )
+    assert {int(key) for key in found[0].pool_keys} <= set(rows.tolist())
+    assert not any(region.is_significant for region in lacking([view], classes=["whole", "holed"], rows=np.arange(800), per_region=40))
 
 
 def test_two_views_want_no_more_than_one() -> None:
     view = with_hole()
-    found = under_covered([view, view], classes=["whole", "holed"], rows=np.arange(800), per_region=40)
+    found = lacking([view, view], classes=["whole", "holed"], rows=np.arange(800), per_region=40)
     assert [(region.view, region.num_lacking, region.num_wanted) for region in found[:2]] == [(0, 100, 50), (1, 100, 50)]
 
 
@@ -482,19 +491,19 @@ def test_without_a_hole_few_regions_are_called_significant(dim: int) -> None:
         rng = np.random.default_rng(seed)
         real, pool = rng.standard_normal((100, dim)).astype(np.float32), rng.standard_normal((400, dim)).astype(np.float32)
         view = MetricView(pool, np.zeros(400, np.int64), real, np.zeros(100, np.int64), [str(number) for number in range(100)])
-        found += under_covered([view], classes=["ant"], rows=np.arange(400))
+        found += lacking([view], classes=["ant"], rows=np.arange(400))
     assert np.mean([region.p_value < 0.05 for region in found]) < 0.12
     assert sum(region.is_significant for region in found) <= 4
 
 
 def test_classes_with_little_have_no_regions() -> None:
     view = view_of([draw(60, 1)], draw(30, 2))
-    assert under_covered([view], classes=CLASSES, rows=np.arange(60)) == []
-    assert under_covered([with_hole()], classes=["whole", "holed"], rows=np.zeros(0, np.int64)) == []
+    assert lacking([view], classes=CLASSES, rows=np.arange(60)) == []
+    assert lacking([with_hole()], classes=["whole", "holed"], rows=np.zeros(0, np.int64)) == []
 
 
 def test_regions_are_the_same_again() -> None:
-    one, again = (under_covered([with_hole()], classes=["whole", "holed"], rows=np.arange(800)) for _ in range(2))
+    one, again = (lacking([with_hole()], classes=["whole", "holed"], rows=np.arange(800)) for _ in range(2))
     assert one == again
 
 

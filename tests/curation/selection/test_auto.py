@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.curation.selection.auto import Arm, Trainer, _is_as_good, _with_interval, choose_method
+from synthforge.curation.selection.auto import Arm, Trainer, _is_as_good, _measured, choose_method
 from synthforge.curation.sides import Sides
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets
+from synthforge.statistics import Measured
 from tests.curation.planted import REFERENCE, Made, real, write_tar
 
 
@@ -22,15 +23,15 @@ def test_intervals_hold_whatever_varies(of_seeds: float, of_images: float) -> No
     held = []
     for _ in range(400):
         noise_SV = rng.normal(0, of_seeds, (5, 1)) + rng.normal(0, of_images, (1, 200)) + rng.normal(0, 0.2, (5, 200))
-        low, high = _with_interval(0.02 + noise_SV)[1]
-        held.append(low <= 0.02 <= high)
+        found = _measured(0.02 + noise_SV)
+        held.append(found.low <= 0.02 <= found.high)
     assert 0.93 <= np.mean(held) <= 1
 
 
 def test_of_one_training_only_images_are_counted() -> None:
-    mean, (low, high) = _with_interval(np.random.default_rng(0).normal(0.5, 0.1, (1, 100)))
-    assert 0.46 < low < mean < high < 0.54
-    assert _with_interval(np.zeros((3, 10))) == (0.0, (0.0, 0.0))
+    found = _measured(np.random.default_rng(0).normal(0.5, 0.1, (1, 100)))
+    assert 0.46 < found.low < found.value < found.high < 0.54
+    assert _measured(np.zeros((3, 10))) == Measured(value=0.0, low=0.0, high=0.0)
 
 
 def test_one_standard_error_is_as_good() -> None:

@@ -29,7 +29,7 @@ def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
     assert one.whole.loss is not None
     assert sum(values.values()) == pytest.approx(one.whole.loss.value, abs=1e-4)
     assert {name for name, part in one.parts.items() if part.verdict == "loss"} == {"content"}
-    assert one.parts["content"].share == pytest.approx(1)
+    assert one.parts["content"].share is not None and one.parts["content"].share.value == pytest.approx(1)
     assert mean == one
 
 

@@ -16,8 +16,8 @@ from PIL import Image, ImageFilter
 from synthforge.data.reading import Example
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.run import diagnose
-from synthforge.evaluation.diagnosis.words import DiagnoseResult
 from synthforge.evaluation.request import diagnosis_of
+from synthforge.evaluation.results.types import DiagnoseResult
 from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, Ran, small
 from tests.evaluation.sets import QUICK, digits, per_class, write
@@ -116,7 +116,7 @@ def test_a_pool_with_wrong_labels_is_named_as_such(tmp_path: Path) -> None:
     assert setting.loss.whole.loss is not None and labels is not None
     assert labels.value >= 0.5 * setting.loss.whole.loss.value > 0.05
     assert "look like another class" in setting.sentence
-    assert any(text.startswith("Labels") for text in found.advice)
+    assert any(one.cause == "labels" for one in found.advice)
     assert setting.loss.parts["appearance"].loss is None
     assert any("appearance can't be measured without the generator" in note for note in found.notes)
 
@@ -132,7 +132,7 @@ def test_a_class_of_which_all_images_show_another_keeps_labels_measurable(tmp_pa
     assert any("no image of class 3" in note for note in found.notes)
     assert setting.loss.parts["labels"].verdict != "not measured"
     assert setting.facts is not None and 0.05 < setting.facts.doubted < 0.3
-    assert any(text.startswith("Labels") for text in found.advice)
+    assert any(one.cause == "labels" for one in found.advice)
 
 
 @pytest.mark.trains

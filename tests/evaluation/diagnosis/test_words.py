@@ -41,4 +41,4 @@ def test_what_accuracy_is_lost_by_is_named_and_advised_on(lost_by: str, lower: s
     tables: list[Any] = [SimpleNamespace(mean=mean, settings=[SimpleNamespace(real_per_class=20, facts=None)], covers_real_images=True)]
     assert {name for name, part in mean.parts.items() if part.verdict == "loss"} == {lost_by}
     assert f" {cause} (100% " in verdict_of(tables)
-    assert [text.partition(":")[0].lower() for text in advice_of(tables)] == [lost_by]
+    assert [one.cause for one in advice_of(tables)] == [lost_by]

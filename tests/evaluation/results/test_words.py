@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,20 +11,13 @@ import pytest
 
 from synthforge.errors import RequestError
 from synthforge.evaluation.results.requirements import Requirement, holds, parsed
-from synthforge.evaluation.results.scores import (
-    Answer,
-    Claim,
-    Comparison,
-    Measured,
-    Outcomes,
-    calibration_error,
-    claimed,
-    compared,
-    pairs,
-    worth,
-)
+from synthforge.evaluation.results.scores import Outcomes, calibration_error, claimed, compared, pairs, worth
+from synthforge.evaluation.results.types import Claim, Comparison, Kind, Origin, RequiredClaim, TableResult
 from synthforge.evaluation.results.words import kind_of, most, told, verdict_of, worth_in_words
 from synthforge.recipe.evaluation import ArmConfig, MixingConfig
+from synthforge.statistics import Measured, Word
+from tests.evaluation.results import made
+from tests.evaluation.results.made import comparison, measured
 
 ARMS = {
     name: ArmConfig.model_validate(value)
@@ -44,27 +35,23 @@ NAMES = ("real+curated", "real+random", "real+more", "curated", "more", "more-cu
 KNOWN = {name: ArmConfig.model_validate(name) for name in NAMES} | ARMS
 
 
-def comparison(arm: str, against: str, verdict: str, value: float = 0.0, over: str = "draws and images") -> Comparison:
-    return Comparison(arm, against, Measured(value, value - 0.01, value + 0.01), 0.5, verdict, 12, over, {})
-
-
-def claim(what: str, found: list[Comparison]) -> Claim:
+def claim(kind: tuple[Kind, str], found: list[Comparison]) -> Claim:
     """Their mean; told from 0 or not as the first of them."""
-    values = [one.difference.value for one in found]
-    value = float(np.mean(values))
-    around = Measured(value, value - 0.01, value + 0.01)
-    return Claim(what, len(found), around, min(values), max(values), 0.5, found[0].verdict, 12, found[0].interval_over)
+    return made.claim(*kind, *(one.difference.value for one in found), verdict=found[0].verdict, over=found[0].interval_over)
 
 
-def table(*comparisons: Comparison, origin: str = "own", **accuracy: Measured) -> Any:
-    arms = {name: SimpleNamespace(accuracy=one) for name, one in accuracy.items()}
-    steps = {"has_enough_steps": True, "steps_check": {}, "steps_check_mean": Measured(0.015, -0.01, 0.04)}
-    by_kind: dict[str, list[Comparison]] = {}
+def table(
+    *comparisons: Comparison, origin: Origin = "own", verdict: Word | None = None, mean: Measured | None = None, **steps: Any
+) -> TableResult:
+    """One setting, whose claims have a verdict of their own only if one is given."""
+    by_kind: dict[tuple[Kind, str], list[Comparison]] = {}
     for one in comparisons:
         by_kind.setdefault(kind_of(KNOWN[one.arm], KNOWN[one.against]), []).append(one)
-    claims = [claim(what, found) for what, found in by_kind.items()]
-    settings = [SimpleNamespace(amount="20", comparisons=list(comparisons), arms=arms, **steps)]
-    return SimpleNamespace(origin=origin, claims=claims, required=[], settings=settings)
+    claims = [claim(kind, found) for kind, found in by_kind.items()]
+    if verdict is not None:
+        claims = [one.model_copy(update={"verdict": verdict}) for one in claims]
+    setting = made.setting(comparisons, steps_check_mean=mean or measured(0.015, -0.01, 0.04), **steps)
+    return made.table([setting], claims, origin)
 
 
 def outcomes(rate: float) -> Outcomes:
@@ -78,8 +65,8 @@ def exchange(rate: float, num_real: float = 20) -> str:
 
 
 def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
-    assert exchange(0.95) == "x: as good as 40 real images per class, where the real learning curve ends, or more; at least 40"
-    assert exchange(0.3) == "x: as good as 10 real images per class, where the real learning curve begins, or fewer; at most 10"
+    assert exchange(0.95) == "as good as 40 real images per class, where the real learning curve ends, or more; at least 40"
+    assert exchange(0.3) == "as good as 10 real images per class, where the real learning curve begins, or fewer; at most 10"
     assert "real ones per class, so" in exchange(0.76)
     assert re.search(r"so 2\.\d+ \[(2|1\.\d+), 2\.\d+\] for each", exchange(0.75, num_real=18.28))
     assert "≥ 20] real ones per class" in exchange(0.798)
@@ -103,9 +90,10 @@ def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
     )
     found = [table(comparison("heap", "real", "helped", 0.02))]
     assert verdict_of(found, [], ARMS).endswith("So use them.")
-    found[0].settings[0].steps_check_mean = Measured(0.003, 0.001, 0.005)
+    moved = measured(0.003, 0.001, 0.005)
+    found = [table(comparison("heap", "real", "helped", 0.02), mean=moved)]
     assert "So use them. Twice the steps still change accuracy, by up to 0.3 points" in verdict_of(found, [], ARMS)
-    found[0].settings[0].has_enough_steps = False
+    found = [table(comparison("heap", "real", "helped", 0.02), mean=moved, has_enough_steps=False)]
     assert "accuracy still moves by up to 0.3 points" in verdict_of(found, [], ARMS)
 
 
@@ -119,11 +107,8 @@ def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
 
 def test_what_helps_on_average_and_is_proven_nowhere_is_used() -> None:
     unsure = [comparison(name, "real", "cannot tell", 0.01) for name in ("heap", "real+curated")]
-    found = table(*unsure)
-    found.claims[0] = replace(found.claims[0], verdict="helped")
-    assert verdict_of([found], [], ARMS).endswith("So use them.")
-    worse = table(comparison("heap", "real", "hurt", -0.01), unsure[1])
-    worse.claims[0] = replace(worse.claims[0], verdict="helped")
+    assert verdict_of([table(*unsure, verdict="helped")], [], ARMS).endswith("So use them.")
+    worse = table(comparison("heap", "real", "hurt", -0.01), unsure[1], verdict="helped")
     assert "So use them" not in verdict_of([worse], [], ARMS)
 
 
@@ -144,11 +129,11 @@ def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
 
 
 def test_how_far_short_trainings_move_is_told_of_the_arm_that_moves_most() -> None:
-    known = table(comparison("heap", "real", "helped", 0.02))
-    assert "trainings were short" not in verdict_of([known], [], KNOWN)
-    known.settings[0].has_enough_steps = False
-    known.settings[0].steps_check = {"heap": Measured(0.043, 0.03, 0.05), "real": Measured(0.08, -0.1, 0.2)}
-    assert "accuracy still moves by up to 4.3 points" in verdict_of([known], [], KNOWN)
+    known = comparison("heap", "real", "helped", 0.02)
+    assert "trainings were short" not in verdict_of([table(known)], [], KNOWN)
+    moved = {"heap": measured(0.043, 0.03, 0.05), "real": measured(0.08, -0.1, 0.2)}
+    short = table(known, has_enough_steps=False, steps_check=moved)
+    assert "accuracy still moves by up to 4.3 points" in verdict_of([short], [], KNOWN)
 
 
 def test_seeds_are_not_called_draws() -> None:
@@ -161,13 +146,13 @@ def require(text: str) -> Requirement:
     return parsed(text, list(ARMS), ["20", "50"])
 
 
-def of_two_amounts(*answers: Answer, arms: tuple[str, ...] = ("heap", "real"), low: float = 0.88) -> Any:
-    """A result with accuracies of 0.9 and more with 50 real per class, and from `low` to 0.9 with 20."""
+def of_two_amounts(*required: RequiredClaim) -> list[TableResult]:
+    """A table with accuracies of 0.9 and more with 50 real per class, and from 0.88 to 0.9 with 20."""
     settings = [
-        SimpleNamespace(amount=amount, arms={name: SimpleNamespace(accuracy=Measured(0.9, *interval)) for name in arms})
-        for amount, interval in (("20", (low, 0.9)), ("50", (0.9, 0.95)))
+        made.setting(arms=dict.fromkeys(("heap", "real"), measured(0.9, *interval)), per_class=amount)
+        for amount, interval in ((20, (0.88, 0.9)), (50, (0.9, 0.95)))
     ]
-    return SimpleNamespace(tables=[SimpleNamespace(settings=settings, required=list(answers))])
+    return [made.table(settings, required=required)]
 
 
 def test_an_accuracy_is_required_in_every_setting_and_of_an_arm_that_is_there() -> None:
@@ -192,15 +177,19 @@ def test_an_accuracy_is_required_in_every_setting_and_of_an_arm_that_is_there() 
     ],
 )
 def test_a_comparison_is_required_on_average_and_may_hurt_nowhere(
-    on_average: str, hurts_at: list[str], *, better: bool, not_worse: bool
+    on_average: Word, hurts_at: list[str], *, better: bool, not_worse: bool
 ) -> None:
     found = [comparison("heap", "real", on_average)] * 2
-    result = of_two_amounts(Answer(claim("heap less real", found), hurts_at))
+
+    def of(found: list[Comparison]) -> list[TableResult]:
+        asked = claim(("pair", "heap less real"), found)
+        return of_two_amounts(RequiredClaim(arm="heap", against="real", amount=None, claim=asked, hurts_at=hurts_at))
+
+    result = of(found)
     assert holds(require("heap > real"), result) is better
     assert holds(require("heap >= real"), result) is not_worse
     assert not holds(require("heap >= real @ 20"), result)  # which was not asked
-    short = of_two_amounts(Answer(claim("heap less real", found[:1]), hurts_at))
-    assert not holds(require("heap >= real"), short)  # of one amount alone
+    assert not holds(require("heap >= real"), of(found[:1]))  # of one amount alone
 
 
 @pytest.mark.parametrize("text", ["", "a", "real = random", "real > nothing", "nothing > real", "real > 1.5", "real > random @ 7"])
@@ -242,7 +231,7 @@ def test_what_single_comparisons_cannot_tell_they_may_together() -> None:
     rng = np.random.default_rng(0)
     gains = [np.where(rng.random((5, 2, 800)) < 0.51, 1.0, 0.0) - (rng.random((5, 2, 800)) < 0.49) for _ in range(10)]
     nothing = [(rng.random((5, 2, 800)) < 0.5) - (rng.random((5, 2, 800)) < 0.5).astype(float) for _ in range(10)]
-    gain, none = claimed({"gain": gains, "nothing": nothing}, 0.005)
+    gain, none = claimed({("adding", "gain"): gains, ("pair", "nothing"): nothing}, 0.005)
     assert (gain.what, gain.comparisons, gain.verdict) == ("gain", 10, "helped")
     assert gain.difference.value == pytest.approx(0.02, abs=0.01)
     assert none.verdict in {"cannot tell", "did not help"}
