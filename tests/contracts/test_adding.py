@@ -228,7 +228,7 @@ def run(recipe: Path) -> Path:
 
     loaded = load_recipe(recipe)
     assert generate(loaded).is_complete
-    curate(**of_recipe(loaded))
+    curate(of_recipe(loaded))
     return recipe.parent / "run"
 
 
