@@ -1,4 +1,4 @@
-"""The caller's side of one local process: start, talk, tell life from death, end."""
+"""The caller's side of one local process: start it, talk to it, notice its death, end it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synthforge.executors.protocol import Place, U
 from synthforge.executors.queue import Task
 
 EXIT_SECONDS = 5.0
-"""A process that was terminated, or that said it dies, gets so long before it is killed."""
+"""Time for a process to end, after it was terminated or has reported an error, before it is killed."""
 
 _SPAWN = multiprocessing.get_context("spawn")
 _early: list[tuple[SpawnProcess, Connection]] = []
@@ -71,31 +71,27 @@ def _started(modules: Sequence[str] = ()) -> tuple[SpawnProcess, Connection]:
 
 @dataclass
 class Allowance:
-    """For how long a worker may report nothing, in seconds."""
+    """Longest time in seconds that a worker may report nothing before it is killed."""
 
     deadline: float
-    """While it has units."""
+    """While it has units. Three times this before its first report, since the first batch may compile or fill caches."""
     opening: float
     """While it opens its work: loading a model, compiling it."""
 
-    def warming(self) -> float:
-        """Until it reports for the first time: the first batch may compile, or fill caches."""
-        return 3 * self.deadline
-
 
 class WorkerProcess(Generic[U]):
-    """One worker, as its caller sees it; starts its process, unless one was started early."""
+    """One worker as its caller sees it. Uses a process that was started early, or starts one."""
 
     def __init__(self, place: Place, allowance: Allowance) -> None:
         self.place = place
         self.name = f"worker {place.worker + 1} of {place.workers}"
         self.tasks: dict[int, Task[U]] = {}
-        """Units in flight, by the number they were given under."""
+        """Units in flight, by their number in messages."""
         self.is_open = False
         self.is_waiting = False
-        """Whether it has asked and got no answer."""
+        """Whether it has asked for a unit and got no answer yet."""
         self.reported = 0
-        """Samples that it reported for units that it has not finished."""
+        """Number of samples that it has reported for unfinished units."""
         self._allowance = allowance
         self._has_begun = False
         self._is_warm = False
@@ -104,12 +100,12 @@ class WorkerProcess(Generic[U]):
         self.process, self.pipe = _early_or_started()
 
     def begin(self, pickled_work: bytes) -> None:
-        """Say what to work on, where; it may wait for a large work to be read."""
-        with suppress(OSError):  # it died, which is seen like every death
+        """Send the work. This may take a moment if the work is large."""
+        with suppress(OSError):  # it has died, which `receive` reports
             self.pipe.send_bytes(pickle.dumps(Open(self.place, pickled_work)))
 
     def give(self, task: Task[U]) -> bool:
-        """Answer with a unit; false if it is too late for that."""
+        """Answer with a unit. Returns False if the worker is gone."""
         number = next(self._numbers)
         if not self._answer(Take(number, task.unit)):
             return False
@@ -117,19 +113,15 @@ class WorkerProcess(Generic[U]):
         return True
 
     def drain(self) -> None:
-        """Answer that there is nothing now."""
+        """Answer that there is no unit now."""
         self._answer(Drain())
 
     def stop(self) -> None:
-        """Let it close its stream and leave. It may be on the point of asking, so this needs no question."""
+        """Tell it to close its stream and end. It need not have asked, since it may be about to ask."""
         self._answer(Stop())
 
-    def settle(self, number: int) -> Task[U]:
-        """The unit that was given under this number; it is in flight no more."""
-        return self.tasks.pop(number)
-
     def receive(self) -> Message | None:
-        """One message, if there is one; of a dead process its last ones come first."""
+        """The next message. A dead process gives its last messages, and then `Died`. None: there is no message."""
         try:
             if self.pipe.poll():
                 message: Message = pickle.loads(self.pipe.recv_bytes())  # noqa: S301 - from our own child
@@ -140,34 +132,36 @@ class WorkerProcess(Generic[U]):
         return None if self.process.is_alive() else Died(self._cause_of_death())
 
     def listen_in_vain(self, seconds: float) -> Died | None:
-        """So much time went by without a message; dead if that was too long. One that waits for an answer owes none."""
+        """Note that some time passed without a message. Returns `Died` if the worker has been silent for too long.
+
+        A worker that waits for an answer may be silent.
+        """
         if self.is_waiting:
             return None
         self._silence += seconds
-        allowed = self._allowance.deadline if self._is_warm else self._allowance.warming()
-        if not self.is_open:
-            if self._silence < self._allowance.opening:
-                return None
-            return Died(f"did not open within {self._allowance.opening:g} s: taken for hung")
+        allowance = self._allowance
+        allowed = (allowance.deadline if self._is_warm else 3 * allowance.deadline) if self.is_open else allowance.opening
         if self._silence < allowed:
             return None
+        if not self.is_open:
+            return Died(f"did not open within {allowed:g} s: taken for hung")
         return Died(f"reported nothing for {allowed:g} s: taken for hung; raise execution.deadline_seconds if it is only slow")
 
     def end(self, seconds: float) -> bool:
-        """Wait for it to leave, then kill it; whether it left by itself. Also when it is interrupted, it leaves nothing behind."""
+        """Wait for the process to end, then kill it, also if waiting is interrupted. Returns whether it ended by itself."""
         try:
             self.process.join(seconds)
         finally:
-            left = not self.process.is_alive()
-            if not left:
+            has_ended = not self.process.is_alive()
+            if not has_ended:
                 self.process.kill()
                 self.process.join(EXIT_SECONDS)
-        return left
+        return has_ended
 
     def release(self) -> None:
-        """Free what the dead one held here."""
+        """Free the resources of the dead process on the caller's side."""
         self.pipe.close()
-        with suppress(ValueError):  # it could not even be killed: in the driver's hands, and the system's
+        with suppress(ValueError):  # it could not be killed, because it hangs in a driver
             self.process.close()
 
     def _answer(self, answer: Answer) -> bool:
@@ -198,9 +192,8 @@ class WorkerProcess(Generic[U]):
         if status < 0:
             return _signal_in_words(-status)
         if not self._has_begun:
-            return (
-                f'exited with status {status} before it began; a script that starts workers needs `if __name__ == "__main__":` around that'
-            )
+            hint = 'a script that starts workers needs `if __name__ == "__main__":` around that'
+            return f"exited with status {status} before it began; {hint}"
         return f"exited with status {status}"
 
 
@@ -214,11 +207,11 @@ def _signal_in_words(number: int) -> str:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Start processes within: Ctrl-C can't hit one before it is set up to ignore that; here it comes a moment later."""
+    """A context in which processes are started. Ctrl-C takes effect after it, when the processes are set up to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # else starting the first child does, and that unblocks
+    resource_tracker.ensure_running()  # starting the first child would start it, and unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,4 +1,4 @@
-"""Run lists of units to their end with a progress bar: in this process, or in several that one run leaves open for the next."""
+"""Run lists of units with a progress bar: in this process, or in workers that stay open for the next list."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ R = TypeVar("R")
 
 
 class Workers(Generic[U, R]):
-    """Workers for one kind of work, started when the first units come; a context manager that ends them.
+    """Workers for one kind of work, started with the first list of units. A context manager that ends them.
 
     Args:
-        most: as many processes at a time; fewer where there are fewer units.
+        most: largest number of processes. With fewer units there are fewer processes.
         deadline_seconds: see `LocalExecutor`.
     """
 
@@ -50,18 +50,19 @@ class Workers(Generic[U, R]):
         beside: Sequence[U] = (),
         deadline_seconds: float | None = None,
     ) -> tuple[list[Finished[U, R]], list[Failed[U]]]:
-        """What is finished and what has failed for good, in any order.
+        """Run a list of units. Returns the finished and the failed ones, in any order.
 
         Args:
-            task, what: for the progress bar.
-            size: what a unit adds to progress.
-            name: of a unit, for notes on failed tries.
-            done: progress that was made before.
-            beside: of size 0, with one try; done by workers that have no unit left, until the last unit is done or one of these has failed.
-                The rest of them are left.
-            deadline_seconds: of these units, if it is another.
+            task, what: name of the task and of what is counted, for the progress bar.
+            size: what a unit adds to the progress.
+            name: gives the name of a unit, for notes on failed tries.
+            done: progress from before.
+            tries: most tries of a unit.
+            beside: optional units of size 0, for workers that have nothing else to do. They end with the last unit, or when
+                one of them fails; the rest is left out.
+            deadline_seconds: deadline for these units. None: as in the constructor.
         """
-        assert not beside or tries == 1, "units that are to be tried again would come after all that stand beside"
+        assert not beside or tries == 1, "a unit that is tried again would come after all units in `beside`"
         executor, reporter = self._for(len(units) + len(beside)), self._reporter
         if isinstance(executor, LocalExecutor):
             executor.allow(deadline_seconds or self._deadline)
@@ -96,7 +97,7 @@ class Workers(Generic[U, R]):
         return finished, failed
 
     def _for(self, num_units: int) -> Executor[U, R]:
-        """Those that are open, or more if so many units want more."""
+        """The open executor, or a new one if this many units need more workers."""
         num = max(1, min(self._most, num_units))
         if self._executor is None or num > self._num:
             self.__exit__(None, None, None)

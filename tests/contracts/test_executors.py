@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,11 @@ each = pytest.mark.parametrize("kind", EXECUTORS)
 
 
 each_local = pytest.mark.parametrize("kind", ["local-1", "local-3"])
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Squares:
+    return Squares(str(tmp_path))
 
 
 # Every executor

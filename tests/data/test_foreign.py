@@ -141,7 +141,7 @@ def test_torn_tar_gives_the_whole_samples_before_the_tear(tmp_path: Path, kept: 
     assert images_of(found) == IMAGES[:num] + IMAGES[:10]
     assert len(found.problems) == 1
     assert found.problems[0].startswith(f"{torn}: torn or not a tar (")
-    assert found.problems[0].endswith("nothing of it is used" if num == 0 else f"the {num} whole samples before the tear are used")
+    assert found.problems[0].endswith("none of it is used" if num == 0 else f"the {num} whole samples before the tear are used")
     with pytest.raises(DatasetError, match="torn or not a tar"):
         read_labelled(str(torn))
 

@@ -66,13 +66,14 @@ def test_a_feed_with_nothing_is_asked_again_later(monkeypatch: pytest.MonkeyPatc
 
 
 def test_units_in_flight_are_settled_once() -> None:
-    in_flight: InFlight[int, str] = InFlight()
-    in_flight.add(1, "first")
-    assert in_flight.add(1, "second") == 1
+    pairs = iter([(1, "first"), (1, "second")])
+    in_flight: InFlight[int, str] = InFlight(lambda: next(pairs, None))
+    units = in_flight.units()
+    assert [next(units), next(units)] == [1, 1]
     assert [in_flight.settle(1), in_flight.settle(1)] == ["first", "second"]
     with pytest.raises(RuntimeError, match="yielded a unit that it does not have: 1"):
         in_flight.settle(1)
     with pytest.raises(RuntimeError, match="ended before its units did"):
         in_flight.check_end()
-    in_flight.has_ended = True
+    assert list(units) == []
     in_flight.check_end()
