@@ -69,7 +69,7 @@ def test_workers_take_the_gpus_in_turns(has_nvml: bool, visible: str | None, mon
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        devices._taken.cache_clear()  # each worker is a process of its own
+        devices._take_gpu.cache_clear()  # each worker is a process of its own
         device = own_gpu(worker, 4, "auto")
         assert own_gpu(worker, 4, "auto") == device
         found.append(os.environ["CUDA_VISIBLE_DEVICES"] if device == "auto" else device)
@@ -77,4 +77,4 @@ def test_workers_take_the_gpus_in_turns(has_nvml: bool, visible: str | None, mon
     assert found == ([*listed, listed[0]] if has_nvml else ["cuda:0", "cuda:1", "cuda:2", "cuda:0"])
     assert own_gpu(1, 4, "cuda:2") == "cuda:2"
     assert own_gpu(0, 1, "auto") == "auto"
-    devices._taken.cache_clear()
+    devices._take_gpu.cache_clear()

@@ -1,7 +1,7 @@
 """Read a pool or reference as a collection: labelled images in any form, block by block, never all in memory.
 
 Dataset folders, on disk or remote, are read by their seals, which name the content.
-Foreign sets (see `foreign`) have no seals. Each unit is read once, and its index is kept in a cache, never beside the data.
+Foreign sets (see `foreign`) have no seals. Each unit is read once, and its index is kept in a cache.
 The index is used until path, size or time of a file changes.
 A sample without a label has class null. Images are not decoded here, so broken ones are not noticed.
 Not covered: remote foreign sets.
@@ -143,7 +143,8 @@ class Collection(ABC):
     def part(self) -> dict[str, NDArray[np.str_]]:
         """The part of each image, `fit` or `validation`: one array for each block, by its name. For real images.
 
-        The manifest or sub-folders may name the parts. Otherwise the last fifth of each class, in order, is the validation part.
+        The manifest or sub-folders may name the parts.
+        Otherwise the last fifth of each class, in order, is the validation part.
         A sample without a class is in the part `fit`.
         """
         if (named := self._named_parts()) is not None:
@@ -164,8 +165,8 @@ def open_collection(address: str, cache: Path, *, classes: list[str] | None = No
     """Open a pool or reference; raises DatasetError if there is nothing that can be read, or no label.
 
     Args:
-        address: a dataset folder (local or remote), a WebDataset tar, or a folder or pattern of tars; a folder of images by
-            class; a folder of `datasets` (arrow or parquet).
+        address: one of: a dataset folder (local or remote), a WebDataset tar, a folder or pattern of tars, a folder of
+            images by class, a folder of `datasets` (arrow or parquet).
         cache: folder for indices of foreign sets. An index has some 60 bytes for each image, and the captions.
         classes: class names by number, for foreign sets whose labels are numbers. A dataset folder has its own.
     """
@@ -227,7 +228,7 @@ class SealedCollection(Collection):
 
     def _source_hashes(self, block: Block, table: pa.Table) -> pa.Array:
         """SHA-256 of the real image that each sample was started from. Only the records have it, so it is cached."""
-        path = _index_path(self._cache, [INDEX_VERSION, "sources", block.digest])
+        path = _index_path(self._cache, digest_of([INDEX_VERSION, "sources", block.digest]))
         with suppress(OSError, pa.ArrowException):
             return pq.read_table(path).column("source_sha256")
         spans = list(zip(table["json_offset"].to_pylist(), table["json_size"].to_pylist(), strict=True))
@@ -404,7 +405,7 @@ def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -
 
 def _indices(units: list[SourceUnit], cache: Path, reporter: Reporter) -> list[_Index]:
     """The index of each unit. Those that are not in the cache are made."""
-    paths = [_index_path(cache, key) for key in map(_index_identity, units)]
+    paths = [_index_path(cache, _index_key(unit)) for unit in units]
     present = [_read_index(path, unit) for path, unit in zip(paths, units, strict=True)]
     if missing := present.count(None):
         reporter.begin("index", missing, unit="files")
@@ -418,8 +419,8 @@ def _indices(units: list[SourceUnit], cache: Path, reporter: Reporter) -> list[_
     return indices
 
 
-def _index_identity(unit: SourceUnit) -> list[object]:
-    """Everything that the index of a unit depends on; raises DatasetError if a file can't be read."""
+def _index_key(unit: SourceUnit) -> str:
+    """SHA-256 over everything that the index of a unit depends on; raises DatasetError if a file can't be read."""
     stamps = []
     for path in unit.files:
         try:
@@ -430,15 +431,11 @@ def _index_identity(unit: SourceUnit) -> list[object]:
         except OSError as error:
             raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
         stamps.append([str(path), stat.st_size, stat.st_mtime_ns])
-    return [INDEX_VERSION, unit.identity, stamps]
+    return digest_of([INDEX_VERSION, unit.identity, stamps])
 
 
-def _index_key(unit: SourceUnit) -> str:
-    return digest_of(_index_identity(unit))
-
-
-def _index_path(cache: Path, identity: list[object]) -> Path:
-    return cache / "index" / f"{digest_of(identity)}.parquet"
+def _index_path(cache: Path, key: str) -> Path:
+    return cache / "index" / f"{key}.parquet"
 
 
 def _read_index(path: Path, unit: SourceUnit) -> _Index | None:

@@ -1,7 +1,7 @@
 """croissant.json: describe a dataset folder in Croissant 1.0 (http://mlcommons.org/croissant/1.0), for mlcroissant.
 
-Every tar and table is listed with its SHA-256. The record set `samples` has one record for each sample: key, image, class,
-text, seed and so on.
+Every tar and table is listed with its SHA-256.
+The record set `samples` has one record for each sample: key, image, class, text, seed and so on.
 Not covered: webp, which mlcroissant 1.1 validates but can't decode.
 """
 

@@ -65,7 +65,7 @@ class State:
 
 
 class DatasetFolder:
-    """A folder of shards that synthforge wrote. Use `open` for an existing one, and `create` to begin or go on with one."""
+    """A folder of shards that synthforge wrote. `open` needs an existing one; `create` begins or reopens one."""
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.folder = folder
@@ -177,7 +177,7 @@ class DatasetFolder:
         return seals
 
     def commit(self, shard: Shard, tar: Path, check: Check) -> Seal:
-        """Publish a finished tar and seal it. If another writer's tar is already there, check and seal that one instead."""
+        """Publish a finished tar and seal it. If another writer was first, check and seal its tar instead."""
         if self.folder.publish(shard.tar, tar):
             return self._seal(shard, tar, index_tar(tar, self.folder.where(shard.tar)))
         return self.adopt(shard, check)
@@ -233,8 +233,8 @@ class DatasetFolder:
         """Write complete.json, whose content is a pure function of the folder. None: shards are unfinished.
 
         Args:
-            count: number of samples of each class, given the number of samples and the missing ones. None: do not count.
-            prepare: called with the totals, and whether they are new, before complete.json is published as the last file.
+            count: number of samples of each class, from the number of samples and the missing ones. None: don't count.
+            prepare: called with the totals, and whether they are new, before complete.json is published.
         """
         segments = self.segments()  # read once, so that no extension counts without its shards
         state = self.state(segments)
@@ -319,7 +319,7 @@ class DatasetFolder:
         raise RequestError(f"{self.folder.address}: has no sample {key!r}; keys go from {key_of(0)} to {key_of(self.num_samples - 1)}")
 
     def sample(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Read one sample with ranged reads: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
+        """Read one sample: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
         shard = self.shard_of(key)
         key = key.zfill(9) if key.isdigit() else key
         try:
@@ -349,10 +349,9 @@ def remove_dataset(folder: Folder) -> None:
     A kill in between leaves no seal without its tar. What it leaves can be removed again.
     """
     names = sorted(folder.list(), reverse=True)  # later extensions before earlier ones
-    seals = [name for name in names if re.fullmatch(r"train-\d+\.json", name)]
-    shards = [name for name in names if re.match(r"train-\d+\.", name)]
-    extensions = [name for name in names if re.fullmatch(r"extension-\d+\.json", name)]
-    for name in dict.fromkeys([COMPLETE, *SIDE_FILES, *seals, *shards, *extensions, MANIFEST]):
+    patterns = (r"train-\d+\.json", r"train-\d+\..*", r"extension-\d+\.json")
+    files = [name for pattern in patterns for name in names if re.fullmatch(pattern, name)]
+    for name in dict.fromkeys([COMPLETE, *SIDE_FILES, *files, MANIFEST]):
         folder.remove(name)
 
 
@@ -363,10 +362,8 @@ def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -
         where, old, new = f"{path}{key}", before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             changes += differences(old, new, f"{where}.")
-        elif old != new and (old is None or new is None):
-            changes.append(f"{where}: {'added' if old is None else 'removed'}")
         elif old != new:
-            changes.append(f"{where}: {_short(old)} -> {_short(new)}")
+            changes.append(f"{where}: {'added' if old is None else 'removed' if new is None else f'{_short(old)} -> {_short(new)}'}")
     return changes
 
 

@@ -28,6 +28,7 @@ from synthforge.data.images import READABLE
 from synthforge.data.tables import tables_at
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.units import (
+    FileUnit,
     ForeignSet,
     FoundSample,
     Location,
@@ -97,7 +98,7 @@ def _set_of_tars(root: Path, parts: Mapping[Path, Part | None], problems: list[S
 
 
 def _classes_beside(folder: Path) -> list[str] | None:
-    """Class names by number: the lines of classes.txt or classnames.txt, or a list in timm's `_info.json`. None: no such file."""
+    """Class names by number: lines of classes.txt or classnames.txt, or a list in timm's `_info.json`."""
     for name in _CLASS_FILES:
         if (folder / name).is_file():
             return [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -178,26 +179,14 @@ def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 @dataclass(frozen=True)
-class Tar:
+class Tar(FileUnit):
     """One WebDataset tar."""
 
-    path: Path
-    root: Path
-    """The folder of the set."""
-    part: Part | None
     block_samples: ClassVar[int] = TAR_BLOCK
-
-    @property
-    def name(self) -> str:
-        return self.path.relative_to(self.root).as_posix()
 
     @property
     def identity(self) -> list[object]:
         return ["tar", self.name]
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return [self.path]
 
     def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         # The suffix is dropped in the root only, so that c in a/b.tar and b/c in a.tar have different names.

@@ -3,7 +3,7 @@
 `find_model` finds models of diffusers by path, `builtin:` name or hub id. A model is a whole pipeline, one component
 (such as a VAE), or one file of weights (LoRA, textual inversion).
 Only files that would be loaded count: the components of a pipeline, in one variant.
-Libraries such as open_clip and timm load models by themselves. The other functions find and check their files before that.
+Libraries such as open_clip and timm load models by themselves. The other functions check their files before that.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def read_config(files: ModelFiles, component: str, file: str = "config.json") ->
 
 
 def components_in(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Library and class of each component in a model_index.json, by name; raises ModelError if an entry is malformed."""
+    """Library and class of each component in a model_index.json, by name; raises ModelError if one is malformed."""
     components = {}
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list):

@@ -32,7 +32,7 @@ class Table:
     names: list[str]
     """A short unique name for each collection."""
     rows: pa.Table
-    """The columns of `Collection.rows`, and three numbers: `collection`, `block`, and `place` (the row in the block)."""
+    """The columns of `Collection.rows`, and the numbers `collection`, `block` and `place` (row in the block)."""
 
     @classmethod
     def open(cls, address: str, cache: Path, reporter: Reporter | None = None) -> Table:

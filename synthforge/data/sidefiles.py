@@ -148,7 +148,7 @@ def _size_category(samples: int) -> str:
 
 
 def _features(facts: DatasetFacts) -> list[dict[str, Any]]:
-    """The columns, as `datasets` writes them. It fills missing values of a record with None, and drops undeclared ones."""
+    """The columns, as `datasets` writes them. It fills missing values with None, and drops undeclared ones."""
     names = {str(number): Quoted(name) for number, name in enumerate(facts.manifest.classes)}
     text, real, integer = {"dtype": "string"}, {"dtype": "float64"}, {"dtype": "int64"}
     record: dict[str, dict[str, Any] | None] = {

@@ -6,7 +6,7 @@ On disk, a finished and fsynced temporary file is hard-linked to its name. Objec
 `STORES` lists what each store can do. A store without create-only publishing needs the promise of a single writer.
 
 Not covered: real directories inside a folder (a name may only have a prefix such as `_log/`).
-Not covered: multipart uploads that a killed process left on an object store. A lifecycle rule of the bucket removes them.
+Not covered: multipart uploads that a killed process left on an object store; a lifecycle rule can remove them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _PERMANENT = (FileExistsError, FileNotFoundError, PermissionError, IsADirectoryE
 def resolve(address: str, base: Path | None = None) -> str:
     """Make an address absolute; raises PlaceError.
 
-    `builtin:NAME` is a folder that ships with synthforge. A relative path is relative to `base`, or to the current folder.
+    `builtin:NAME` is a folder that ships with synthforge. Relative paths start at `base`, or at the current folder.
     """
     if "\0" in address:
         raise PlaceError(f"{address!r}: a path can't hold a null character")
@@ -326,7 +326,7 @@ class Folder:
         return True
 
     def replace(self, name: str, content: bytes) -> None:
-        """Put a whole file under its name, replacing what was there. Only for telemetry, results and caches, not for data."""
+        """Put a whole file under its name, replacing what was there. Only for telemetry, results and caches."""
         self.replace_by(name, lambda path: path.write_bytes(content))
 
     def replace_by(self, name: str, write: Callable[[Path], object]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from synthforge.data.units import (
     LABELS,
     PART_FOLDERS,
     TEXT_FIELDS,
+    FileUnit,
     ForeignSet,
     FoundSample,
     Location,
@@ -39,13 +40,9 @@ TABLE_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
-class ImageTable:
+class ImageTable(FileUnit):
     """One arrow or parquet file with an image column."""
 
-    path: Path
-    root: Path
-    """The folder of the set."""
-    part: Part | None
     image: str
     """Name of the column of images."""
     label: str | None
@@ -55,16 +52,8 @@ class ImageTable:
     block_samples: ClassVar[int] = TABLE_BLOCK
 
     @property
-    def name(self) -> str:
-        return self.path.relative_to(self.root).as_posix()
-
-    @property
     def identity(self) -> list[object]:
         return ["table", self.name, self.image, self.label, self.names]
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return [self.path]
 
     def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         stem = self.name.rpartition(".")[0]
@@ -127,7 +116,7 @@ class ImageTable:
 class _TableFile:
     """An arrow or parquet file as groups of rows. It is memory-mapped, so only what is used is read.
 
-    One row group of a parquet file is in memory, since pages can't be read in part. `datasets` writes groups of 100 images.
+    One row group of a parquet file is in memory, since pages can't be read in part. `datasets` puts 100 images in one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,7 +158,7 @@ def _image_in(cell: object) -> tuple[bytes | None, str]:
 
 
 def tables_at(place: str) -> ForeignSet | None:
-    """The tables in a folder of `datasets`, in a folder of parquet files, or of a pattern. None: there are no images."""
+    """The tables in a folder of `datasets` or of parquet files, or of a pattern. None: there are no images."""
     folder = Path(place)
     splits = json_object(folder / "dataset_dict.json").get("splits")
     problems: list[SourceProblem] = []

@@ -115,7 +115,7 @@ def index_tar(path: Path, where: str) -> pa.Table:
         where: address of the tar, for messages.
     Raises: DatasetError if the tar is damaged or was not made by `write_tar`.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in TABLE_SCHEMA.names}
+    rows: list[dict[str, Any]] = []
     try:
         with tarfile.open(path, "r:") as tar:
             handle = cast("IO[bytes]", tar.fileobj)
@@ -123,7 +123,7 @@ def index_tar(path: Path, where: str) -> pa.Table:
             for member in tar:
                 members.append(member)
                 if len(members) == len(MEMBERS):
-                    _add_row(columns, members, handle, where)
+                    rows.append(_row(members, handle, where))
                     members = []
             if members:
                 raise DatasetError(f"{where}: torn: sample {members[0].name!r} is incomplete; {_REMEDY}")
@@ -131,7 +131,7 @@ def index_tar(path: Path, where: str) -> pa.Table:
                 raise DatasetError(f"{where}: torn: the end of the archive is missing; {_REMEDY}")
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"{where}: torn or not a tar ({error}); {_REMEDY}") from error
-    return pa.table(columns, schema=TABLE_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)
 
 
 def _ends_early(path: Path, handle: IO[bytes]) -> bool:
@@ -144,26 +144,22 @@ def _ends_early(path: Path, handle: IO[bytes]) -> bool:
     return size % tarfile.RECORDSIZE != 0 or handle.read(1024).strip(b"\0") != b""
 
 
-def _add_row(columns: dict[str, list[Any]], members: list[tarfile.TarInfo], handle: IO[bytes], where: str) -> None:
+def _row(members: list[tarfile.TarInfo], handle: IO[bytes], where: str) -> dict[str, Any]:
+    """The row of the table for the members of one sample."""
     keys, extensions = zip(*(member.name.partition(".")[::2] for member in members), strict=True)
     if len(set(keys)) != 1 or extensions[0] not in EXTENSIONS or extensions[1:] != MEMBERS[1:]:
         raise DatasetError(f"{where}: {members[0].name!r} and its neighbours are not one sample of a synthforge shard; {_REMEDY}")
+    row: dict[str, Any] = {}
     for name, member in zip(MEMBERS, members, strict=True):
-        columns[f"{name}_offset"].append(member.offset_data)
-        columns[f"{name}_size"].append(member.size)
+        row |= {f"{name}_offset": member.offset_data, f"{name}_size": member.size}
     try:
         image, cls, text, content = (read_exactly(handle, member.offset_data, member.size) for member in members)
         record = json.loads(content)
         attempts = record.get("attempts", [])
-        columns["key"].append(keys[0])
-        columns["class"].append(record["class"])
-        columns["class_index"].append(int(cls))
-        columns["prompt"].append(text.decode())
-        for name in ("seed", "guidance", "strength", "source"):
-            columns[name].append(record.get(name))
-        columns["attempts"].append(len(attempts) + 1)
-        columns["reasons"].append([attempt["reason"] for attempt in attempts])
-        columns["image_sha256"].append(hashlib.sha256(image).hexdigest())
+        row |= {"key": keys[0], "class": record["class"], "class_index": int(cls), "prompt": text.decode()}
+        row |= {name: record.get(name) for name in ("seed", "guidance", "strength", "source")}
+        row |= {"attempts": len(attempts) + 1, "reasons": [attempt["reason"] for attempt in attempts]}
+        return {**row, "image_sha256": hashlib.sha256(image).hexdigest()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{where}: label or record of {keys[0]!r} is damaged ({error}); {_REMEDY}") from error
 

@@ -131,6 +131,24 @@ class SourceUnit(Protocol):
 
 
 @dataclass(frozen=True)
+class FileUnit:
+    """The common part of units that are one file."""
+
+    path: Path
+    root: Path
+    """The folder of the set."""
+    part: Part | None
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(self.root).as_posix()
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [self.path]
+
+
+@dataclass(frozen=True)
 class ForeignSet:
     """A set that another program wrote."""
 
@@ -156,7 +174,8 @@ def json_object(source: Path | bytes) -> dict[str, Any]:
 def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
     """The files with a suffix at a path: one file, those of a folder, or those that match a pattern.
 
-    A pattern may have *, ? and braces, such as train-{000000..000009}.tar. Files that braces name and that are missing are a problem.
+    A pattern may have *, ? and braces, such as train-{000000..000009}.tar.
+    If files that braces name are missing, that is returned as a problem.
     """
     if Path(place).is_dir():
         return sorted(Path(place).glob(f"*{suffix}")), []
@@ -247,7 +266,7 @@ def as_label(value: object) -> str | None:
 
 
 def as_text(value: object) -> str | None:
-    """A text with everything replaced that UTF-8 can't hold (JSON may have halves of characters). None: the value is no text."""
+    """A text without the halves of characters that JSON may have and UTF-8 can't. None: the value is no text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 

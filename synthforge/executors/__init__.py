@@ -10,5 +10,5 @@
     running    run lists of units with a progress bar
     array      one part of the work for each job of an array: `--part 2/8`
 
-A new executor is one module that implements `protocol.Executor`; tests/contracts/test_executors.py runs over all of them.
+A new executor is one module that implements `protocol.Executor`. tests/contracts/test_executors.py tests all of them.
 """

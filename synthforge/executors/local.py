@@ -1,4 +1,4 @@
-"""Run work in local processes, one for each device. A worker that dies or hangs is replaced, and none outlives its caller.
+"""Run work in local processes. A worker that dies or hangs is replaced, and no worker outlives its caller.
 
 One loop without threads waits for all pipes at once and answers the workers.
 A worker gets a unit when it asks for one. If there is none, it is told to finish its units in flight.
@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from synthforge.errors import SynthforgeError, WorkError
-from synthforge.executors.messages import Advanced, Died, Made, Message, Missed, Opened, Raised
+from synthforge.executors.messages import Advanced, Died, Drain, Made, Message, Missed, Opened, Raised, Stop
 from synthforge.executors.process import EXIT_SECONDS, Allowance, WorkerProcess, interrupts_blocked
 from synthforge.executors.protocol import Executor, Finished, Outcome, Place, U, Work
 from synthforge.executors.queue import Queue
@@ -34,8 +34,8 @@ class LocalExecutor(Executor[U, R]):
 
     Args:
         workers: number of processes.
-        deadline_seconds: a worker with units that reports nothing for this long counts as hung. Three times this before its
-            first report.
+        deadline_seconds: a worker with units that reports nothing for this long counts as hung. Before its first report
+            it has three times as long.
         opening_seconds: the same while it opens its work.
         note: gets one line for each death.
     """
@@ -127,7 +127,7 @@ class LocalExecutor(Executor[U, R]):
                 else:
                     queue.put_back(task)
             elif not is_alone:
-                worker.drain()
+                worker.answer(Drain())
 
     def _messages(self) -> Iterator[tuple[WorkerProcess[U], Message]]:
         """At most one message of each worker; waits at most a tick. Raises the SynthforgeError that a worker raised."""
@@ -164,7 +164,7 @@ class LocalExecutor(Executor[U, R]):
                     yield failed
 
     def _replace(self, worker: WorkerProcess[U], reason: str) -> None:
-        """Replace a dead or hung worker, unless workers in its place only die; raises WorkError if no worker can begin."""
+        """Replace a dead or hung worker, unless all workers in its place die; raises WorkError if none can begin."""
         self._workers.remove(worker)
         worker.end(0.0)
         worker.release()
@@ -189,7 +189,7 @@ class LocalExecutor(Executor[U, R]):
             idle = [worker for worker in workers if worker.is_open and not worker.tasks]
             for worker in workers:
                 if worker in idle:
-                    worker.stop()
+                    worker.answer(Stop())
                 else:
                     worker.process.terminate()
             limit = time.monotonic() + CLOSE_SECONDS

@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Generic
 
 from synthforge.executors import worker
-from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Drain, Made, Message, Missed, Open, Opened, Stop, Take
+from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Made, Message, Missed, Open, Opened, Take
 from synthforge.executors.protocol import Place, U
 from synthforge.executors.queue import Task
 
@@ -74,7 +74,7 @@ class Allowance:
     """Longest time in seconds that a worker may report nothing before it is killed."""
 
     deadline: float
-    """While it has units. Three times this before its first report, since the first batch may compile or fill caches."""
+    """While it has units. Before its first report it has three times as long, to compile or to fill caches."""
     opening: float
     """While it opens its work: loading a model, compiling it."""
 
@@ -107,18 +107,10 @@ class WorkerProcess(Generic[U]):
     def give(self, task: Task[U]) -> bool:
         """Answer with a unit. Returns False if the worker is gone."""
         number = next(self._numbers)
-        if not self._answer(Take(number, task.unit)):
+        if not self.answer(Take(number, task.unit)):
             return False
         self.tasks[number] = task
         return True
-
-    def drain(self) -> None:
-        """Answer that there is no unit now."""
-        self._answer(Drain())
-
-    def stop(self) -> None:
-        """Tell it to close its stream and end. It need not have asked, since it may be about to ask."""
-        self._answer(Stop())
 
     def receive(self) -> Message | None:
         """The next message. A dead process gives its last messages, and then `Died`. None: there is no message."""
@@ -148,7 +140,7 @@ class WorkerProcess(Generic[U]):
         return Died(f"reported nothing for {allowed:g} s: taken for hung; raise execution.deadline_seconds if it is only slow")
 
     def end(self, seconds: float) -> bool:
-        """Wait for the process to end, then kill it, also if waiting is interrupted. Returns whether it ended by itself."""
+        """Wait for the process to end, then kill it, also if interrupted. Returns whether it ended by itself."""
         try:
             self.process.join(seconds)
         finally:
@@ -164,7 +156,8 @@ class WorkerProcess(Generic[U]):
         with suppress(ValueError):  # it could not be killed, because it hangs in a driver
             self.process.close()
 
-    def _answer(self, answer: Answer) -> bool:
+    def answer(self, answer: Answer) -> bool:
+        """Send an answer. Returns False if the worker is gone. `Stop` may be sent before it asks, since it may be about to."""
         self.is_waiting, self._silence = False, 0.0
         try:
             self.pipe.send_bytes(pickle.dumps(answer))
@@ -207,7 +200,7 @@ def _signal_in_words(number: int) -> str:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """A context in which processes are started. Ctrl-C takes effect after it, when the processes are set up to ignore it."""
+    """A context to start processes in. Ctrl-C takes effect after it, when they are set up to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -40,7 +40,7 @@ class Stream(Protocol[U, R_co]):
         """Take all units, and yield each in any order, with its receipt or with the error of this try.
 
         Several units may be in flight: the next is taken when the stream is ready for it.
-        `units` also ends when there is none *now*, so that finished units are not held back. Later, run is called again.
+        `units` also ends when there is none *now*, so that finished units are not held back. run is called again later.
 
         A yielded error is a failed try. It is the last try if the error has a true attribute `is_final`.
         A SynthforgeError that is *raised* stops everything. Any other raised error ends this worker.

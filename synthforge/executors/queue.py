@@ -72,7 +72,7 @@ class Queue(Generic[U]):
         return None
 
     def blame(self, tasks: list[Task[U]], reason: str) -> Failed[U] | None:
-        """Handle the death of a worker with these units in flight. Returns the outcome if a lone unit has failed for good."""
+        """Handle the death of a worker with these units in flight. Returns the outcome if a lone unit has failed."""
         for task in tasks:
             task.is_suspect = True
         if len(tasks) == 1:

@@ -22,21 +22,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from synthforge.errors import SynthforgeError
-from synthforge.executors.messages import (
-    Advanced,
-    Answer,
-    Asked,
-    Began,
-    Died,
-    Made,
-    Message,
-    Missed,
-    Open,
-    Opened,
-    Raised,
-    Stop,
-    Take,
-)
+from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Made, Message, Missed, Open, Opened, Raised, Stop, Take
 from synthforge.executors.protocol import Stream, Work
 from synthforge.executors.queue import InFlight
 
