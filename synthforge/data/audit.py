@@ -56,7 +56,8 @@ def verify(dataset: DatasetFolder, on_shard: Callable[[int, int], None] = lambda
         notes.append(f"{COMPLETE} is missing or from before an extension; run again and it is written")
     if completion is not None and not problems and completion.digest != dataset.digest():
         problems.append(f"{dataset.folder.where(COMPLETE)}: does not match the seals; remove it and run again")
-    if strays := _strays(dataset):
+    owned = {shard.stem for shard in dataset.shards()}
+    if strays := sorted(name for name in dataset.folder.list() if name.startswith("train-") and name.split(".")[0] not in owned):
         notes.append(f"{len(strays)} file(s) that belong to no shard, such as {strays[0]}")
     samples, size = sum(seal.samples for seal in intact), sum(seal.bytes for seal in intact)
     return Audit(len(state.sealed), samples, size, problems, notes)
@@ -74,11 +75,6 @@ def _verify_shard(dataset: DatasetFolder, shard: Shard) -> Seal:
             index_tar(tar, where)  # raises an error that says more if the tar is torn
             raise DatasetError(f"{where}: its bytes are not those that were sealed; remove the shard's files and run again")
     return seal
-
-
-def _strays(dataset: DatasetFolder) -> list[str]:
-    owned = {shard.stem for shard in dataset.shards()}
-    return sorted(name for name in dataset.folder.list() if name.startswith("train-") and name.split(".")[0] not in owned)
 
 
 @dataclass(frozen=True)

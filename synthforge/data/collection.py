@@ -37,7 +37,6 @@ from synthforge.data.units import (
     Kind,
     Location,
     Members,
-    Part,
     SourceProblem,
     SourceUnit,
     last_of_each,
@@ -345,10 +344,8 @@ class ForeignCollection(Collection):
                 yield Block(name, block.digest, block.num_samples)
 
     def _require_known_classes(self) -> None:
-        by_part: dict[Part | None, set[str]] = {"fit": set(), "validation": set()}
-        for index, _ in self._places.values():
-            by_part.setdefault(index.unit.part, set()).update(self._name_of[label] for label in index.facts.labels)
-        if unknown := by_part["validation"] - by_part["fit"]:
+        pairs = {(index.unit.part, self._name_of[label]) for index, _ in self._places.values() for label in index.facts.labels}
+        if unknown := {name for part, name in pairs if part == "validation" and ("fit", name) not in pairs}:
             raise DatasetError(
                 f"{self.address}: class {min(unknown)!r} of the validation part has no images in the fit part; add some or remove it"
             )

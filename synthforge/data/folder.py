@@ -149,14 +149,8 @@ class DatasetFolder:
         listing = self.folder.list()
         state = State([], [], [], [], num_bytes=sum(size for name, size in listing.items() if name.startswith("train-")))
         for shard in (shard for segment in segments or self.segments() for shard in segment.shards()):
-            if shard.seal in listing:
-                state.sealed.append(shard)
-            elif shard.quarantine in listing:
-                state.quarantined.append(shard)
-            elif shard.tar in listing:
-                state.orphaned.append(shard)
-            else:
-                state.missing.append(shard)
+            by_file = ((shard.seal, state.sealed), (shard.quarantine, state.quarantined), (shard.tar, state.orphaned))
+            next((shards for file, shards in by_file if file in listing), state.missing).append(shard)
         return state
 
     def seal(self, shard: Shard) -> Seal:
@@ -393,10 +387,7 @@ def _has_rows(content: bytes, table: pa.Table) -> bool:
 
 
 def _digest_of_seals(seals: list[Seal]) -> str:
-    total = hashlib.sha256()
-    for seal in seals:
-        total.update(seal.to_bytes())
-    return total.hexdigest()
+    return hashlib.sha256(b"".join(seal.to_bytes() for seal in seals)).hexdigest()
 
 
 def _short(value: object) -> str:

@@ -256,7 +256,7 @@ class ImageFiles:
     folder: Path
     """The folder of the part, or of the whole set if it has no parts."""
     prefix: str
-    """What names begin with: the part's folder, such as `train/`. Empty: there are no parts."""
+    """The part's folder, such as `train/`, with which names begin. Empty: there are no parts."""
     part: Part | None
     paths: tuple[str, ...]
     """Paths relative to `folder`; the first component is the class."""

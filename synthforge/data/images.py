@@ -56,8 +56,6 @@ def decode(data: bytes, channels: int | None = None) -> Uint8:
                 image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
             mode = "L" if channels == 1 else "RGB"
             array = np.asarray(image if image.mode == mode else image.convert(mode))
-    except DatasetError:
-        raise
     except Image.DecompressionBombError as error:
         raise DatasetError(f"image larger than {MAX_PIXELS:,} pixels: such images are refused") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
@@ -95,17 +93,8 @@ def encode(image: Uint8, image_format: ImageFormat, quality: int, marking: bool)
     return buffer.getvalue()
 
 
-def is_marked(data: bytes) -> bool:
-    """Whether the metadata of an image file says that a trained algorithm made it."""
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
-    return _DIGITAL_SOURCE in text
-
-
 def is_blank(images_NHWC: Uint8) -> NDArray[np.bool_]:
-    """Which images of a batch have a single colour; shape (N,)."""
+    """Whether each image of a batch has a single colour; shape (N,)."""
     blank: NDArray[np.bool_] = (images_NHWC == images_NHWC[:, :1, :1, :]).all(axis=(1, 2, 3))
     return blank
 

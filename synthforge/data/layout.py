@@ -76,8 +76,7 @@ class Segment(Record):
 
     def shards(self) -> Iterator[Shard]:
         """The shards of this segment in order."""
-        for number in range(self.num_shards):
-            yield self.shard(self.first_shard + number)
+        return map(self.shard, range(self.first_shard, self.first_shard + self.num_shards))
 
     def shard(self, index: int) -> Shard:
         """The shard with this number, which must be in this segment."""
@@ -143,19 +142,22 @@ class Manifest(Document):
     """Digests of the datasets that this one was made from."""
 
 
-class Extension(Document):
-    """extension-NNN.json: one more segment of a dataset."""
+class _OfPlan(Document):
+    """The common part of files that belong to one plan."""
 
     schema_version: int = SCHEMA
     plan_digest: str
+
+
+class Extension(_OfPlan):
+    """extension-NNN.json: one more segment of a dataset."""
+
     segment: Segment
 
 
-class Seal(Document):
+class Seal(_OfPlan):
     """The file of a shard that is written last. A shard without a seal counts as missing."""
 
-    schema_version: int = SCHEMA
-    plan_digest: str
     samples: int
     """Number of samples in the tar."""
     bytes: int
@@ -168,20 +170,16 @@ class Seal(Document):
     table_sha256: str
 
 
-class Quarantine(Document):
+class Quarantine(_OfPlan):
     """train-NNNNNN.quarantined.json: the shard failed in every try, and why."""
 
-    schema_version: int = SCHEMA
-    plan_digest: str
     tries: int
     reason: str
 
 
-class Completion(Document):
+class Completion(_OfPlan):
     """complete.json: the totals, written when every shard is sealed or quarantined."""
 
-    schema_version: int = SCHEMA
-    plan_digest: str
     digest: str
     """SHA-256 over the seals in order."""
     segments: int

@@ -132,9 +132,9 @@ def read_index(files: ModelFiles) -> dict[str, Any]:
     return _read_json(files.folder / "model_index.json")
 
 
-def read_config(files: ModelFiles, component: str, file: str = "config.json") -> dict[str, Any]:
+def read_config(files: ModelFiles, component: str) -> dict[str, Any]:
     """The configuration of a component; raises ModelError."""
-    return _read_json(files.folder / component / file)
+    return _read_json(files.folder / component / "config.json")
 
 
 def components_in(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -190,13 +190,13 @@ def fetch_file(repository: str, file: str, where: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     name, _, revision = repository.partition("@")
-    try:
-        with in_one_line(repository, where):
+    with in_one_line(repository, where):
+        try:
             return Path(hf_hub_download(name, file, revision=revision or None))
-    except ModelError as error:
-        if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(error.__cause__, LocalEntryNotFoundError):
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):
+                raise
             raise ModelError(f"{where}: {repository} has no {file} on the hub; only models kept as safetensors are read") from error
-        raise
 
 
 def file_sha256(path: Path, where: str) -> str:
@@ -340,7 +340,5 @@ def _digest(place: Path, parts: list[Path], where: str) -> str:
     """SHA-256 over relative names and contents. Other files, such as a README, do not count."""
     if parts == [place]:
         return file_sha256(place, where)
-    total = hashlib.sha256()
-    for path in parts:
-        total.update(f"{path.relative_to(place).as_posix()}\0{file_sha256(path, where)}\n".encode())
-    return total.hexdigest()
+    lines = [f"{path.relative_to(place).as_posix()}\0{file_sha256(path, where)}\n" for path in parts]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -127,10 +127,8 @@ def _digest_of(examples: list[Example]) -> str:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decode") as pool:
         problems = [problem for problem in pool.map(_problem_with, examples) if problem]
     _require_none(problems)
-    total = hashlib.sha256()
-    for example in examples:
-        total.update(f"{example.class_name}\0{example.key}\0{example.sha256}\n".encode())
-    return total.hexdigest()
+    lines = [f"{example.class_name}\0{example.key}\0{example.sha256}\n" for example in examples]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _require_none(problems: list[str]) -> None:

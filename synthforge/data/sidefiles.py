@@ -31,7 +31,7 @@ CARD, TIMM, OPEN_CLIP, CROISSANT = SIDE_FILES
 
 _KEEP = "<!-- synthforge writes this card anew when the dataset grows; remove this line to keep yours -->"
 _GENERATOR_FACTS = ("class", "model", "revision", "sha256", "scheduler", "steps", "dtype")
-"""What the card says of the generator."""
+"""Facts about the generator in the card."""
 MAX_LISTED_CLASSES = 50
 """The card lists the classes if there are at most this many. Otherwise it has the smallest and the largest count."""
 

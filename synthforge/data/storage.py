@@ -447,7 +447,7 @@ def sha256_of(path: Path) -> str:
 
 
 def content_of(path: str) -> Any:
-    """What a path or model name stands for, for digests.
+    """The content of a path or model, for digests.
 
     Files on this disk are named by path and SHA-256. Anything else, such as a model of the hub, is named by its name.
     """

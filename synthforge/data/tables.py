@@ -26,7 +26,6 @@ from synthforge.data.units import (
     FoundSample,
     Location,
     Members,
-    Part,
     SourceProblem,
     as_label,
     extension_of,
@@ -191,12 +190,11 @@ def _arrow_files(folder: Path) -> list[Path]:
 def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str]) -> list[ImageTable]:
     """The tables of the two splits that are the parts. Without a split to fit on, all tables, without parts."""
     present = {splits[table.path] for table in tables}
-    chosen = {part: next((name for name in names if name in present), None) for part, names in PART_FOLDERS.items()}
-    if chosen["fit"] is None:
+    part_of = {split: part for part, names in PART_FOLDERS.items() for split in [name for name in names if name in present][:1]}
+    if "fit" not in part_of.values():
         return tables
-    part_of: dict[str | None, Part] = {split: part for part, split in chosen.items() if split is not None}
-    only_fit = chosen["validation"] is None
-    return [replace(table, part=None if only_fit else part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
+    used = [(table, part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
+    return [replace(table, part=part if len(part_of) > 1 else None) for table, part in used]
 
 
 def _table(path: Path, root: Path, problems: list[SourceProblem]) -> ImageTable | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable
@@ -74,7 +75,7 @@ class EncodedSample:
     image: bytes
     """The encoded image file."""
     extension: str
-    """Of the image: png, jpg or webp."""
+    """Format of the image: png, jpg or webp."""
     class_index: int
     text: str
     """The prompt, or the name of the class."""
@@ -119,14 +120,11 @@ def index_tar(path: Path, where: str) -> pa.Table:
     try:
         with tarfile.open(path, "r:") as tar:
             handle = cast("IO[bytes]", tar.fileobj)
-            members: list[tarfile.TarInfo] = []
-            for member in tar:
-                members.append(member)
-                if len(members) == len(MEMBERS):
-                    rows.append(_row(members, handle, where))
-                    members = []
-            if members:
-                raise DatasetError(f"{where}: torn: sample {members[0].name!r} is incomplete; {_REMEDY}")
+            all_members = iter(tar)
+            while members := list(itertools.islice(all_members, len(MEMBERS))):
+                if len(members) < len(MEMBERS):
+                    raise DatasetError(f"{where}: torn: sample {members[0].name!r} is incomplete; {_REMEDY}")
+                rows.append(_row(members, handle, where))
             if _ends_early(path, handle):
                 raise DatasetError(f"{where}: torn: the end of the archive is missing; {_REMEDY}")
     except (tarfile.TarError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""What all foreign sets of labelled images share: units, the files behind a path, labels, captions and image formats.
+"""The common parts of foreign sets of labelled images: units, files behind a path, labels, captions, image formats.
 
 A *foreign* set is one that another program wrote. A *unit* is the piece of it that is indexed in one go.
 """
@@ -45,7 +45,7 @@ class Members:
     image: bytes
     """The encoded image file."""
     extension: str
-    """Of the image, in lower case, without a dot."""
+    """Format of the image, in lower case, without a dot."""
     cls: bytes | None = None
     txt: bytes | None = None
     json: bytes | None = None
@@ -85,9 +85,9 @@ class SourceProblem:
 
     what: str
     then: str = ""
-    """What is used in spite of the fault."""
+    """The part that is used in spite of the fault."""
     remedy: str = ""
-    """What to do about it if every image counts. Empty: no image is lost."""
+    """Advice in case every image counts. Empty: no image is lost."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.then}" if self.then else self.what
@@ -235,7 +235,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def last_of_each(labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which rows are the validation part if nothing names one: the last fifth of each class, in order.
+    """A mask of the validation part if nothing names one: the last fifth of each class, in order.
 
     It is not drawn at random: neighbours are often near-duplicates, and must not be in both parts.
 

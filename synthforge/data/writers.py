@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 
 from synthforge.data.layout import LOG, canonical_json
@@ -56,11 +56,8 @@ class Heartbeat:
     def __init__(self, folder: Folder) -> None:
         self._log = folder.within(LOG)
         self._name = f"{_PREFIX}{writer_name()}-{secrets.token_hex(4)}.json"
-        self._started = time.time()
         self._lock = threading.Lock()
-        self._shards: list[int] = []
-        self._images = 0
-        self._rate = 0.0
+        self._last = Beat(writer_name(), [], images=0, images_per_second=0.0, started=time.time(), beat=0.0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
@@ -81,18 +78,18 @@ class Heartbeat:
     def tell(self, *, images: int, rate: float) -> None:
         """Set the progress that the next heartbeat reports."""
         with self._lock:
-            self._images, self._rate = images, rate
+            self._last = replace(self._last, images=images, images_per_second=rate)
 
     def claim(self, shard: int) -> None:
         """Report at once that this process starts to make a shard."""
         with self._lock:
-            self._shards.append(shard)
+            self._last.shards.append(shard)
         self._send()
 
     def drop(self, shard: int) -> None:
         """The shard is committed or has failed; the next heartbeat reports it."""
         with self._lock:
-            self._shards.remove(shard)
+            self._last.shards.remove(shard)
 
     def claimed_by_others(self) -> set[int]:
         """Numbers of the shards that other live writers are making."""
@@ -108,7 +105,7 @@ class Heartbeat:
 
     def _send(self) -> None:
         with self._lock:
-            beat = Beat(writer_name(), list(self._shards), self._images, self._rate, started=self._started, beat=time.time())
+            beat = replace(self._last, shards=list(self._last.shards), beat=time.time())
         # A heartbeat that can't be written does not stop the work. If the store is really gone, the next commit fails.
         with suppress(SynthforgeError, OSError):
             self._log.replace(self._name, canonical_json(asdict(beat)))

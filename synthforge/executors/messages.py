@@ -28,12 +28,10 @@ class Take:
     unit: Any
 
 
-@dataclass(frozen=True)
 class Drain:
     """There is no unit now: finish those in flight, then ask again."""
 
 
-@dataclass(frozen=True)
 class Stop:
     """Close the stream and end the process."""
 
@@ -43,7 +41,6 @@ Answer: TypeAlias = Take | Drain | Stop
 # From the worker.
 
 
-@dataclass(frozen=True)
 class Began:
     """The process runs. Next it imports modules and opens its work."""
 
@@ -56,7 +53,6 @@ class Opened:
     """The result of `Stream.describe`."""
 
 
-@dataclass(frozen=True)
 class Asked:
     """The worker is ready for a unit, and waits for the answer."""
 

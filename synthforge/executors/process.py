@@ -167,15 +167,10 @@ class WorkerProcess(Generic[U]):
 
     def _note(self, message: Message) -> None:
         self._silence = 0.0
-        match message:
-            case Began():
-                self._has_begun = True
-            case Opened():
-                self.is_open = True
-            case Asked():
-                self.is_waiting = True
-            case Advanced() | Made() | Missed():
-                self._is_warm = True
+        self._has_begun |= isinstance(message, Began)
+        self.is_open |= isinstance(message, Opened)
+        self.is_waiting |= isinstance(message, Asked)
+        self._is_warm |= isinstance(message, Advanced | Made | Missed)
 
     def _cause_of_death(self) -> str:
         self.end(EXIT_SECONDS)
@@ -191,11 +186,9 @@ class WorkerProcess(Generic[U]):
 
 
 def _signal_in_words(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"killed by signal {number}"
-    return f"killed by signal {number} ({name})" + (", often because memory ran out" if name == "SIGKILL" else "")
+    name = {item.value: item.name for item in signal.Signals}.get(number)
+    hint = ", often because memory ran out" if name == "SIGKILL" else ""
+    return f"killed by signal {number}" + (f" ({name})" if name else "") + hint
 
 
 @contextmanager

@@ -22,7 +22,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the workers this is. The work itself chooses the device for it."""
+    """The place of one worker among all. The work itself chooses the device for it."""
 
     worker: int
     """Number of this worker, from 0."""
@@ -55,7 +55,7 @@ class Stream(Protocol[U, R_co]):
 
 
 class Work(Protocol[U, R_co]):
-    """What to do with units. It must be picklable."""
+    """Opens a stream in each worker. It must be picklable."""
 
     def open(self, place: Place) -> Stream[U, R_co]:
         """Load what the units need. A SynthforgeError stops everything."""

@@ -100,11 +100,10 @@ class Queue(Generic[U]):
 
 
 def _first_fit(tasks: deque[Task[U]], alone: bool) -> Task[U] | None:
-    for task in tasks:
-        if alone or not task.is_suspect:
-            tasks.remove(task)
-            return task
-    return None
+    task = next((task for task in tasks if alone or not task.is_suspect), None)
+    if task is not None:
+        tasks.remove(task)
+    return task
 
 
 class InFlight(Generic[U, T]):

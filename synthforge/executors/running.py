@@ -10,7 +10,7 @@ from typing import Generic, Self, TypeVar
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.process import end_early
-from synthforge.executors.protocol import Executor, Failed, Finished, U, Work
+from synthforge.executors.protocol import Executor, Failed, Finished, Outcome, U, Work
 from synthforge.progress import Reporter
 
 R = TypeVar("R")
@@ -67,8 +67,7 @@ class Workers(Generic[U, R]):
         if isinstance(executor, LocalExecutor):
             executor.allow(deadline_seconds or self._deadline)
         reporter.begin(task, done + sum(map(size, units)), done, unit=what)
-        finished: list[Finished[U, R]] = []
-        failed: list[Failed[U]] = []
+        outcomes: list[Outcome[U, R]] = []
         left = {*units} if beside else set()
 
         def feed() -> Iterator[U]:
@@ -76,25 +75,21 @@ class Workers(Generic[U, R]):
             yield from itertools.takewhile(lambda unit: left, beside)
 
         try:
-            outcomes = executor.run(
+            for outcome in executor.run(
                 feed(),
                 tries=tries,
                 size=size,
                 on_progress=reporter.advance,
                 on_try_failed=lambda unit, reason, number: reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}"),
-            )
-            for outcome in outcomes:
+            ):
+                outcomes.append(outcome)
                 if isinstance(outcome, Failed) and outcome.unit not in left:
                     left.clear()
                 elif left:
                     left.discard(outcome.unit)
-                if isinstance(outcome, Failed):
-                    failed.append(outcome)
-                else:
-                    finished.append(outcome)
         finally:
             reporter.end()
-        return finished, failed
+        return [one for one in outcomes if isinstance(one, Finished)], [one for one in outcomes if isinstance(one, Failed)]
 
     def _for(self, num_units: int) -> Executor[U, R]:
         """The open executor, or a new one if this many units need more workers."""
@@ -102,11 +97,10 @@ class Workers(Generic[U, R]):
         if self._executor is None or num > self._num:
             self.__exit__(None, None, None)
             self._num = num
-            self._executor = (
-                InlineExecutor(self._work)
-                if num == 1
-                else LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
-            )
+            if num == 1:
+                self._executor = InlineExecutor(self._work)
+            else:
+                self._executor = LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
             self._executor.open()
             if num == self._most:  # otherwise a longer list may want them
                 end_early()

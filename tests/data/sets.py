@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from synthforge.data.collection import ROWS_SCHEMA, Collection
 from synthforge.data.images import encode
@@ -84,3 +85,12 @@ def image_folder(place: Path, per_class: int, classes: tuple[str, ...] = ("cat",
 
 
 BIG = 1 << 20
+
+
+def is_marked(data: bytes) -> bool:
+    """Whether the metadata of an image file says that a trained algorithm made it."""
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
+    return "digitalsourcetype/trainedAlgorithmicMedia" in text
