@@ -68,8 +68,7 @@ def _verify_shard(dataset: DatasetFolder, shard: Shard) -> Seal:
     dataset.table(shard)  # checks its digest
     with dataset.folder.fetched(shard.tar) as tar:
         where = dataset.folder.where(shard.tar)
-        size = tar.stat().st_size
-        if size != seal.bytes:
+        if (size := tar.stat().st_size) != seal.bytes:
             raise DatasetError(f"{where}: has {size:,} bytes, sealed were {seal.bytes:,}; remove the shard's files and run again")
         if sha256_of(tar) != seal.tar_sha256:
             index_tar(tar, where)  # raises an error that says more if the tar is torn

@@ -176,8 +176,7 @@ def open_collection(address: str, cache: Path, *, classes: list[str] | None = No
         raise DatasetError(f"{place}: no {MANIFEST} there, and sets of others are read from disk only; download it, or check the address")
     if Folder(place).exists(f"pool/{MANIFEST}"):
         raise DatasetError(f"{place}: is the folder of a run, not a dataset folder; did you mean {place}/pool?")
-    foreign = find_foreign(place)
-    if foreign is None:
+    if (foreign := find_foreign(place)) is None:
         hint = "images need a sub-folder for each class" if Path(place).is_dir() else "check the path"
         raise DatasetError(f"{place}: no dataset folder, WebDataset tars, folder of images by class or `datasets` there; {hint}")
     return ForeignCollection(place, foreign, cache, classes, reporter or Reporter())

@@ -272,8 +272,7 @@ class DatasetFolder:
     def table(self, shard: Shard) -> pa.Table:
         """The rows of a shard (schema `tars.TABLE_SCHEMA`); raises DatasetError if they are not what was sealed."""
         where = self.folder.where(shard.table)
-        content = self.folder.read_or_none(shard.table)
-        if content is None:
+        if (content := self.folder.read_or_none(shard.table)) is None:
             raise DatasetError(f"{where}: gone; look with `synthforge verify {self.folder.address}`")
         if hashlib.sha256(content).hexdigest() != self.seal(shard).table_sha256:
             raise DatasetError(f"{where}: is not what was sealed; look with `synthforge verify {self.folder.address}`")
@@ -322,10 +321,9 @@ class DatasetFolder:
             raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
         rows = table.filter(pc.equal(table["key"], key)).to_pylist()
         if not rows:
-            reasons = []
-            with suppress(DatasetError):  # shards of schema 1 have no table of failures
-                reasons = self.failures(shard).filter(pc.field("key") == key).column("reasons").to_pylist()
-            why = f" ({', '.join(reasons[0])})" if reasons else ""
+            why = ""
+            with suppress(DatasetError, IndexError):  # shards of schema 1 have no table of failures
+                why = f" ({', '.join(self.failures(shard).filter(pc.field('key') == key)['reasons'].to_pylist()[0])})"
             raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt{why} and left out")
         (row,) = rows
         try:

@@ -79,9 +79,7 @@ def is_hub_id(name: str) -> bool:
 def hub_id(name: str) -> str | None:
     """The hub id in a name, without the prefix `hf-hub:`; `@revision` is kept. None: the name can't be a hub id."""
     bare = name.removeprefix("hf-hub:").removeprefix("hf_hub:")
-    if bare != name:
-        return bare
-    return name if is_hub_id(name.partition("@")[0]) else None
+    return bare if bare != name or is_hub_id(name.partition("@")[0]) else None
 
 
 def as_path(name: str) -> Path | None:

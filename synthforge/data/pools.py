@@ -81,9 +81,8 @@ class Table:
         """Unique keys. If there are several collections, each key begins with the name of its collection."""
         keys = self.strings("key")
         if len(self.collections) > 1:
-            named = [_shortened(f"{self.names[number]}-{key}") for number, key in zip(self.places[0], keys, strict=True)]
-            keys = np.array(named, object)
-            assert len(set(named)) == len(named), "two images have one key"
+            keys = np.array([_shortened(f"{self.names[number]}-{key}") for number, key in zip(self.places[0], keys, strict=True)], object)
+            assert len(set(keys)) == len(keys), "two images have one key"
         return keys
 
     def samples(self, rows: Ints) -> Iterator[tuple[int, Members]]:
@@ -126,8 +125,8 @@ def _names(addresses: Sequence[str]) -> list[str]:
         names.append(re.sub(r"[^A-Za-z0-9_]+", "_", parts[-1].removesuffix(".tar") if parts else "pool")[:30] or "pool")
     unique: list[str] = []
     for name in names:
-        free = (f"{name}_{number}" if number > 1 else name for number in itertools.count(1))
-        unique.append(next(candidate for candidate in free if candidate not in unique))
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        unique.append(next(candidate for candidate in candidates if candidate not in unique))
     return unique
 
 

@@ -87,9 +87,6 @@ def write_side_files(
     return changed
 
 
-# timm
-
-
 def _timm_info(facts: DatasetFacts) -> dict[str, Any]:
     """timm has no place for class names; the manifest has them."""
     split = {
@@ -99,9 +96,6 @@ def _timm_info(facts: DatasetFacts) -> dict[str, Any]:
         "shard_lengths": [seal.samples for _, seal in facts.shards],
     }
     return {"splits": {"train": split}}
-
-
-# The card of Hugging Face
 
 
 def _card(facts: DatasetFacts) -> bytes:

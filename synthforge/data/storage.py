@@ -168,9 +168,6 @@ class Folder:
         self.path = Path(self._root) if _protocol(address) == "file" else None
         """The folder on this machine's disk. None: it is remote."""
 
-    def __repr__(self) -> str:
-        return f"Folder({self.address!r})"
-
     def where(self, name: str) -> str:
         """The full address of a file, for messages."""
         return f"{self.address}/{name}"

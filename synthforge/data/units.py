@@ -168,9 +168,6 @@ def json_object(source: Path | bytes) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-# Which files
-
-
 def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
     """The files with a suffix at a path: one file, those of a folder, or those that match a pattern.
 
@@ -183,22 +180,21 @@ def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
         return [Path(place)], []
     patterns = [place]
     while match := re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", patterns[0]):
-        options = _brace_options(match)
+        if match[3] is not None:
+            options = match[3].split(",")
+        else:
+            first, last = int(match[1]), int(match[2])
+            options = [str(number).zfill(len(match[1])) for number in range(first, min(last, first + MAX_TARS) + 1)]
         if len(patterns) * len(options) > MAX_TARS:
             raise DatasetError(f"{place}: names more than {MAX_TARS:,} files; use fewer, or *")
         patterns = [pattern.replace(match[0], option) for pattern in patterns for option in options]
     paths_of = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
     files = dict.fromkeys(Path(path) for paths in paths_of.values() for path in paths if path.endswith(suffix))
     missing = [pattern for pattern, paths in paths_of.items() if not paths]
-    what = f"{len(missing):,} of the {len(paths_of):,} files that it spells out are missing, the first is {missing[0]}" if missing else ""
-    return list(files), [SourceProblem(what, remedy="name those that are there")] if missing else []
-
-
-def _brace_options(match: re.Match[str]) -> list[str]:
-    if match[3] is not None:
-        return match[3].split(",")
-    first, last = int(match[1]), int(match[2])
-    return [str(number).zfill(len(match[1])) for number in range(first, min(last, first + MAX_TARS) + 1)]
+    if not missing:
+        return list(files), []
+    what = f"{len(missing):,} of the {len(paths_of):,} files that it spells out are missing, the first is {missing[0]}"
+    return list(files), [SourceProblem(what, remedy="name those that are there")]
 
 
 def part_folders(place: Path) -> dict[Part, Path]:
@@ -224,9 +220,6 @@ def image_files(place: Path) -> list[str]:
 
 
 _IMAGE_SUFFIXES = tuple(f".{extension}" for extension in READABLE)
-
-
-# Names, labels, parts
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -1,4 +1,7 @@
-"""The messages between a local worker and its caller. A worker asks for each unit, and the caller only answers."""
+"""The messages between a local worker and its caller. A worker asks for each unit, and the caller only answers.
+
+The caller sends Open first, and then one Answer to each Asked. The worker sends the other messages.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from typing import Any, TypeAlias
 
 from synthforge.errors import SynthforgeError
 from synthforge.executors.protocol import Place
-
-# From the caller: Open first, then one answer to each Asked.
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,6 @@ class Stop:
 
 
 Answer: TypeAlias = Take | Drain | Stop
-
-# From the worker.
 
 
 class Began:

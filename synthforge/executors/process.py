@@ -131,8 +131,8 @@ class WorkerProcess(Generic[U]):
         if self.is_waiting:
             return None
         self._silence += seconds
-        allowance = self._allowance
-        allowed = (allowance.deadline if self._is_warm else 3 * allowance.deadline) if self.is_open else allowance.opening
+        deadline = self._allowance.deadline * (1 if self._is_warm else 3)
+        allowed = deadline if self.is_open else self._allowance.opening
         if self._silence < allowed:
             return None
         if not self.is_open:
@@ -157,7 +157,7 @@ class WorkerProcess(Generic[U]):
             self.process.close()
 
     def answer(self, answer: Answer) -> bool:
-        """Send an answer. Returns False if the worker is gone. `Stop` may be sent before it asks, since it may be about to."""
+        """Send an answer. Returns False if the worker is gone. `Stop` may be sent before it asks."""
         self.is_waiting, self._silence = False, 0.0
         try:
             self.pipe.send_bytes(pickle.dumps(answer))

@@ -58,8 +58,8 @@ class Workers(Generic[U, R]):
             name: gives the name of a unit, for notes on failed tries.
             done: progress from before.
             tries: most tries of a unit.
-            beside: optional units of size 0, with one try, for idle workers. The rest of them is left out when the last of
-                `units` is done, or when one of them fails.
+            beside: optional units of size 0, with one try, for idle workers. They end when the last of `units` is done,
+                or when one of them fails; the rest is left out.
             deadline_seconds: deadline for these units. None: as in the constructor.
         """
         assert not beside or tries == 1, "a unit that is tried again would come after all units in `beside`"
