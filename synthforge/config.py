@@ -1,8 +1,8 @@
-"""What every Config shares: strict, frozen, unknown keys refused, and each field declared *identity* or *execution*.
+"""The base of all Configs: strict and frozen, without unknown keys. Each field is declared *identity* or *execution*.
 
-Identity fields change what is made and go into digests; execution fields change how (batch, device, output place) and do not.
-A `location` is an identity field that holds a path: digests see what the path holds, never where it is.
-A field that got a better name keeps its old one in digests and in written files (`was`), so that neither ever changes.
+Identity fields change what is made, and go into digests. Execution fields (batch, device, output place) do not.
+A `location` is an identity field with a path. Its digest takes the content at the path, not the path itself.
+A renamed field keeps its first name in digests and in written files (`was`), so these never change.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def identity(default: Any = ..., **constraints: Any) -> Any:
 
 
 def execution(default: Any = ..., **constraints: Any) -> Any:
-    """A field that changes how, not what."""
+    """A field that changes how images are made, not which."""
     return _field("execution", default, constraints)
 
 
 def location(default: Any = ..., **constraints: Any) -> Any:
-    """A path or model name: relative to the recipe; digests take what it holds."""
+    """A path (relative to the recipe) or the name of a model. Digests take its content."""
     return _field("location", default, constraints)
 
 
 def part(default: Any = ..., *, was: str) -> Any:
-    """A field that holds another Config and was renamed."""
+    """A field that holds another Config and had the name `was` before."""
     return Field(default=default, validation_alias=was, serialization_alias=was)
 
 
@@ -56,7 +56,7 @@ def _field(role: Role, default: Any, constraints: dict[str, Any]) -> Any:
 
 
 def new_name(config: type[Config], old: str) -> str | None:
-    """What a field is called now; None if no field ever had the old name."""
+    """The present name of a renamed field. None: no field ever had this name."""
     return next((name for name, field in config.model_fields.items() if field.validation_alias == old), None)
 
 
@@ -64,17 +64,17 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def to_record(config: Config) -> bytes:
-    """The JSON that a run keeps of a Config, under the names that fields had first."""
+    """A Config as JSON for the records of a run, with the first names of fields."""
     return config.model_dump_json(indent=2, by_alias=True).encode()
 
 
 def from_record(config: type[ConfigT], data: bytes) -> ConfigT:
-    """What `to_record` wrote, in this version or an earlier one; raises pydantic's ValidationError."""
+    """Read the JSON of `to_record`, from this version or an earlier one; raises pydantic's ValidationError."""
     return config.model_validate_json(data, by_alias=True, by_name=True, context={"is_record": True})
 
 
 def role_of(field: FieldInfo) -> Role | None:
-    """The declared role of a field; None for a field that holds another Config."""
+    """The declared role of a field. None: it holds another Config."""
     extra = field.json_schema_extra
     role = extra.get("role") if isinstance(extra, dict) else None
     return role if role in {"identity", "execution", "location"} else None  # type: ignore[return-value]
@@ -84,10 +84,10 @@ Leaf = tuple[tuple[str, ...], Role | None, Any]
 
 
 def walk(config: Config, path: tuple[str, ...] = (), *, first_names: bool = False) -> Iterator[Leaf]:
-    """Every leaf of a Config tree: its path, role and value; Configs inside mappings and lists are walked too.
+    """Path, role and value of every leaf of a Config tree, also inside mappings and lists.
 
     Args:
-        first_names: use the names that fields had first, as digests do.
+        first_names: use the first names of renamed fields, as digests do.
     """
     for name, field in type(config).model_fields.items():
         step = field.serialization_alias if first_names and field.serialization_alias else name
@@ -108,10 +108,11 @@ def _walk_value(value: Any, role: Role | None, path: tuple[str, ...], first_name
 
 
 def identity_of(config: Config, content_of: Callable[[tuple[str, ...], str], str], without: Collection[str] = ()) -> dict[str, Any]:
-    """The identity fields as nested mappings; `content_of(path, value)` says what a location holds (a digest).
+    """The identity fields as nested mappings, for digests.
 
     Args:
-        without: fields at the top that are left out, such as the sections of later stages.
+        content_of: gives the digest of the content at a location, from the field's path and value.
+        without: top-level fields that are left out, such as the sections of later stages.
     """
     tree: dict[str, Any] = {}
     for path, role, value in walk(config, first_names=True):

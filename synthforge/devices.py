@@ -1,4 +1,4 @@
-"""Devices of this machine: which a recipe's words mean, when their memory is used up, and who has them for himself."""
+"""Devices of this machine: the device and precision that a recipe names, memory errors, one process at a time."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ from synthforge.errors import RequestError
 
 
 def pick_device(name: str, where: str = "execution.device") -> torch.device:
-    """The torch device that a recipe's field means (`auto` takes a GPU if there is one); raises RequestError if it is not there."""
+    """The torch device with a name; `auto` is a GPU if there is one. Raises RequestError if it is not on this machine.
+
+    Args:
+        where: the field of the recipe, for messages.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    wanted = torch.device(name)
+    device = torch.device(name)
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[wanted.type] or (wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count()):
+    if not available[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise RequestError(f"{where}: {name} is not on this machine; use auto")
-    return wanted
+    return device
 
 
 def one_worker_each(device: str) -> int:
-    """Processes for work that takes one GPU, or one core: one for each."""
+    """Number of processes for work that uses one GPU or one core each."""
     if device == "auto" and torch.cuda.is_available():
         return torch.cuda.device_count()
     return os.cpu_count() or 1 if device in {"auto", "cpu"} else 1
 
 
 def own_gpu(worker: int, workers: int, device: str) -> str:
-    """The device of one of several workers, each in a process of its own: on `auto` they take the GPUs in turns.
+    """The device of one of several worker processes. With `auto`, they take the GPUs in turns.
 
-    Each sees its own GPU only, so that it is the first device of every worker, and what one has compiled fits the others. Where CUDA
-    has looked at the environment already (that is how devices are counted without NVML), the GPU is named by its number instead.
+    Each worker sees only its own GPU, as its first device, so code that one has compiled fits the others.
+    Without NVML, CUDA reads the environment once to count devices. Then the GPU is named by its number.
     """
-    return device if workers == 1 or device != "auto" else _taken(worker)
+    return device if workers == 1 or device != "auto" else _take_gpu(worker)
 
 
-@functools.cache  # the environment is changed once, however often a worker asks
-def _taken(worker: int) -> str:
+@functools.cache  # the environment is changed only once
+def _take_gpu(worker: int) -> str:
     num_gpus = torch.cuda.device_count()
     if num_gpus == 0:
         return "auto"
@@ -54,22 +58,22 @@ def _taken(worker: int) -> str:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision that a recipe means on a device; `auto` is bfloat16 where a GPU has it."""
+    """The torch dtype with a name. `auto` is bfloat16 on a GPU that supports it, and float32 otherwise."""
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    found: torch.dtype = getattr(torch, name)
-    return found
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch means that memory did not do; on a CPU, and from cuBLAS, it is a plain RuntimeError."""
+    """Whether an error of torch means that memory ran out. On a CPU, and from cuBLAS, it is a plain RuntimeError."""
     words = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
 
 
 @contextmanager
 def alone_on_this_machine(name: str) -> Iterator[None]:
-    """One process at a time: the first compiles or measures and keeps what it found, those that waited find it."""
+    """A context for one process at a time. The first compiles or measures something, and the others use it."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
     cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir()) / f"synthforge-{user}")
     cache.mkdir(parents=True, exist_ok=True)
@@ -79,7 +83,7 @@ def alone_on_this_machine(name: str) -> Iterator[None]:
 
 @contextmanager
 def cpu_threads(num: int) -> Iterator[None]:
-    """So many threads for torch, since sums of more threads round otherwise."""
+    """A context with this many threads for torch. The number of threads changes how sums are rounded."""
     before = torch.get_num_threads()
     torch.set_num_threads(num)
     try:

@@ -1,12 +1,12 @@
-"""Every error that synthforge raises on purpose; anything else that escapes is a bug.
+"""All errors that synthforge raises on purpose. Any other error that reaches the user is a bug.
 
     SynthforgeError
     ├── RequestError         the request was wrong and nothing was started           exit status 2
     │   ├── RecipeError      mistakes in a recipe, all of them at once
-    │   ├── DatasetError     a folder, shard or image is not what it should be
-    │   │   └── OutdatedError  a file is of a version that is no longer read
+    │   ├── DatasetError     a folder, shard or image is missing, damaged or of another kind
+    │   │   └── OutdatedError  a file has a version that is no longer read
     │   ├── ModelError       a model is missing, of another kind, or not safetensors
-    │   └── PlaceError       a place can't be read or written
+    │   └── PlaceError       a path or address can't be read or written
     └── WorkError            the work was started and failed; run again to go on      exit status 1
         ├── ShardFailed      one shard could not be made
         └── StorageFailed    storage failed while working (disk full, store unreachable)
@@ -26,13 +26,13 @@ class SynthforgeError(Exception):
 
 
 class RequestError(SynthforgeError):
-    """The request was wrong; nothing was started."""
+    """The request was wrong, and nothing was started."""
 
     exit_status = 2
 
 
 class RecipeError(RequestError):
-    """One or more mistakes in a recipe; `problems` holds one line for each."""
+    """One or more mistakes in a recipe. `problems` has one line for each."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -40,27 +40,31 @@ class RecipeError(RequestError):
 
 
 class DatasetError(RequestError):
-    """A dataset folder, shard, sample or image is not what it should be."""
+    """A dataset folder, shard, sample or image is missing, damaged or of another kind."""
 
 
 class OutdatedError(DatasetError):
-    """A file is of a version that is no longer read."""
+    """A file has a version that is no longer read."""
 
 
 class ModelError(RequestError):
-    """A model is missing, of another kind than asked for, or stored as something other than safetensors."""
+    """A model is missing, of the wrong kind, or not stored as safetensors."""
 
 
 class PlaceError(RequestError):
-    """A place (path or address) can't be read or written."""
+    """A path or address can't be read or written."""
 
 
 class WorkError(SynthforgeError):
-    """The work was started and failed; what was finished stays and a rerun goes on from there."""
+    """The work was started and failed. Finished parts stay, and a rerun goes on from there."""
 
 
 class ShardFailed(WorkError):
-    """One shard could not be made; `is_final` if another try would fail in the same way."""
+    """One shard could not be made.
+
+    Args:
+        is_final: whether another try would fail in the same way.
+    """
 
     def __init__(self, message: str, is_final: bool = False) -> None:
         self.is_final = is_final
@@ -72,5 +76,5 @@ class StorageFailed(WorkError):
 
 
 def some(names: Collection[str], most: int = 8) -> str:
-    """Names for a message, as many as one reads."""
+    """A list of names for a message. After `most` names, only the number of the others is given."""
     return ", ".join([*names][:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -1,55 +1,60 @@
-"""How a verb tells what it is doing while it works; the command line draws it, a notebook may too."""
+"""Progress of a verb while it works. The command line shows it, and a notebook can too."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 
 
 class Reporter:
-    """Receives what a verb tells while it works; this one keeps quiet."""
+    """Receives the progress of a verb. This class ignores it; subclasses show it."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Show one line of text."""
 
     def begin(self, task: str, total: int, done: int = 0, unit: str = "images") -> None:
-        """Work of known length begins."""
+        """A task begins.
+
+        Args:
+            total: amount of work, in `unit`.
+            done: how much of it is already done.
+        """
 
     def advance(self, num: int) -> None:
-        """So much more of it is done."""
+        """Some more of the task is done; negative takes back."""
 
     def end(self) -> None:
-        """The work ended."""
+        """The task ends."""
 
 
 @dataclass
 class Counters:
-    """What was done so far by one run; only finished shards count as images made."""
+    """Counts of one run. Images count once their shard is finished."""
 
     images: int = 0
     """Good images made."""
     padding: int = 0
     """Images made only to fill a batch."""
     rejected: dict[str, int] = field(default_factory=dict)
-    """Reason to number of images made again or given up."""
+    """Number of images that were made again or given up, by reason."""
     left_out: int = 0
-    """Samples that failed in every attempt."""
+    """Samples whose every attempt was rejected."""
     halvings: int = 0
-    """Times that the batch was halved after running out of memory."""
+    """How often the batch was halved after memory ran out."""
     shards: int = 0
-    """Shards committed."""
+    """Committed shards."""
 
     def copy(self) -> Counters:
-        """As they are now."""
+        """An independent copy."""
         return replace(self, rejected=dict(self.rejected))
 
     def __add__(self, other: Counters) -> Counters:
-        rejected = Counter(self.rejected)
-        rejected.update(other.rejected)
-        numbers = {item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self) if item.name != "rejected"}
-        return Counters(rejected=dict(rejected), **numbers)
+        return self._plus(other, 1)
 
     def __sub__(self, other: Counters) -> Counters:
-        rejected = {reason: num - other.rejected.get(reason, 0) for reason, num in self.rejected.items()}
-        numbers = {item.name: getattr(self, item.name) - getattr(other, item.name) for item in fields(self) if item.name != "rejected"}
+        return self._plus(other, -1)
+
+    def _plus(self, other: Counters, sign: int) -> Counters:
+        numbers = {item.name: getattr(self, item.name) + sign * getattr(other, item.name) for item in fields(self) if item.type == "int"}
+        reasons = dict.fromkeys([*self.rejected, *other.rejected])
+        rejected = {reason: self.rejected.get(reason, 0) + sign * other.rejected.get(reason, 0) for reason in reasons}
         return Counters(rejected={reason: num for reason, num in rejected.items() if num}, **numbers)

@@ -1,8 +1,9 @@
-"""Parts that can be added to: gates, selection rules, metrics, kinds of encoder and of generator.
+"""Registries of parts: gates, selection rules, metrics, kinds of encoders and generators. Other packages may add parts.
 
 A part is named once, where it is defined. Help, recipes, runs and reports find it by that name.
-The parts of this package lie in *homes*: modules that are imported when a name is first asked for. So a recipe can know what lies
-above it, and nothing is loaded before it is needed. A part from elsewhere counts once its module is imported.
+Parts of this package are in modules called *homes*, which are imported when a name is first looked up.
+So a recipe knows parts from layers above it, and nothing is loaded before it is needed.
+A part of another package is known once its module is imported.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ PartT = TypeVar("PartT")
 
 
 class Registry(MutableMapping[str, PartT]):
-    """Names to parts, in the order in which they were added.
+    """A mapping of names to parts, in the order in which they were added.
 
     Args:
-        what: what a part is, for messages.
+        what: what kind of thing a part is, for messages.
         homes: modules that add the parts of this package.
     """
 
@@ -31,7 +32,7 @@ class Registry(MutableMapping[str, PartT]):
         self._parts: dict[str, PartT] = {}
 
     def add(self, name: str) -> Callable[[PartT], PartT]:
-        """Decorate a part to add it under a name; raises ValueError if the name is taken."""
+        """A decorator that adds a part under a name; raises ValueError if the name is taken."""
 
         def added(part: PartT) -> PartT:
             self[name] = part
@@ -63,10 +64,10 @@ class Registry(MutableMapping[str, PartT]):
 
 
 class Late:
-    """Annotates a field whose type depends on what is registered: it is made when a value is checked or a schema asked for.
+    """Annotates a field whose type depends on the registered parts. The type is made when it is needed.
 
     Args:
-        type_of: the parts by name to the type.
+        type_of: gives the type from the parts by name.
     """
 
     def __init__(self, registry: Registry[Any], type_of: Callable[[Mapping[str, Any]], Any]) -> None:
@@ -82,7 +83,7 @@ class Late:
 
     @property
     def type(self) -> Any:
-        """The type by what is registered now."""
+        """The type for the parts that are registered now."""
         return self._now()[1]
 
     def _valid(self, value: Any, info: ValidationInfo) -> Any:
@@ -100,17 +101,25 @@ class Late:
 
 
 def name_in(registry: Registry[Any], *others: str) -> Late:
-    """The name of a part, or one of some other words, which come first."""
+    """A field with the name of a part, or with one of some other words, which come first."""
     return Late(registry, lambda parts: Literal[(*others, *parts)])
 
 
 def kind_in(registry: Registry[Any], may: Callable[[Any], bool] = lambda part: True) -> Late:
-    """The settings of one part, which `kind` names; of those parts that may."""
+    """A field with the settings of one part, which its `kind` names.
+
+    Args:
+        may: which parts are allowed. By default all.
+    """
     return Late(registry, lambda parts: Annotated[Union[tuple(filter(may, parts.values()))], Field(discriminator="kind")])  # noqa: UP007
 
 
 def each_in(registry: Registry[Any], base: type[BaseModel], title: str, sentence: str) -> Late:
-    """The settings of every part by name, defaults filled in; title and sentence are for the schema."""
+    """A field with the settings of every part by name. Missing ones have defaults.
+
+    Args:
+        title, sentence: title and description in the schema.
+    """
 
     def type_of(parts: Mapping[str, Any]) -> Any:
         fields: dict[str, Any] = {name: (part, Field(default_factory=part)) for name, part in parts.items()}

@@ -109,7 +109,7 @@ def test_newer_older_and_damaged_files_are_told_apart() -> None:
     content = old("evaluation")
     with pytest.raises(DatasetError, match=r"evaluation\.json: written by a newer synthforge \(schema 9, .* up to 3\)"):
         read("evaluation", {**content, "schema_version": 9})
-    with pytest.raises(OutdatedError, match=r"is of schema 1, and this synthforge reads from 2 on"):
+    with pytest.raises(OutdatedError, match=r"has schema 1, and this synthforge reads 2 and later"):
         read("evaluation", {**content, "schema": 1})
     with pytest.raises(DatasetError, match=r"damaged or not a synthforge file \(steps: Input should be a valid integer\)"):
         read("evaluation", {**content, "steps": "many"})

@@ -11,9 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from synthforge import devices
 from synthforge.data.folder import DatasetFolder
-from synthforge.devices import own_gpu
 from synthforge.errors import RequestError
 from synthforge.executors.array import Part
 from synthforge.generation import work as shardwork
@@ -210,33 +208,3 @@ def test_a_part_does_not_fail_for_what_another_part_gave_up(tmp_path: Path, cli:
     options = [part for text in brief(tmp_path) for part in ("--set", text)]
     assert cli("generate", DIGITS, *options, "--part", "3/3").status == 0
     assert cli("generate", DIGITS, *options, "--part", "2/3").status == 1
-
-
-@pytest.mark.parametrize("has_nvml", [True, False])
-@pytest.mark.parametrize("visible", [None, "4,5,7"])
-def test_workers_take_the_gpus_in_turns(has_nvml: bool, visible: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With three GPUs as torch counts them: from the environment by NVML, or once and for all by CUDA itself."""
-    import os
-
-    import torch
-
-    def count() -> int:
-        listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return len(listed.split(",")) if has_nvml and listed else 3
-
-    monkeypatch.setattr(torch.cuda, "device_count", count)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is put back afterwards
-    found = []
-    for worker in range(4):
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if visible is not None:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        devices._taken.cache_clear()  # each worker is a process of its own
-        device = own_gpu(worker, 4, "auto")
-        assert own_gpu(worker, 4, "auto") == device
-        found.append(os.environ["CUDA_VISIBLE_DEVICES"] if device == "auto" else device)
-    listed = (visible or "0,1,2").split(",")
-    assert found == ([*listed, listed[0]] if has_nvml else ["cuda:0", "cuda:1", "cuda:2", "cuda:0"])
-    assert own_gpu(1, 4, "cuda:2") == "cuda:2"
-    assert own_gpu(0, 1, "auto") == "auto"
-    devices._taken.cache_clear()

@@ -1,13 +1,12 @@
-"""Look at a dataset folder without changing it: is every shard what its seal says, and how far is the work?"""
+"""Check a dataset folder without changing it: compare shards with their seals, and report progress."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import COMPLETE, LOG, Shard
+from synthforge.data.layout import COMPLETE, LOG, Seal, Shard
 from synthforge.data.storage import sha256_of
 from synthforge.data.tars import index_tar
 from synthforge.data.writers import Beat, live_writers
@@ -16,28 +15,31 @@ from synthforge.errors import DatasetError, StorageFailed
 
 @dataclass(frozen=True)
 class Audit:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     shards: int
-    """Sealed shards looked at."""
+    """Number of sealed shards."""
     samples: int
     bytes: int
+    """Size of the tars that are intact."""
     problems: list[str] = field(default_factory=list)
-    """One line each; empty means that every byte is what was sealed."""
+    """One line each. Empty: every byte is what was sealed."""
     notes: list[str] = field(default_factory=list)
-    """Not wrong, but worth knowing: shards missing or quarantined, files of others."""
+    """Other remarks: shards that are missing or quarantined, files that are no part of the dataset."""
 
 
 def verify(dataset: DatasetFolder, on_shard: Callable[[int, int], None] = lambda done, total: None) -> Audit:
-    """Read every shard whole and compare it with its seal, and the totals with complete.json."""
+    """Read every shard and compare it with its seal, and the totals with complete.json.
+
+    Args:
+        on_shard: called after each shard with the number of checked shards and of all.
+    """
     state = dataset.state()
     problems: list[str] = []
-    samples = num_bytes = 0
+    intact: list[Seal] = []
     for done, shard in enumerate(state.sealed):
         try:
-            found_samples, found_bytes = _verify_shard(dataset, shard)
-            samples += found_samples
-            num_bytes += found_bytes
+            intact.append(_verify_shard(dataset, shard))
         except (DatasetError, StorageFailed) as error:
             problems.append(str(error))
         except FileNotFoundError:
@@ -54,54 +56,53 @@ def verify(dataset: DatasetFolder, on_shard: Callable[[int, int], None] = lambda
         notes.append(f"{COMPLETE} is missing or from before an extension; run again and it is written")
     if completion is not None and not problems and completion.digest != dataset.digest():
         problems.append(f"{dataset.folder.where(COMPLETE)}: does not match the seals; remove it and run again")
-    if strays := _strays(dataset):
-        notes.append(f"{len(strays)} file(s) that no shard owns, such as {strays[0]}")
-    return Audit(len(state.sealed), samples, num_bytes, problems, notes)
+    owned = {shard.stem for shard in dataset.shards()}
+    if strays := sorted(name for name in dataset.folder.list() if name.startswith("train-") and name.split(".")[0] not in owned):
+        notes.append(f"{len(strays)} file(s) that belong to no shard, such as {strays[0]}")
+    samples, size = sum(seal.samples for seal in intact), sum(seal.bytes for seal in intact)
+    return Audit(len(state.sealed), samples, size, problems, notes)
 
 
-def _verify_shard(dataset: DatasetFolder, shard: Shard) -> tuple[int, int]:
+def _verify_shard(dataset: DatasetFolder, shard: Shard) -> Seal:
     seal = dataset.seal(shard)
     dataset.table(shard)  # checks its digest
     with dataset.folder.fetched(shard.tar) as tar:
         where = dataset.folder.where(shard.tar)
-        size = tar.stat().st_size
-        if size != seal.bytes:
+        if (size := tar.stat().st_size) != seal.bytes:
             raise DatasetError(f"{where}: has {size:,} bytes, sealed were {seal.bytes:,}; remove the shard's files and run again")
         if sha256_of(tar) != seal.tar_sha256:
-            index_tar(tar, where)  # says where it is torn, if it is
+            index_tar(tar, where)  # raises an error that says more if the tar is torn
             raise DatasetError(f"{where}: its bytes are not those that were sealed; remove the shard's files and run again")
-    return seal.samples, seal.bytes
-
-
-def _strays(dataset: DatasetFolder) -> list[str]:
-    owned = {shard.stem for shard in dataset.shards()}
-    names = dataset.folder.list()
-    return sorted(name for name in names if re.match(r"train-", name) and name.split(".")[0] not in owned)
+    return seal
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a dataset is."""
+    """The progress of a dataset."""
 
     samples_asked: int
+    """Number of samples in the whole dataset."""
     samples_done: int
+    """Number of samples in finished shards."""
     samples_missing: int
-    """Left out of finished shards because every attempt was rejected."""
+    """Number of samples that finished shards leave out, because every attempt was rejected."""
     shards_asked: int
     shards_done: int
     shards_quarantined: dict[str, str]
-    """Stem to reason."""
+    """Reason for each shard that was given up, by the stem of its files."""
     bytes: int
+    """Size of all files of shards."""
     is_complete: bool
     writers: list[Beat]
+    """Last heartbeat of each live writer."""
     images_per_second: float
-    """Of all live writers together; 0 if nobody writes."""
+    """Rate of all live writers together. 0: nobody writes."""
     seconds_left: float | None
-    """None if nobody writes."""
+    """Time left at this rate. None: nobody writes."""
 
 
 def status(dataset: DatasetFolder) -> Status:
-    """Count what is sealed, and ask the writers' heartbeats for their rate."""
+    """Count what is sealed, and take the rate from the writers' heartbeats."""
     state = dataset.state()
     seals = dataset.seals(state.sealed)
     writers = live_writers(dataset.folder.within(LOG))

@@ -1,6 +1,7 @@
-"""croissant.json: a dataset folder in Croissant 1.0 (http://mlcommons.org/croissant/1.0), as mlcroissant reads it.
+"""croissant.json: describe a dataset folder in Croissant 1.0 (http://mlcommons.org/croissant/1.0), for mlcroissant.
 
-Every tar and table is listed with its SHA-256; the record set `samples` has one record per sample: key, image, class, text, seed.
+Every tar and table is listed with its SHA-256.
+The record set `samples` has one record for each sample: key, image, class, text, seed and so on.
 Not covered: webp, which mlcroissant 1.1 validates but can't decode.
 """
 
@@ -35,10 +36,11 @@ _CONTEXT: dict[str, Any] = {
 
 
 def croissant(facts: DatasetFacts) -> dict[str, Any]:
-    """One record per sample: the images of all tars, joined by key to the tables, which also carry the name of the class.
+    """The content of croissant.json: one record for each sample, with its image from a tar and its row from a table.
 
-    The tables are found by a pattern beside this file, and listed for their SHA-256: the reader joins no set of listed tables.
+    Tables are found by a pattern, because the reader can't join listed tables. They are listed for their SHA-256 only.
     """
+    kind = "synthetic" if facts.is_synthetic else "real"
     mime = _IMAGE_TYPES[facts.manifest.image_format]
     tars = [_file(shard.tar, "application/x-tar", seal.tar_sha256, f"{seal.bytes} B") for shard, seal in facts.shards]
     tables = [_file(shard.table, "application/x-parquet", seal.table_sha256) for shard, seal in facts.shards]
@@ -50,20 +52,15 @@ def croissant(facts: DatasetFacts) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": facts.name,
-        "description": _description(facts),
+        "description": f"{facts.completion.samples:,} {kind} images of {len(facts.manifest.classes):,} classes, with label and text.",
         "citeAs": f"{facts.name}, a dataset made with synthforge, sha256 {facts.completion.digest}",
-        # Every extension of the dataset is a new minor version; the digest says which content it is.
+        # Every extension of the dataset is a new minor version. The digest names the content.
         "version": f"1.{facts.completion.segments - 1}.0+{facts.completion.digest[:12]}",
         "keywords": facts.tags,
         **({"license": facts.licence} if facts.licence is not None else {}),
         "distribution": [*tars, *tables, images, {**beside, "includes": "train-[0-9][0-9][0-9][0-9][0-9][0-9].parquet"}],
         "recordSet": [_class_records(facts.manifest.classes), _sample_records()],
     }
-
-
-def _description(facts: DatasetFacts) -> str:
-    what = "synthetic" if facts.is_synthetic else "real"
-    return f"{facts.completion.samples:,} {what} images of {len(facts.manifest.classes):,} classes, with label and text."
 
 
 def _file(name: str, mime: str, sha256: str, size: str | None = None) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def _sample_records() -> dict[str, Any]:
     def column(name: str) -> dict[str, Any]:
         return {"fileSet": {"@id": "tables"}, "extract": {"column": name}}
 
-    # The reader applies the expression twice, so it must also take a bare key.
+    # The reader applies the expression twice, so it must also match a bare key.
     key = image("filename", transform={"regex": "^([^.]+)"})
     columns: dict[str, str | list[str]] = {
         "class": "sc:Text",

@@ -1,8 +1,9 @@
-"""A dataset folder: create or reopen it, commit shards, extend it, complete it, read a sample.
+"""The dataset folder: create or reopen it, commit shards, extend it, complete it, read a sample.
 
-The commit protocol: tar, table and seal are published in this order, each whole and create-only. The first tar wins; whoever
-finds a tar without a seal checks it and adopts it, since table and seal follow from the tar. So any number of writers may work
-on one folder, and a kill at any moment leaves a folder that the next run completes to the same bytes.
+The commit protocol publishes tar, table and seal in this order, each whole and create-only.
+The first tar wins. A tar without a seal is checked and adopted, since table and seal follow from the tar.
+So any number of writers may work on one folder.
+A kill at any moment leaves a folder that the next run completes to the same bytes.
 """
 
 from __future__ import annotations
@@ -46,23 +47,25 @@ Check = Callable[[Shard, pa.Table], None]
 
 @dataclass(frozen=True)
 class State:
-    """What is there, as of one listing. A shard is in exactly one of `sealed`, `orphaned`, `quarantined`, `missing`."""
+    """The shards of a folder by state, from one listing. Each shard is in exactly one of the four lists."""
 
     sealed: list[Shard]
     orphaned: list[Shard]
-    """A tar without a seal: to be adopted."""
+    """Shards with a tar and no seal, to be adopted."""
     quarantined: list[Shard]
+    """Shards that were given up."""
     missing: list[Shard]
     num_bytes: int
+    """Size of all files of shards."""
 
     @property
     def unfinished(self) -> list[Shard]:
-        """What a run has to do, in order."""
+        """The shards that a run has to make or adopt, in order."""
         return sorted(self.orphaned + self.missing, key=lambda shard: shard.index)
 
 
 class DatasetFolder:
-    """A folder that synthforge wrote; `DatasetFolder.open` for one that exists, `create` for one that may not."""
+    """A folder of shards that synthforge wrote. `open` needs an existing one; `create` begins or reopens one."""
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.folder = folder
@@ -81,17 +84,17 @@ class DatasetFolder:
 
     @classmethod
     def create(cls, folder: Folder, manifest: Manifest) -> DatasetFolder:
-        """Begin a dataset, or reopen the one that is there if it is made from the same plan; raises RequestError if not.
+        """Begin a dataset, or reopen the one that is there; raises RequestError if that has another plan.
 
-        The manifest that is there stays, with its segments: rerunning continues, however many samples are asked for now.
+        An existing manifest stays, with its segments. So a rerun continues, whatever number of samples it asks for.
         """
         folder.publish(MANIFEST, manifest.to_bytes())
-        found = cls(folder, parse(Manifest, folder.read(MANIFEST), folder.where(MANIFEST)))
-        found.require_same_plan(manifest.plan_digest, manifest.recipe)
-        return found
+        dataset = cls(folder, parse(Manifest, folder.read(MANIFEST), folder.where(MANIFEST)))
+        dataset.require_same_plan(manifest.plan_digest, manifest.recipe)
+        return dataset
 
     def require_same_plan(self, plan_digest: str, identity: dict[str, Any]) -> None:
-        """Raise RequestError, saying what changed, if this dataset is of another plan."""
+        """Raise RequestError, with what changed, if this dataset has another plan."""
         if self.manifest.plan_digest != plan_digest:
             changes = "; ".join(differences(self.manifest.recipe, identity)) or "the way plans are made"
             raise RequestError(
@@ -100,20 +103,19 @@ class DatasetFolder:
             )
 
     def segments(self) -> list[Segment]:
-        """The segments in order: the manifest's and one for each extension."""
+        """The segments in order: the one in the manifest, and one for each extension."""
         segments = [self.manifest.segment]
         while True:
             name = extension_name(len(segments))
-            try:
-                extension = parse(Extension, self.folder.read(name), self.folder.where(name))
-            except FileNotFoundError:
+            if (content := self.folder.read_or_none(name)) is None:
                 return segments
+            extension = parse(Extension, content, self.folder.where(name))
             if extension.plan_digest != self.manifest.plan_digest:
                 raise DatasetError(f"{self.folder.where(name)}: belongs to another plan; remove it")
             segments.append(extension.segment)
 
     def extend(self, num_samples: int, samples_per_shard: int) -> Segment:
-        """Append a segment. If another process appended one at this moment, that one must ask for the same."""
+        """Append a segment; raises RequestError if another process appends a different one at this moment."""
         segments = self.segments()
         last = segments[-1]
         segment = Segment(
@@ -135,48 +137,47 @@ class DatasetFolder:
 
     @property
     def num_samples(self) -> int:
-        """Samples asked for, over all segments."""
+        """Number of samples in all segments, made or not."""
         return sum(segment.num_samples for segment in self.segments())
 
     def state(self, segments: Sequence[Segment] | None = None) -> State:
-        """One look at the folder; `segments` are read if not given."""
+        """List the folder, and sort the shards by state.
+
+        Args:
+            segments: None: read them from the folder.
+        """
         listing = self.folder.list()
-        state = State([], [], [], [], sum(size for name, size in listing.items() if name.startswith("train-")))
+        state = State([], [], [], [], num_bytes=sum(size for name, size in listing.items() if name.startswith("train-")))
         for shard in (shard for segment in segments or self.segments() for shard in segment.shards()):
-            if shard.seal in listing:
-                state.sealed.append(shard)
-            elif shard.quarantine in listing:
-                state.quarantined.append(shard)
-            elif shard.tar in listing:
-                state.orphaned.append(shard)
-            else:
-                state.missing.append(shard)
+            by_file = ((shard.seal, state.sealed), (shard.quarantine, state.quarantined), (shard.tar, state.orphaned))
+            next((shards for file, shards in by_file if file in listing), state.missing).append(shard)
         return state
 
     def seal(self, shard: Shard) -> Seal:
-        """The seal of a shard; raises FileNotFoundError if it has none, DatasetError if it is damaged or of another plan."""
-        return self._parse_seal(shard, self.folder.read(shard.seal))
+        """The seal of a shard; raises as `seals` does."""
+        return self.seals([shard])[0]
 
     def seals(self, shards: Sequence[Shard]) -> list[Seal]:
-        """The seals of many shards, read together; raises as `seal` does."""
-        contents = self.folder.read_many([shard.seal for shard in shards])
-        return [self._parse_seal(shard, content) for shard, content in zip(shards, contents, strict=True)]
+        """The seals of shards, read together.
 
-    def _parse_seal(self, shard: Shard, content: bytes) -> Seal:
-        where = self.folder.where(shard.seal)
-        seal = parse(Seal, content, where)
-        if seal.plan_digest != self.manifest.plan_digest:
-            raise DatasetError(f"{where}: seals a shard of another plan; remove the shard's files and run again")
-        return seal
+        Raises: FileNotFoundError if a shard has none; DatasetError if one is damaged or has another plan.
+        """
+        contents = self.folder.read_many([shard.seal for shard in shards])
+        seals = []
+        for where, content in zip((self.folder.where(shard.seal) for shard in shards), contents, strict=True):
+            seals.append(parse(Seal, content, where))
+            if seals[-1].plan_digest != self.manifest.plan_digest:
+                raise DatasetError(f"{where}: seals a shard of another plan; remove the shard's files and run again")
+        return seals
 
     def commit(self, shard: Shard, tar: Path, check: Check) -> Seal:
-        """Publish a finished tar and seal it; if another writer's tar is there already, that one is checked and sealed instead."""
+        """Publish a finished tar and seal it. If another writer was first, check and seal its tar instead."""
         if self.folder.publish(shard.tar, tar):
             return self._seal(shard, tar, index_tar(tar, self.folder.where(shard.tar)))
         return self.adopt(shard, check)
 
     def adopt(self, shard: Shard, check: Check) -> Seal:
-        """Seal the tar that is there under a shard's name."""
+        """Check and seal the tar of a shard that is already there."""
         with self.folder.fetched(shard.tar) as tar:
             table = index_tar(tar, self.folder.where(shard.tar))
             check(shard, table)
@@ -185,9 +186,9 @@ class DatasetFolder:
     def _seal(self, shard: Shard, tar: Path, table: pa.Table) -> Seal:
         content = table_bytes(table)
         if not self.folder.publish(shard.table, content):
-            # A table of equal rows may differ in its bytes if another pyarrow wrote it; the one that is there counts.
+            # Another version of pyarrow may write equal rows as different bytes. The table that is there counts.
             content = self.folder.read(shard.table)
-            if not _same_rows(content, table):
+            if not _has_rows(content, table):
                 raise DatasetError(f"{self.folder.where(shard.table)}: does not match its tar; remove both and run again")
         keys = table.column("key").to_pylist()
         seal = Seal(
@@ -205,7 +206,7 @@ class DatasetFolder:
         return seal
 
     def quarantine(self, shard: Shard, reason: str, tries: int) -> None:
-        """Mark a shard as given up."""
+        """Give up a shard: publish a marker with the reason."""
         marker = Quarantine(plan_digest=self.manifest.plan_digest, tries=tries, reason=reason)
         self.folder.publish(shard.quarantine, marker.to_bytes())
 
@@ -214,7 +215,7 @@ class DatasetFolder:
         return parse(Quarantine, self.folder.read(shard.quarantine), self.folder.where(shard.quarantine)).reason
 
     def release(self, shard: Shard) -> None:
-        """Take back a quarantine, so that the shard is tried again."""
+        """Remove the marker of a quarantined shard, so that the shard is tried again."""
         self.folder.remove(shard.quarantine)
         self.folder.remove(COMPLETE)
 
@@ -223,19 +224,19 @@ class DatasetFolder:
         count: Callable[[int, Iterator[int]], dict[str, int]] | None = None,
         prepare: Callable[[Completion, bool], None] = lambda completion, is_new: None,
     ) -> Completion | None:
-        """Write complete.json if every shard is sealed or quarantined; what is written is a pure function of the folder.
+        """Write complete.json, whose content is a pure function of the folder. None: shards are unfinished.
 
         Args:
-            count: the samples of each class among the first so many without some; None counts no classes.
-            prepare: called with the totals, and whether they are new, before complete.json is published: it is the last file of all.
+            count: number of samples of each class, from the number of samples and the missing ones. None: don't count.
+            prepare: called with the totals, and whether they are new, before complete.json is published.
         """
-        segments = self.segments()  # read once: an extension at this moment must not be counted without its shards
+        segments = self.segments()  # read once, so that no extension counts without its shards
         state = self.state(segments)
         if state.unfinished:
             return None
         seals = dict(zip((shard.index for shard in state.sealed), self.seals(state.sealed), strict=True))
-        missing = (int(key) for seal in seals.values() for key in seal.missing)
-        gone = itertools.chain(missing, *(shard.samples for shard in state.quarantined))
+        rejected = (int(key) for seal in seals.values() for key in seal.missing)
+        gone = itertools.chain(rejected, *(shard.samples for shard in state.quarantined))
         completion = Completion(
             plan_digest=self.manifest.plan_digest,
             digest=_digest_of_seals(list(seals.values())),
@@ -250,33 +251,29 @@ class DatasetFolder:
         present = self._read_completion()
         prepare(completion, present != completion)
         if present is not None and present != completion and present.segments <= completion.segments:
-            self.folder.remove(COMPLETE)  # it spoke of the folder before it was extended, or before a quarantine was lifted
+            self.folder.remove(COMPLETE)  # outdated by an extension, or by a shard that was quarantined before
         if present != completion:
             self.folder.publish(COMPLETE, completion.to_bytes())
         return completion
 
     def completion(self) -> Completion | None:
-        """The totals of a finished dataset, or None while one is being made or extended."""
-        found = self._read_completion()
-        return found if found is not None and found.segments == len(self.segments()) else None
+        """The totals of a finished dataset. None: it is unfinished, or is being extended."""
+        completion = self._read_completion()
+        return completion if completion is not None and completion.segments == len(self.segments()) else None
 
     def _read_completion(self) -> Completion | None:
-        try:
-            return parse(Completion, self.folder.read(COMPLETE), self.folder.where(COMPLETE))
-        except FileNotFoundError:
-            return None
+        content = self.folder.read_or_none(COMPLETE)
+        return None if content is None else parse(Completion, content, self.folder.where(COMPLETE))
 
     def digest(self) -> str:
-        """SHA-256 over the seals in order: names exactly this content."""
+        """SHA-256 over the seals in order. It names the content of the dataset."""
         return _digest_of_seals(self.seals(self.state().sealed))
 
     def table(self, shard: Shard) -> pa.Table:
         """The rows of a shard (schema `tars.TABLE_SCHEMA`); raises DatasetError if they are not what was sealed."""
         where = self.folder.where(shard.table)
-        try:
-            content = self.folder.read(shard.table)
-        except FileNotFoundError as error:
-            raise DatasetError(f"{where}: gone; look with `synthforge verify {self.folder.address}`") from error
+        if (content := self.folder.read_or_none(shard.table)) is None:
+            raise DatasetError(f"{where}: gone; look with `synthforge verify {self.folder.address}`")
         if hashlib.sha256(content).hexdigest() != self.seal(shard).table_sha256:
             raise DatasetError(f"{where}: is not what was sealed; look with `synthforge verify {self.folder.address}`")
         try:
@@ -285,7 +282,7 @@ class DatasetFolder:
             raise DatasetError(f"{where}: is not a table ({str(error).splitlines()[0]}); remove the shard's files and run again") from error
 
     def failures(self, shard: Shard) -> pa.Table:
-        """The samples that were left out of a sealed shard (schema `tars.FAILURES_SCHEMA`), with the reasons."""
+        """The samples that were left out of a sealed shard, with reasons (schema `tars.FAILURES_SCHEMA`)."""
         missing = self.seal(shard).missing
         try:
             table = pq.read_table(io.BytesIO(self.folder.read(shard.failures))) if missing else FAILURES_SCHEMA.empty_table()
@@ -295,17 +292,19 @@ class DatasetFolder:
 
     @property
     def _has_numbers(self) -> bool:
-        """Whether keys are sample numbers; those of a curated set are the keys of its pools."""
+        """Whether keys are sample numbers. A curated set has the keys of its pools."""
         return self.manifest.kind != "curated"
 
     def shard_of(self, key: str) -> Shard:
-        """The shard that holds a key; raises RequestError for a key that this dataset never has."""
+        """The shard of a key; raises RequestError for a key that this dataset can't have."""
         if not self._has_numbers:
             wanted = {key, key.zfill(9)}
             for shard in self.state().sealed:
                 if wanted & set(self.table(shard).column("key").to_pylist()):
                     return shard
-            raise RequestError(f"{self.folder.address}: has no sample {key!r}; decisions.parquet says what became of each one of the pool")
+            raise RequestError(
+                f"{self.folder.address}: has no sample {key!r}; decisions.parquet has the decision for each sample of the pool"
+            )
         if re.fullmatch(r"\d{1,18}", key):
             for segment in self.segments():
                 if segment.first_sample <= int(key) < segment.end_sample:
@@ -313,7 +312,7 @@ class DatasetFolder:
         raise RequestError(f"{self.folder.address}: has no sample {key!r}; keys go from {key_of(0)} to {key_of(self.num_samples - 1)}")
 
     def sample(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """One sample by ranged reads: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
+        """Read one sample: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
         shard = self.shard_of(key)
         key = key.zfill(9) if key.isdigit() else key
         try:
@@ -322,10 +321,9 @@ class DatasetFolder:
             raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
         rows = table.filter(pc.equal(table["key"], key)).to_pylist()
         if not rows:
-            reasons = []
-            with suppress(DatasetError):  # shards of schema 1 have no table of failures
-                reasons = self.failures(shard).filter(pc.field("key") == key).column("reasons").to_pylist()
-            why = f" ({', '.join(reasons[0])})" if reasons else ""
+            why = ""
+            with suppress(DatasetError, IndexError):  # shards of schema 1 have no table of failures
+                why = f" ({', '.join(self.failures(shard).filter(pc.field('key') == key)['reasons'].to_pylist()[0])})"
             raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt{why} and left out")
         (row,) = rows
         try:
@@ -338,34 +336,35 @@ class DatasetFolder:
 
 
 def remove_dataset(folder: Folder) -> None:
-    """Remove a dataset, whatever state it is in: seals first, then the rest, the manifest last.
+    """Remove a dataset in any state: seals first, then the rest, and the manifest last.
 
-    A kill in between never leaves a seal without its tar, and always leaves a folder that can be removed again.
+    A kill in between leaves no seal without its tar. What it leaves can be removed again.
     """
     names = sorted(folder.list(), reverse=True)  # later extensions before earlier ones
-    seals = [name for name in names if re.fullmatch(r"train-\d+\.json", name)]
-    shards = [name for name in names if re.match(r"train-\d+\.", name)]
-    extensions = [name for name in names if re.fullmatch(r"extension-\d+\.json", name)]
-    for name in dict.fromkeys([COMPLETE, *SIDE_FILES, *seals, *shards, *extensions, MANIFEST]):
+    patterns = (r"train-\d+\.json", r"train-\d+\..*", r"extension-\d+\.json")
+    files = [name for pattern in patterns for name in names if re.fullmatch(pattern, name)]
+    for name in dict.fromkeys([COMPLETE, *SIDE_FILES, *files, MANIFEST]):
         folder.remove(name)
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
-    """What changed between two nested mappings, as `path: old -> new`."""
-    found = []
+    """The changes between two nested mappings, as `path: old -> new`."""
+    changes = []
     for key in sorted(before.keys() | after.keys()):
         where, old, new = f"{path}{key}", before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{where}.")
-        elif old != new and (old is None or new is None):
-            found.append(f"{where}: {'added' if old is None else 'removed'}")
+            changes += differences(old, new, f"{where}.")
         elif old != new:
-            found.append(f"{where}: {_short(old)} -> {_short(new)}")
-    return found
+            changes.append(f"{where}: {'added' if old is None else 'removed' if new is None else f'{_short(old)} -> {_short(new)}'}")
+    return changes
 
 
 def import_shard(folder: Folder, manifest: Manifest, write: Callable[[Path], object]) -> DatasetFolder:
-    """Write a small dataset of one shard in one go, as for a built-in set; `write` fills the tar."""
+    """Write a small dataset of one shard.
+
+    Args:
+        write: writes the tar to a path.
+    """
     if folder.list():
         raise PlaceError(f"{folder.address}: not empty; choose a new folder")
     dataset = DatasetFolder.create(folder, manifest)
@@ -377,7 +376,8 @@ def import_shard(folder: Folder, manifest: Manifest, write: Callable[[Path], obj
     return dataset
 
 
-def _same_rows(content: bytes, table: pa.Table) -> bool:
+def _has_rows(content: bytes, table: pa.Table) -> bool:
+    """Whether a parquet file has the rows of a table."""
     try:
         return bool(pq.read_table(io.BytesIO(content)).equals(table))
     except (pa.ArrowException, OSError):
@@ -385,10 +385,7 @@ def _same_rows(content: bytes, table: pa.Table) -> bool:
 
 
 def _digest_of_seals(seals: list[Seal]) -> str:
-    total = hashlib.sha256()
-    for seal in seals:
-        total.update(seal.to_bytes())
-    return total.hexdigest()
+    return hashlib.sha256(b"".join(seal.to_bytes() for seal in seals)).hexdigest()
 
 
 def _short(value: object) -> str:

@@ -1,12 +1,12 @@
-"""Sets of labelled images that others wrote: what lies at a path, and one walk over each file that finds its samples.
+"""Find the foreign set of labelled images at a path, and read its samples.
 
-tars     WebDataset, also as img2dataset writes it: members that share a key; label in .cls, or in .json as class, label or cls
+tars     WebDataset, also from img2dataset. The label is in .cls, or in .json as class, label or cls
 files    image folders by class
 tables   Hugging Face `datasets`: arrow files of `save_to_disk`, parquet files with an image column
 
-What is walked in one go is a *unit*: one tar, one table, or up to 1,000 image files. Members of a tar are data, never paths: nothing
-is extracted, links and devices are passed over.
-Not covered: remote places (download them), tars inside tars, img2dataset's other formats, images that a table only names.
+A unit is one tar, one table, or up to 1,000 image files.
+Members of a tar are data, never paths: nothing is extracted, and links and devices are skipped.
+Not covered: remote places (download them), tars inside tars, other formats of img2dataset, tables that only hold paths.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
@@ -26,8 +26,9 @@ import pyarrow as pa
 
 from synthforge.data.images import READABLE
 from synthforge.data.tables import tables_at
-from synthforge.data.tars import MEMBERS
+from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.units import (
+    FileUnit,
     ForeignSet,
     FoundSample,
     Location,
@@ -42,40 +43,42 @@ from synthforge.data.units import (
     known_of,
     label_of,
     part_folders,
-    record_of,
 )
 from synthforge.errors import DatasetError
 
 MAX_MEMBER_BYTES = 1 << 28
-"""Larger members of a tar are never read: no image that we decode is so large."""
+"""Larger members of a tar are never read. Images that are decoded are smaller."""
 TAR_BLOCK = 10_000
 FILES_BLOCK = 1_000
 _CLASS_FILES = ("classes.txt", "classnames.txt")
+_WANTED = {*READABLE, "cls", "txt", "json"}
+"""Extensions of members that are read."""
+_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+"""Errors of reading a tar that is damaged or gone."""
 
 
 def find_foreign(place: str) -> ForeignSet | None:
-    """Look what lies at an absolute path or pattern, without reading any image; None if nothing that we know."""
+    """The set at an absolute path or pattern; no image is read. None: nothing there can be read.
+
+    Parts are only named if there are both of them.
+    """
     folder = Path(place)
     tars, problems = files_at(place, ".tar")
     if tars:
-        found = _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars))
-        return replace(found, problems=found.problems + problems)
+        return _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars), problems)
     if tables := tables_at(place):
         return tables
     if not folder.is_dir():
         return None
     parts = part_folders(folder)
     if tars_in := {path: part for part, inside in parts.items() for path in sorted(inside.glob("*.tar"))}:
-        return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in))
-    if parts:
-        told = "validation" in parts
-        units = [unit for part, inside in parts.items() for unit in _units_of_files(inside, f"{inside.name}/", part if told else None)]
-    else:
-        units = list(_units_of_files(folder, "", None))
+        return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in), [])
+    units = [unit for part, inside in parts.items() for unit in _image_units(inside, f"{inside.name}/", part if len(parts) > 1 else None)]
+    units = units if parts else list(_image_units(folder, "", None))
     return ForeignSet("image folder", units) if units else None
 
 
-def _units_of_files(folder: Path, prefix: str, part: Part | None) -> Iterator[SourceUnit]:
+def _image_units(folder: Path, prefix: str, part: Part | None) -> Iterator[SourceUnit]:
     files = image_files(folder)
     num_of_stem = Counter(path.rpartition(".")[0] for path in files)
     for start in range(0, len(files), FILES_BLOCK):
@@ -84,31 +87,31 @@ def _units_of_files(folder: Path, prefix: str, part: Part | None) -> Iterator[So
         yield ImageFiles(folder=folder, prefix=prefix, part=part, paths=paths, start=start, doubles=doubles)
 
 
-def _set_of_tars(root: Path, parts: Mapping[Path, Part | None]) -> ForeignSet:
-    problems: list[SourceProblem] = []
+def _set_of_tars(root: Path, parts: Mapping[Path, Part | None], problems: list[SourceProblem]) -> ForeignSet:
+    unfinished: list[SourceProblem] = []
     if any(next(folder.glob("*_stats.json"), None) for folder in {path.parent for path in parts}):  # img2dataset writes it last
-        unfinished = [path for path in parts if not path.with_name(f"{path.stem}_stats.json").exists()]
-        problems = [
-            SourceProblem(f"{path}: has no {path.stem}_stats.json beside it, so img2dataset has not finished it") for path in unfinished
-        ]
-    return ForeignSet("webdataset", [Tar(path, root, part) for path, part in parts.items()], _classes_beside(root), problems)
+        stats = {path: path.with_name(f"{path.stem}_stats.json") for path in parts}
+        words = "has no {} beside it, so img2dataset has not finished it"
+        unfinished = [SourceProblem(f"{path}: {words.format(file.name)}") for path, file in stats.items() if not file.exists()]
+    tars: list[SourceUnit] = [Tar(path, root, part) for path, part in parts.items()]
+    return ForeignSet("webdataset", tars, _classes_beside(root), unfinished + problems)
 
 
 def _classes_beside(folder: Path) -> list[str] | None:
-    """Names of classes by number: lines of classes.txt, or a list in timm's `_info.json`."""
+    """Class names by number: lines of classes.txt or classnames.txt, or a list in timm's `_info.json`."""
     for name in _CLASS_FILES:
         if (folder / name).is_file():
             return [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
     info = json_object(folder / "_info.json")
     lists = (info.get(name) for name in ("classes", "class_names", "label_names"))
-    return next(([str(name) for name in found] for found in lists if isinstance(found, list) and found), None)
+    return next(([str(name) for name in names] for names in lists if isinstance(names, list) and names), None)
 
 
 # Tars
 
 
 class TornError(Exception):
-    """A tar ends too early or is none; raised after the last whole sample."""
+    """A tar ends too early, or is none. Raised after the last whole sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +119,29 @@ class TarSample:
     """Neighbouring members of a tar that share a key."""
 
     name: str
-    """Directory and base name up to its first dot, as they stand in the tar."""
+    """The path in the tar up to the first dot of its last part."""
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Extension to offset and size, for all members."""
+    """Offset and size of every member, by extension."""
     contents: dict[str, bytes] = field(default_factory=dict)
-    """Extension to content, for images, .cls, .txt and .json."""
+    """Content of images, .cls, .txt and .json, by extension."""
 
     @property
     def image(self) -> str | None:
-        """The extension of its image."""
+        """The extension of its image. None: it has no image."""
         return next((extension for extension in READABLE if extension in self.contents), None)
 
 
 def tar_samples(path: Path) -> Iterator[TarSample]:
-    """Samples of a WebDataset tar in order, one in memory at a time; raises TornError at a tear, after the whole samples before it."""
+    """Samples of a WebDataset tar in order, one in memory at a time.
+
+    Raises: TornError where the tar is damaged, after the whole samples before that. DatasetError if it can't be read.
+    """
     current, before = TarSample(""), TarSample("")
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
             for member in _regular_members(tar):
                 directory, _, base = member.name.rpartition("/")
-                if base.startswith("."):  # a Mac puts such a file before each real one
+                if base.startswith("."):  # macOS puts a hidden file before each real one
                     continue
                 key, _, extension = base.partition(".")
                 name, extension = f"{directory}/{key}" if directory else key, extension.lower()
@@ -144,26 +150,23 @@ def tar_samples(path: Path) -> Iterator[TarSample]:
                         yield current
                     current, before = TarSample(name), current
                 if extension in _WANTED and member.size <= MAX_MEMBER_BYTES:
-                    current.contents[extension] = _content(cast("IO[bytes]", tar.fileobj), member.offset_data, member.size)
+                    current.contents[extension] = read_exactly(cast("IO[bytes]", tar.fileobj), member.offset_data, member.size)
                 current.spans[extension] = (member.offset_data, member.size)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+    except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
-        if current.spans and current.spans.keys() == before.spans.keys():  # the last one has all that its neighbour has
+        if current.spans and current.spans.keys() == before.spans.keys():  # the last one has all members of its neighbour
             yield current
         raise TornError(str(error).splitlines()[0]) from error
     if current.spans:
         yield current
 
 
-_WANTED = {*READABLE, "cls", "txt", "json"}
-
-
 def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Plain files of a tar up to its end; raises tarfile.ReadError if the end is missing, which tarfile itself lets pass."""
+    """Regular files of a tar; raises tarfile.ReadError if the end of the archive is missing, which tarfile accepts."""
     offset = -1
     while (member := tar.next()) is not None:
-        cast("Any", tar).members.clear()  # tarfile keeps all of them
+        cast("Any", tar).members.clear()  # tarfile would keep all of them
         if tar.offset <= offset:
             raise tarfile.ReadError("a member of negative size")
         offset = tar.offset
@@ -175,39 +178,20 @@ def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError("the end of the archive is missing")
 
 
-def _content(file: IO[bytes], offset: int, size: int) -> bytes:
-    file.seek(offset)
-    data = file.read(size)
-    if len(data) != size:
-        raise tarfile.ReadError("unexpected end of data")
-    return data
-
-
 @dataclass(frozen=True)
-class Tar:
+class Tar(FileUnit):
     """One WebDataset tar."""
 
-    path: Path
-    root: Path
-    part: Part | None
     block_samples: ClassVar[int] = TAR_BLOCK
-
-    @property
-    def name(self) -> str:
-        return self.path.relative_to(self.root).as_posix()
 
     @property
     def identity(self) -> list[object]:
         return ["tar", self.name]
 
-    @property
-    def files(self) -> Sequence[Path]:
-        return [self.path]
-
     def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
-        # Only a tar that lies in the root goes without its suffix: a/b.tar holding c and a.tar holding b/c must differ.
+        # The suffix is dropped in the root only, so that c in a/b.tar and b/c in a.tar have different names.
         stem = self.name.removesuffix(".tar") if "/" not in self.name else self.name
-        seen: dict[str, int] = {}
+        times: Counter[str] = Counter()
         num, without_image = 0, 0
         try:
             for sample in tar_samples(self.path):
@@ -215,23 +199,24 @@ class Tar:
                 if (extension := sample.image) is None:
                     without_image += 1
                     continue
-                seen[sample.name] = times = seen.get(sample.name, 0) + 1
-                yield self._found(f"{stem}/{sample.name}" + (f"#{times}" if times > 1 else ""), sample, extension)
-        except TornError as error:
-            used = f"the {num} whole samples before the tear are used" if num else "nothing of it is used"
-            problems.append(SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
-        else:
+                times[sample.name] += 1
+                again = f"#{times[sample.name]}" if times[sample.name] > 1 else ""
+                yield self._found(f"{stem}/{sample.name}{again}", sample, extension)
             if num == 0:
                 problems.append(SourceProblem(f"{self.path}: an empty tar"))
+        except TornError as error:
+            used = f"the {num} whole samples before the tear are used" if num else "none of it is used"
+            problems.append(SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
         if without_image:
             problems.append(SourceProblem(f"{self.path}: {without_image} of {num} samples have no image and are left out"))
 
     def _found(self, name: str, sample: TarSample, extension: str) -> FoundSample:
-        record = record_of(sample.contents)
+        record = json_object(sample.contents.get("json", b""))
         text = sample.contents.get("txt", b"").decode("utf-8", "replace").strip()
         spans = {"image": sample.spans[extension]} | {name: sample.spans[name] for name in MEMBERS[1:] if name in sample.contents}
-        place: dict[str, int | str] = {f"{member}_offset": offset for member, (offset, _) in spans.items()}
-        place |= {f"{member}_size": size for member, (_, size) in spans.items()}
+        place: dict[str, int | str] = {}
+        for member, (offset, size) in spans.items():
+            place |= {f"{member}_offset": offset, f"{member}_size": size}
         image = sample.contents[extension]
         return FoundSample(
             name=name,
@@ -251,13 +236,13 @@ class Tar:
         try:
             with self.path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
                 for row in rows.select(["extension", *columns]).to_pylist():
-                    # In the order of the file: what is compressed can't be read backwards.
-                    present = sorted(
-                        (row[f"{name}_offset"], row[f"{name}_size"], name) for name in members if row[f"{name}_offset"] is not None
-                    )
-                    contents = {name: _content(cast("IO[bytes]", tar.fileobj), offset, size) for offset, size, name in present}
-                    yield Members(contents["image"], row["extension"], contents.get("cls"), contents.get("txt"), contents.get("json"))
-        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+                    # In the order of the file, since a compressed tar is slow to read backwards.
+                    present = sorted((row[f"{name}_offset"], name) for name in members if row[f"{name}_offset"] is not None)
+                    tar_file = cast("IO[bytes]", tar.fileobj)
+                    contents = {name: read_exactly(tar_file, offset, row[f"{name}_size"]) for offset, name in present}
+                    image = contents.pop("image")
+                    yield Members(image, row["extension"], **contents)
+        except _DAMAGE as error:
             raise DatasetError(f"{self.path}: can't be read any more ({error}); fetch or make it again") from error
 
 
@@ -266,17 +251,17 @@ class Tar:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Up to 1,000 neighbours of an image folder."""
+    """Up to 1,000 neighbouring files of an image folder."""
 
     folder: Path
-    """Of the part, or the whole."""
+    """The folder of the part, or of the whole set if it has no parts."""
     prefix: str
-    """Of names: `train/`, or nothing where there are no parts."""
+    """The part's folder, such as `train/`, with which names begin. Empty: there are no parts."""
     part: Part | None
     paths: tuple[str, ...]
-    """Relative to `folder`; the first component is the class."""
+    """Paths relative to `folder`; the first component is the class."""
     start: int
-    """Number of the first in `folder`."""
+    """Number of the first file in `folder`."""
     doubles: frozenset[str]
     """Paths without suffix that several images share."""
     block_samples: ClassVar[int] = FILES_BLOCK

@@ -1,8 +1,8 @@
-"""The one way images are decoded, resized, quantised, encoded and marked, the same for real and synthetic ones.
+"""Decode, resize, encode and mark images, in the same way for real and synthetic ones.
 
-Arrays are uint8, shape (height, width, channels), channels 1 (grey) or 3 (RGB), unless said otherwise.
-Encoding is deterministic for one Pillow build: no timestamps, no text but the marking.
-Not covered: video, depth beyond 8 bits (reduced on decoding), transparency (dropped on black).
+Arrays are uint8 of shape (height, width, channels), with 1 channel (grey) or 3 (RGB), unless said otherwise.
+Encoding is deterministic for one build of Pillow: no timestamps, and no text but the marking.
+Not covered: video, more than 8 bits (reduced on decoding), transparency (put on black).
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ _XMP = (
 
 
 def decode(data: bytes, channels: int | None = None) -> Uint8:
-    """Decode an image file to 1 or 3 channels; `channels=None` keeps grey images grey and makes everything else RGB.
+    """Decode an image file.
 
-    Raises DatasetError for anything that is not a readable image.
+    Args:
+        channels: 1 or 3. None: grey images stay grey, and all others become RGB.
+    Raises: DatasetError for anything that is not a readable image.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} pixels are refused")
+                raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} pixels is refused")
             ImageOps.exif_transpose(opened, in_place=True)
             image: Image.Image = opened
             if channels is None:
@@ -54,17 +56,15 @@ def decode(data: bytes, channels: int | None = None) -> Uint8:
                 image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
             mode = "L" if channels == 1 else "RGB"
             array = np.asarray(image if image.mode == mode else image.convert(mode))
-    except DatasetError:
-        raise
     except Image.DecompressionBombError as error:
-        raise DatasetError(f"image larger than {MAX_PIXELS:,} pixels: such are refused") from error
+        raise DatasetError(f"image larger than {MAX_PIXELS:,} pixels: such images are refused") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise DatasetError(f"not a readable image ({type(error).__name__})") from error
     return array.reshape(array.shape[0], array.shape[1], channels)
 
 
 def resize(image: Uint8, resolution: int) -> Uint8:
-    """Scale the shorter side to `resolution` (bicubic, antialiased) and cut the square in the middle."""
+    """Scale the shorter side to `resolution` (bicubic, antialiased) and crop the square in the middle."""
     height, width, channels = image.shape
     if height == width == resolution:
         return image
@@ -73,43 +73,36 @@ def resize(image: Uint8, resolution: int) -> Uint8:
 
 
 def encode(image: Uint8, image_format: ImageFormat, quality: int, marking: bool) -> bytes:
-    """Encode one image; `quality` (1 to 100) counts for jpg and webp, png is lossless.
+    """Encode one image.
 
-    With `marking`, XMP says IPTC DigitalSourceType `trainedAlgorithmicMedia`.
+    Args:
+        quality: 1 to 100, for jpg and webp; png is lossless.
+        marking: add XMP metadata with IPTC DigitalSourceType `trainedAlgorithmicMedia`.
     """
     picture, buffer = _to_pil(image), io.BytesIO()
+    xmp = {"xmp": _XMP.encode()} if marking else {}
     if image_format == "png":
         info = PngImagePlugin.PngInfo()
         if marking:
             info.add_itxt("XML:com.adobe.xmp", _XMP)
         picture.save(buffer, "PNG", pnginfo=info)
     elif image_format == "jpg":
-        picture.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, **_xmp_argument(marking))
+        picture.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2, **xmp)
     else:
-        picture.save(buffer, "WEBP", quality=quality, **_xmp_argument(marking))
+        picture.save(buffer, "WEBP", quality=quality, **xmp)
     return buffer.getvalue()
 
 
-def is_marked(data: bytes) -> bool:
-    """Whether an image file says that a trained algorithm made it."""
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    text = packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet)
-    return _DIGITAL_SOURCE in text
-
-
 def is_blank(images_NHWC: Uint8) -> NDArray[np.bool_]:
-    """Which images of a batch hold one single colour; shape (N,)."""
-    first = images_NHWC[:, :1, :1, :]
-    blank: NDArray[np.bool_] = (images_NHWC == first).all(axis=(1, 2, 3))
+    """Whether each image of a batch has a single colour; shape (N,)."""
+    blank: NDArray[np.bool_] = (images_NHWC == images_NHWC[:, :1, :1, :]).all(axis=(1, 2, 3))
     return blank
 
 
 def contact_sheet(rows: Mapping[str, Sequence[Uint8]], tile: int = 64, title: str = "") -> Uint8:
-    """One RGB picture with a labelled row of images per class; each image is scaled to `tile` pixels.
+    """One RGB picture with a labelled row of images for each class.
 
-    Tiny images are enlarged smoothly: eight pixels of a digit read better so than as squares.
+    Each image is scaled smoothly to `tile` pixels, since a digit of 8 pixels is hard to read as squares.
     """
     gap, margin = 3, 12
     font = ImageFont.load_default(size=max(12, tile // 4))
@@ -132,7 +125,3 @@ def contact_sheet(rows: Mapping[str, Sequence[Uint8]], tile: int = 64, title: st
 
 def _to_pil(image: Uint8) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-
-
-def _xmp_argument(marking: bool) -> dict[str, bytes]:
-    return {"xmp": _XMP.encode()} if marking else {}

@@ -1,4 +1,4 @@
-"""Names and contents of the files of a dataset folder, and what every file of JSON shares that is written and read again.
+"""Names and contents of the files in a dataset folder, and the base classes of all JSON files that are read again.
 
 All JSON is canonical, so equal contents are equal bytes.
 """
@@ -19,30 +19,33 @@ SCHEMA = 2
 MANIFEST = "dataset.json"
 COMPLETE = "complete.json"
 SIDE_FILES = ("README.md", "_info.json", "sizes.json", "croissant.json")
-"""What other people's loaders need; written at completion (see sidefiles)."""
+"""Files for the loaders of other libraries, written at completion; see `sidefiles`."""
 LOG = "_log"
 RECIPE_LOG = "recipe.json"
-"""Below `_log`: the whole recipe of the last run, paths included, so that samples can be made again."""
+"""Below `_log`: the whole recipe of the last run with its paths, so that samples can be made again."""
 RUN_RECIPE, NOTES = "recipe.json", "run.json"
-"""What `run` leaves in the folder of a run: the recipe as it was last asked for, and what each stage was made from."""
+"""In the folder of a run: the last recipe, and the inputs of each stage."""
 
 ModelT = TypeVar("ModelT", bound="Document")
 
 
 class Record(BaseModel):
-    """A part of what is written as JSON, and read again."""
+    """A part of a JSON file."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Document(Record):
-    """A whole file of JSON. Whoever adds, removes or renames a field raises the version, and reads files of the one before."""
+    """A whole JSON file.
+
+    If you add, remove or rename a field: raise the version, and read files of the version before.
+    """
 
     oldest: ClassVar[int] = 1
-    """The oldest version that is still read; files without any version are of the first."""
+    """The oldest version that can be read. A file that names no version has version 1."""
 
     schema_version: int
-    """Of the file's form."""
+    """Version of the file's form."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, two spaces, one newline at the end."""
@@ -50,7 +53,7 @@ class Document(Record):
 
 
 class Segment(Record):
-    """A run of samples that was cut into shards in one way; extending a finished dataset appends one."""
+    """Consecutive samples that are cut into shards of one size. Extending a finished dataset adds a segment."""
 
     first_sample: int = Field(ge=0, le=10**9)
     num_samples: int = Field(ge=1, le=10**9)
@@ -73,17 +76,16 @@ class Segment(Record):
 
     def shards(self) -> Iterator[Shard]:
         """The shards of this segment in order."""
-        for number in range(self.num_shards):
-            yield self.shard(self.first_shard + number)
+        return map(self.shard, range(self.first_shard, self.first_shard + self.num_shards))
 
     def shard(self, index: int) -> Shard:
-        """The shard with this number, which must be of this segment."""
+        """The shard with this number, which must be in this segment."""
         start = self.first_sample + (index - self.first_shard) * self.samples_per_shard
         return Shard(index=index, first_sample=start, num_samples=min(self.samples_per_shard, self.end_sample - start))
 
 
 class Shard(Record):
-    """One unit of work: which samples stand in which tar."""
+    """One unit of work: some consecutive samples and the names of their files."""
 
     index: int
     first_sample: int
@@ -107,7 +109,7 @@ class Shard(Record):
 
     @property
     def failures(self) -> str:
-        """Table of the samples that were left out; only where there are some."""
+        """Table of the samples that were left out. The file is there only if there are some."""
         return f"{self.stem}.failures.parquet"
 
     @property
@@ -127,91 +129,99 @@ class Manifest(Document):
     classes: list[str]
     image_format: Literal["png", "jpg", "webp"]
     plan_digest: str
-    """Names what the samples are: digest of the recipe's identity fields, or of the source of real images."""
+    """SHA-256 of the recipe's identity fields, or of the source of real images. It decides what the samples are."""
     recipe: dict[str, Any]
-    """The identity fields of the resolved recipe, or what is known of the origin of real images."""
+    """The identity fields of the resolved recipe, or the known origin of real images."""
     generator: dict[str, Any] | None
-    """Class, model and weights' sha256 of the model that made the images; None for real ones."""
+    """Class, model and sha256 of the weights of the model that made the images. None: the images are real."""
     segment: Segment
-    """The first segment; later ones are in `extension-NNN.json`."""
+    """The first segment. Later ones are in `extension-NNN.json`."""
     parts: dict[str, tuple[int, int]] = {}
-    """Real references only: name of a part (`fit`, `validation`) to first sample and end."""
+    """For real references: first and end sample of each part (`fit`, `validation`)."""
     parents: list[str] = []
     """Digests of the datasets that this one was made from."""
 
 
-class Extension(Document):
-    """extension-NNN.json: one more segment, published create-only like everything else."""
+class _OfPlan(Document):
+    """The common part of files that belong to one plan."""
 
     schema_version: int = SCHEMA
     plan_digest: str
+
+
+class Extension(_OfPlan):
+    """extension-NNN.json: one more segment of a dataset."""
+
     segment: Segment
 
 
-class Seal(Document):
-    """The small file written last: a shard without it does not exist."""
+class Seal(_OfPlan):
+    """The file of a shard that is written last. A shard without a seal counts as missing."""
 
-    schema_version: int = SCHEMA
-    plan_digest: str
     samples: int
+    """Number of samples in the tar."""
     bytes: int
+    """Size of the tar."""
     first_key: str
     last_key: str
     missing: list[str]
-    """Keys of the shard's range that are not in the tar, because every attempt was rejected."""
+    """Keys of samples that were left out because every attempt was rejected."""
     tar_sha256: str
     table_sha256: str
 
 
-class Quarantine(Document):
-    """train-NNNNNN.quarantined.json: the shard failed as often as is tried, and why."""
+class Quarantine(_OfPlan):
+    """train-NNNNNN.quarantined.json: the shard failed in every try, and why."""
 
-    schema_version: int = SCHEMA
-    plan_digest: str
     tries: int
     reason: str
 
 
-class Completion(Document):
-    """complete.json: the totals, once every shard is sealed or quarantined."""
+class Completion(_OfPlan):
+    """complete.json: the totals, written when every shard is sealed or quarantined."""
 
-    schema_version: int = SCHEMA
-    plan_digest: str
     digest: str
     """SHA-256 over the seals in order."""
     segments: int
+    """Number of segments."""
     samples: int
+    """Number of samples in all shards."""
     missing: int
+    """Number of samples that were left out because every attempt was rejected."""
     bytes: int
+    """Size of all tars."""
     shard_samples: list[int]
-    """Samples in each shard in order; a quarantined shard has 0."""
+    """Number of samples in each shard, in order. A quarantined shard has 0."""
     quarantined: dict[str, str]
-    """Stem to reason. Not empty: the dataset is complete with holes."""
+    """Reason for each quarantined shard, by the stem of its files. Not empty: the dataset has holes."""
     class_samples: dict[str, int] = {}
-    """Class to the number of its samples that are there; empty where nobody said how to tell."""
+    """Number of samples of each class. Empty: they were not counted."""
 
 
 def key_of(index: int) -> str:
-    """The key of sample `index`."""
+    """The key of sample `index`: nine digits."""
     return f"{index:09d}"
 
 
 def extension_name(number: int) -> str:
-    """The file that records segment `number` (the manifest holds segment 0)."""
+    """The file of segment `number`. Segment 0 is in the manifest."""
     return f"extension-{number:03d}.json"
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """Everything that the side files say; `shards` are the sealed ones."""
+    """Everything that the side files are made from."""
 
     name: str
     licence: str | None
+    """None: the licence is left open."""
     tags: list[str]
     manifest: Manifest
     completion: Completion
     shards: list[tuple[Shard, Seal]]
+    """The sealed shards."""
     record: dict[str, Any]
+    """The record of the first sample."""
 
     @property
     def is_synthetic(self) -> bool:
@@ -229,11 +239,12 @@ def digest_of(value: object) -> str:
 
 
 def parse(model: type[ModelT], data: bytes, where: str, remedy: str = "restore it, or use another folder") -> ModelT:
-    """Read one of our files, also of earlier versions.
+    """Read a JSON file of this version or an earlier one.
 
     Args:
-        remedy: what to do about a file that can't be read.
-    Raises: DatasetError for a newer version and anything malformed; OutdatedError for a version that is too old.
+        where: its address, for messages.
+        remedy: what to do about a file that can't be read, for messages.
+    Raises: DatasetError for a newer version and for damaged files; OutdatedError for a version that is too old.
     """
     newest = model.model_fields["schema_version"].default
     try:
@@ -247,10 +258,11 @@ def parse(model: type[ModelT], data: bytes, where: str, remedy: str = "restore i
                 "upgrade with pip install -U synthforge"
             )
         if isinstance(version, int) and version < model.oldest:
-            raise OutdatedError(f"{where}: is of schema {version}, and this synthforge reads from {model.oldest} on; {remedy}")
+            raise OutdatedError(f"{where}: has schema {version}, and this synthforge reads {model.oldest} and later; {remedy}")
         return model.model_validate_json(data)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # the last three from what brings old files up to date
-        first = str(error).splitlines()[0]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # validators that update old files raise the last three
+        reason = str(error).splitlines()[0]
         if isinstance(error, ValidationError):
-            first = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:1])
-        raise DatasetError(f"{where}: damaged or not a synthforge file ({first}); {remedy}") from error
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DatasetError(f"{where}: damaged or not a synthforge file ({reason}); {remedy}") from error

@@ -1,8 +1,9 @@
-"""Which files are a model: found on disk or fetched from the hub, safetensors only, and named by their digest.
+"""Find the files of a model, on disk or on the hub, and their digest. Only safetensors are accepted.
 
-`find_model` finds what diffusers loads, by a path, a `builtin:` name or a hub id: a whole pipeline, one component of it (a VAE),
-or a single file of weights (LoRA, textual inversion). Of a pipeline only the files that would be loaded count: its components, in
-the variant asked for. Other libraries (open_clip, timm) find their models themselves; the other functions find their files first.
+`find_model` finds models of diffusers by path, `builtin:` name or hub id. A model is a whole pipeline, one component
+(such as a VAE), or one file of weights (LoRA, textual inversion).
+Only files that would be loaded count: the components of a pipeline, in one variant.
+Libraries such as open_clip and timm load models by themselves. The other functions check their files before that.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ Kind = Literal["pipeline", "component", "weights"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz")
 _PARTS = (".safetensors", ".json", ".txt", ".model")
-"""What a diffusers folder is made of: weights, configurations, tokenizer files."""
+"""Suffixes of files in a diffusers folder: weights, configurations, tokenizer files."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LORA_FILE = "pytorch_lora_weights.safetensors"
-"""How diffusers and its trainers name a LoRA."""
+"""The name that diffusers gives to a file of LoRA weights."""
 _WEIGHTS = re.compile(
     r"(?P<stem>[^.]+?)(-\d{5}-of-\d{5})?(\.(?P<variant>[\w-]+?))?(-\d{5}-of-\d{5})?\.safetensors(\.index(\.(?P<of_index>[\w-]+))?\.json)?"
 )
@@ -38,55 +39,57 @@ class ModelFiles:
     """A model on this machine's disk."""
 
     name: str
-    """As the recipe names it."""
+    """The name in the recipe."""
     folder: Path
     """The folder, or the one file of weights."""
     revision: str | None
-    """The hub's commit, or None for a local folder."""
+    """The commit on the hub. None: the model is a local folder."""
     sha256: str
-    """Over the names and contents of the files that make the model."""
+    """SHA-256 over the names and contents of its files."""
     variant: str | None = None
+    """The variant of the weights, such as fp16. None: the plain weights."""
 
     @property
     def public_name(self) -> str:
-        """The name without this machine's paths: as the recipe has it for the hub and built-in models, else the last part."""
+        """The name without paths of this machine.
+
+        Models of the hub and built-in models keep their name. Others have the last part of their path.
+        """
         return self.name if self.revision else public_name(self.name, self.folder)
 
 
 @dataclass(frozen=True)
 class GeneratorFiles:
-    """Everything on disk that a generator is loaded from."""
+    """All files that a generator is loaded from."""
 
     model: ModelFiles
     others: Mapping[str, ModelFiles]
-    """LoRAs, textual inversions and a VAE, by the recipe's field that names them: `generator.loras.0.model`."""
+    """LoRAs, textual inversions and a VAE, by their field in the recipe, such as `generator.loras.0.model`."""
 
     def digests(self) -> dict[str, str]:
-        """The recipe's field to the SHA-256 of what it names."""
+        """SHA-256 of each model, by its field in the recipe."""
         return {"generator.model": self.model.sha256} | {where: files.sha256 for where, files in self.others.items()}
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no path here can be a repository of the hub."""
+    """Whether a name can be a repository of the hub. A path that exists must be checked before."""
     return not name.startswith((BUILTIN, "/", ".", "~")) and _HUB_ID.fullmatch(name) is not None
 
 
 def hub_id(name: str) -> str | None:
-    """The hub id that a name means, with or without its prefix and `@revision`; None if it can be none."""
+    """The hub id in a name, without the prefix `hf-hub:`; `@revision` is kept. None: the name can't be a hub id."""
     bare = name.removeprefix("hf-hub:").removeprefix("hf_hub:")
-    if bare != name:
-        return bare
-    return name if is_hub_id(name.partition("@")[0]) else None
+    return bare if bare != name or is_hub_id(name.partition("@")[0]) else None
 
 
 def as_path(name: str) -> Path | None:
-    """The file or folder that a name means, or None if there is none."""
+    """The file or folder with a name. None: there is no such path."""
     place = Path(resolve(name.removeprefix("local-dir:")))
     return place if place.exists() else None
 
 
 def public_name(name: str, place: Path) -> str:
-    """A model's name without this machine's paths."""
+    """The name of a local model without paths of this machine."""
     return name if name.startswith(BUILTIN) else place.name
 
 
@@ -100,12 +103,12 @@ def find_model(
     where: str = "generator.model",
     known: Mapping[str, str] | None = None,
 ) -> ModelFiles:
-    """Find a model by path, `builtin:` name or hub id (tokens come from the environment); raises ModelError.
+    """Find a model by path, `builtin:` name or hub id; raises ModelError. Tokens for the hub come from the environment.
 
     Args:
-        file: of single weights: which file of the folder or repository.
-        where: the recipe's field, for messages.
-        known: SHA-256 by the recipe's field, where another process has computed it.
+        file: for `kind="weights"`: which file of the folder or repository. None: the only one.
+        where: its field in the recipe, for messages.
+        known: SHA-256 by field, if another process has computed them. None: compute it.
     """
     if len(name) > 4000:
         raise ModelError(f"{where}: is longer than any path; name a folder or a hub id")
@@ -127,42 +130,46 @@ def read_index(files: ModelFiles) -> dict[str, Any]:
     return _read_json(files.folder / "model_index.json")
 
 
-def read_config(files: ModelFiles, component: str, file: str = "config.json") -> dict[str, Any]:
+def read_config(files: ModelFiles, component: str) -> dict[str, Any]:
     """The configuration of a component; raises ModelError."""
-    return _read_json(files.folder / component / file)
+    return _read_json(files.folder / component / "config.json")
 
 
 def components_in(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Name to library and class of every component that an index says is there; raises ModelError for a strange one."""
-    found = {}
+    """Library and class of each component in a model_index.json, by name; raises ModelError if one is malformed."""
+    components = {}
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list):
             continue
         if len(value) != 2 or not all(part is None or isinstance(part, str) for part in value):
-            raise ModelError(f"generator.model: model_index.json has a component {name!r} that is none; fetch the model again")
+            raise ModelError(f"generator.model: component {name!r} in model_index.json is malformed; fetch the model again")
         if value[0] is not None and value[1] is not None:
-            found[name] = (value[0], value[1])
-    return found
+            components[name] = (value[0], value[1])
+    return components
 
 
 def require_safetensors(path: Path, where: str) -> Path:
-    """The file of weights itself, if it is one and safetensors; raises ModelError."""
+    """The path itself if it is a .safetensors file; raises ModelError otherwise."""
     if path.suffix in _PICKLES:
         raise ModelError(f"{where}: {path.name} is a pickle, which can run any code when loaded; only safetensors are read: convert it")
     if not path.is_file():
         raise ModelError(f"{where}: no weights at {path}; name a .safetensors file")
     if path.suffix != ".safetensors":
-        raise ModelError(f"{where}: {path.name} is no .safetensors file; only those are read")
+        raise ModelError(f"{where}: {path.name} is not a .safetensors file; only those are read")
     return path
 
 
 def weights_in(folder: Path, preferred: Sequence[str], where: str) -> Path:
-    """The file of weights that a library would load from a folder, if it is safetensors; raises ModelError."""
+    """The file of weights that a library would load from a folder; raises ModelError if it is not safetensors.
+
+    Args:
+        preferred: names of files that the library looks for, in its order.
+    """
     names = sorted(path.name for path in folder.iterdir())
-    if found := next((name for name in preferred if name in names), None):
-        return folder / found
+    if name := next((name for name in preferred if name in names), None):
+        return folder / name
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
-        # also if a safetensors file of another name lies beside it: the library might take the pickle
+        # Refused even if there is a safetensors file with another name: the library might load the pickle.
         return require_safetensors(folder / pickles[0], where)
     others = [name for name in names if name.endswith(".safetensors")]
     if len(others) != 1:
@@ -171,22 +178,23 @@ def weights_in(folder: Path, preferred: Sequence[str], where: str) -> Path:
 
 
 def fetch_file(repository: str, file: str, where: str) -> Path:
-    """One file of the hub, from its cache if it is there; a pickle is never asked for. Raises ModelError.
+    """Download one file of the hub, or find it in the hub's cache; raises ModelError.
 
     Args:
-        repository: hub id, with `@revision` if need be.
+        repository: hub id, with or without `@revision`.
+        file: its path in the repository; never a pickle.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     name, _, revision = repository.partition("@")
-    try:
-        with in_one_line(repository, where):
+    with in_one_line(repository, where):
+        try:
             return Path(hf_hub_download(name, file, revision=revision or None))
-    except ModelError as error:
-        if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(error.__cause__, LocalEntryNotFoundError):
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):
+                raise
             raise ModelError(f"{where}: {repository} has no {file} on the hub; only models kept as safetensors are read") from error
-        raise
 
 
 def file_sha256(path: Path, where: str) -> str:
@@ -198,7 +206,7 @@ def file_sha256(path: Path, where: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], more: str) -> str:
-    """A hint with the nearest of the known names, or `more` if none is near."""
+    """A hint with the nearest known names, or `more` if none is near."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(by_lower[candidate] for candidate in near)}?" if near else more
@@ -206,7 +214,7 @@ def did_you_mean(name: str, known: Iterable[str], more: str) -> str:
 
 @contextmanager
 def in_one_line(name: str, where: str) -> Iterator[None]:
-    """Whatever a library raises while it loads a model (network, disk, wrong shapes, strange files) becomes a ModelError."""
+    """Turn any error of a library that loads a model into a ModelError of one line."""
     try:
         yield
     except SynthforgeError:
@@ -225,12 +233,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _single_file(name: str, place: Path, file: str | None, where: str) -> Path:
     if place.is_dir():
-        found = [place / file] if file else sorted(place.glob("*.safetensors"))
-        if len(found) > 1:
-            raise ModelError(f"{where}: {name} holds {len(found)} files of weights; say which with `file:`, such as {found[0].name}")
-        if not found and (pickles := [path.name for path in place.iterdir() if path.suffix in _PICKLES]):
-            found = [place / pickles[0]]
-        place = found[0] if found else place / _LORA_FILE
+        files = [place / file] if file else sorted(place.glob("*.safetensors"))
+        if len(files) > 1:
+            raise ModelError(f"{where}: {name} holds {len(files)} files of weights; say which with `file:`, such as {files[0].name}")
+        pickles = [path for path in place.iterdir() if path.suffix in _PICKLES]
+        place = (files or pickles or [place / _LORA_FILE])[0]
     if place.suffix not in _PICKLES and not place.is_file():
         raise ModelError(f"{where}: no weights at {name}; name a .safetensors file, a folder that holds one, or a hub id")
     return require_safetensors(place, where)
@@ -240,22 +247,43 @@ def _parts_of(name: str, folder: Path, kind: Kind, variant: str | None, where: s
     if not folder.is_dir():
         hint = "make one with `synthforge fit`, or use builtin:digits/generator" if where == "generator.model" else "check the path"
         raise ModelError(f"{where}: no model at {name}; {hint}")
-    if kind == "component":
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{where}: {name} has no config.json, so it is no component of a pipeline; name the folder that holds it")
-        _refuse_pickles(name, [folder], where)
-        return [folder / file for file in _loaded(sorted(path.name for path in folder.iterdir()), variant)]
     index = folder / "model_index.json"
-    if not index.is_file():
+    if kind == "component" and not (folder / "config.json").is_file():
+        raise ModelError(f"{where}: {name} has no config.json, so it is no component of a pipeline; name the folder that holds it")
+    if kind == "pipeline" and not index.is_file():
         raise ModelError(f"{where}: {name} has no model_index.json, so it is not a diffusers pipeline; check the path")
-    directories = [folder / component for component in components_in(_read_json(index)) if (folder / component).is_dir()]
-    _refuse_pickles(name, directories, where)
-    parts = [directory / file for directory in directories for file in _loaded([path.name for path in directory.iterdir()], variant)]
-    return [index, *sorted(parts)]
+    components = [""] if kind == "component" else components_in(_read_json(index))
+    files = [path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern))]
+    parts = [folder / file for file in _in_components(name, files, components, variant, where)]
+    return parts if kind == "component" else [index, *sorted(parts)]
+
+
+def _in_components(name: str, files: Iterable[str], components: Iterable[str], variant: str | None, where: str) -> list[str]:
+    """The files of a model that are loaded; raises ModelError for a component that only has a pickle.
+
+    Args:
+        files: paths relative to the model's folder.
+        components: folders of components. An empty name is the model's folder itself.
+    """
+    loaded = []
+    for component in components:
+        prefix = f"{component}/" if component else ""
+        inside = [file.removeprefix(prefix) for file in files if file.startswith(prefix) and "/" not in file.removeprefix(prefix)]
+        pickles = sorted(file for file in inside if file.endswith(_PICKLES))
+        if pickles and not any(file.endswith(".safetensors") for file in inside):
+            raise ModelError(
+                f"{where}: {name} keeps {component or 'its weights'} as a pickle ({pickles[0]}), which can run any code when loaded; "
+                "only safetensors are read: save it again with save_pretrained(..., safe_serialization=True)"
+            )
+        loaded += [f"{prefix}{file}" for file in _loaded(inside, variant)]
+    return loaded
 
 
 def _loaded(files: Iterable[str], variant: str | None) -> list[str]:
-    """The files of one component that are loaded: weights in the variant, or plain ones where it has none; and what is no weights."""
+    """The files of one component that are loaded: weights of the variant, and files that are not weights.
+
+    A component without weights of the variant is loaded from the plain ones.
+    """
     by_variant: dict[str | None, list[str]] = {}
     others = []
     for file in files:
@@ -267,7 +295,7 @@ def _loaded(files: Iterable[str], variant: str | None) -> list[str]:
 
 
 def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, *, file: str | None, where: str) -> tuple[Path, str | None]:
-    """Fetch just the files that are loaded, or find them in the hub's cache if the hub can't be reached."""
+    """Fetch only the files that are loaded. If the hub can't be reached, use those in its cache."""
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -278,7 +306,7 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, *, 
         if kind == "component":
             return _loaded([entry for entry in files if "/" not in entry], variant)
         index = _read_json(Path(hf_hub_download(name, "model_index.json", revision=revision)))
-        return ["model_index.json", *_in_components(name, files, components_in(index), variant)]
+        return ["model_index.json", *_in_components(name, files, components_in(index), variant, where)]
 
     try:
         try:
@@ -297,7 +325,7 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, *, 
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """Whether the hub could not be asked at all; its client lets errors of several network libraries through."""
+    """Whether the hub could not be reached. Its client raises errors of several network libraries."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if isinstance(error, HfHubHTTPError):
@@ -306,36 +334,9 @@ def _is_unreachable(error: Exception) -> bool:
     return is_network or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError))
 
 
-def _in_components(name: str, files: list[str], components: Iterable[str], variant: str | None) -> list[str]:
-    """The files of a repository that are loaded; raises ModelError for a component that is there as a pickle only."""
-    found = []
-    for component in components:
-        inside = [file.removeprefix(f"{component}/") for file in files if file.startswith(f"{component}/")]
-        loaded = _loaded([file for file in inside if "/" not in file], variant)
-        _refuse_pickled(name, component, inside, "generator.model")
-        found += [f"{component}/{file}" for file in loaded]
-    return found
-
-
-def _refuse_pickles(name: str, directories: Iterable[Path], where: str) -> None:
-    for directory in directories:
-        _refuse_pickled(name, directory.name, [path.name for path in directory.iterdir()], where)
-
-
-def _refuse_pickled(name: str, component: str, files: Sequence[str], where: str) -> None:
-    pickles = sorted(file for file in files if file.endswith(_PICKLES))
-    if pickles and not any(file.endswith(".safetensors") for file in files):
-        raise ModelError(
-            f"{where}: {name} keeps {component} as a pickle ({pickles[0]}), which can run any code when loaded; "
-            "only safetensors are read: save it again with save_pretrained(..., safe_serialization=True)"
-        )
-
-
 def _digest(place: Path, parts: list[Path], where: str) -> str:
-    """Over relative names and contents; a README or a training log beside the model does not count."""
+    """SHA-256 over relative names and contents. Other files, such as a README, do not count."""
     if parts == [place]:
         return file_sha256(place, where)
-    total = hashlib.sha256()
-    for path in parts:
-        total.update(f"{path.relative_to(place).as_posix()}\0{file_sha256(path, where)}\n".encode())
-    return total.hexdigest()
+    lines = [f"{path.relative_to(place).as_posix()}\0{file_sha256(path, where)}\n" for path in parts]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

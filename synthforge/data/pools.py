@@ -1,4 +1,4 @@
-"""One or several pools beside a reference, as two tables with one row per image; classes are aligned by name."""
+"""Tables with one row for each image of a pool, of several pools, or of a reference. Classes are aligned by name."""
 
 from __future__ import annotations
 
@@ -12,51 +12,45 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from synthforge.data.collection import Block, Collection, open_collection
+from synthforge.data.collection import MAX_KEY, Block, Collection, open_collection
 from synthforge.data.images import decode
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError
 from synthforge.progress import Reporter
 
 Ints = NDArray[np.int64]
-MAX_KEY = 90
-"""Characters of a key, so that names fit a tar's header."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The images of collections in order: collection after collection, block after block.
-
-    `rows` holds the columns of `Collection.rows`, and `collection`, `block` and `place` (row inside the block) as numbers.
-    """
+    """The images of one or more collections, in order: collection by collection, block by block."""
 
     collections: list[Collection]
     names: list[str]
+    """A short unique name for each collection."""
     rows: pa.Table
+    """The columns of `Collection.rows`, and the numbers `collection`, `block` and `place` (row in the block)."""
 
     @classmethod
     def open(cls, address: str, cache: Path, reporter: Reporter | None = None) -> Table:
-        """The images of one collection; errors as for `open_collection`."""
+        """The images of one collection; raises as `open_collection` does."""
         return cls.of([open_collection(address, cache, reporter=reporter)])
 
     @classmethod
     def of(cls, collections: Sequence[Collection]) -> Table:
-        """Read the tables of all blocks."""
+        """The images of some collections; reads the tables of all blocks."""
         parts = []
         for number, collection in enumerate(collections):
             for index, block in enumerate(collection.blocks):
                 rows = collection.rows(block)
-                extensions = pa.array(["jpg" if name == "jpeg" else name for name in rows.column("extension").to_pylist()], pa.string())
-                rows = rows.set_column(rows.column_names.index("extension"), "extension", extensions)
-                for name, values in (
-                    ("collection", np.full(len(rows), number, np.int32)),
-                    ("block", np.full(len(rows), index, np.int32)),
-                    ("place", np.arange(len(rows), dtype=np.int32)),
-                ):
-                    rows = rows.append_column(name, pa.array(values))
-                parts.append(rows)
+                extension = pc.if_else(pc.equal(rows["extension"], "jpeg"), "jpg", rows["extension"])
+                rows = rows.set_column(rows.column_names.index("extension"), "extension", extension)
+                for name, value in {"collection": number, "block": index}.items():
+                    rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.int32()), len(rows)))
+                parts.append(rows.append_column("place", pa.array(np.arange(len(rows), dtype=np.int32))))
         if not parts:
             raise RequestError(f"{collections[0].address}: holds no images")
         return cls(list(collections), _names([collection.address for collection in collections]), pa.concat_tables(parts))
@@ -65,49 +59,52 @@ class Table:
         return len(self.rows)
 
     def strings(self, column: str) -> NDArray[np.object_]:
-        """A column of texts; None where there is none."""
+        """A column of texts; None for missing ones."""
         return np.array(self.rows.column(column).to_pylist(), dtype=object)
 
     @functools.cached_property
     def places(self) -> tuple[Ints, Ints, Ints]:
-        """Of each image the collection, the block in it and the row in that."""
+        """For each image: number of the collection, number of the block in it, row in the block."""
         collection, block, place = (self.rows.column(name).to_numpy().astype(np.int64) for name in ("collection", "block", "place"))
         return collection, block, place
 
     def numbers(self, column: str) -> NDArray[np.float32]:
-        """A column of numbers; nan where there is none."""
+        """A column of numbers; nan for missing ones."""
         return np.array([np.nan if value is None else value for value in self.rows.column(column).to_pylist()], np.float32)
 
     def class_indices(self, classes: Sequence[str]) -> Ints:
-        """Index of each image's class among `classes`; -1 for others and for none."""
+        """Index of each image's class in `classes`; -1 for other classes and for no class."""
         index = {name: number for number, name in enumerate(classes)}
         return np.array([index.get(name, -1) for name in self.rows.column("class").to_pylist()], np.int64)
 
     def keys(self) -> NDArray[np.object_]:
-        """Unique keys: with several collections each begins with its collection's name."""
+        """Unique keys. If there are several collections, each key begins with the name of its collection."""
         keys = self.strings("key")
         if len(self.collections) > 1:
-            named = [_shortened(f"{self.names[number]}-{key}") for number, key in zip(self.places[0], keys, strict=True)]
-            keys = np.array(named, object)
-            assert len(set(named)) == len(named), "two images have one key"
+            keys = np.array([_shortened(f"{self.names[number]}-{key}") for number, key in zip(self.places[0], keys, strict=True)], object)
+            assert len(set(keys)) == len(keys), "two images have one key"
         return keys
 
     def samples(self, rows: Ints) -> Iterator[tuple[int, Members]]:
-        """Whole samples of rows, block by block, each with its row."""
+        """Whole samples of some rows, block by block, each with its row."""
         collection, block, place = (column[rows] for column in self.places)
         for number, index in sorted(set(zip(collection.tolist(), block.tolist(), strict=True))):
             here = np.flatnonzero((collection == number) & (block == index))
             source = self.collections[number]
-            for found, (_, members) in zip(here, source.samples(source.blocks[index], place[here].tolist()), strict=True):
-                yield int(rows[found]), members
+            for row, (_, members) in zip(rows[here].tolist(), source.samples(source.blocks[index], place[here].tolist()), strict=True):
+                yield row, members
 
     def require_labels(self, address: str) -> None:
-        """Raises RequestError if an image has no label; `address` is as the user named the set."""
+        """Raise RequestError if an image has no label.
+
+        Args:
+            address: of the set, as the user gave it, for the message.
+        """
         if num := sum(name is None for name in self.strings("class")):
             raise RequestError(f"{address}: {num} of {len(self)} images have no label; give them one, or remove them")
 
     def require_readable(self, rows: Ints) -> None:
-        """Raises DatasetError for an image that can't be decoded."""
+        """Raise DatasetError for the first image that can't be decoded."""
         for row, members in self.samples(rows):
             try:
                 decode(members.image)
@@ -116,27 +113,25 @@ class Table:
                 raise DatasetError(f"{address}, image {row}: {error}; remove or replace it") from error
 
     def blocks(self) -> Iterator[tuple[Collection, Block]]:
-        """Every block in order."""
-        for collection in self.collections:
-            for block in collection.blocks:
-                yield collection, block
+        """Every block with its collection, in order."""
+        return ((collection, block) for collection in self.collections for block in collection.blocks)
 
 
 def _names(addresses: Sequence[str]) -> list[str]:
-    """A short name for each: the last part of the address that is not just "pool"; numbered where equal."""
+    """A short name for each address: its last part that is not "pool" or "curated". Equal names get numbers."""
     names = []
     for address in addresses:
         parts = [part for part in PurePosixPath(address.partition("://")[2] or address).parts if part not in {"/", "pool", "curated"}]
         names.append(re.sub(r"[^A-Za-z0-9_]+", "_", parts[-1].removesuffix(".tar") if parts else "pool")[:30] or "pool")
     unique: list[str] = []
     for name in names:
-        free = (f"{name}_{number}" if number > 1 else name for number in itertools.count(1))
-        unique.append(next(candidate for candidate in free if candidate not in unique))
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        unique.append(next(candidate for candidate in candidates if candidate not in unique))
     return unique
 
 
 def _shortened(key: str) -> str:
-    """At most `MAX_KEY` characters, and different where keys are."""
+    """A key of at most `MAX_KEY` characters. Different keys stay different."""
     if len(key) <= MAX_KEY:
         return key
     mark = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()

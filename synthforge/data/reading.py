@@ -1,15 +1,17 @@
-"""Labelled real images by part: a view of a collection, whatever form it has, for what needs the images themselves.
+"""Read labelled real images by part, from a collection in any form.
 
-Real references have a *fit* part and a *validation* part; `Collection.part` says which image belongs to which.
-Images that are files of their own are read when they are needed; those of tars, tables and dataset folders are in memory, still encoded.
+A reference has a *fit* part and a *validation* part; `Collection.part` says which image is in which.
+Images that are files of their own are read when they are needed.
+Images of tars, tables and dataset folders are kept in memory, still encoded.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,21 +35,21 @@ class Example:
     """One labelled image, still encoded."""
 
     name: str
-    """Where it stands, for messages."""
+    """Its place, for messages."""
     key: str
-    """Where it stands inside its set; the same on every machine."""
+    """Its place inside its set; the same on every machine."""
     class_name: str
     content: bytes | Path
-    """The file's bytes, or where they are read when they are needed."""
+    """The encoded image, or the path it is read from when it is needed."""
 
     @property
     def data(self) -> bytes:
-        """The image file; raises DatasetError if it can't be read."""
+        """The encoded image; raises DatasetError if it can't be read."""
         return self.content if isinstance(self.content, bytes) else bytes_of(self.content)
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of the image file."""
+        """SHA-256 of the encoded image."""
         return hashlib.sha256(self.data).hexdigest()
 
 
@@ -59,19 +61,26 @@ class Labelled:
     examples: list[Example]
 
     def first_of_each(self, per_class: int) -> Labelled:
-        """Only the first so many of each class, in order; raises DatasetError if a class has fewer."""
-        taken: dict[str, int] = defaultdict(int)
+        """The first images of each class, in order; raises DatasetError if a class has too few.
+
+        Args:
+            per_class: number of images of each class.
+        """
+        count: Counter[str] = Counter()
         kept = []
         for example in self.examples:
-            taken[example.class_name] += 1
-            if taken[example.class_name] <= per_class:
+            count[example.class_name] += 1
+            if count[example.class_name] <= per_class:
                 kept.append(example)
-        if short := [name for name in self.classes if taken[name] < per_class]:
-            raise DatasetError(f"class {short[0]!r} has {taken[short[0]]} images, fewer than per_class={per_class}; lower it or add images")
+        if short := next((name for name in self.classes if count[name] < per_class), None):
+            raise DatasetError(f"class {short!r} has {count[short]} images, fewer than per_class={per_class}; lower it or add images")
         return Labelled(self.classes, kept)
 
     def arrays(self, resolution: int, channels: Literal[1, 3]) -> tuple[Uint8, NDArray[np.int64]]:
-        """Decoded and resized: uint8 (N, C, H, W), and labels int64 (N,); raises DatasetError naming the images that can't be read."""
+        """Decoded and resized images, uint8 (N, C, H, W), and labels, int64 (N,).
+
+        Raises: DatasetError that names the images that can't be read.
+        """
         images, problems = [], []
         for example in self.examples:
             try:
@@ -85,19 +94,19 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Sources:
-    """The real images of a reference's fit part that generation may start from."""
+    """The images of a reference's fit part, from which image-to-image generation may start."""
 
     by_class: dict[str, list[Example]]
     sha256: str
-    """Over class, key and content of all of them."""
+    """SHA-256 over class, key and content of all images."""
 
     @classmethod
     def read(cls, address: str, known_sha256: str | None = None, cache: Path | None = None) -> Sources:
-        """Find them, and make sure that each can be decoded; raises DatasetError naming those that can't.
+        """Read the images and decode each once; raises DatasetError that names those that can't be decoded.
 
         Args:
-            known_sha256: where another process has decoded them all; then none is decoded here.
-            cache: as `read_labelled` has it.
+            known_sha256: `sha256` from another process, which has decoded them. None: decode them here.
+            cache: as for `read_labelled`.
         """
         labelled = read_labelled(address, cache)["fit"]
         by_class: dict[str, list[Example]] = defaultdict(list)
@@ -106,23 +115,20 @@ class Sources:
         return cls(dict(by_class), known_sha256 or _digest_of(labelled.examples))
 
     def find(self, key: str) -> Example:
-        """The image that a record names as its source; raises DatasetError."""
-        for examples in self.by_class.values():
-            for example in examples:
-                if example.key == key:
-                    return example
-        raise DatasetError(f"{key}: is not among the real images any more, so what was started from it can't be made again")
+        """The image with the key that a record names as its source; raises DatasetError."""
+        examples = itertools.chain.from_iterable(self.by_class.values())
+        if (source := next((example for example in examples if example.key == key), None)) is None:
+            raise DatasetError(f"{key}: is not among the real images any more, so images that were started from it can't be made again")
+        return source
 
 
 def _digest_of(examples: list[Example]) -> str:
-    """SHA-256 of what is there; every image is decoded, since one that can't be would otherwise stop the work hours later."""
+    """SHA-256 over the images. Each is decoded, since a broken image would otherwise stop the work hours later."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decode") as pool:
         problems = [problem for problem in pool.map(_problem_with, examples) if problem]
     _require_none(problems)
-    total = hashlib.sha256()
-    for example in examples:
-        total.update(f"{example.class_name}\0{example.key}\0{example.sha256}\n".encode())
-    return total.hexdigest()
+    lines = [f"{example.class_name}\0{example.key}\0{example.sha256}\n" for example in examples]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _require_none(problems: list[str]) -> None:
@@ -140,12 +146,11 @@ def _problem_with(example: Example) -> str | None:
 
 
 def read_labelled(address: str, cache: Path | None = None, reporter: Reporter | None = None) -> dict[Part, Labelled]:
-    """Both parts of a set of labelled real images, in any form that `open_collection` reads; raises DatasetError.
-
-    Here every image counts: one without a label, or a file that is torn or missing, is an error.
+    """Both parts of a set of labelled real images, in any form that `open_collection` reads.
 
     Args:
-        cache: folder for the index of sets that others wrote; synthforge's own if not given.
+        cache: folder for indices of foreign sets. None: the cache of synthforge.
+    Raises: DatasetError, also for an image without a label and for a file that is torn or missing.
     """
     collection = open_collection(address, cache or user_cache(), reporter=reporter)
     if collection.losses:
@@ -157,8 +162,8 @@ def read_labelled(address: str, cache: Path | None = None, reporter: Reporter | 
         if None in names:
             unlabelled = locations[names.index(None)].name
             raise DatasetError(f"{unlabelled}: has no label; {WHERE_LABELS_STAND[collection.kind]}")
-        files = [location.file for location in locations if location.file is not None]  # read when they are needed
+        files = [location.file for location in locations if location.file is not None]
         contents: Iterable[bytes | Path] = files or collection.images(block)
         for location, class_name, part, content in zip(locations, names, parts[block.name].tolist(), contents, strict=True):
             examples[part].append(Example(location.name, location.key, class_name, content))
-    return {part: Labelled(collection.classes, found) for part, found in examples.items()}
+    return {part: Labelled(collection.classes, images) for part, images in examples.items()}

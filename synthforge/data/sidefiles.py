@@ -1,11 +1,11 @@
-"""Side files for other people's loaders, written once a dataset is complete: the shards themselves are read as they are.
+"""Side files for the loaders of other libraries, written when a dataset is complete. The shards are read as they are.
 
-README.md       the card by which Hugging Face `datasets` knows the columns and the names of the classes
-_info.json      timm: the shards and how many samples each holds
+README.md       dataset card of Hugging Face: `datasets` takes the columns and the class names from it
+_info.json      timm: the shards and their numbers of samples
 sizes.json      open_clip: the same as a flat mapping
-croissant.json  Croissant 1.0: files with their SHA-256, and one record per sample, joined from tars and tables
+croissant.json  Croissant 1.0: files with their SHA-256, and one record for each sample, from tars and tables
 
-All four are pure functions of manifest, seals, completion, one record, and the name, licence and tags given: no time, no host, no path.
+All four are pure functions of `DatasetFacts`: they hold no time, host or path.
 Not covered: splits other than train.
 """
 
@@ -30,8 +30,10 @@ from synthforge.data.layout import SIDE_FILES, Completion, DatasetFacts, Shard, 
 CARD, TIMM, OPEN_CLIP, CROISSANT = SIDE_FILES
 
 _KEEP = "<!-- synthforge writes this card anew when the dataset grows; remove this line to keep yours -->"
+_GENERATOR_FACTS = ("class", "model", "revision", "sha256", "scheduler", "steps", "dtype")
+"""Facts about the generator in the card."""
 MAX_LISTED_CLASSES = 50
-"""The card lists so many classes; of more it gives the smallest and the largest count."""
+"""The card lists the classes if there are at most this many. Otherwise it has the smallest and the largest count."""
 
 
 def write_side_files(
@@ -43,18 +45,18 @@ def write_side_files(
     tags: Sequence[str],
     only_missing: bool = False,
 ) -> list[str]:
-    """Write the side files that are missing or say something else, and return their names; nothing if no shard is sealed.
+    """Write the side files that are missing or outdated. Returns their names; none if no shard is sealed.
 
     Args:
-        completion: the totals that the files are to describe; shards beyond them are left out.
-        only_missing: leave what is there, whatever it says.
-        licence: as it stands in the card and in Croissant, best a name that the Hub knows (`cc-by-4.0`); None leaves it open.
-        tags: beside those that every dataset of ours has.
-    Raises: DatasetError if a seal is damaged, or the first table.
+        completion: the totals to describe. Shards beyond them are left out.
+        licence: for the card and Croissant, best a name that the Hub knows (`cc-by-4.0`). None: leave it open.
+        tags: added to the tags of every dataset from synthforge.
+        only_missing: keep the files that are there, even if they are outdated.
+    Raises: DatasetError if a seal or the first table is damaged.
     """
     if only_missing and all(dataset.folder.exists(file) for file in SIDE_FILES):
         return []
-    planned = zip(dataset.shards(), completion.shard_samples, strict=False)  # an extension that has just begun is not told
+    planned = zip(dataset.shards(), completion.shard_samples, strict=False)  # without an extension that has just begun
     sealed = [shard for shard, num_samples in planned if num_samples]
     if not sealed:
         return []
@@ -76,40 +78,24 @@ def write_side_files(
         OPEN_CLIP: canonical_json({shard.tar: seal.samples for shard, seal in shards}),
         CROISSANT: canonical_json(croissant(facts)),
     }
-    present = {file: _present(dataset, file) for file in contents}
+    present = {file: dataset.folder.read_or_none(file) for file in contents}
     changed = [file for file, content in contents.items() if present[file] is None or (present[file] != content and not only_missing)]
     if (card := present[CARD]) is not None and _KEEP.encode() not in card:
-        changed = [file for file in changed if file != CARD]  # somebody's own by now
+        changed = [file for file in changed if file != CARD]  # the user has taken the card over
     for file in changed:
         dataset.folder.replace(file, contents[file])
     return changed
 
 
-def _present(dataset: DatasetFolder, file: str) -> bytes | None:
-    try:
-        return dataset.folder.read(file)
-    except FileNotFoundError:
-        return None
-
-
-# timm
-
-
 def _timm_info(facts: DatasetFacts) -> dict[str, Any]:
-    """timm has no place for the names of classes; the manifest has them."""
-    return {
-        "splits": {
-            "train": {
-                "name": "train",
-                "num_samples": facts.completion.samples,
-                "filenames": [shard.tar for shard, _ in facts.shards],
-                "shard_lengths": [seal.samples for _, seal in facts.shards],
-            }
-        }
+    """timm has no place for class names; the manifest has them."""
+    split = {
+        "name": "train",
+        "num_samples": facts.completion.samples,
+        "filenames": [shard.tar for shard, _ in facts.shards],
+        "shard_lengths": [seal.samples for _, seal in facts.shards],
     }
-
-
-# The card of Hugging Face
+    return {"splits": {"train": split}}
 
 
 def _card(facts: DatasetFacts) -> bytes:
@@ -120,11 +106,12 @@ def _card(facts: DatasetFacts) -> bytes:
     source = (importlib.resources.files("synthforge.data") / "card.md.j2").read_text(encoding="utf-8")
     template = jinja2.Template(source, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     counts = [facts.completion.class_samples.get(name, 0) for name in facts.manifest.classes] if facts.completion.class_samples else []
+    generator = facts.manifest.generator or {}
     text: str = template.render(
         front_matter=front.getvalue(),
         facts=facts,
         plain=_plain,
-        generator=_told_of_generator(facts.manifest.generator or {}),
+        generator={name: generator[name] for name in _GENERATOR_FACTS if generator.get(name) is not None},
         is_marked=facts.is_synthetic and bool(facts.manifest.recipe.get("output", {}).get("marking")),
         counts=counts,
         is_listed=len(facts.manifest.classes) <= MAX_LISTED_CLASSES,
@@ -135,11 +122,10 @@ def _card(facts: DatasetFacts) -> bytes:
 
 
 def _front_matter(facts: DatasetFacts) -> dict[str, Any]:
-    """Names are quoted, so that no YAML, of version 1.1 or 1.2, takes `no`, `1e3` or `12:30` for something else."""
-    front: dict[str, Any] = {"pretty_name": Quoted(facts.name)}
-    if facts.licence is not None:
-        front["license"] = Quoted(facts.licence)
-    return front | {
+    """The YAML header of the card. Names are quoted, so that `no`, `1e3` and `12:30` stay text in YAML 1.1 and 1.2."""
+    return {
+        "pretty_name": Quoted(facts.name),
+        **({"license": Quoted(facts.licence)} if facts.licence is not None else {}),
         "task_categories": ["image-classification"],
         "size_categories": [_size_category(facts.completion.samples)],
         "tags": [Quoted(tag) for tag in facts.tags],
@@ -149,13 +135,14 @@ def _front_matter(facts: DatasetFacts) -> dict[str, Any]:
 
 
 def _size_category(samples: int) -> str:
-    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B"]  # a dataset folder holds at most 10^9 samples
+    """The category of the Hub for a number of samples, which is at most 10^9 in a dataset folder."""
+    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B"]
     place = next((number for number in range(len(bounds)) if samples < 1000 * 10**number), len(bounds) - 1)
     return "n<1K" if place == 0 else f"{bounds[place - 1]}<n<{bounds[place]}"
 
 
 def _features(facts: DatasetFacts) -> list[dict[str, Any]]:
-    """The columns, as `datasets` writes them. `datasets` fills what a record lacks with None and drops what is not declared."""
+    """The columns, as `datasets` writes them. It fills missing values with None, and drops undeclared ones."""
     names = {str(number): Quoted(name) for number, name in enumerate(facts.manifest.classes)}
     text, real, integer = {"dtype": "string"}, {"dtype": "float64"}, {"dtype": "int64"}
     record: dict[str, dict[str, Any] | None] = {
@@ -181,23 +168,19 @@ def _features(facts: DatasetFacts) -> list[dict[str, Any]]:
 
 
 def feature_of(values: Sequence[Any]) -> dict[str, Any] | None:
-    """The feature, as `datasets` writes it in YAML, of JSON values that stand in one place; None if Arrow has no type for them.
+    """The feature of some JSON values of one field, as `datasets` writes it in YAML. None: Arrow has no type for them.
 
-    null and empty lists count as text: unlike the type "null" it also takes what another record may hold.
+    null and empty lists count as text: unlike the type "null", text fits the values of other records.
     """
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
-    if kinds <= {str}:
-        return {"dtype": "string"}
-    if kinds == {bool}:
-        return {"dtype": "bool"}
-    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in present):
-        return {"dtype": "int64"}
-    if kinds <= {int, float}:
-        return {"dtype": "float64"}
+    is_int64 = kinds == {int} and all(-(2**63) <= value < 2**63 for value in present)
+    for dtype, fits in (("string", kinds <= {str}), ("bool", kinds == {bool}), ("int64", is_int64), ("float64", kinds <= {int, float})):
+        if fits:
+            return {"dtype": dtype}
     if kinds == {list}:
         inner = feature_of(list(itertools.chain.from_iterable(present)))
-        # `datasets` writes a list of scalars, and one of records, without a level in between.
+        # `datasets` writes lists of scalars and of records without a level in between.
         return None if inner is None else {"list": inner.get("dtype") or inner.get("struct") or inner}
     if kinds == {dict}:
         keys = sorted(set(itertools.chain.from_iterable(present)))
@@ -207,24 +190,16 @@ def feature_of(values: Sequence[Any]) -> dict[str, Any] | None:
     return None
 
 
-def _told_of_generator(generator: dict[str, Any]) -> dict[str, Any]:
-    wanted = ("class", "model", "revision", "sha256", "scheduler", "steps", "dtype")
-    return {key: generator[key] for key in wanted if generator.get(key) is not None}
-
-
 def _braces(shards: Iterable[Shard]) -> str:
     """The shards as one address for webdataset and open_clip: runs of numbers in braces, joined by `::`."""
-    runs: list[list[Shard]] = []
-    for shard in shards:
-        if runs and shard.index == runs[-1][-1].index + 1:
-            runs[-1].append(shard)
-        else:
-            runs.append([shard])
-    return "::".join(
-        f"FOLDER/train-{{{run[0].index:06d}..{run[-1].index:06d}}}.tar" if len(run) > 1 else f"FOLDER/{run[0].tar}" for run in runs
-    )
+    addresses = []
+    for _, neighbours in itertools.groupby(enumerate(shards), key=lambda item: item[1].index - item[0]):
+        run = [shard for _, shard in neighbours]
+        braces = f"train-{{{run[0].index:06d}..{run[-1].index:06d}}}.tar"
+        addresses.append(f"FOLDER/{braces if len(run) > 1 else run[0].tar}")
+    return "::".join(addresses)
 
 
 def _plain(text: object) -> str:
-    """Text as it is, for a line of Markdown: nothing in it is markup, and it stays on its line."""
+    """A text for one line of Markdown, with markup and line breaks escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", re.sub(r"\s+", " ", str(text)))

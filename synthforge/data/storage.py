@@ -1,11 +1,12 @@
-"""One folder on any store that fsspec reaches, with the one guarantee everything else rests on: create-only publishing.
+"""Files of one folder, on disk or on any store that fsspec reaches.
 
-`Folder.publish` makes a whole file appear under its name or leaves the file that is there untouched; nobody ever sees half a file.
-On disk a finished, fsynced temporary file is hard-linked to its name; on object stores the library's conditional put does it.
-`STORES` says which store offers what; a store without create-only publishing is refused unless one writer is promised.
+Everything else relies on create-only publishing: `Folder.publish` makes a whole file appear under its name.
+A file that is already there stays as it is, and no reader ever sees half a file.
+On disk, a finished and fsynced temporary file is hard-linked to its name. Object stores use a conditional put.
+`STORES` lists what each store can do. A store without create-only publishing needs the promise of a single writer.
 
-Not covered: directories inside a folder other than plain name prefixes, and cleaning up multipart uploads that a killed
-process left on an object store (they are invisible; a lifecycle rule of the bucket removes them).
+Not covered: real directories inside a folder (a name may only have a prefix such as `_log/`).
+Not covered: multipart uploads that a killed process left on an object store; a lifecycle rule can remove them.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ STALE_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Store:
-    """What one kind of store can do; `extra` names the install that brings it."""
+    """Capabilities of one kind of store."""
 
     create_only: Literal["link", "conditional put", "no"]
+    """How a file is created only if its name is free."""
     extra: str | None = None
+    """The extra of this package that installs the store. None: nothing more is needed."""
     options: tuple[tuple[str, Any], ...] = ()
+    """Arguments for fsspec."""
 
 
 STORES: dict[str, Store] = {
@@ -56,17 +60,20 @@ STORES: dict[str, Store] = {
     "s3": Store(
         "conditional put",
         extra="s3",
-        # Listings are never cached: other writers change the folder all the time.
+        # Listings are not cached, because other writers change the folder.
         options=(("use_listings_cache", False), ("config_kwargs", {"retries": {"mode": "standard", "max_attempts": 8}})),
     ),
 }
 _OTHER_STORE = Store("no")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_GONE_WRONG_FOR_GOOD = (FileExistsError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PERMANENT = (FileExistsError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 def resolve(address: str, base: Path | None = None) -> str:
-    """Make an address absolute: `builtin:NAME` is what ships with synthforge, a relative path is relative to `base`."""
+    """Make an address absolute; raises PlaceError.
+
+    `builtin:NAME` is a folder that ships with synthforge. Relative paths start at `base`, or at the current folder.
+    """
     if "\0" in address:
         raise PlaceError(f"{address!r}: a path can't hold a null character")
     if address.startswith(BUILTIN):
@@ -79,7 +86,7 @@ def resolve(address: str, base: Path | None = None) -> str:
 
 
 def user_cache() -> Path:
-    """synthforge's folder in this user's cache, or where SYNTHFORGE_CACHE says."""
+    """The cache folder of synthforge: $SYNTHFORGE_CACHE, or a folder in this user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("SYNTHFORGE_CACHE") or os.path.join(base, "synthforge"))
 
@@ -89,14 +96,14 @@ def _protocol(address: str) -> str:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether trying again may help; libraries for object stores raise OSError and its children for almost all of it."""
+    """Whether another try may help. Libraries for object stores raise OSError for almost every fault."""
     if type(error).__module__.startswith("botocore"):
         return "Connect" in type(error).__name__ or "Timeout" in type(error).__name__
-    return isinstance(error, (OSError, TimeoutError)) and not isinstance(error, _GONE_WRONG_FOR_GOOD)
+    return isinstance(error, (OSError, TimeoutError)) and not isinstance(error, _PERMANENT)
 
 
 def _guarded(method: Callable[P, T]) -> Callable[P, T]:
-    """Retry what may pass on a remote store, and turn what remains into one line that says what and where."""
+    """Wrap a method of Folder: retry faults of a remote store that may pass, and give other errors in one line."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -123,7 +130,7 @@ def _guarded(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
-    """An operating system's error as one line that says what to do."""
+    """Turn an error of the operating system into one line that says what to do."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return StorageFailed(f"{place}: disk full ({reason}); free space and run again, finished shards are kept")
@@ -135,11 +142,11 @@ def in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
 
 
 class Folder:
-    """A folder of files at an address: a local path or anything fsspec opens (`s3://bucket/folder`).
+    """A folder of files at a local path or at any address that fsspec opens (`s3://bucket/folder`).
 
     Args:
         address: absolute; see `resolve`.
-        single_writer: the caller promises that nobody else writes here, so stores without create-only publishing will do.
+        single_writer: the caller promises that nobody else writes here. Then any store may be written to.
     """
 
     def __init__(self, address: str, single_writer: bool = False) -> None:
@@ -147,7 +154,7 @@ class Folder:
         self.single_writer = single_writer
         self.store = STORES.get(_protocol(address), _OTHER_STORE)
         try:
-            if "://" not in address:  # not through url_to_fs, which takes :: in a path for chained stores
+            if "://" not in address:  # url_to_fs would take :: in a path for chained stores
                 self._fs, self._root = fsspec.filesystem("file"), address
             else:
                 self._fs, self._root = fsspec.core.url_to_fs(address, **dict(self.store.options))
@@ -159,67 +166,55 @@ class Folder:
         except OSError as error:
             raise PlaceError(f"{address}: can't be reached ({error}); check the address") from error
         self.path = Path(self._root) if _protocol(address) == "file" else None
-        """The folder on this machine's disk, or None if it is remote."""
-
-    def __repr__(self) -> str:
-        return f"Folder({self.address!r})"
+        """The folder on this machine's disk. None: it is remote."""
 
     def where(self, name: str) -> str:
         """The full address of a file, for messages."""
         return f"{self.address}/{name}"
 
     def require_writable(self) -> None:
-        """Fail now rather than after hours: the store must take create-only files and let us write."""
+        """Check that files can be created here, before hours of work depend on it; raises PlaceError."""
         if self.store.create_only == "no" and not self.single_writer:
             raise PlaceError(
-                f"{self.address}: this store has no create-only writing, so two writers could tear a shard; "
+                f"{self.address}: this store has no create-only writing, so two writers could damage a shard; "
                 "use a disk or S3, or promise one writer with --set output.single_writer=true"
             )
-        if self.path is not None:
-            try:
-                (self.path / "_log").mkdir(parents=True, exist_ok=True)
-                probe = self._temporary("probe")
-                probe.touch()
-                linked = probe.with_name(probe.name + "-link")
-                os.link(probe, linked)
-                linked.unlink()
-                probe.unlink()
-            except (FileExistsError, NotADirectoryError) as error:
-                raise PlaceError(f"{self.address}: a file is in the way; a folder is needed there") from error
-            except OSError as error:
-                found = in_words(error, self.address)
-                if error.errno in _FULL:
-                    raise found from error
-                raise PlaceError(f"{self.address}: can't be written ({error.strerror}); choose another place") from error
-        else:
-            self._probe()
+        if self.path is None:
+            return self._probe()
+        try:
+            (self.path / "_log").mkdir(parents=True, exist_ok=True)
+            probe = self._temporary("probe")
+            probe.touch()
+            linked = probe.with_name(probe.name + "-link")
+            os.link(probe, linked)
+            linked.unlink()
+            probe.unlink()
+        except OSError as error:
+            if error.errno in _FULL or isinstance(error, (FileExistsError, NotADirectoryError)):
+                raise in_words(error, self.address) from error
+            raise PlaceError(f"{self.address}: can't be written ({error.strerror}); choose another place") from error
 
     @_guarded
     def _probe(self) -> None:
-        """Write one small file twice: the store must take it, and must not take it again."""
+        """Write one small file twice: the store must accept the first and refuse the second."""
         name = f"_log/probe-{writer_name()}-{secrets.token_hex(4)}"
         try:
-            if self.store.create_only == "no":
-                self.replace(name, b"probe")
-            else:
-                self.publish(name, b"probe")
-                if self.publish(name, b"probe"):
-                    raise PlaceError(
-                        f"{self.address}: the store ignores conditional writing, so two writers could tear a shard; use another"
-                    )
+            self.publish(name, b"probe")
+            if self.store.create_only != "no" and self.publish(name, b"probe"):
+                raise PlaceError(f"{self.address}: the store ignores conditional writes, so two writers could damage a shard; use another")
             self.remove(name)
         except FileNotFoundError as error:
             raise PlaceError(f"{self.address}: no such bucket; create it, or choose another with --set output.path=ADDRESS") from error
 
     @_guarded
     def list(self) -> dict[str, int]:
-        """Size in bytes by name, for every file directly in the folder; empty if there is no folder."""
+        """Size in bytes of every file directly in the folder, by name; empty if there is no folder."""
         try:
             entries = self._fs.ls(self._root, detail=True, **({} if self.path else {"refresh": True}))
         except FileNotFoundError:
             return {}
-        found = {str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in entries if entry["type"] == "file"}
-        return {name: size for name, size in found.items() if not name.startswith(TEMPORARY)}
+        sizes = {str(entry["name"]).rstrip("/").rpartition("/")[2]: int(entry["size"] or 0) for entry in entries if entry["type"] == "file"}
+        return {name: size for name, size in sizes.items() if not name.startswith(TEMPORARY)}
 
     @_guarded
     def exists(self, name: str) -> bool:
@@ -233,11 +228,18 @@ class Folder:
 
     @_guarded
     def read_many(self, names: Sequence[str]) -> tuple[bytes, ...]:
-        """Whole files, fetched together where the store can; raises FileNotFoundError."""
+        """Whole files, fetched together where the store can do that; raises FileNotFoundError."""
         if self.path is not None or len(names) < 2:
             return tuple(self.read(name) for name in names)
-        found = {str(path): bytes(data) for path, data in self._fs.cat([self._join(name) for name in names]).items()}
-        return tuple(found[self._join(name)] for name in names)
+        contents = self._fs.cat([self._join(name) for name in names])
+        return tuple(bytes(contents[self._join(name)]) for name in names)
+
+    def read_or_none(self, name: str) -> bytes | None:
+        """The whole file. None: there is no such file."""
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
 
     @_guarded
     def read_range(self, name: str, start: int, length: int) -> bytes:
@@ -246,12 +248,12 @@ class Folder:
             return b""
         data = bytes(self._fs.cat_file(self._join(name), start=start, end=start + length))
         if len(data) != length:
-            raise OSError(f"{name}: {len(data)} bytes came where {length} were asked for")
+            raise OSError(f"{name}: got {len(data)} bytes instead of {length}")
         return data
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
-        """The file as a local path, downloaded to a temporary one if the folder is remote."""
+        """The file as a local path. A remote file is downloaded to a temporary one."""
         if self.path is not None:
             yield self.path / name
             return
@@ -265,11 +267,11 @@ class Folder:
         self._fs.get_file(self._join(name), str(target))
         expected = int(self._fs.size(self._join(name)))
         if target.stat().st_size != expected:
-            raise OSError(f"{name}: {target.stat().st_size} bytes came where {expected} were asked for")
+            raise OSError(f"{name}: got {target.stat().st_size} bytes instead of {expected}")
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
-        """A private local path to write a file to before publishing it; removed afterwards."""
+        """A private local path to write a file to before it is published; removed afterwards."""
         try:
             path = self._temporary(name)
             try:
@@ -282,21 +284,19 @@ class Folder:
             raise in_words(error, self.address) from error
 
     def publish(self, name: str, content: Path | bytes) -> bool:
-        """Make the file appear whole under its name; False, and nothing changed, if the name is taken.
+        """Make the whole file appear under its name. Returns False, and changes nothing, if the name is taken.
 
-        On a remote store an answer can be lost after the write was done, so False may also mean "written by this call":
-        compare contents where it matters.
+        A remote store may write the file and then lose its answer. Then False can also mean "written by this call".
+        Compare contents where that matters.
         """
-        if isinstance(content, bytes):
-            with self.scratch(name) as path:
+        if isinstance(content, Path) and (self.path is None or content.name.startswith(TEMPORARY)):
+            return self._publish_file(name, content)
+        with self.scratch(name) as path:
+            if isinstance(content, bytes):
                 path.write_bytes(content)
-                return self._publish_file(name, path)
-        if self.path is not None and not content.name.startswith(TEMPORARY):
-            # Somebody's own file: a hard link would let later changes to it into the folder, and can't cross file systems.
-            with self.scratch(name) as path:
+            else:  # copied, because a hard link would let later changes of that file into the folder
                 shutil.copyfile(content, path)
-                return self._publish_file(name, path)
-        return self._publish_file(name, content)
+            return self._publish_file(name, path)
 
     @_guarded
     def _publish_file(self, name: str, source: Path) -> bool:
@@ -316,18 +316,18 @@ class Folder:
         except FileExistsError:
             return False
         except OSError as error:
-            # Some servers refuse a taken name with a bare 412, which the library can't tell from other invalid requests.
+            # Some servers refuse a taken name with a bare 412. The library reports that like any invalid request.
             if self.path is None and error.errno in {errno.EINVAL, errno.EBUSY} and self.exists(name):
                 return False
             raise
         return True
 
     def replace(self, name: str, content: bytes) -> None:
-        """Put a whole file under its name, whatever was there. Only for what is not data: telemetry, results, caches."""
+        """Put a whole file under its name, replacing what was there. Only for telemetry, results and caches."""
         self.replace_by(name, lambda path: path.write_bytes(content))
 
     def replace_by(self, name: str, write: Callable[[Path], object]) -> None:
-        """The same for what `write` writes to a path, which has the suffix of the name."""
+        """Like `replace`, for content that `write` writes to a path. The path has the suffix of the name."""
         try:
             with self.scratch(name) as path:
                 write(path)
@@ -346,7 +346,7 @@ class Folder:
 
     @_guarded
     def remove(self, name: str) -> None:
-        """Remove a file; nothing happens if it is not there."""
+        """Remove a file if it is there."""
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._join(name))
 
@@ -355,14 +355,14 @@ class Folder:
         return Folder(f"{self.address}/{name}", self.single_writer)
 
     def free_bytes(self) -> int | None:
-        """Free space, or None where a store has no such figure."""
+        """Free space in bytes. None: the store has no such figure."""
         if self.path is None:
             return None
         existing = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
         return shutil.disk_usage(existing).free
 
     def sweep(self) -> int:
-        """Remove temporary files whose writers are dead or long gone, here and in `_log`; the number removed."""
+        """Remove temporary files of writers that are dead or long gone, here and in `_log`. Returns their number."""
         places = [self.path, self.path / "_log"] if self.path is not None else [Path(tempfile.gettempdir())]
         dead = [path for place in places if place.is_dir() for path in place.glob(f"{TEMPORARY}*") if _is_abandoned(path)]
         for path in dead:
@@ -379,13 +379,16 @@ class Folder:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Make a file of this machine appear whole, whatever was there; of several processes the last one wins."""
+    """Write a whole file on this machine, replacing what was there. Of several processes the last one wins."""
     Folder(str(path.parent)).replace_by(path.name, write)
 
 
 @functools.cache
 def _host() -> str:
-    """This host as long as process ids mean the same on it: hostname, boot and process namespace (containers share names)."""
+    """A name for this host, boot and process namespace. Process ids mean the same wherever it is equal.
+
+    The namespace counts because containers may share a hostname.
+    """
     marks = [socket.gethostname()]
     with suppress(OSError):
         marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -395,28 +398,32 @@ def _host() -> str:
 
 
 def writer_name() -> str:
-    """This process, as it stands in temporary and heartbeat names: host and process id."""
+    """Host and id of this process, as used in names of temporary files and heartbeats."""
     return f"{_host()}-{os.getpid()}"
 
 
 def is_alive(writer: str, since: float) -> bool | None:
-    """Whether the process behind a writer name, which lived at Unix time `since`, still does; None if it is on another host."""
+    """Whether the process with a writer name is still alive. None: it is on another host.
+
+    Args:
+        since: a Unix time when it was alive.
+    """
     host, _, pid = writer.rpartition("-")
     if host != _host() or not pid.isdigit():
         return None
     try:
         process = psutil.Process(int(pid))
-        # Process ids come round again: one that was born later is somebody else.
+        # Process ids are used again: a process that was created later is another one.
         return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since + 2)
     except psutil.NoSuchProcess:
         return False
 
 
 def _is_abandoned(path: Path) -> bool:
-    host, pid = [*path.name.removeprefix(TEMPORARY).split("-"), "", ""][:2]
+    writer = "-".join(path.name.removeprefix(TEMPORARY).split("-")[:2])
     try:
         modified = path.stat().st_mtime
-        alive = is_alive(f"{host}-{pid}", modified)
+        alive = is_alive(writer, modified)
         return not alive if alive is not None else time.time() - modified > STALE_SECONDS
     except FileNotFoundError:
         return False
@@ -437,14 +444,17 @@ def sha256_of(path: Path) -> str:
 
 
 def content_of(path: str) -> Any:
-    """What a place holds: digests of its files where they are on this disk; otherwise, as of a hub's model, its name."""
+    """The content of a path or model, for digests.
+
+    Files on this disk are named by path and SHA-256. Anything else, such as a model of the hub, is named by its name.
+    """
     place = Path(resolve(path))
     files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
     return [[str(file.relative_to(place)), sha256_of(file)] for file in files] or path
 
 
 def require_writable_file(out: str) -> None:
-    """Fail now if a result could not be written to this file after hours."""
+    """Check that a result can be written to this file, before hours of work depend on it; raises PlaceError."""
     if "://" in out:
         Folder(out.rpartition("/")[0]).require_writable()
         return
@@ -452,7 +462,7 @@ def require_writable_file(out: str) -> None:
     if path.is_dir():
         raise PlaceError(f"{out}: is a folder; name a file, such as {path / 'result.json'}")
     if path.exists() and not path.is_file():
-        raise PlaceError(f"{out}: is no plain file; name another one with --out")
+        raise PlaceError(f"{out}: is not a regular file; name another one with --out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix=f".{path.name[:200]}", suffix=path.name[200:], dir=path.parent):

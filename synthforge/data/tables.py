@@ -1,13 +1,13 @@
-"""Tables of Hugging Face `datasets`: arrow files of `save_to_disk`, parquet files with an image column.
+"""Read tables of Hugging Face `datasets`: arrow files of `save_to_disk`, and parquet files with an image column.
 
-Not covered: images that a table only names.
+Not covered: tables that only hold paths of images.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,11 +21,11 @@ from synthforge.data.units import (
     LABELS,
     PART_FOLDERS,
     TEXT_FIELDS,
+    FileUnit,
     ForeignSet,
     FoundSample,
     Location,
     Members,
-    Part,
     SourceProblem,
     as_label,
     extension_of,
@@ -39,31 +39,20 @@ TABLE_BLOCK = 10_000
 
 
 @dataclass(frozen=True)
-class ImageTable:
+class ImageTable(FileUnit):
     """One arrow or parquet file with an image column."""
 
-    path: Path
-    root: Path
-    part: Part | None
     image: str
-    """Column of images."""
+    """Name of the column of images."""
     label: str | None
-    """Column of labels."""
+    """Name of the column of labels. None: there is none."""
     names: list[str] | None
-    """Names of the classes, if labels are numbers."""
+    """Class names by number. None: the labels are names."""
     block_samples: ClassVar[int] = TABLE_BLOCK
-
-    @property
-    def name(self) -> str:
-        return self.path.relative_to(self.root).as_posix()
 
     @property
     def identity(self) -> list[object]:
         return ["table", self.name, self.image, self.label, self.names]
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return [self.path]
 
     def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
         stem = self.name.rpartition(".")[0]
@@ -101,11 +90,11 @@ class ImageTable:
 
     def _label(self, value: object) -> str | None:
         if self.names is not None and isinstance(value, int):
-            return self.names[value] if 0 <= value < len(self.names) else None  # -1 is how `datasets` says "none"
+            return self.names[value] if 0 <= value < len(self.names) else None  # `datasets` writes -1 for "no label"
         return as_label(value)
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
-        """Rows of one row group are best asked for in order: going back in it means decoding it again."""
+        """The samples of some rows. Rows of one row group are best asked for in order: going back decodes it again."""
         try:
             with _TableFile(self.path) as file:
                 batches: Iterator[Any] = iter(())
@@ -124,9 +113,9 @@ class ImageTable:
 
 
 class _TableFile:
-    """An arrow or parquet file as groups of rows, memory-mapped, so that only what is looked at is read.
+    """An arrow or parquet file as groups of rows. It is memory-mapped, so only what is used is read.
 
-    Of parquet, up to a row group is in memory: `datasets` makes them of 100 images, and pages can't be read in part.
+    One row group of a parquet file is in memory, since pages can't be read in part. `datasets` puts 100 images in one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,7 +123,7 @@ class _TableFile:
         self.parquet = pq.ParquetFile(self.map) if path.suffix == ".parquet" else None
         self.stream: list[Any] = []
         self.damage = ""
-        """Why the rest of a stream can't be read."""
+        """Why the rest of the file can't be read. Empty: it is whole."""
         if self.parquet is not None:
             self.schema, self.num_groups = self.parquet.schema_arrow, self.parquet.num_row_groups
             return
@@ -153,7 +142,7 @@ class _TableFile:
         self.map.close()
 
     def batches(self, group: int, columns: list[str], rows: int = 16) -> Iterator[Any]:
-        """Record batches of one group."""
+        """Record batches of at most `rows` rows of one group."""
         if self.parquet is not None:
             return iter(self.parquet.iter_batches(batch_size=rows, row_groups=[group], columns=columns, use_threads=False))
         whole = self.stream[group].select(columns)
@@ -161,14 +150,14 @@ class _TableFile:
 
 
 def _image_in(cell: object) -> tuple[bytes | None, str]:
-    """Content and path of an image as `datasets` stores it, {bytes, path}, or as bare bytes."""
+    """Content and path of the image in a cell. A cell of `datasets` is {bytes, path}; others hold bare bytes."""
     if isinstance(cell, dict):
         return cell.get("bytes"), str(cell.get("path") or "")
     return (cell, "") if isinstance(cell, bytes) else (None, "")
 
 
 def tables_at(place: str) -> ForeignSet | None:
-    """The tables of a folder that `datasets` wrote, of one of parquet files, or of a pattern; None if they hold no images."""
+    """The tables in a folder of `datasets` or of parquet files, or of a pattern. None: there are no images."""
     folder = Path(place)
     splits = json_object(folder / "dataset_dict.json").get("splits")
     problems: list[SourceProblem] = []
@@ -178,9 +167,10 @@ def tables_at(place: str) -> ForeignSet | None:
         paths = dict.fromkeys(_arrow_files(folder), "")
     else:
         # As on the Hub: train-00000-of-00002.parquet, at the top or one folder below, or a folder for each split.
-        found, problems = files_at(place, ".parquet")
-        found = found or (sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [])
-        paths = {path: path.parent.name if path.parent.name in _SPLITS else path.stem.partition("-")[0] for path in found}
+        files, problems = files_at(place, ".parquet")
+        files = files or (sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [])
+        splits_of_folders = {name for names in PART_FOLDERS.values() for name in names}
+        paths = {path: path.parent.name if path.parent.name in splits_of_folders else path.stem.partition("-")[0] for path in files}
     if not paths:
         return None
     root = Path(os.path.commonpath([path.parent for path in paths]))
@@ -189,11 +179,8 @@ def tables_at(place: str) -> ForeignSet | None:
     return ForeignSet("datasets", list(tables), names, list(dict.fromkeys(problems))) if tables else None
 
 
-_SPLITS = {name for names in PART_FOLDERS.values() for name in names}
-
-
 def _arrow_files(folder: Path) -> list[Path]:
-    """In the order that `datasets` gives them."""
+    """The data files of a folder of `datasets`, in their order; raises DatasetError."""
     listed = json_object(folder / "state.json").get("_data_files")
     if not isinstance(listed, list):
         raise DatasetError(f"{folder}: has no state.json that lists data files; save it again with save_to_disk")
@@ -201,24 +188,23 @@ def _arrow_files(folder: Path) -> list[Path]:
 
 
 def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str]) -> list[ImageTable]:
-    """Those of the two splits that are the parts; all of them, without parts, if there is none to fit."""
+    """The tables of the two splits that are the parts. Without a split to fit on, all tables, without parts."""
     present = {splits[table.path] for table in tables}
-    chosen = {part: next((name for name in names if name in present), None) for part, names in PART_FOLDERS.items()}
-    if chosen["fit"] is None:
+    part_of = {split: part for part, names in PART_FOLDERS.items() for split in [name for name in names if name in present][:1]}
+    if "fit" not in part_of.values():
         return tables
-    part_of: dict[str | None, Part] = {split: part for part, split in chosen.items() if split is not None}
-    only_fit = chosen["validation"] is None
-    return [replace(table, part=None if only_fit else part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
+    used = [(table, part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
+    return [replace(table, part=part if len(part_of) > 1 else None) for table, part in used]
 
 
 def _table(path: Path, root: Path, problems: list[SourceProblem]) -> ImageTable | None:
-    """The table in a file, or None if it has no images."""
+    """The table in a file. None: it has no images."""
     try:
         with _TableFile(path) as file:
             schema = file.schema
     except (pa.ArrowException, OSError) as error:
         damage = f"{path}: not a whole {path.suffix[1:]} file ({str(error).splitlines()[0]})"
-        problems.append(SourceProblem(damage, "nothing of it is used", "fetch or make it again"))
+        problems.append(SourceProblem(damage, "none of it is used", "fetch or make it again"))
         return None
     features = _features(schema, path.parent)
     images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
@@ -235,7 +221,7 @@ def _table(path: Path, root: Path, problems: list[SourceProblem]) -> ImageTable 
 
 
 def _features(schema: pa.Schema, folder: Path) -> dict[str, dict[str, Any]]:
-    """What `datasets` says of the columns: in the file itself, else in dataset_info.json beside it."""
+    """The columns as `datasets` describes them: in the file itself, or else in dataset_info.json beside it."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):

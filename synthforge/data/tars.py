@@ -1,17 +1,20 @@
-"""Samples to tar, and tar to table: one row per sample with where its members lie, so that any sample is one ranged read.
+"""Write the tar of a shard, and read its table from it.
 
-A tar holds, for each sample, `KEY.png|jpg|webp`, `KEY.cls`, `KEY.txt`, `KEY.json`, adjacent and in this order, in USTAR with
-fixed owner, mode and time, so that equal samples give equal bytes. The table is a pure function of the tar.
+A tar holds four adjacent members for each sample: `KEY.png|jpg|webp`, `KEY.cls`, `KEY.txt`, `KEY.json`, in this order.
+The format is USTAR with a fixed owner, mode and time, so equal samples give equal bytes.
+The table has one row per sample, with offset and size of each member. So any sample is one ranged read.
+The table is a pure function of the tar.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -22,6 +25,7 @@ from synthforge.data.images import EXTENSIONS
 from synthforge.errors import DatasetError
 
 MEMBERS = ("image", "cls", "txt", "json")
+_REMEDY = "remove this file and run again to make the shard anew"
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -43,19 +47,16 @@ TABLE_SCHEMA = pa.schema(
 
 FAILURES_SCHEMA = pa.schema(
     [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("class", pa.string(), nullable=False),
-        pa.field("class_index", pa.int32(), nullable=False),
-        pa.field("prompt", pa.string()),
+        *(TABLE_SCHEMA.field(name) for name in ("key", "class", "class_index", "prompt")),
         pa.field("seeds", pa.list_(pa.uint64()), nullable=False),
-        pa.field("reasons", pa.list_(pa.string()), nullable=False),
+        TABLE_SCHEMA.field("reasons"),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A sample that was rejected in every attempt and left out."""
+    """A sample that is left out because every attempt was rejected."""
 
     key: str
     class_name: str
@@ -68,29 +69,29 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """One sample as it stands in a tar."""
+    """One sample, ready to be written to a tar."""
 
     key: str
     image: bytes
+    """The encoded image file."""
     extension: str
+    """Format of the image: png, jpg or webp."""
     class_index: int
     text: str
+    """The prompt, or the name of the class."""
     record: dict[str, Any]
-    """At least `class`; for synthetic samples also prompt, seed, guidance, attempts: see the plan."""
+    """Has at least `class`. Synthetic samples also have prompt, seed, guidance and attempts; see the plan."""
 
 
 def write_tar(path: Path, samples: Iterable[EncodedSample]) -> int:
-    """Write a finished tar; the number of samples in it."""
+    """Write a finished tar. Returns the number of samples in it."""
     count = 0
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT, bufsize=1 << 20) as tar:
         for sample in samples:
-            record = json.dumps(sample.record, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-            for extension, data in (
-                (sample.extension, sample.image),
-                ("cls", str(sample.class_index).encode()),
-                ("txt", sample.text.encode()),
-                ("json", record),
-            ):
+            record = json.dumps(sample.record, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+            texts = {"cls": str(sample.class_index), "txt": sample.text, "json": record}
+            contents = {sample.extension: sample.image} | {name: text.encode() for name, text in texts.items()}
+            for extension, data in contents.items():
                 member = tarfile.TarInfo(f"{sample.key}.{extension}")
                 member.size = len(data)
                 member.mode = 0o644
@@ -99,76 +100,75 @@ def write_tar(path: Path, samples: Iterable[EncodedSample]) -> int:
     return count
 
 
+def read_exactly(file: IO[bytes], offset: int, size: int) -> bytes:
+    """`size` bytes from `offset`; raises EOFError if the file ends before."""
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError("unexpected end of data")
+    return data
+
+
 def index_tar(path: Path, where: str) -> pa.Table:
-    """The table of a tar that `write_tar` made; raises DatasetError, with `where` in it, if the tar is torn or of another make."""
-    columns: dict[str, list[Any]] = {name: [] for name in TABLE_SCHEMA.names}
+    """The table of a tar that `write_tar` made, with the columns of `TABLE_SCHEMA`.
+
+    Args:
+        where: address of the tar, for messages.
+    Raises: DatasetError if the tar is damaged or was not made by `write_tar`.
+    """
+    rows: list[dict[str, Any]] = []
     try:
         with tarfile.open(path, "r:") as tar:
             handle = cast("IO[bytes]", tar.fileobj)
-            members: list[tarfile.TarInfo] = []
-            for member in tar:
-                members.append(member)
-                if len(members) == len(MEMBERS):
-                    _add_row(columns, members, handle, where)
-                    members = []
-            if members:
-                raise DatasetError(f"{where}: torn: sample {members[0].name!r} is not whole; {_REMEDY}")
+            all_members = iter(tar)
+            while members := list(itertools.islice(all_members, len(MEMBERS))):
+                if len(members) < len(MEMBERS):
+                    raise DatasetError(f"{where}: torn: sample {members[0].name!r} is incomplete; {_REMEDY}")
+                rows.append(_row(members, handle, where))
             if _ends_early(path, handle):
                 raise DatasetError(f"{where}: torn: the end of the archive is missing; {_REMEDY}")
     except (tarfile.TarError, EOFError) as error:
         raise DatasetError(f"{where}: torn or not a tar ({error}); {_REMEDY}") from error
-    return pa.table(columns, schema=TABLE_SCHEMA)
-
-
-_REMEDY = "remove this file and run again, and the shard is made anew"
+    return pa.Table.from_pylist(rows, schema=TABLE_SCHEMA)
 
 
 def _ends_early(path: Path, handle: IO[bytes]) -> bool:
-    """A whole tar is a multiple of 10,240 bytes and ends in two empty blocks; tarfile itself accepts less."""
+    """Whether the end of a tar is missing: it must have a multiple of 10,240 bytes and end in two empty blocks.
+
+    Python's tarfile accepts less.
+    """
     size = path.stat().st_size
     handle.seek(max(0, size - 1024))
     return size % tarfile.RECORDSIZE != 0 or handle.read(1024).strip(b"\0") != b""
 
 
-def _add_row(columns: dict[str, list[Any]], members: list[tarfile.TarInfo], handle: IO[bytes], where: str) -> None:
+def _row(members: list[tarfile.TarInfo], handle: IO[bytes], where: str) -> dict[str, Any]:
+    """The row of the table for the members of one sample."""
     keys, extensions = zip(*(member.name.partition(".")[::2] for member in members), strict=True)
     if len(set(keys)) != 1 or extensions[0] not in EXTENSIONS or extensions[1:] != MEMBERS[1:]:
         raise DatasetError(f"{where}: {members[0].name!r} and its neighbours are not one sample of a synthforge shard; {_REMEDY}")
-    contents = []
+    row: dict[str, Any] = {}
     for name, member in zip(MEMBERS, members, strict=True):
-        handle.seek(member.offset_data)
-        data = handle.read(member.size)
-        if len(data) != member.size:
-            raise DatasetError(f"{where}: torn inside {member.name!r}; {_REMEDY}")
-        contents.append(data)
-        columns[f"{name}_offset"].append(member.offset_data)
-        columns[f"{name}_size"].append(member.size)
-    image, cls, text, record_bytes = contents
+        row |= {f"{name}_offset": member.offset_data, f"{name}_size": member.size}
     try:
-        record = json.loads(record_bytes)
+        image, cls, text, content = (read_exactly(handle, member.offset_data, member.size) for member in members)
+        record = json.loads(content)
         attempts = record.get("attempts", [])
-        columns["key"].append(keys[0])
-        columns["class"].append(record["class"])
-        columns["class_index"].append(int(cls))
-        columns["prompt"].append(text.decode())
-        for name in ("seed", "guidance", "strength", "source"):
-            columns[name].append(record.get(name))
-        columns["attempts"].append(len(attempts) + 1)
-        columns["reasons"].append([attempt["reason"] for attempt in attempts])
-        columns["image_sha256"].append(hashlib.sha256(image).hexdigest())
+        row |= {"key": keys[0], "class": record["class"], "class_index": int(cls), "prompt": text.decode()}
+        row |= {name: record.get(name) for name in ("seed", "guidance", "strength", "source")}
+        row |= {"attempts": len(attempts) + 1, "reasons": [attempt["reason"] for attempt in attempts]}
+        return {**row, "image_sha256": hashlib.sha256(image).hexdigest()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{where}: label or record of {keys[0]!r} is damaged ({error}); {_REMEDY}") from error
 
 
 def failures_table(failures: Iterable[Failure]) -> pa.Table:
-    """One row for each sample that was left out."""
-    rows = [(one.key, one.class_name, one.class_index, one.prompt, one.seeds, one.reasons) for one in failures]
-    columns = list(zip(*rows, strict=True)) or [()] * len(FAILURES_SCHEMA)
-    return pa.table(dict(zip(FAILURES_SCHEMA.names, map(list, columns), strict=True)), schema=FAILURES_SCHEMA)
+    """One row for each sample that was left out, with the columns of `FAILURES_SCHEMA`."""
+    return pa.Table.from_pylist([{**asdict(failure), "class": failure.class_name} for failure in failures], schema=FAILURES_SCHEMA)
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """The table as a parquet file; equal tables give equal bytes with one pyarrow version."""
+    """The table as a parquet file. Equal tables give equal bytes with the same version of pyarrow."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=1 << 20)
     return buffer.getvalue()

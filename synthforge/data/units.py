@@ -1,4 +1,7 @@
-"""What all labelled images of others have in common: what a unit of them is, which files a place stands for, names, labels, formats."""
+"""The common parts of foreign sets of labelled images: units, files behind a path, labels, captions, image formats.
+
+A *foreign* set is one that another program wrote. A *unit* is the piece of it that is indexed in one go.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,23 @@ PART_FOLDERS: dict[Part, tuple[str, ...]] = {"fit": ("fit", "train", "training")
 VALIDATION_SHARE = 0.2
 MAX_TARS = 1_000_000
 MAX_LABEL = 1_000
-"""Longer text (characters) is no label."""
+"""Longer text, in characters, is not taken for a label."""
 
 TEXT_FIELDS = ("source", "source_sha256")
 CAPTIONS = ("prompt", "caption", "text")
 LABELS = ("class", "label", "cls")
 _MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tif"), (b"MM\0*", "tif"))
-"""First bytes of formats; WebP's stand further on (see `extension_of`)."""
+"""First bytes of image formats, except WebP (see `extension_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """One whole sample, as it is copied."""
+    """The contents of one sample. None: it has no such member, or only the image was asked for."""
 
     image: bytes
     """The encoded image file."""
     extension: str
-    """Of the image, without dot, in small letters."""
+    """Format of the image, in lower case, without a dot."""
     cls: bytes | None = None
     txt: bytes | None = None
     json: bytes | None = None
@@ -50,160 +53,173 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class FoundSample:
-    """One sample as the walk over a unit finds it."""
+    """One sample that was found while a unit was read."""
 
     name: str
-    """Of letters, digits, `-`, `_` and `/` where it can be; the same name never stands for two samples of a set."""
+    """Unique in the set; made of letters, digits, `-`, `_` and `/` where possible."""
     image: bytes
+    """The encoded image file."""
     extension: str
     label: str | None
     record: Mapping[str, Any]
-    """What is known: prompt, source, source_sha256, strength, guidance, seed; types are not checked yet."""
+    """Columns of the index that its metadata fills; see `known_of`."""
     place: Mapping[str, int | str]
-    """Where it lies in the unit: columns of the index."""
+    """Columns of the index that say where the sample is in the unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where an image lies."""
+    """Where an image is stored."""
 
     name: str
-    """For messages."""
+    """The place, for messages."""
     key: str
-    """Inside its set; the same on every machine."""
+    """The place inside its set; the same on every machine."""
     file: Path | None = None
-    """The file that holds this image alone."""
+    """The file of this image. None: it is inside a tar or a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceProblem:
-    """Something that is left out of a set, or is not as it should be."""
+    """A fault of a set, such as a sample without an image."""
 
     what: str
     then: str = ""
-    """What is used all the same."""
+    """The part that is used in spite of the fault."""
     remedy: str = ""
-    """What to do about it where every image counts; empty if no image is lost."""
+    """Advice in case every image counts. Empty: no image is lost."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.then}" if self.then else self.what
 
 
 class SourceUnit(Protocol):
-    """What is indexed in one go."""
+    """The piece of a foreign set that is indexed in one go: one tar, one table, or some image files."""
 
     @property
     def name(self) -> str:
-        """For messages and blocks."""
+        """Its name in messages and blocks."""
 
     @property
     def part(self) -> Part | None:
-        """The part of a reference that all of it belongs to, if the place says so."""
+        """The part of a reference that it belongs to. None: its path does not say."""
 
     @property
     def block_samples(self) -> int:
-        """So many samples make a block at most."""
+        """Most samples in one block."""
 
     @property
     def identity(self) -> list[object]:
-        """What its index depends on beside the files' contents."""
+        """Everything that its index depends on, besides the contents of its files."""
 
     @property
     def files(self) -> Sequence[Path]:
         """The files that it is read from."""
 
     def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
-        """All samples in order; adds to `problems` what is left out."""
+        """All samples in order. Adds what is left out to `problems`."""
 
     def location(self, name: str) -> Location:
-        """Where the sample of a name in the index lies."""
+        """Where a sample is stored.
+
+        Args:
+            name: of the sample in the index.
+        """
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
-        """The samples of rows of the index, in their order; without `whole` only image and extension."""
+        """The samples of some rows of the index, in their order; only image and extension if not `whole`."""
+
+
+@dataclass(frozen=True)
+class FileUnit:
+    """The common part of units that are one file."""
+
+    path: Path
+    root: Path
+    """The folder of the set."""
+    part: Part | None
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(self.root).as_posix()
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [self.path]
 
 
 @dataclass(frozen=True)
 class ForeignSet:
-    """What was found at a path."""
+    """A set that another program wrote."""
 
     kind: Kind
     units: list[SourceUnit]
     classes: list[str] | None = None
-    """Names by number, where something beside the data gives them."""
+    """Class names by number. None: the set does not name them."""
     problems: list[SourceProblem] = field(default_factory=list)
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; empty if there is none, or something else."""
+def json_object(source: Path | bytes) -> dict[str, Any]:
+    """The JSON object in a file or in some bytes; empty if there is none."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(source if isinstance(source, bytes) else source.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-# Which files
-
-
 def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
-    """A file, a folder's files, or those of a pattern with *, ? or braces such as train-{000000..000009}.tar.
+    """The files with a suffix at a path: one file, those of a folder, or those that match a pattern.
 
-    And a problem if some that braces spell out are not there.
+    A pattern may have *, ? and braces, such as train-{000000..000009}.tar.
+    If files that braces name are missing, that is returned as a problem.
     """
     if Path(place).is_dir():
         return sorted(Path(place).glob(f"*{suffix}")), []
-    if place.endswith(suffix) and Path(place).is_file():  # whatever its name holds, it is no pattern
+    if place.endswith(suffix) and Path(place).is_file():  # a file with a strange name is no pattern
         return [Path(place)], []
     patterns = [place]
     while match := re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", patterns[0]):
-        options = _brace_options(match)
+        if match[3] is not None:
+            options = match[3].split(",")
+        else:
+            first, last = int(match[1]), int(match[2])
+            options = [str(number).zfill(len(match[1])) for number in range(first, min(last, first + MAX_TARS) + 1)]
         if len(patterns) * len(options) > MAX_TARS:
-            raise DatasetError(f"{place}: stands for more than {MAX_TARS:,} files")
+            raise DatasetError(f"{place}: names more than {MAX_TARS:,} files; use fewer, or *")
         patterns = [pattern.replace(match[0], option) for pattern in patterns for option in options]
-    found = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
-    files = dict.fromkeys(path for paths in found.values() for path in paths if path.endswith(suffix))
-    missing = [pattern for pattern, paths in found.items() if not paths]
+    paths_of = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
+    files = dict.fromkeys(Path(path) for paths in paths_of.values() for path in paths if path.endswith(suffix))
+    missing = [pattern for pattern, paths in paths_of.items() if not paths]
     if not missing:
-        return [Path(path) for path in files], []
-    what = f"{len(missing):,} of the {len(found):,} files that it spells out are missing, the first is {missing[0]}"
-    return [Path(path) for path in files], [SourceProblem(what, remedy="name those that are there")]
-
-
-def _brace_options(match: re.Match[str]) -> list[str]:
-    if match[3] is not None:
-        return match[3].split(",")
-    first, last = int(match[1]), int(match[2])
-    return [str(number).zfill(len(match[1])) for number in range(first, min(last, first + MAX_TARS) + 1)]
+        return list(files), []
+    what = f"{len(missing):,} of the {len(paths_of):,} files that it spells out are missing, the first is {missing[0]}"
+    return list(files), [SourceProblem(what, remedy="name those that are there")]
 
 
 def part_folders(place: Path) -> dict[Part, Path]:
-    """The sub-folders that hold the parts; empty if there are none, only `fit` if there is no validation part."""
-    found = {part: next((place / name for name in names if (place / name).is_dir()), None) for part, names in PART_FOLDERS.items()}
-    fit, validation = found["fit"], found["validation"]
-    if fit is None and validation is not None and validation.name != "test":
-        raise DatasetError(f"{place}: has {validation.name} but no fit or train folder beside it; add one")
-    if fit is None:
-        return {}
-    return {"fit": fit} if validation is None else {"fit": fit, "validation": validation}
+    """The sub-folders of the two parts. Empty: there are none. Only `fit`: there is no validation part."""
+    folders: dict[Part, Path] = {}
+    for part, names in PART_FOLDERS.items():
+        if name := next((name for name in names if (place / name).is_dir()), None):
+            folders[part] = place / name
+    if "fit" not in folders and folders.get("validation", place / "test").name != "test":
+        raise DatasetError(f"{place}: has {folders['validation'].name} but no fit or train folder beside it; add one")
+    return folders if "fit" in folders else {}
 
 
 def image_files(place: Path) -> list[str]:
-    """Image files by class folder, in order, as paths relative to `place`; hidden files are no images."""
-    found: list[str] = []
-    for name in sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")):
-        inside: list[list[str]] = []
-        for directory, folders, files in os.walk(place / name):
+    """Image files in class folders, in order, as paths relative to `place`; hidden files are left out."""
+    paths: list[tuple[str, ...]] = []
+    for name in (entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")):
+        for directory, folders, files in os.walk(place / name):  # a class folder may be a link
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             above = Path(directory).relative_to(place).parts
-            inside += [[*above, file] for file in files if file.lower().endswith(_IMAGE_SUFFIXES) and not file.startswith(".")]
-        found += ["/".join(parts) for parts in sorted(inside) if Path(place, *parts).is_file()]
-    return found
+            paths += [(*above, file) for file in files if file.lower().endswith(_IMAGE_SUFFIXES) and not file.startswith(".")]
+    return ["/".join(path) for path in sorted(paths) if Path(place, *path).is_file()]
 
 
 _IMAGE_SUFFIXES = tuple(f".{extension}" for extension in READABLE)
-
-
-# Names, labels, parts
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
@@ -212,9 +228,12 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 
 def last_of_each(labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which rows are the validation part where nothing says so: the last fifth of each class, in order; label -1 is no class.
+    """A mask of the validation part if nothing names one: the last fifth of each class, in order.
 
-    Neighbours in a collection are often near-duplicates and must not stand on both sides, so it is not drawn at random.
+    It is not drawn at random: neighbours are often near-duplicates, and must not be in both parts.
+
+    Args:
+        labels_N: class indices; -1 is no class, and such rows are never held out.
     """
     held_N = np.zeros(len(labels_N), dtype=np.bool_)
     order_N = np.argsort(labels_N, kind="stable")
@@ -226,12 +245,13 @@ def last_of_each(labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def label_of(contents: Mapping[str, bytes], record: Mapping[str, Any]) -> str | None:
-    """The label of a sample of a tar: its .cls, else `class`, `label` or `cls` of its .json; None if it has none."""
+    """The label of a sample in a tar: its .cls, or else `class`, `label` or `cls` of its .json. None: it has none."""
     candidates = (contents.get("cls", b"").decode("utf-8", "replace"), *map(record.get, LABELS))
     return next((label for value in candidates if (label := as_label(value))), None)
 
 
 def as_label(value: object) -> str | None:
+    """A label from an integer or a short text. None: the value is neither."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return str(value)
     label = (as_text(value) or "").strip()
@@ -239,25 +259,20 @@ def as_label(value: object) -> str | None:
 
 
 def as_text(value: object) -> str | None:
-    """Text that UTF-8 can hold (JSON may smuggle in halves of characters), or None for anything else."""
+    """A text without the halves of characters that JSON may have and UTF-8 can't. None: the value is no text."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
-def record_of(contents: Mapping[str, bytes]) -> dict[str, Any]:
-    """The .json of a sample, if it has one that holds an object."""
-    try:
-        record = json.loads(contents["json"])
-    except (KeyError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
 def known_of(record: Mapping[str, Any], text: str | None = None) -> dict[str, Any]:
-    """The columns of the index that a record fills, each None if unknown or of a wrong type."""
-    prompt = text or next((found for name in CAPTIONS if (found := as_text(record.get(name)))), None)
-    known: dict[str, Any] = {"prompt": prompt}
-    for name in TEXT_FIELDS:
-        known[name] = as_text(record.get(name))
+    """The columns of the index that a record fills: prompt, source, source_sha256, strength, guidance, seed.
+
+    A value that is missing or has a wrong type is None.
+
+    Args:
+        text: the caption, if it is not in the record.
+    """
+    prompt = text or next((caption for name in CAPTIONS if (caption := as_text(record.get(name)))), None)
+    known: dict[str, Any] = {"prompt": prompt} | {name: as_text(record.get(name)) for name in TEXT_FIELDS}
     for name in ("strength", "guidance"):
         value = record.get(name)
         with suppress(OverflowError):
@@ -268,9 +283,9 @@ def known_of(record: Mapping[str, Any], text: str | None = None) -> dict[str, An
 
 
 def extension_of(data: bytes, name: str) -> str:
-    """The format of an image file by its first bytes, whatever its name says, since decoders go by them too.
+    """The format of an image file, from its first bytes, since decoders use them too.
 
-    Bytes of no format that is known here keep the name's; whoever decodes them says what is wrong.
+    Bytes of an unknown format keep the extension of the file's name. If they can't be decoded, the decoder says why.
     """
     start = data[:16]
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":

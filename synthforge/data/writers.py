@@ -1,7 +1,8 @@
-"""Who is writing to a folder now: a small heartbeat file per process below `_log/`, outside every digest.
+"""Heartbeats: each process that writes to a dataset folder keeps a small file below `_log/`, outside every digest.
 
-Heartbeats are advice, not locks: they let writers begin with different shards, `status` tell rate and time left, and
-`--overwrite` refuse while somebody writes. Correctness rests on create-only publishing alone.
+With heartbeats, writers begin with different shards, and `status` can tell the rate and the time left.
+`--overwrite` refuses while another process writes.
+Heartbeats are hints, not locks. Only create-only publishing keeps the data correct.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 
 from synthforge.data.layout import LOG, canonical_json
@@ -28,37 +29,35 @@ _PREFIX = "writer-"
 
 @dataclass(frozen=True)
 class Beat:
-    """What one writer says of itself."""
+    """One heartbeat of a writer."""
 
     writer: str
+    """Host and process id; see `storage.writer_name`."""
     shards: list[int]
-    """The shards it is making: on the device, being encoded, or being committed."""
+    """Numbers of the shards in work: on the device, being encoded, or being committed."""
     images: int
     """Images made so far."""
     images_per_second: float
     started: float
-    """Unix time."""
+    """When the writer started, in Unix time."""
     beat: float
-    """Unix time of this beat."""
+    """When this heartbeat was written, in Unix time."""
 
     @property
     def is_live(self) -> bool:
-        """Whether the process lives, as far as can be told from here."""
+        """Whether the process is alive. On another host, a recent heartbeat counts as alive."""
         alive = is_alive(self.writer, self.started)
         return alive if alive is not None else time.time() - self.beat < STALE_SECONDS
 
 
 class Heartbeat:
-    """Tells others that this process writes here, from entering the context to leaving it."""
+    """A context in which other processes can see that this one writes to the folder."""
 
     def __init__(self, folder: Folder) -> None:
         self._log = folder.within(LOG)
         self._name = f"{_PREFIX}{writer_name()}-{secrets.token_hex(4)}.json"
-        self._started = time.time()
         self._lock = threading.Lock()
-        self._shards: list[int] = []
-        self._images = 0
-        self._rate = 0.0
+        self._last = Beat(writer_name(), [], images=0, images_per_second=0.0, started=time.time(), beat=0.0)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
@@ -77,23 +76,23 @@ class Heartbeat:
             self._log.remove(self._name)
 
     def tell(self, *, images: int, rate: float) -> None:
-        """Note what was done so far; it goes out with the next beat."""
+        """Set the progress that the next heartbeat reports."""
         with self._lock:
-            self._images, self._rate = images, rate
+            self._last = replace(self._last, images=images, images_per_second=rate)
 
     def claim(self, shard: int) -> None:
-        """Say at once that this process makes a shard now."""
+        """Report at once that this process starts to make a shard."""
         with self._lock:
-            self._shards.append(shard)
+            self._last.shards.append(shard)
         self._send()
 
     def drop(self, shard: int) -> None:
-        """The shard is committed, or failed; goes out with the next beat."""
+        """The shard is committed or has failed; the next heartbeat reports it."""
         with self._lock:
-            self._shards.remove(shard)
+            self._last.shards.remove(shard)
 
     def claimed_by_others(self) -> set[int]:
-        """Shards that other live writers are making."""
+        """Numbers of the shards that other live writers are making."""
         return {shard for beat in self.others() for shard in beat.shards}
 
     def others(self) -> list[Beat]:
@@ -106,19 +105,19 @@ class Heartbeat:
 
     def _send(self) -> None:
         with self._lock:
-            beat = Beat(writer_name(), list(self._shards), self._images, self._rate, started=self._started, beat=time.time())
-        # A beat that can't be written is no reason to stop work; a store that is really gone stops the next commit.
+            beat = replace(self._last, shards=list(self._last.shards), beat=time.time())
+        # A heartbeat that can't be written does not stop the work. If the store is really gone, the next commit fails.
         with suppress(SynthforgeError, OSError):
             self._log.replace(self._name, canonical_json(asdict(beat)))
 
 
 def live_writers(log: Folder) -> list[Beat]:
-    """The writers whose heartbeats lie in a `_log` folder and who live."""
+    """Heartbeats of the live writers in a `_log` folder."""
     return [beat for _, beat in _beats(log) if beat.is_live]
 
 
 def _beats(log: Folder) -> Iterator[tuple[str, Beat]]:
     for name in log.list():
         if name.startswith(_PREFIX):
-            with suppress(FileNotFoundError, ValueError, TypeError):  # it may be removed, or a beat of another version
+            with suppress(FileNotFoundError, ValueError, TypeError):  # it may be gone, or from another version
                 yield name, Beat(**json.loads(log.read(name)))

@@ -1,14 +1,14 @@
-"""Running one piece of work over many units, in this process or in others; knows nothing of images.
+"""Run one piece of work over many units, in this process or in others. Executors know nothing of images.
 
-    protocol   what an executor asks of work, and what it gives to its caller
-    queue      units that wait, failed tries, and who is to blame when a worker dies
-    inline     this process
-    local      local processes: who gets what, deaths, restarts
+    protocol   the interfaces of work and of executors
+    queue      waiting units, failed tries, and which unit is blamed when a worker dies
+    inline     run in this process
+    local      run in local processes: share out units, replace dead workers
     process    the caller's side of one local process
-    worker     the other side: what runs in that process
-    messages   what the two sides say to each other
-    running    a list of units to its end, with a progress bar
-    array      a part of the work for each job of an array: `--part 2/8`
+    worker     the worker's side: the code that runs in that process
+    messages   the messages between the two sides
+    running    run lists of units with a progress bar
+    array      one part of the work for each job of an array: `--part 2/8`
 
-A new executor is one module that implements `protocol.Executor`; tests/contracts/test_executors.py runs over all of them.
+A new executor is one module that implements `protocol.Executor`. tests/contracts/test_executors.py tests all of them.
 """

@@ -1,6 +1,7 @@
-"""A part of the work for each job of an array: no coordinator at all, the jobs share nothing but the folder.
+"""One part of the work for each job of an array. There is no coordinator: the jobs share only the dataset folder.
 
-The parts are fixed by number and count, so jobs need not know of each other; one that never ran leaves its part to a later run.
+Parts are fixed by number and count, so jobs need not know of each other.
+If a job never runs, a later run makes its part.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ SLURM = "slurm"
 
 @dataclass(frozen=True)
 class Part:
-    """One of several equal parts; shards are dealt out like cards, so that parts stay equal when a dataset is extended."""
+    """One of several equal parts. Shards are dealt out in turns, so parts stay equal when a dataset is extended."""
 
     number: int
     """From 1."""
     of: int
 
     def has(self, index: int) -> bool:
-        """Whether the unit with this number, from 0, belongs to this part."""
+        """Whether a unit belongs to this part, by its number from 0."""
         return index % self.of == self.number - 1
 
     def __str__(self) -> str:
@@ -32,7 +33,7 @@ class Part:
 
 
 def parse_part(text: str, environ: Mapping[str, str] = os.environ) -> Part:
-    """The part that `--part` asks for: `2/8`, or `slurm` to take it from Slurm's variables."""
+    """Parse the value of `--part`: `2/8`, or `slurm` to take it from Slurm's variables; raises RequestError."""
     if text == SLURM:
         return part_from_slurm(environ)
     match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
@@ -49,16 +50,19 @@ def parse_part(text: str, environ: Mapping[str, str] = os.environ) -> Part:
 
 
 def part_from_slurm(environ: Mapping[str, str]) -> Part:
-    """The part of this process: its task of the job array, times its process of the `srun` step. RequestError if it is in neither."""
-    array, step = _of_array(environ), _of_step(environ)
+    """The part of this process, from its task in the job array and its process in the `srun` step.
+
+    Raises: RequestError if it is in neither.
+    """
+    array, step = _array_task(environ), _step_process(environ)
     if array is None and step is None:
         raise RequestError(f"--part {SLURM}: neither SLURM_ARRAY_TASK_ID nor SLURM_PROCID is set; start it with sbatch --array or srun")
     (task, tasks), (process, processes) = array or (0, 1), step or (0, 1)
     return Part(task * processes + process + 1, tasks * processes)
 
 
-def _of_array(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """Which task of the job array this is, from 0, and of how many; None if there is no array."""
+def _array_task(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """Number of this task in the job array, from 0, and number of tasks. None: there is no array."""
     if "SLURM_ARRAY_TASK_ID" not in environ:
         return None
     number, lowest, count = (_number(environ, f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "MIN", "COUNT"))
@@ -72,10 +76,10 @@ def _of_array(environ: Mapping[str, str]) -> tuple[int, int] | None:
     return index, count
 
 
-def _of_step(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """Which process of the `srun` step this is, from 0, and of how many; None if it runs in none.
+def _step_process(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """Number of this process in the `srun` step, from 0, and number of processes. None: there is no step.
 
-    A batch script has a SLURM_PROCID too, which is 0, and the SLURM_NTASKS of the whole job, but it runs only once.
+    A batch script also has a SLURM_PROCID, which is 0, and the SLURM_NTASKS of the whole job, but it runs only once.
     """
     if "SLURM_PROCID" not in environ:
         return None

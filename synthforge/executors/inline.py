@@ -1,4 +1,4 @@
-"""Run work in this process: the executor for one device, and the simplest one to debug. A crash here is the caller's crash."""
+"""Run work in this process: the executor for one device, and the easiest to debug. A crash ends the caller too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 class InlineExecutor(Executor[U, R]):
-    """One worker, which is this process."""
+    """An executor whose only worker is this process."""
 
     def __init__(self, work: Work[U, R]) -> None:
         self._work = work
@@ -29,16 +29,16 @@ class InlineExecutor(Executor[U, R]):
         feed: Iterator[U | None],
         *,
         tries: int,
-        size: Callable[[U], int],  # noqa: ARG002 - nothing dies here, so nothing is taken back
+        size: Callable[[U], int],  # noqa: ARG002 - no worker can die, so no progress is taken back
         on_progress: Callable[[int], None],
         on_try_failed: Callable[[U, str, int], None],
     ) -> Iterator[Outcome[U, R]]:
-        assert self._stream is not None, "open() comes first"
+        assert self._stream is not None, "call open() first"
         queue = Queue(feed, tries, on_try_failed)
         while not queue.is_over:
             queue.wait()
-            in_flight: InFlight[U, Task[U]] = InFlight()
-            with closing(self._stream.run(_units(queue, in_flight), on_progress)) as results:
+            in_flight: InFlight[U, Task[U]] = InFlight(lambda: (task.unit, task) if (task := queue.take(alone=True)) else None)
+            with closing(self._stream.run(in_flight.units(), on_progress)) as results:
                 for unit, result in results:
                     task = in_flight.settle(unit)
                     if not isinstance(result, SynthforgeError):
@@ -55,9 +55,3 @@ class InlineExecutor(Executor[U, R]):
     def abandon(self) -> None:
         with suppress(SynthforgeError):
             self.close()
-
-
-def _units(queue: Queue[U], in_flight: InFlight[U, Task[U]]) -> Iterator[U]:
-    while task := queue.take(alone=True):
-        yield in_flight.add(task.unit, task)
-    in_flight.has_ended = True

@@ -1,7 +1,8 @@
-"""Run work in local processes, one per device: units on demand, a worker that dies or hangs is replaced, nothing outlives its caller.
+"""Run work in local processes. A worker that dies or hangs is replaced, and no worker outlives its caller.
 
-One loop without threads: it waits for all pipes at once and answers what asks. A worker gets a unit when it asks for one; if there is
-none while it has others in flight, it is told to finish those, and only a worker with nothing in flight is left waiting for an answer.
+One loop without threads waits for all pipes at once and answers the workers.
+A worker gets a unit when it asks for one. If there is none, it is told to finish its units in flight.
+Only a worker without units in flight is left waiting for an answer.
 """
 
 from __future__ import annotations
@@ -13,29 +14,30 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from synthforge.errors import SynthforgeError, WorkError
-from synthforge.executors.messages import Advanced, Died, Made, Message, Missed, Opened, Raised
+from synthforge.executors.messages import Advanced, Died, Drain, Made, Message, Missed, Opened, Raised, Stop
 from synthforge.executors.process import EXIT_SECONDS, Allowance, WorkerProcess, interrupts_blocked
 from synthforge.executors.protocol import Executor, Finished, Outcome, Place, U, Work
 from synthforge.executors.queue import Queue
 
 TICK_SECONDS = 0.25
-"""How often the loop looks at feed and deadlines when no worker says anything."""
+"""Time between looks at the feed and at deadlines while no worker sends anything."""
 DEATHS_IN_A_ROW = 3
-"""So many deaths without a unit in flight, while no worker is open, and the run stops; a place that has had them is left empty."""
+"""After this many deaths without a unit in flight, the worker is not replaced. If no worker is open, the run stops."""
 CLOSE_SECONDS = 60.0
-"""A worker that is told to stop gets so long to close its stream before it is killed."""
+"""Time for a worker to close its stream before it is killed."""
 
 R = TypeVar("R")
 
 
 class LocalExecutor(Executor[U, R]):
-    """Workers in processes of their own, started afresh (spawned), so that they share no state of a device or of threads.
+    """Workers in spawned processes, which share no state of devices or threads.
 
     Args:
         workers: number of processes.
-        deadline_seconds: a worker with units that reports nothing for so long is taken for hung; three times that before its first report.
+        deadline_seconds: a worker with units that reports nothing for this long counts as hung. Before its first report
+            it has three times as long.
         opening_seconds: the same while it opens its work.
-        note: told of deaths, in a line each.
+        note: gets one line for each death.
     """
 
     def __init__(
@@ -54,11 +56,11 @@ class LocalExecutor(Executor[U, R]):
         self._pickled_work = b""
         self._workers: list[WorkerProcess[U]] = []
         self._deaths: dict[Place, int] = {}
-        """Deaths in a row without a unit in flight."""
+        """Number of deaths in a row without a unit in flight."""
         self._listened = 0.0
 
     def allow(self, deadline_seconds: float) -> None:
-        """Another deadline from now on."""
+        """Change the deadline."""
         self._allowance.deadline = deadline_seconds
 
     def open(self) -> Any:
@@ -86,7 +88,7 @@ class LocalExecutor(Executor[U, R]):
         on_progress: Callable[[int], None],
         on_try_failed: Callable[[U, str, int], None],
     ) -> Iterator[Outcome[U, R]]:
-        assert self._workers, "open() comes first, and after an error nothing"
+        assert self._workers, "call open() first; after an error the executor can't be used again"
         queue = Queue(feed, tries, on_try_failed)
         try:
             while True:
@@ -107,7 +109,7 @@ class LocalExecutor(Executor[U, R]):
         self._end()
 
     def _start(self, place: Place) -> None:
-        with interrupts_blocked():  # a process that is started is in the list
+        with interrupts_blocked():  # so that every started process is in the list
             worker: WorkerProcess[U] = WorkerProcess(place, self._allowance)
             self._workers.append(worker)
         worker.begin(self._pickled_work)
@@ -125,13 +127,13 @@ class LocalExecutor(Executor[U, R]):
                 else:
                     queue.put_back(task)
             elif not is_alone:
-                worker.drain()
+                worker.answer(Drain())
 
     def _messages(self) -> Iterator[tuple[WorkerProcess[U], Message]]:
-        """At most one message of each worker; waits a tick for the first. A SynthforgeError of a worker is raised."""
+        """At most one message of each worker; waits at most a tick. Raises the SynthforgeError that a worker raised."""
         wait([handle for worker in self._workers for handle in (worker.pipe, worker.process.sentinel)], TICK_SECONDS)
         now = time.monotonic()
-        # While this process was busy elsewhere, or suspended, it did not listen; that is not the workers' silence.
+        # The time in which this process was busy or suspended does not count as silence of the workers.
         seconds, self._listened = min(now - self._listened, 4 * TICK_SECONDS), now
         for worker in list(self._workers):
             message = worker.receive() or worker.listen_in_vain(seconds)
@@ -148,11 +150,11 @@ class LocalExecutor(Executor[U, R]):
                 worker.reported += num
                 on_progress(num)
             case Made(number, receipt):
-                task = worker.settle(number)
+                task = worker.tasks.pop(number)
                 worker.reported -= size(task.unit)
                 yield Finished(task.unit, receipt, task.failures + 1)
             case Missed(number, reason, is_final):
-                if failed := queue.fail(worker.settle(number), reason, is_final):
+                if failed := queue.fail(worker.tasks.pop(number), reason, is_final):
                     yield failed
             case Died(reason):
                 self._replace(worker, reason)
@@ -162,7 +164,7 @@ class LocalExecutor(Executor[U, R]):
                     yield failed
 
     def _replace(self, worker: WorkerProcess[U], reason: str) -> None:
-        """Put a new process in the place of a dead or hung one, unless processes die there without doing anything."""
+        """Replace a dead or hung worker, unless all workers in its place die; raises WorkError if none can begin."""
         self._workers.remove(worker)
         worker.end(0.0)
         worker.release()
@@ -180,14 +182,14 @@ class LocalExecutor(Executor[U, R]):
         self._start(worker.place)
 
     def _end(self) -> list[SynthforgeError]:
-        """End every worker; those with nothing in flight close their streams first. What that raised is returned."""
+        """End every worker. Those without units close their streams first. Returns the errors of that."""
         workers, self._workers = self._workers, []
         errors: list[SynthforgeError] = []
         try:
             idle = [worker for worker in workers if worker.is_open and not worker.tasks]
             for worker in workers:
                 if worker in idle:
-                    worker.stop()
+                    worker.answer(Stop())
                 else:
                     worker.process.terminate()
             limit = time.monotonic() + CLOSE_SECONDS
@@ -203,7 +205,7 @@ class LocalExecutor(Executor[U, R]):
         return errors
 
     def _last_words(self, worker: WorkerProcess[U]) -> Iterator[SynthforgeError]:
-        """What an ended worker raised while it closed; a death then costs no unit, so it is only told."""
+        """The errors that a worker raised while it closed. A death then costs no unit, so it is only noted."""
         while (message := worker.receive()) is not None:
             match message:
                 case Raised():

@@ -1,4 +1,7 @@
-"""What a local worker and its caller say to each other over their pipe. A worker asks for each unit; the caller only answers."""
+"""The messages between a local worker and its caller. A worker asks for each unit, and the caller only answers.
+
+The caller sends Open first, and then one Answer to each Asked. The worker sends the other messages.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,10 @@ from typing import Any, TypeAlias
 from synthforge.errors import SynthforgeError
 from synthforge.executors.protocol import Place
 
-# From the caller: first of all, then in answer to Asked.
-
 
 @dataclass(frozen=True)
 class Open:
-    """What to work on, and where."""
+    """The work, and the place of this worker among all workers."""
 
     place: Place
     pickled_work: bytes
@@ -21,31 +22,26 @@ class Open:
 
 @dataclass(frozen=True)
 class Take:
-    """Here is a unit."""
+    """A unit to work on."""
 
     number: int
-    """What its outcome will be called by."""
+    """Names the unit in later messages."""
     unit: Any
 
 
-@dataclass(frozen=True)
 class Drain:
-    """Nothing now: finish what is in flight, then ask again."""
+    """There is no unit now: finish those in flight, then ask again."""
 
 
-@dataclass(frozen=True)
 class Stop:
-    """Close the stream and leave."""
+    """Close the stream and end the process."""
 
 
 Answer: TypeAlias = Take | Drain | Stop
 
-# From the worker.
 
-
-@dataclass(frozen=True)
 class Began:
-    """The process runs; now it imports, and opens its work."""
+    """The process runs. Next it imports modules and opens its work."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +49,19 @@ class Opened:
     """The work is open."""
 
     facts: Any
-    """What the stream describes."""
+    """The result of `Stream.describe`."""
 
 
-@dataclass(frozen=True)
 class Asked:
-    """Ready for a unit, and waiting for the answer."""
+    """The worker is ready for a unit, and waits for the answer."""
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """Samples were settled."""
+    """Some samples are settled."""
 
     num: int
+    """Their number; negative takes progress back."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +83,9 @@ class Missed:
 
 @dataclass(frozen=True)
 class Raised:
-    """Everything has to stop.
+    """An error that stops everything.
 
-    The error travels in parts: pickle would call its class with `args`, and not every constructor takes those.
+    It is sent in parts: pickle would call its class with `args`, which not every constructor takes.
     """
 
     kind: type[SynthforgeError]
@@ -110,7 +106,7 @@ class Raised:
 
 @dataclass(frozen=True)
 class Died:
-    """The worker is of no use any more: its own last word, or what its caller found."""
+    """The worker can't go on. Sent by the worker itself, or made by its caller."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""The caller's side of one local process: start, talk, tell life from death, end."""
+"""The caller's side of one local process: start it, talk to it, notice its death, end it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from multiprocessing.context import SpawnProcess
 from typing import Generic
 
 from synthforge.executors import worker
-from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Drain, Made, Message, Missed, Open, Opened, Stop, Take
+from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Made, Message, Missed, Open, Opened, Take
 from synthforge.executors.protocol import Place, U
 from synthforge.executors.queue import Task
 
 EXIT_SECONDS = 5.0
-"""A process that was terminated, or that said it dies, gets so long before it is killed."""
+"""Time for a process to end, after it was terminated or has reported an error, before it is killed."""
 
 _SPAWN = multiprocessing.get_context("spawn")
 _early: list[tuple[SpawnProcess, Connection]] = []
@@ -71,31 +71,27 @@ def _started(modules: Sequence[str] = ()) -> tuple[SpawnProcess, Connection]:
 
 @dataclass
 class Allowance:
-    """For how long a worker may report nothing, in seconds."""
+    """Longest time in seconds that a worker may report nothing before it is killed."""
 
     deadline: float
-    """While it has units."""
+    """While it has units. Before its first report it has three times as long, to compile or to fill caches."""
     opening: float
     """While it opens its work: loading a model, compiling it."""
 
-    def warming(self) -> float:
-        """Until it reports for the first time: the first batch may compile, or fill caches."""
-        return 3 * self.deadline
-
 
 class WorkerProcess(Generic[U]):
-    """One worker, as its caller sees it; starts its process, unless one was started early."""
+    """One worker as its caller sees it. Uses a process that was started early, or starts one."""
 
     def __init__(self, place: Place, allowance: Allowance) -> None:
         self.place = place
         self.name = f"worker {place.worker + 1} of {place.workers}"
         self.tasks: dict[int, Task[U]] = {}
-        """Units in flight, by the number they were given under."""
+        """Units in flight, by their number in messages."""
         self.is_open = False
         self.is_waiting = False
-        """Whether it has asked and got no answer."""
+        """Whether it has asked for a unit and got no answer yet."""
         self.reported = 0
-        """Samples that it reported for units that it has not finished."""
+        """Number of samples that it has reported for unfinished units."""
         self._allowance = allowance
         self._has_begun = False
         self._is_warm = False
@@ -104,32 +100,20 @@ class WorkerProcess(Generic[U]):
         self.process, self.pipe = _early_or_started()
 
     def begin(self, pickled_work: bytes) -> None:
-        """Say what to work on, where; it may wait for a large work to be read."""
-        with suppress(OSError):  # it died, which is seen like every death
+        """Send the work. This may take a moment if the work is large."""
+        with suppress(OSError):  # it has died, which `receive` reports
             self.pipe.send_bytes(pickle.dumps(Open(self.place, pickled_work)))
 
     def give(self, task: Task[U]) -> bool:
-        """Answer with a unit; false if it is too late for that."""
+        """Answer with a unit. Returns False if the worker is gone."""
         number = next(self._numbers)
-        if not self._answer(Take(number, task.unit)):
+        if not self.answer(Take(number, task.unit)):
             return False
         self.tasks[number] = task
         return True
 
-    def drain(self) -> None:
-        """Answer that there is nothing now."""
-        self._answer(Drain())
-
-    def stop(self) -> None:
-        """Let it close its stream and leave. It may be on the point of asking, so this needs no question."""
-        self._answer(Stop())
-
-    def settle(self, number: int) -> Task[U]:
-        """The unit that was given under this number; it is in flight no more."""
-        return self.tasks.pop(number)
-
     def receive(self) -> Message | None:
-        """One message, if there is one; of a dead process its last ones come first."""
+        """The next message. A dead process gives its last messages, and then `Died`. None: there is no message."""
         try:
             if self.pipe.poll():
                 message: Message = pickle.loads(self.pipe.recv_bytes())  # noqa: S301 - from our own child
@@ -140,37 +124,40 @@ class WorkerProcess(Generic[U]):
         return None if self.process.is_alive() else Died(self._cause_of_death())
 
     def listen_in_vain(self, seconds: float) -> Died | None:
-        """So much time went by without a message; dead if that was too long. One that waits for an answer owes none."""
+        """Note that some time passed without a message. Returns `Died` if the worker has been silent for too long.
+
+        A worker that waits for an answer may be silent.
+        """
         if self.is_waiting:
             return None
         self._silence += seconds
-        allowed = self._allowance.deadline if self._is_warm else self._allowance.warming()
-        if not self.is_open:
-            if self._silence < self._allowance.opening:
-                return None
-            return Died(f"did not open within {self._allowance.opening:g} s: taken for hung")
+        deadline = self._allowance.deadline * (1 if self._is_warm else 3)
+        allowed = deadline if self.is_open else self._allowance.opening
         if self._silence < allowed:
             return None
+        if not self.is_open:
+            return Died(f"did not open within {allowed:g} s: taken for hung")
         return Died(f"reported nothing for {allowed:g} s: taken for hung; raise execution.deadline_seconds if it is only slow")
 
     def end(self, seconds: float) -> bool:
-        """Wait for it to leave, then kill it; whether it left by itself. Also when it is interrupted, it leaves nothing behind."""
+        """Wait for the process to end, then kill it, also if interrupted. Returns whether it ended by itself."""
         try:
             self.process.join(seconds)
         finally:
-            left = not self.process.is_alive()
-            if not left:
+            has_ended = not self.process.is_alive()
+            if not has_ended:
                 self.process.kill()
                 self.process.join(EXIT_SECONDS)
-        return left
+        return has_ended
 
     def release(self) -> None:
-        """Free what the dead one held here."""
+        """Free the resources of the dead process on the caller's side."""
         self.pipe.close()
-        with suppress(ValueError):  # it could not even be killed: in the driver's hands, and the system's
+        with suppress(ValueError):  # it could not be killed, because it hangs in a driver
             self.process.close()
 
-    def _answer(self, answer: Answer) -> bool:
+    def answer(self, answer: Answer) -> bool:
+        """Send an answer. Returns False if the worker is gone. `Stop` may be sent before it asks."""
         self.is_waiting, self._silence = False, 0.0
         try:
             self.pipe.send_bytes(pickle.dumps(answer))
@@ -180,15 +167,10 @@ class WorkerProcess(Generic[U]):
 
     def _note(self, message: Message) -> None:
         self._silence = 0.0
-        match message:
-            case Began():
-                self._has_begun = True
-            case Opened():
-                self.is_open = True
-            case Asked():
-                self.is_waiting = True
-            case Advanced() | Made() | Missed():
-                self._is_warm = True
+        self._has_begun |= isinstance(message, Began)
+        self.is_open |= isinstance(message, Opened)
+        self.is_waiting |= isinstance(message, Asked)
+        self._is_warm |= isinstance(message, Advanced | Made | Missed)
 
     def _cause_of_death(self) -> str:
         self.end(EXIT_SECONDS)
@@ -198,27 +180,24 @@ class WorkerProcess(Generic[U]):
         if status < 0:
             return _signal_in_words(-status)
         if not self._has_begun:
-            return (
-                f'exited with status {status} before it began; a script that starts workers needs `if __name__ == "__main__":` around that'
-            )
+            hint = 'a script that starts workers needs `if __name__ == "__main__":` around that'
+            return f"exited with status {status} before it began; {hint}"
         return f"exited with status {status}"
 
 
 def _signal_in_words(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"killed by signal {number}"
-    return f"killed by signal {number} ({name})" + (", often because memory ran out" if name == "SIGKILL" else "")
+    name = {item.value: item.name for item in signal.Signals}.get(number)
+    hint = ", often because memory ran out" if name == "SIGKILL" else ""
+    return f"killed by signal {number}" + (f" ({name})" if name else "") + hint
 
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Start processes within: Ctrl-C can't hit one before it is set up to ignore that; here it comes a moment later."""
+    """A context to start processes in. Ctrl-C takes effect after it, when they are set up to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # else starting the first child does, and that unblocks
+    resource_tracker.ensure_running()  # starting the first child would start it, and unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

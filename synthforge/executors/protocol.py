@@ -1,8 +1,8 @@
-"""What an executor asks of work, and what it gives to its caller.
+"""The interfaces of work and of executors.
 
-Work is picklable and small; each worker opens it once (loads a model) and gets a stream, which turns units into receipts. Units and
-receipts are small and picklable too; what is made goes to storage by itself. Failures are results: a unit that failed in every try
-comes out as `Failed`, and stops no other.
+Each worker opens the work once (it loads a model, for example) and gets a stream, which turns units into receipts.
+Work, units and receipts are small and picklable. The stream itself writes what it makes to storage.
+A failure is a result: a unit that failed in every try comes out as `Failed`, and does not stop the others.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from synthforge.errors import SynthforgeError
 U = TypeVar("U")
 """A unit of work."""
 R_co = TypeVar("R_co", covariant=True)
-"""A receipt: what is known of a finished unit."""
+"""A receipt: the facts about a finished unit."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the workers one is; which device to take is the work's business."""
+    """The place of one worker among all. The work itself chooses the device for it."""
 
     worker: int
-    """From 0."""
+    """Number of this worker, from 0."""
     workers: int
-    """How many there are."""
+    """Number of workers."""
 
 
 class Stream(Protocol[U, R_co]):
     """Opened work, inside a worker."""
 
     def describe(self) -> Any:
-        """Facts that are known once the work is opened, such as the model's identity; picklable."""
+        """Facts that are known once the work is open, such as the model's identity. They must be picklable."""
 
     def run(self, units: Iterator[U], advance: Callable[[int], None]) -> Generator[tuple[U, R_co | SynthforgeError], None, None]:
-        """Take units until there are no more and yield each, in any order, with its receipt or with the error of this try.
+        """Take all units, and yield each in any order, with its receipt or with the error of this try.
 
-        A few units may be in flight at once: the next is taken when the stream is ready for it. `units` also ends when there is nothing
-        *now*, so that finished units are not held back; run is called again on the same stream when there is more.
+        Several units may be in flight: the next is taken when the stream is ready for it.
+        `units` also ends when there is none *now*, so that finished units are not held back. run is called again later.
+
+        A yielded error is a failed try. It is the last try if the error has a true attribute `is_final`.
+        A SynthforgeError that is *raised* stops everything. Any other raised error ends this worker.
 
         Args:
-            advance: to be called, from any thread, with the number of samples settled since the last call; negative takes back. It is
-                the sign of life that the deadline waits for. A unit that fails has taken back its own.
-
-        An error that is yielded is a failed try; it is the last one if the error has a true attribute `is_final`. A SynthforgeError that
-        is *raised* stops everything. Anything else that is raised is a bug, or a broken device, and ends this worker.
+            advance: called from any thread with the number of samples settled since the last call. Negative takes back:
+                a unit that fails takes its own back. A call also shows that the worker is not hung.
         """
 
     def close(self) -> None:
-        """Called once when the worker is told to stop; not after it died or was ended by an error elsewhere."""
+        """Called once when the worker is told to stop. Not called after a death, or after an error elsewhere."""
 
 
 class Work(Protocol[U, R_co]):
-    """What to do with units; picklable."""
+    """Opens a stream in each worker. It must be picklable."""
 
     def open(self, place: Place) -> Stream[U, R_co]:
-        """Load what is needed. A SynthforgeError stops everything."""
+        """Load what the units need. A SynthforgeError stops everything."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Finished(Generic[U, R_co]):
     unit: U
     receipt: R_co
     tries: int
-    """Including the one that succeeded."""
+    """Number of tries, with the one that succeeded."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Failed(Generic[U]):
 
     unit: U
     reason: str
-    """Of the last try."""
+    """Why the last try failed."""
     tries: int
 
 
@@ -85,7 +85,7 @@ Outcome: TypeAlias = Finished[U, R_co] | Failed[U]
 
 
 class Executor(Protocol[U, R_co]):
-    """Runs work over units. A context manager: whatever leaves it, an interrupt included, no worker stays behind."""
+    """Runs work over units. It is a context manager: after it no worker is left, also if it ends by an interrupt."""
 
     def __enter__(self) -> Self:
         return self
@@ -97,9 +97,9 @@ class Executor(Protocol[U, R_co]):
             self.abandon()
 
     def open(self) -> Any:
-        """Start, wait for the first worker that has opened its work, and return what its stream describes.
+        """Start the workers, wait until one has opened the work, and return what its stream describes.
 
-        What opening raised is raised here, with its type and message; WorkError if workers only die.
+        Raises: the error that opening raised; WorkError if all workers die.
         """
 
     def run(
@@ -111,18 +111,20 @@ class Executor(Protocol[U, R_co]):
         on_progress: Callable[[int], None],
         on_try_failed: Callable[[U, str, int], None],
     ) -> Iterator[Outcome[U, R_co]]:
-        """Run every unit of the feed; yields as they finish, and may be called again with another feed.
+        """Run every unit of the feed, and yield each outcome as it comes. May be called again with another feed.
+
+        Any callable here may raise to stop everything.
 
         Args:
-            feed: advanced only here, in the caller's thread, when a worker wants a unit; None means "nothing now, ask again later".
-            tries: after so many failed tries a unit has failed; it is tried again after the units that wait.
-            size: what a finished unit adds up to in progress, so that the progress of a worker that died can be taken back.
-            on_progress: receives the number of samples settled; negative takes back.
-            on_try_failed: told unit, reason and how many tries of it failed. May raise to stop everything, like every callable here.
+            feed: asked in the caller's thread when a worker wants a unit. None: there is no unit now; ask again later.
+            tries: most tries of a unit. A unit is tried again after those that wait.
+            size: number of samples in a unit, so that the progress of a worker that died can be taken back.
+            on_progress: gets the number of samples that were settled. Negative takes back.
+            on_try_failed: gets the unit, the reason, and the number of its failed tries.
         """
 
     def close(self) -> None:
-        """End all workers: those that wait close their streams first. Raises what closing raised."""
+        """End all workers. Those without units close their streams first. Raises the error that closing raised."""
 
     def abandon(self) -> None:
-        """End all workers because of an error that is on its way; raises nothing, since that one says more."""
+        """End all workers because of an error that is being raised. Raises nothing itself."""

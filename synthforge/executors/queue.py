@@ -1,8 +1,9 @@
-"""Units that wait for a worker, their failed tries, and who is to blame when a worker dies.
+"""Units that wait for a worker, their failed tries, and which unit is blamed when a worker dies.
 
-A worker that dies may have several units in flight, and which one did it is unknown. Such a death counts against none of them; from
-then on each is a suspect, which runs alone in its worker. A death of a lone unit is a failed try of that unit. So a unit that kills its
-worker takes others down once at most, and has failed after `tries` more deaths, all its own; one that was only near never fails by it.
+A worker may die with several units in flight, and then it is unknown which of them killed it. No unit is blamed.
+Each becomes a suspect, and a suspect runs alone in its worker. If that worker dies too, the suspect has failed a try.
+So a unit that kills its worker fails after `tries` more deaths, and disturbs other units at most once.
+A unit that was only in flight beside it never fails for that.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Generic, TypeVar
 from synthforge.executors.protocol import Failed, U
 
 FEED_SECONDS = 0.5
-"""After a feed had nothing, it is asked again so much later."""
+"""Time until a feed that had nothing is asked again."""
 
 T = TypeVar("T")
 
@@ -27,13 +28,13 @@ class Task(Generic[U]):
 
     unit: U
     failures: int = 0
-    """Tries that failed."""
+    """Number of failed tries."""
     is_suspect: bool = False
-    """It was in flight when a worker died: it runs alone."""
+    """Whether it was in flight when a worker died. A suspect runs alone."""
 
 
 class Queue(Generic[U]):
-    """The units of one run that no worker has: first those to be tried at once, then the feed, then those that failed."""
+    """The waiting units of one run, in this order: units to try at once, the feed, units that have failed a try."""
 
     def __init__(self, feed: Iterator[U | None], tries: int, on_try_failed: Callable[[U, str, int], None]) -> None:
         self._feed = feed
@@ -46,23 +47,23 @@ class Queue(Generic[U]):
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing now and never will be, unless something fails."""
+        """Whether no unit waits and the feed has ended. A failed try may still add a unit."""
         return self._has_ended and not self._first and not self._again
 
     def take(self, alone: bool) -> Task[U] | None:
-        """The next unit; None if there is none now.
+        """The next unit. None: there is none now.
 
         Args:
-            alone: whether the worker has nothing else in flight, and so may have a suspect.
+            alone: whether the worker has nothing else in flight. Only then it may get a suspect.
         """
         return _first_fit(self._first, alone) or self._fresh() or _first_fit(self._again, alone)
 
     def put_back(self, task: Task[U]) -> None:
-        """It never reached its worker."""
+        """Take back a unit that never reached its worker."""
         self._first.appendleft(task)
 
     def fail(self, task: Task[U], reason: str, is_final: bool = False) -> Failed[U] | None:
-        """Count a failed try; the outcome if it was the last, else the unit waits again."""
+        """Count a failed try. Returns the outcome if it was the last one. None: the unit waits again."""
         task.failures += 1
         self._on_try_failed(task.unit, reason, task.failures)
         if is_final or task.failures >= self._tries:
@@ -71,7 +72,7 @@ class Queue(Generic[U]):
         return None
 
     def blame(self, tasks: list[Task[U]], reason: str) -> Failed[U] | None:
-        """The worker of these units died; the outcome if that was the last try of the only one."""
+        """Handle the death of a worker with these units in flight. Returns the outcome if a lone unit has failed."""
         for task in tasks:
             task.is_suspect = True
         if len(tasks) == 1:
@@ -99,36 +100,40 @@ class Queue(Generic[U]):
 
 
 def _first_fit(tasks: deque[Task[U]], alone: bool) -> Task[U] | None:
-    for task in tasks:
-        if alone or not task.is_suspect:
-            tasks.remove(task)
-            return task
-    return None
+    task = next((task for task in tasks if alone or not task.is_suspect), None)
+    if task is not None:
+        tasks.remove(task)
+    return task
 
 
 class InFlight(Generic[U, T]):
-    """The units that one call of `Stream.run` has taken and not yielded, each with what its giver knows it by."""
+    """The units that one call of `Stream.run` has taken and not yet yielded, each with a label.
 
-    def __init__(self) -> None:
-        self.has_ended = False
-        """Whether the stream was told that there are no more units."""
-        self._units: list[U] = []
-        self._labels: list[T] = []
+    Args:
+        take: gives the next unit with its label. None: there is none now.
+    """
 
-    def add(self, unit: U, label: T) -> U:
-        self._units.append(unit)
-        self._labels.append(label)
-        return unit
+    def __init__(self, take: Callable[[], tuple[U, T] | None]) -> None:
+        self._take = take
+        self._has_ended = False
+        self._pairs: list[tuple[U, T]] = []
+
+    def units(self) -> Iterator[U]:
+        """The units for `Stream.run`, until there is none now."""
+        while pair := self._take():
+            self._pairs.append(pair)
+            yield pair[0]
+        self._has_ended = True
 
     def settle(self, unit: U) -> T:
-        """The label of a unit that was yielded."""
-        if unit not in self._units:
-            raise RuntimeError(f"Stream.run yielded a unit that it does not have: {unit!r}")
-        index = self._units.index(unit)
-        del self._units[index]
-        return self._labels.pop(index)
+        """The label of a unit that was yielded. Of equal units, the first that was taken counts."""
+        for index, (other, label) in enumerate(self._pairs):
+            if other == unit:
+                del self._pairs[index]
+                return label
+        raise RuntimeError(f"Stream.run yielded a unit that it does not have: {unit!r}")
 
     def check_end(self) -> None:
-        """A stream that ends early would lose units in silence, or be called for ever."""
-        if self._units or not self.has_ended:
-            raise RuntimeError(f"Stream.run ended before its units did, with {len(self._units)} of them in flight")
+        """Raise RuntimeError if the stream ended early: units would be lost, or it would be called for ever."""
+        if self._pairs or not self._has_ended:
+            raise RuntimeError(f"Stream.run ended before its units did, with {len(self._pairs)} of them in flight")

@@ -1,4 +1,4 @@
-"""Run lists of units to their end with a progress bar: in this process, or in several that one run leaves open for the next."""
+"""Run lists of units with a progress bar: in this process, or in workers that stay open for the next list."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Generic, Self, TypeVar
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
 from synthforge.executors.process import end_early
-from synthforge.executors.protocol import Executor, Failed, Finished, U, Work
+from synthforge.executors.protocol import Executor, Failed, Finished, Outcome, U, Work
 from synthforge.progress import Reporter
 
 R = TypeVar("R")
 
 
 class Workers(Generic[U, R]):
-    """Workers for one kind of work, started when the first units come; a context manager that ends them.
+    """Workers for one kind of work, started with the first list of units. A context manager that ends them.
 
     Args:
-        most: as many processes at a time; fewer where there are fewer units.
+        most: largest number of processes. With fewer units there are fewer processes.
         deadline_seconds: see `LocalExecutor`.
     """
 
@@ -50,24 +50,24 @@ class Workers(Generic[U, R]):
         beside: Sequence[U] = (),
         deadline_seconds: float | None = None,
     ) -> tuple[list[Finished[U, R]], list[Failed[U]]]:
-        """What is finished and what has failed for good, in any order.
+        """Run a list of units. Returns the finished and the failed ones, in any order.
 
         Args:
-            task, what: for the progress bar.
-            size: what a unit adds to progress.
-            name: of a unit, for notes on failed tries.
-            done: progress that was made before.
-            beside: of size 0, with one try; done by workers that have no unit left, until the last unit is done or one of these has failed.
-                The rest of them are left.
-            deadline_seconds: of these units, if it is another.
+            task, what: name of the task and of what is counted, for the progress bar.
+            size: what a unit adds to the progress.
+            name: gives the name of a unit, for notes on failed tries.
+            done: progress from before.
+            tries: most tries of a unit.
+            beside: optional units of size 0, with one try, for idle workers. They end when the last of `units` is done,
+                or when one of them fails; the rest is left out.
+            deadline_seconds: deadline for these units. None: as in the constructor.
         """
-        assert not beside or tries == 1, "units that are to be tried again would come after all that stand beside"
+        assert not beside or tries == 1, "a unit that is tried again would come after all units in `beside`"
         executor, reporter = self._for(len(units) + len(beside)), self._reporter
         if isinstance(executor, LocalExecutor):
             executor.allow(deadline_seconds or self._deadline)
         reporter.begin(task, done + sum(map(size, units)), done, unit=what)
-        finished: list[Finished[U, R]] = []
-        failed: list[Failed[U]] = []
+        outcomes: list[Outcome[U, R]] = []
         left = {*units} if beside else set()
 
         def feed() -> Iterator[U]:
@@ -75,37 +75,32 @@ class Workers(Generic[U, R]):
             yield from itertools.takewhile(lambda unit: left, beside)
 
         try:
-            outcomes = executor.run(
+            for outcome in executor.run(
                 feed(),
                 tries=tries,
                 size=size,
                 on_progress=reporter.advance,
                 on_try_failed=lambda unit, reason, number: reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}"),
-            )
-            for outcome in outcomes:
+            ):
+                outcomes.append(outcome)
                 if isinstance(outcome, Failed) and outcome.unit not in left:
                     left.clear()
                 elif left:
                     left.discard(outcome.unit)
-                if isinstance(outcome, Failed):
-                    failed.append(outcome)
-                else:
-                    finished.append(outcome)
         finally:
             reporter.end()
-        return finished, failed
+        return [one for one in outcomes if isinstance(one, Finished)], [one for one in outcomes if isinstance(one, Failed)]
 
     def _for(self, num_units: int) -> Executor[U, R]:
-        """Those that are open, or more if so many units want more."""
+        """The open executor, or a new one if this many units need more workers."""
         num = max(1, min(self._most, num_units))
         if self._executor is None or num > self._num:
             self.__exit__(None, None, None)
             self._num = num
-            self._executor = (
-                InlineExecutor(self._work)
-                if num == 1
-                else LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
-            )
+            if num == 1:
+                self._executor = InlineExecutor(self._work)
+            else:
+                self._executor = LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
             self._executor.open()
             if num == self._most:  # otherwise a longer list may want them
                 end_early()

@@ -1,6 +1,7 @@
-"""What runs in a local worker's process: open the work, ask for units, send what becomes of them.
+"""The code that runs in a local worker's process: open the work, ask for units, send their outcomes.
 
-Light to import. The work arrives pickled and is unpickled only once the process is set up, so that nothing it imports or prints escapes.
+This module is light to import. The work arrives pickled, and is unpickled once the process is set up.
+So imports and prints of the work can't disturb the caller.
 """
 
 from __future__ import annotations
@@ -15,42 +16,28 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from synthforge.errors import SynthforgeError
-from synthforge.executors.messages import (
-    Advanced,
-    Answer,
-    Asked,
-    Began,
-    Died,
-    Made,
-    Message,
-    Missed,
-    Open,
-    Opened,
-    Raised,
-    Stop,
-    Take,
-)
+from synthforge.executors.messages import Advanced, Answer, Asked, Began, Died, Made, Message, Missed, Open, Opened, Raised, Stop, Take
 from synthforge.executors.protocol import Stream, Work
 from synthforge.executors.queue import InFlight
 
 
 def main(connection: Connection, modules: Sequence[str]) -> None:
-    """The life of one worker.
+    """Run one worker until the caller stops it.
 
     Args:
-        modules: to import while it waits for its work.
+        modules: imported while the worker waits for its work.
     """
     _set_up()
     pipe = _Pipe(connection)
     pipe.send(Began())
     for module in modules:
-        with suppress(Exception):  # what is the matter with it is said when the work needs it
+        with suppress(Exception):  # the error comes again when the work needs the module
             importlib.import_module(module)
     try:
         begin: Open = pipe.receive()
@@ -64,16 +51,16 @@ def main(connection: Connection, modules: Sequence[str]) -> None:
         stream.close()
     except SynthforgeError as error:
         pipe.send(Raised.of(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, this worker can't go on
-        traceback.print_exc()  # to standard error, and before the caller knows, who then has no more patience
+    except Exception as error:  # noqa: BLE001 - this worker can't go on, whatever the error
+        traceback.print_exc()  # before the caller knows of it, since it ends this process then
         pipe.send(Died(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])))
         sys.exit(1)
 
 
 def _run(stream: Stream[Any, Any], pipe: _Pipe) -> None:
-    """One call of the stream: until the caller has nothing for it."""
-    in_flight: InFlight[Any, int] = InFlight()
-    for unit, result in stream.run(_units(pipe, in_flight), lambda num: pipe.send(Advanced(num))):
+    """Call the stream once. It ends when the caller has no unit for it."""
+    in_flight: InFlight[Any, int] = InFlight(lambda: (answer.unit, answer.number) if isinstance(answer := pipe.ask(), Take) else None)
+    for unit, result in stream.run(in_flight.units(), lambda num: pipe.send(Advanced(num))):
         number = in_flight.settle(unit)
         if isinstance(result, SynthforgeError):
             pipe.send(Missed(number, str(result), bool(getattr(result, "is_final", False))))
@@ -82,14 +69,8 @@ def _run(stream: Stream[Any, Any], pipe: _Pipe) -> None:
     in_flight.check_end()
 
 
-def _units(pipe: _Pipe, in_flight: InFlight[Any, int]) -> Iterator[Any]:
-    while isinstance(answer := pipe.ask(), Take):
-        yield in_flight.add(answer.unit, answer.number)
-    in_flight.has_ended = True
-
-
 class _Pipe:
-    """The way to the caller. Without a caller there is nothing to live for, so a broken pipe ends the process."""
+    """The connection to the caller. If it breaks, the process ends."""
 
     def __init__(self, connection: Connection) -> None:
         self.has_stopped = False
@@ -97,7 +78,7 @@ class _Pipe:
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Any thread may call it."""
+        """Send a message, from any thread."""
         data = pickle.dumps(message)
         try:
             with self._lock:
@@ -106,14 +87,14 @@ class _Pipe:
             os._exit(1)
 
     def ask(self) -> Answer:
-        """What to do next; waits."""
+        """Ask for a unit, and wait for the answer."""
         self.send(Asked())
         answer: Answer = self.receive()
         self.has_stopped = isinstance(answer, Stop)
         return answer
 
     def receive(self) -> Any:
-        """What the caller sends; waits."""
+        """Wait for a message of the caller."""
         try:
             data = self._connection.recv_bytes()
         except (EOFError, OSError):
@@ -122,19 +103,19 @@ class _Pipe:
 
 
 def _set_up() -> None:
-    # Imports make little garbage, and what they leave is looked through for some again and again, the last time on the way out.
-    gc.disable()
+    """Prepare the process: garbage collection, standard output, signals, and an end together with its parent."""
+    gc.disable()  # imports make little garbage, and collecting it takes long
     atexit.register(gc.freeze)
     with suppress(OSError):
         os.dup2(2, 1)  # the caller's standard output may carry JSON
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the caller decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; only the caller handles it
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see interrupts_blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by interrupts_blocked
     threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
 
 
 def _leave_with_parent() -> None:
-    """A worker must not go on, and keep a device, when its parent was killed."""
+    """End this process when its parent is killed, so that it does not keep a device."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

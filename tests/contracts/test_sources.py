@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pytest
 
+from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import curate
 from synthforge.data.folder import import_shard
 from synthforge.data.images import encode
@@ -201,7 +202,8 @@ def test_fit(source: str, tmp_path: Path, once: Once) -> None:
 def test_curate_with_an_encoder_fitted_on_it(source: str, tmp_path: Path, pool: str, once: Once) -> None:
     encoder = "encoder={kind: fitted, loop: {images: 256, batch: 16, checks: 1}}"
     sets = [encoder, "metric_encoder={kind: pixels, resolution: 4}", "selection.size.per_class=5", "trials.check=false"]
-    result = curate([pool], source, str(tmp_path / "curated"), config_from_sets(CurationConfig, sets))
+    request = CurationRequest([pool], source, str(tmp_path / "curated"), config_from_sets(CurationConfig, sets))
+    result = curate(request)
     assert result.kept == 10
     chosen = sorted(path.name for path in (tmp_path / "curated").glob("train-*.tar"))
     assert once.same("curate", [(tmp_path / "curated" / name).read_bytes() for name in chosen])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthforge.data.images import Uint8, contact_sheet, decode, encode, is_blank, is_marked, resize
+from synthforge.data.images import Uint8, contact_sheet, decode, encode, is_blank, resize
 from synthforge.errors import DatasetError
+from tests.data.sets import is_marked
 
 
 def picture(channels: int = 3, size: int = 16) -> Uint8:

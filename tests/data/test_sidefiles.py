@@ -3,61 +3,40 @@
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from ruamel.yaml import YAML
 
 from synthforge.data.audit import verify
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.images import decode, encode
-from synthforge.data.layout import SIDE_FILES, Manifest, Segment, key_of
-from synthforge.data.sidefiles import CARD, CROISSANT, OPEN_CLIP, TIMM, feature_of, write_side_files
-from synthforge.data.storage import Folder
-from synthforge.data.tars import EncodedSample, write_tar
+from synthforge.data.layout import SIDE_FILES, key_of
+from synthforge.data.sidefiles import CARD, CROISSANT, OPEN_CLIP, TIMM, feature_of
 from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, ROOT, files_of, small
-
-leaves_files_open = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-"""webdataset, what is built on it, and mlcroissant leave closing files to the garbage collector."""
-
-behind_the_times = pytest.mark.filterwarnings(
-    "ignore:ConjunctiveGraph is deprecated:DeprecationWarning", "ignore:The inplace keyword:pandas.errors.Pandas4Warning"
+from tests.data.loaders import (
+    STRANGE,
+    Pool,
+    behind_the_times,
+    built,
+    check_croissant,
+    fill,
+    found_in,
+    leaves_files_open,
+    pool_of,
+    write,
 )
-"""mlcroissant 1.1 is, with rdflib and pandas."""
 
-STRANGE = [
-    "no",
-    "3",
-    "été",
-    'a "quoted": name',
-    "a: b",
-    "yes",
-    "1e3",
-    "~",
-    " lead",
-    "| pipe",
-    "日本",
-    "- #dash",
-    "null",
-    "12:30",
-    "{x}",
-    "a\nb",
-]
 TRICKY = {
     "none": None,
     "flag": True,
@@ -71,138 +50,6 @@ TRICKY = {
     "lists": [[1], [2.5, None], []],
     "text": "a: 'b'\n---\nc",
 }
-
-
-@dataclass
-class Pool:
-    """A dataset with side files, and what its tables say: (class index, class, prompt, pixels) by key."""
-
-    dataset: DatasetFolder
-    rows: dict[str, tuple[int, str, str, np.ndarray]]
-
-    @property
-    def path(self) -> Path:
-        assert self.dataset.folder.path is not None
-        return self.dataset.folder.path
-
-    @property
-    def tars(self) -> list[str]:
-        return sorted(str(path) for path in self.path.glob("train-*.tar"))
-
-    def read(self, file: str) -> Any:
-        return json.loads(self.dataset.folder.read(file))
-
-    def front_matter(self) -> dict[str, Any]:
-        card = self.dataset.folder.read(CARD).decode()
-        found = YAML(typ="safe").load(card.split("\n---\n")[0].removeprefix("---\n"))
-        assert isinstance(found, dict)
-        return found
-
-
-def write(dataset: DatasetFolder, **changes: Any) -> list[str]:
-    completion = dataset.completion()
-    assert completion is not None
-    return write_side_files(dataset, completion, **{"name": "digits", "licence": "cc-by-4.0", "tags": ["digits"]} | changes)
-
-
-def pool_of(dataset: DatasetFolder, **changes: Any) -> Pool:
-    write(dataset, **changes)
-    rows = {
-        row["key"]: (
-            row["class_index"],
-            row["class"],
-            row["prompt"],
-            decode(dataset.folder.read_range(shard.tar, row["image_offset"], row["image_size"])),
-        )
-        for shard in dataset.state().sealed
-        for row in dataset.table(shard).to_pylist()
-    }
-    return Pool(dataset, rows)
-
-
-def built(
-    place: str,
-    tmp_path: Path,
-    classes: list[str] | None = None,
-    image_format: Any = "png",
-    num_samples: int = 12,
-    generator: Any = None,
-    kind: Any = "pool",
-    quarantined: tuple[int, ...] = (),
-    left_out: tuple[int, ...] = (),
-) -> DatasetFolder:
-    """A dataset folder made directly: 4 samples a shard, images of 8 x 8 that differ."""
-    classes = classes or ["a", "b"]
-    dataset = DatasetFolder.create(
-        Folder(place),
-        Manifest(
-            kind=kind,
-            classes=classes,
-            image_format=image_format,
-            plan_digest="p",
-            recipe={"output": {"marking": False}},
-            generator=None if kind == "real" else {"class": "Any", "model": "some|model", "revision": None, "sha256": "0", "steps": 3},
-            segment=Segment(first_sample=0, num_samples=num_samples, first_shard=0, samples_per_shard=4),
-        ),
-    )
-    fill(dataset, tmp_path, generator, quarantined, left_out)
-    return dataset
-
-
-def fill(
-    dataset: DatasetFolder, tmp_path: Path, generator: Any = None, quarantined: tuple[int, ...] = (), left_out: tuple[int, ...] = ()
-) -> None:
-    """Seal what is missing."""
-    classes, image_format = dataset.manifest.classes, dataset.manifest.image_format
-
-    def sample(index: int) -> EncodedSample:
-        number, name = index % len(classes), classes[index % len(classes)]
-        pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        record = {"class": name, "prompt": f"{name} {index}", "negative": None, "seed": 2**63 - 1 - index, "guidance": 1.5}
-        record |= {
-            "strength": None,
-            "source": None,
-            "attempts": [{"seed": 1, "reason": "blank"}] if index == 2 else [],
-            "generator": generator,
-        }
-        return EncodedSample(key_of(index), encode(pixels, image_format, 100, False), image_format, number, f"{name} {index}", record)
-
-    for shard in dataset.state().missing:
-        if shard.index in quarantined:
-            dataset.quarantine(shard, "chosen", 3)
-        else:
-            write_tar(tmp_path / "made.tar", (sample(index) for index in shard.samples if index not in left_out))
-            dataset.commit(shard, tmp_path / "made.tar", lambda shard, table: None)
-
-    def count(total: int, gone: Iterator[int]) -> dict[str, int]:
-        numbers = Counter(classes[index % len(classes)] for index in set(range(total)) - set(gone))
-        return {name: numbers[name] for name in classes}
-
-    dataset.complete(None if dataset.manifest.kind == "real" else count)
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """50 digits in 5 shards, at `runs/digits/pool` below a folder of their own, as in the README."""
-    out = tmp_path_factory.mktemp("loaders") / "runs" / "digits"
-    generate(load_recipe(DIGITS, small(out, total=50, per_shard=10)))
-    return pool_of(DatasetFolder.open(str(out / "pool")))
-
-
-@pytest.fixture
-def collected() -> Iterator[None]:
-    """Files left open are closed while this test still says that it does not mind."""
-    yield
-    gc.collect()
-
-
-def found_in(pool: Pool, found: dict[str, tuple[Any, ...]], columns: tuple[int, ...] = (0, 1, 2)) -> None:
-    """`found` holds exactly the pool's samples; its last column is pixels, the others those named."""
-    assert sorted(found) == sorted(pool.rows)
-    for key, (*values, pixels) in found.items():
-        row = pool.rows[key]
-        assert values == [row[column] for column in columns]
-        assert np.array_equal(np.asarray(pixels).reshape(row[3].shape), row[3])
 
 
 # The files themselves
@@ -428,71 +275,6 @@ def test_open_clip_counts_and_reads(pool: Pool, tmp_path: Path, monkeypatch: pyt
     )
 
 
-# Croissant
-
-
-@pytest.fixture
-def croissant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, collected: None) -> Callable[[Pool], Any]:
-    """A pool as mlcroissant sees it. It unpacks equally named tars into one place, so each test has its own."""
-    import mlcroissant
-    from mlcroissant._src.operation_graph.operations import extract
-
-    monkeypatch.setattr(extract, "EXTRACT_PATH", extract.epath.Path(tmp_path / "unpacked"))
-    return lambda pool: mlcroissant.Dataset(jsonld=str(pool.path / CROISSANT))
-
-
-@behind_the_times
-@leaves_files_open
-@pytest.mark.parametrize("image_format", ["png", "jpg"])
-def test_croissant_validates_and_reads(pool: Pool, tmp_path: Path, croissant: Callable[[Pool], Any], image_format: str) -> None:
-    classes = pool.dataset.manifest.classes
-    if image_format == "jpg":
-        classes = STRANGE
-        pool = pool_of(
-            built(str(tmp_path / "d"), tmp_path, classes=classes, image_format="jpg", num_samples=20, quarantined=(1,), left_out=(9,))
-        )
-        (pool.path / "train-000001.failures.parquet").write_bytes((pool.path / "train-000000.parquet").read_bytes())
-    dataset = croissant(pool)
-    issues = dataset.metadata.ctx.issues
-    assert not issues.errors
-    assert [warning for warning in issues.warnings if "datePublished" not in warning] == []
-    records = list(dataset.records("samples"))
-    found = {
-        record["samples/key"].decode(): (
-            record["samples/class_index"],
-            record["samples/class"].decode(),
-            record["samples/prompt"].decode(),
-            record["samples/image"],
-        )
-        for record in records
-    }
-    found_in(pool, found)
-    for record in records:
-        row, _ = pool.dataset.sample(record["samples/key"].decode())
-        assert (record["samples/seed"], record["samples/guidance"]) == (row["seed"], row["guidance"])
-        assert record["samples/image_sha256"].decode() == row["image_sha256"]
-    assert [(r["classes/index"], r["classes/name"]) for r in dataset.records("classes")] == list(enumerate(classes))
-
-
-@behind_the_times
-@leaves_files_open
-def test_croissant_notices_another_tar(tmp_path: Path, croissant: Callable[[Pool], Any]) -> None:
-    import mlcroissant
-
-    pool = pool_of(built(str(tmp_path / "d"), tmp_path))
-    with (pool.path / "train-000001.tar").open("ab") as file:
-        file.write(b"\0" * 512)
-    with pytest.raises(mlcroissant.GenerationError) as raised:
-        list(croissant(pool).records("samples"))
-    assert "train-000001.tar is not identical" in str(raised.value.__cause__)
-
-
-@behind_the_times
-def test_croissant_of_webp_validates(tmp_path: Path, croissant: Callable[[Pool], Any]) -> None:
-    pool = pool_of(built(str(tmp_path / "d"), tmp_path, image_format="webp"))
-    assert not croissant(pool).metadata.ctx.issues.errors
-
-
 # Ray
 
 
@@ -514,8 +296,14 @@ def test_ray_reads_the_shards(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 GUIDE = re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", (ROOT / "docs" / "loaders.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
 EXAMPLES = [(title, code) for title, text in GUIDE for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+
+
 SLOW_TO_IMPORT = {"timm", "open_clip", "Ray Data"}
+
+
 PRINTED = {
     "webdataset": r"torch.Size\(\[10, 3, 8, 8\]\)",
     "timm": r"(?m)^3 \d\.\d+$",
@@ -579,4 +367,4 @@ def test_every_loader_reads_what_three_workers_made_of_which_one_was_killed(
     test_datasets_loads_the_folder(pool, load, streaming=False)
     test_datasets_loads_the_folder(pool, load, streaming=True)
     test_open_clip_counts_and_reads(pool, tmp_path, monkeypatch, is_whole=True, collected=collected)
-    test_croissant_validates_and_reads(pool, tmp_path, croissant, "png")
+    check_croissant(pool, croissant)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.images import decode, is_marked
+from synthforge.data.images import decode
 from synthforge.errors import DatasetError, RequestError, StorageFailed
 from synthforge.generation.inspect import preview, show, summarize, verify
 from synthforge.generation.run import generate
@@ -21,6 +21,7 @@ from synthforge.recipe.load import load_recipe
 from tests import children
 from tests.conftest import DIGITS, files_of, small
 from tests.conftest import child as in_background
+from tests.data.sets import is_marked
 
 
 def make(out: Path, options: dict[str, Any] | None = None, **changes: object) -> DatasetFolder:
