@@ -1,6 +1,6 @@
-"""Making shards as work for an executor: what a worker loads once, and what it tells of each shard.
+"""Shards as work for an executor: a worker loads the model once, then makes shards and reports on each.
 
-Not covered: which shards, and what becomes of those that fail (see generation).
+Not covered: which shards are made, and what happens to failed ones (see run).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class ShardWork:
     known: Mapping[str, str]
     """`Plan.digests`, so that workers need not digest gigabytes again."""
     num_samples: int
-    """Of the whole dataset: which prompts will come."""
+    """Samples of the whole dataset, which decides the prompts to be encoded."""
     dtype: str | None = None
-    """The precision that the dataset was begun in; None leaves it to recipe and device."""
+    """Precision that the dataset was begun in; None: as recipe and device decide."""
 
     def open(self, place: Place) -> ShardStream:
         """Unroll the recipe and load its model onto this worker's device."""
@@ -63,12 +63,14 @@ class ShardWork:
 
 
 def default_workers(device: str) -> int:
-    """One for each GPU that the recipe leaves open which to take; else one."""
+    """Workers of a recipe without a number: one per GPU for device `auto`, else one."""
     return max(1, torch.cuda.device_count()) if device == "auto" else 1
 
 
 class ShardStream:
-    """A loaded model that makes shards. Implements `executors.protocol.Stream`; a receipt is what one shard adds to the counters."""
+    """A loaded model that makes shards. Implements `executors.protocol.Stream`; a receipt is the change of the
+    counters.
+    """
 
     def __init__(self, sampler: Sampler, log: Folder, place: Place) -> None:
         self.sampler = sampler
@@ -98,7 +100,7 @@ class ShardStream:
         self._seconds += time.perf_counter() - started
 
     def close(self) -> None:
-        """Write telemetry: outside every digest and comparison."""
+        """Write telemetry to the log. It is in no digest."""
         if self._engine is None:
             return
         device = self.sampler.generator.device
@@ -120,10 +122,10 @@ class ShardStream:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            found[name] = "unknown"
-    return found
+            versions[name] = version(name)
+        except PackageNotFoundError:  # a checkout that is not installed
+            versions[name] = "unknown"
+    return versions

@@ -1,4 +1,4 @@
-"""Schedulers by name: which the installed diffusers has, and one made from a model's own with some arguments changed."""
+"""diffusers' schedulers by name, and building one from a model's own with some arguments changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from synthforge.errors import RequestError
 
 @functools.cache
 def scheduler_names() -> list[str]:
-    """Names of the schedulers that the installed diffusers has, read from its files without importing it."""
+    """Names of the schedulers of the installed diffusers, read from its files without importing it."""
     spec = importlib.util.find_spec("diffusers")
     assert spec is not None and spec.submodule_search_locations is not None
     source = (Path(spec.submodule_search_locations[0]) / "schedulers" / "__init__.py").read_text()
@@ -31,9 +31,9 @@ class SchedulerConfig(Config):
     """A diffusers scheduler by its class name."""
 
     name: str = identity()
-    """For example DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, LCMScheduler, FlowMatchEulerDiscreteScheduler."""
+    """Class name, for example DPMSolverMultistepScheduler, LCMScheduler or FlowMatchEulerDiscreteScheduler."""
     arguments: dict[str, str | int | float | bool] = identity(dict)
-    """Overrides of the configuration that was saved with the model."""
+    """Fields that replace those of the scheduler saved with the model."""
 
     @field_validator("name")
     @classmethod
@@ -44,7 +44,7 @@ class SchedulerConfig(Config):
         return name
 
     def check(self) -> None:
-        """Raise RequestError for an argument that the scheduler does not have."""
+        """Raise RequestError for an unknown argument of the scheduler."""
         import diffusers
 
         known = set(inspect.signature(getattr(diffusers, self.name).__init__).parameters) - {"self"}
@@ -55,7 +55,7 @@ class SchedulerConfig(Config):
                 raise RequestError(f"sampling.scheduler.arguments.{argument}: {self.name} has no such argument{hint}")
 
     def build(self, of_model: Any) -> Any:
-        """The scheduler, with the configuration of the model's own where the arguments say nothing; raises RequestError."""
+        """The scheduler, with other fields from the model's own; raises RequestError if they don't fit."""
         import diffusers
 
         self.check()
@@ -69,7 +69,7 @@ class SchedulerConfig(Config):
 
 
 def describe(scheduler: Any) -> dict[str, Any]:
-    """Class and configuration, as records have them: JSON has no infinity, so that stands as a word."""
+    """Class and configuration for records. JSON has no infinity, so it is written as a word."""
     config = {key: _in_json(value) for key, value in sorted(scheduler.config.items()) if not key.startswith("_")}
     return {"scheduler": type(scheduler).__name__, "scheduler_config": config}
 

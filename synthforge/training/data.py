@@ -1,4 +1,4 @@
-"""Labelled images resident on the device, served in an order that only seed and step decide.
+"""Labelled images resident on the device, in an order decided by seed and step alone.
 
 Shapes: N images, B batch, C channels, H = W = resolution.
 """
@@ -29,13 +29,15 @@ class DeviceImages:
         return len(self.images_NCHW)
 
     def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Batch number `step`: float images in -1 to 1, labels. Every image comes once before any comes again."""
+        """Batch number `step`: float images in -1 to 1, and labels. Each image is used once before any is used
+        again.
+        """
         spans = [self._take(span, seed) for span in self._spans(step * batch_size, batch_size)]
         indices_B = (torch.cat(spans) if len(spans) > 1 else spans[0]).to(self.images_NCHW.device)
         return to_float(self.images_NCHW[indices_B]), self.labels_N[indices_B]
 
     def _spans(self, start: int, length: int) -> list[tuple[int, int, int]]:
-        """(epoch, from, to) pieces that cover `length` positions from `start` of the endless order."""
+        """Pieces (epoch, from, to) that cover `length` positions from `start` of the endless order."""
         spans = []
         while length > 0:
             epoch, offset = divmod(start, len(self))
@@ -52,12 +54,12 @@ class DeviceImages:
 
 
 def seeded(purpose: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that purpose and numbers alone decide, so that a resumed fit draws what an undisturbed one does."""
+    """A generator decided by purpose and numbers alone, so a resumed fit draws the same as an uninterrupted one."""
     return torch.Generator(device).manual_seed(seed_of(purpose, *numbers))
 
 
 def seed_of(purpose: str, *numbers: int) -> int:
-    """That generator's seed."""
+    """Seed of the generator that `seeded` returns."""
     digest = hashlib.blake2b(f"{purpose}|{numbers}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -299,7 +299,7 @@ def test_the_log_stays_out_of_the_dataset(tmp_path: Path) -> None:
 def test_a_strange_folder_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "train-000000.tar").write_bytes(b"somebody's")
-    with pytest.raises(RequestError, match="no dataset of ours"):
+    with pytest.raises(RequestError, match="no dataset; use another"):
         generate(load_recipe(DIGITS, small(tmp_path)))
 
 

@@ -1,7 +1,9 @@
-"""CLIP models, loaded by open_clip (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi 10.5281/zenodo.5143773).
+"""CLIP models, loaded by open_clip (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi
+10.5281/zenodo.5143773).
 
-Features are `encode_image` of the model, scaled to length 1, from images normalised as its configuration says; open_clip's own
-transform is not used, so that real and synthetic images are resized in one way.
+Features are the model's `encode_image`, scaled to length 1. Images are normalised as its configuration says.
+open_clip's own transform is not used, so real and synthetic images are resized in the same way.
+SigLIP models are used with a softmax over texts too; their bias is the same for all texts and has no effect there.
 Not covered: weights stored as pickles.
 """
 
@@ -41,25 +43,25 @@ from synthforge.features.encoders.protocol import Loading
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-"""What open_clip takes first, in this order."""
+"""File names of weights, in open_clip's order of preference."""
 _TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """A CLIP whose files are on this disk."""
+    """A CLIP model whose files are on this disk."""
 
     name: str
-    """For reports."""
+    """Name for reports."""
     model: str
-    """For open_clip: an architecture, `local-dir:FOLDER` or `hf-hub:ID`."""
+    """Name for open_clip: an architecture, `local-dir:FOLDER` or `hf-hub:ID`."""
     pretrained: str | None
-    """For open_clip, with an architecture."""
+    """Weights for open_clip. None: the model name includes them."""
     weights: Path
     quick_gelu: bool = False
-    """The weights were trained with it, whatever the architecture says."""
+    """Whether the weights were trained with QuickGELU, whatever the architecture says."""
     folder: Path | None = None
-    """Where fitted.json may lie."""
+    """Folder that may hold fitted.json. None: a pretrained model."""
 
 
 class ClipEncoder:
@@ -93,8 +95,6 @@ class ClipEncoder:
         )
         self.dim = self.network.dim(self.resolution, files.name, where)
         self.logit_scale: float | None = float(model.logit_scale.exp())  # type: ignore[operator]
-        bias = getattr(model, "logit_bias", None)
-        self.logit_bias: float | None = None if bias is None else float(bias)
         self._tokenizer: Any = None
         self._identity = {
             "kind": "open_clip",
@@ -136,12 +136,12 @@ class ClipEncoder:
 
 
 def load(config: OpenClipConfig, loading: Loading) -> list[ClipEncoder]:
-    """The encoders that a Config names, one for each fold of a cross-fitted model; raises ModelError."""
+    """The encoders of a Config, one for each fold of a cross-fitted model; raises ModelError."""
     return [ClipEncoder(files, config, loading.device, loading.where) for files in find(config, loading.where)]
 
 
 def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:
-    """The models that a Config names, fetched from the hub if need be; raises ModelError."""
+    """The files of a Config's models, fetched from the hub if necessary; raises ModelError."""
     name, pretrained = config.model, config.pretrained
     path = as_path(name)
     if path is not None and path.is_dir() and name not in open_clip.list_models():
@@ -171,7 +171,7 @@ def _in_folder(name: str, folder: Path, where: str) -> list[ClipFiles]:
 
 
 def _of_architecture(model: str, pretrained: str | None, where: str, name: str) -> ClipFiles:
-    """An architecture that open_clip knows, with weights from a file or by tag."""
+    """Files of an open_clip architecture, with weights from a file or by tag."""
     where = f"{where}.pretrained"
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained is None:
@@ -193,7 +193,7 @@ def _of_architecture(model: str, pretrained: str | None, where: str, name: str) 
 
 
 def _registered(path: Path, where: str) -> str:
-    """Make open_clip know the architecture of a file; under a name that holds its digest, so that none of its own is replaced."""
+    """Register an architecture file with open_clip; the name holds its digest, so no other is replaced."""
     try:
         architecture = json.loads(path.read_bytes())
         architecture = architecture.get("model_cfg", architecture)

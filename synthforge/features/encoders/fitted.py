@@ -1,12 +1,13 @@
-"""Small classifiers of ours, cross-fitted on the reference: penultimate features for images to which natural-image models say little.
+"""Small classifiers, cross-fitted on the reference: their penultimate features suit images unlike natural photographs.
 
-K classifiers are fitted, each without one fold of the real images, so that every real image is unseen by one of them: features of
-images that a network was fitted on lie where it was sure already, and must not be targets. Each class is dealt out to the folds
-in turn, in the order of a hash of the image files, so scarce classes are spread evenly and copies of one file share a fold.
-Cross-entropy with the logarithms of the class shares added to the logits while fitting (logit adjustment: Menon et al. 2021,
-arXiv 2007.07314), so that probabilities are those under equally frequent classes, whatever the reference's shares.
-Not covered: near-duplicates among real images (another file of the same picture may fall in another fold); a held-out choice of the
-number of steps: features are wanted, and the averaged weights of a cosine schedule hardly depend on it.
+K classifiers are fitted, each without one fold of the real images. So every real image is unseen by one of them.
+Features of images that a network was fitted on must not be targets: the network is too sure of them.
+Images of a class are dealt out to the folds in turn, in the order of a hash of their files. So scarce classes are
+spread evenly, and copies of one file share a fold.
+The loss is cross-entropy, with the logarithms of the class shares added to the logits (logit adjustment: Menon et al.
+2021, arXiv 2007.07314). So probabilities hold for equally frequent classes, whatever the reference's shares.
+Not covered: near-duplicates among real images (two files of one picture may fall in different folds); choosing the
+number of steps on held-out images (averaged weights under a cosine schedule hardly depend on it).
 
 Shapes: N images, C classes, D features, H = W = resolution.
 """
@@ -53,12 +54,12 @@ from synthforge.training.networks import Classifier
 
 WEIGHTS_FILE = "classifier.safetensors"
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-"""Pixels in -1 to 1, as in fitting."""
+"""Pixels are scaled to -1 to 1, as in fitting."""
 _AT_ONCE = 256
 
 
 class FittedEncoder:
-    """Implements `Encoder` for one fold."""
+    """The classifier of one fold. Implements `Encoder`."""
 
     def __init__(self, folder: Path, name: str, device: str, where: str) -> None:
         self.name = name
@@ -75,7 +76,6 @@ class FittedEncoder:
         self.network = DeviceNetwork(classifier, classifier.features, device=device, precision="float32", mean=_MEAN, std=_STD, where=where)
         self.dim = classifier.head.in_features
         self.logit_scale: float | None = None
-        self.logit_bias: float | None = None
         self._head_CD = classifier.head.weight.detach().cpu().numpy()
         self._bias_C = classifier.head.bias.detach().cpu().numpy()
         self._weights_sha256 = file_sha256(weights, where)
@@ -91,7 +91,7 @@ class FittedEncoder:
         }
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
-        """See `Encoder`; penultimate features, of any length."""
+        """See `Encoder`; penultimate features, not normalised."""
         return self.network.features(images_NHWC).cpu()
 
     def embed_texts(self, texts: list[str]) -> None:
@@ -106,7 +106,7 @@ class FittedEncoder:
 
 
 def load(config: FittedConfig, loading: Loading) -> list[Encoder]:
-    """The encoders that a Config names: one for each fold, fitted first if need be, and one of pixels.
+    """The encoders of a Config: one for each fold, fitted first if necessary, and one of pixels.
 
     Raises: ModelError or RequestError.
     """
@@ -133,7 +133,7 @@ def load(config: FittedConfig, loading: Loading) -> list[Encoder]:
 
 
 def folds_of(reference: Labelled, num_folds: int) -> list[int]:
-    """The fold of each example: images of a class, in the order of a hash of their files, are dealt out in turn."""
+    """The fold of each example: images of a class are dealt out in turn, in the order of a hash of their files."""
     ranked = sorted({(example.class_name, _hash(example.sha256), example.sha256) for example in reference.examples})
     start = {name: number for number, name in enumerate(reference.classes)}  # so that single leftovers do not all go to fold 0
     fold_by_file: dict[str, int] = {}
@@ -150,12 +150,12 @@ def _hash(sha256: str) -> str:
 
 
 def seen_in(reference: Labelled) -> list[str]:
-    """What `Encoder.seen` holds after fitting on these images, sorted."""
+    """`Encoder.seen` of a model fitted on these images, sorted."""
     return sorted({example.sha256[:SEEN_DIGITS] for example in reference.examples})
 
 
 def without_fold(reference: Labelled, fold: int, num_folds: int) -> tuple[Labelled, Labelled]:
-    """The images to fit on, and those of the fold that is left out."""
+    """The images to fit on, and the images of the fold left out."""
     folds = folds_of(reference, num_folds)
     inside = [example for example, its in zip(reference.examples, folds, strict=True) if its == fold]
     outside = [example for example, its in zip(reference.examples, folds, strict=True) if its != fold]
@@ -174,12 +174,12 @@ def fit_folds(
     where: str = "encoder",
     reporter: Reporter | None = None,
 ) -> None:
-    """Fit a classifier for each fold that is not in `out` yet; a folder appears when its classifier is done.
+    """Fit a classifier for each fold that is missing in `out`. A folder appears when its classifier is finished.
 
     Args:
-        validation: never fitted on; only its accuracy is reported.
+        validation: only its accuracy is reported; None: not reported.
         half: store weights as float16.
-        command: for the report, by which the same can be made again.
+        command: the command that makes this model, for the report; None: not reported.
     Raises: DatasetError for unreadable images, RequestError for too few of them, PlaceError for `out`.
     """
     if all((out / f"fold-{fold}").exists() for fold in range(config.folds)):
@@ -204,7 +204,7 @@ def fit_folds(
 
 @dataclass
 class _FoldFit:
-    """One classifier, fitted on all but one fold."""
+    """The fit of one classifier on all but one fold."""
 
     reference: Labelled
     config: FittedConfig
@@ -285,7 +285,7 @@ class _FoldFit:
 
 
 def accuracy(encoder: FittedEncoder, labelled: Labelled) -> float:
-    """Share of images whose class the encoder tells, of those classes that it knows."""
+    """Share of images that are classified correctly, to four decimals."""
     images_NCHW, labels_N = labelled.arrays(encoder.resolution, 3)
     images_NHWC = np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1))
     features = [encoder.embed(images_NHWC[start : start + _AT_ONCE]).numpy() for start in range(0, len(images_NHWC), _AT_ONCE)]
@@ -295,7 +295,7 @@ def accuracy(encoder: FittedEncoder, labelled: Labelled) -> float:
 
 
 def _filled_in(loop: LoopConfig, num: int) -> LoopConfig:
-    """The length of the fit, if the recipe leaves it open: more looks at each of few images than at each of many."""
+    """The Config with its number of training images; few images are each shown more often than many."""
     if loop.images is not None:
         return loop
     return loop.model_copy(update={"images": min(2_000_000, 20_000 + 40 * min(num, 1000) + 20 * max(num - 1000, 0))})

@@ -1,8 +1,8 @@
 """Image networks of timm (Wightman 2019, doi 10.5281/zenodo.4414861): pooled features before the classifier.
 
-Images are normalised as the model's configuration says; its crop share and interpolation are not used, so that real and synthetic
-images are resized in one way.
-Not covered: weights stored as pickles or .npz, networks that take other than square RGB images.
+Images are normalised as the model's configuration says. Its crop share and interpolation are not used, so real and
+synthetic images are resized in the same way.
+Not covered: weights stored as pickles or .npz; networks for images that are not square RGB.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from synthforge.features.encoders.network import DeviceNetwork
 from synthforge.features.encoders.protocol import Loading
 
 WEIGHTS_FILES = ("model.safetensors",)
-"""What timm takes first from a folder."""
+"""File name of the weights that timm takes from a folder."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class TimmFiles:
     """A network whose weights are on this disk."""
 
     name: str
-    """For reports."""
+    """Name for reports."""
     model: str
-    """For timm: an architecture with its tag, or `local-dir:FOLDER`."""
+    """Name for timm: an architecture with its tag, or `local-dir:FOLDER`."""
     weights: Path
     config: Path | None = None
-    """Of a folder, in which timm finds the weights itself."""
+    """config.json of a folder in which timm finds the weights itself. None: an architecture with a weights file."""
 
 
 class TimmEncoder:
@@ -57,7 +57,6 @@ class TimmEncoder:
         self.seen: frozenset[str] = frozenset()
         self.classes: list[str] = []
         self.logit_scale: float | None = None
-        self.logit_bias: float | None = None
         with in_one_line(files.name, where):
             model = create(files.model, config.resolution, files)
             data = timm.data.resolve_model_data_config(model)
@@ -91,16 +90,16 @@ class TimmEncoder:
         """See `Encoder`."""
 
     def classify(self, features_ND: NDArray[np.float32]) -> None:
-        """See `Encoder`; its own classes are not those of the reference."""
+        """See `Encoder`; the model's own classes are not the reference's."""
 
 
 def load(config: TimmConfig, loading: Loading) -> list[TimmEncoder]:
-    """The one encoder that a Config names; raises ModelError."""
+    """The one encoder of a Config; raises ModelError."""
     return [TimmEncoder(find(config, loading.where), config, loading.device, loading.where)]
 
 
 def find(config: TimmConfig, where: str) -> TimmFiles:
-    """The network that a Config names, fetched from the hub if need be; raises ModelError."""
+    """The files of a Config's network, fetched from the hub if necessary; raises ModelError."""
     name = config.model
     architecture = name.split(".")[0]
     if timm.is_model(architecture):
@@ -124,7 +123,7 @@ def find(config: TimmConfig, where: str) -> TimmFiles:
 
 
 def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
-    """An architecture that timm knows, with weights from a file or by tag."""
+    """Files of a timm architecture, with weights from a file or by tag."""
     architecture, _, tag = config.model.partition(".")
     if config.pretrained is not None:
         weights = require_safetensors(as_path(config.pretrained) or Path(config.pretrained), f"{where}.pretrained")
@@ -142,7 +141,7 @@ def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
 
 
 def create(model: str, resolution: int | None, files: TimmFiles | None, num_classes: int = 0) -> nn.Module:
-    """A network of timm, with the weights of files or random ones; without classes it gives pooled features."""
+    """A timm network with weights from files, or random ones if None. With 0 classes it gives pooled features."""
     options: dict[str, Any] = {"num_classes": num_classes}
     if files is not None and files.config is None:
         options["pretrained_cfg_overlay"] = {"file": str(files.weights), "custom_load": False}

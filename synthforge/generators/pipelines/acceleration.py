@@ -1,7 +1,8 @@
-"""What makes a pipeline fast and leaves its images what they are, but for rounding: formats, compilation, decoding in parts.
+"""Faster pipelines with the same images, up to rounding: memory format, compilation, decoding in parts.
 
-Regional compilation: the blocks that a network repeats are compiled once, not the whole of it, which takes seconds in place of minutes
-and gives nearly the same speed. Lossy shortcuts are not here; they are fields of the recipe (see loading).
+Compilation is regional: only the blocks that a network repeats are compiled. This takes seconds instead of minutes
+and
+is nearly as fast. Shortcuts that change the images are not here; they are fields of the recipe (see loading).
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ _DECODE_ROUNDS = 3
 
 
 def denoisers(pipeline: Any) -> dict[str, torch.nn.Module]:
-    """The networks that are called once a step."""
+    """The networks that run in every denoising step."""
     found = {name: getattr(pipeline, name, None) for name in DENOISERS}
     return {name: module for name, module in found.items() if isinstance(module, torch.nn.Module)}
 
 
 class Decoder:
-    """The pipeline's VAE decoder, decoding in parts and noting which images are not finite before anything clamps them."""
+    """The pipeline's VAE decoder. It decodes in parts and notes images that are not finite before they are clamped."""
 
     def __init__(self, vae: Any) -> None:
         self._vae = vae
         self._decode = self._eager = vae.decode
         self.batch: int | None = None
-        """Images at once; None means all."""
+        """Images decoded at once; None: all."""
         self._finite: list[torch.Tensor] = []
         self._last_latents: torch.Tensor | None = None
         self.keeps_latents = False
@@ -64,11 +65,15 @@ class Decoder:
         self._decode = torch.compile(self._eager, fullgraph=False, dynamic=False)
 
     def compile_not(self) -> None:
-        """Take that back."""
+        """Undo `compile`."""
         self._decode = self._eager
 
     def tune(self, run: Callable[[], object]) -> dict[int, float]:
-        """Choose the batch that decodes fastest, from timing; `run` makes one batch. Seconds of decoding one batch by part size."""
+        """Choose the fastest part size by timing. Returns part size to seconds for one batch.
+
+        Args:
+            run: makes one batch.
+        """
         self.keeps_latents = True
         run()
         self.keeps_latents = False
@@ -102,7 +107,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 def use_fast_formats(pipeline: Any) -> None:
-    """Channels-last for convolutions on CUDA."""
+    """Use channels-last memory for convolutions, for CUDA."""
     for network in (*denoisers(pipeline).values(), getattr(pipeline, "vae", None)):
         for module in network.modules() if network is not None else ():
             if isinstance(module, torch.nn.Conv2d):  # convolutions over time know no such format
@@ -110,10 +115,10 @@ def use_fast_formats(pipeline: Any) -> None:
 
 
 def compile_denoisers(pipeline: Any, has_hooks: bool) -> dict[str, str]:
-    """Compile every denoiser, its repeated blocks alone where it says which they are; name to `blocks` or `whole`.
+    """Compile every denoiser, or only its repeated blocks if it names them. Returns name to `blocks` or `whole`.
 
     Args:
-        has_hooks: diffusers' hooks (step caches, layerwise casting) leave the graph on purpose.
+        has_hooks: whether diffusers' hooks (step caches, layerwise casting) break the graph on purpose.
     """
     # Measuring and halving meet more shapes than dynamo's default allows for one function.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
@@ -129,7 +134,7 @@ def compile_denoisers(pipeline: Any, has_hooks: bool) -> dict[str, str]:
 
 
 def compile_nothing(pipeline: Any) -> None:
-    """Take compilation back."""
+    """Undo `compile_denoisers`."""
     for network in denoisers(pipeline).values():
         for module in network.modules():
             module._compiled_call_impl = None

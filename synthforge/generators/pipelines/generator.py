@@ -1,7 +1,8 @@
-"""A diffusers pipeline as the engine sees it: requests -> one call of the pipeline -> uint8 images.
+"""A diffusers pipeline as a generator: requests -> one call of the pipeline -> uint8 images.
 
-The call is the plain one that a person would write, with one seeded CPU generator per image, so an engine image equals what diffusers alone
-gives with the same arguments. Only what surrounds it is ours: prompts encoded once, decoding in parts, verdicts turned into codes.
+The call is plain diffusers with one seeded CPU generator per image. So an image equals that of diffusers alone with
+the
+same arguments. Around the call, prompts are encoded once, decoding is done in parts, and verdicts become codes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CALL_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError,
 @dataclass(frozen=True)
 class _PipelineBatch:
     arguments: dict[str, Any]
-    """Of the pipeline's call."""
+    """Arguments of the pipeline's call."""
     seeds: list[int]
 
     @property
@@ -57,7 +58,7 @@ class PipelineGenerator:
     def __init__(self, pipeline: Any, config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, dtype: torch.dtype) -> None:
         self._base = pipeline
         self.pipeline = image_to_image(pipeline) if sampling.real_guidance is not None else pipeline
-        """What is called: the pipeline, or its image-to-image form."""
+        """The pipeline that is called: the loaded one, or its image-to-image form."""
         self._config = config
         self._files = files
         self._sampling = sampling
@@ -76,7 +77,7 @@ class PipelineGenerator:
 
     @classmethod
     def load(cls, config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> PipelineGenerator:
-        """Load the model, which `PipelineConfig.check` has looked at; raises ModelError or RequestError."""
+        """Load a model that `PipelineConfig.check` has passed; raises ModelError or RequestError."""
         chosen = pick_device(device)
         dtype = pick_dtype(config.dtype, chosen)
         pipeline = load(config, files, sampling, chosen, dtype)
@@ -149,7 +150,7 @@ class PipelineGenerator:
         return self._acceleration | known
 
     def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
-        """Encode every text once, then unload the text encoders if all encodings are kept."""
+        """Encode every text once, then unload the text encoders if all encodings are cached."""
         if self.encodings is None:
             return
         self._check_negative({negative for _, negative in texts})
@@ -164,7 +165,7 @@ class PipelineGenerator:
             unload_text_encoders([self._base] if self._base is self.pipeline else [self._base, self.pipeline])
 
     def _learn(self, texts: Sequence[tuple[str, str | None]]) -> None:
-        """Texts that all have a negative prompt, or all have none."""
+        """Encode texts that all have a negative prompt, or all have none."""
         assert self.encodings is not None
         strength = self._sampling.real_guidance.strength[0] if self._sampling.real_guidance is not None else None
         start = Image.new("RGB", (self._resolution, self._resolution)) if strength is not None else None
@@ -211,7 +212,7 @@ class PipelineGenerator:
                     self.decoder.compile_not()
 
     def _try_out(self, batch: _PipelineBatch) -> None:
-        """One image in a few steps: what the pipeline can't do with this recipe is said before anything is begun."""
+        """Make one image in a few steps, so that a request the pipeline can't fulfil fails before work begins."""
         one: dict[str, Any] = {name: value[:1] if isinstance(value, list) else value for name, value in batch.arguments.items()}
         if "batch_size" in one:
             one["batch_size"] = 1
@@ -224,7 +225,7 @@ class PipelineGenerator:
             self.decoder.taken_finite()
 
     def _warm_up(self, batch: _PipelineBatch) -> None:
-        """A batch in as few steps as there can be: the shapes are those of a whole one."""
+        """Make a batch in as few steps as possible; shapes are those of a complete one."""
         strength = batch.arguments.get("strength")
         self._call(batch.arguments, batch.seeds, steps=2 if strength is None else self._sampling.steps)
         if self.decoder is not None:
@@ -306,7 +307,7 @@ class PipelineGenerator:
         return pixels.permute(0, 2, 3, 1).contiguous(), codes_N
 
     def _checked(self, call: Any) -> Any:
-        """The first batch: whatever draws noise that the images' own generators do not decide would make images nobody can remake."""
+        """Run the first batch, and refuse noise that no seed decides: such images could not be made again."""
         before = self._global_noise()
         output = call()
         if any(not torch.equal(one, other) for one, other in zip(before, self._global_noise(), strict=True)):
@@ -335,7 +336,7 @@ def _draws_noise(scheduler: Any) -> bool:
 
 
 def _as_tensor(images: Any, device: torch.device) -> torch.Tensor:
-    """Images as float (N, C, H, W) on a device: older pipelines give arrays (N, H, W, C) whatever they are asked for."""
+    """Images as float (N, C, H, W) on a device. Older pipelines always return arrays (N, H, W, C)."""
     if isinstance(images, torch.Tensor):
         return images
     return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).to(device)

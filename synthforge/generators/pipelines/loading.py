@@ -1,6 +1,6 @@
-"""Files to a pipeline on its device: components, VAE, LoRAs, learned words, scheduler, and the lossy shortcuts of the recipe.
+"""Load a pipeline onto its device: components, VAE, LoRAs, learned tokens, scheduler, step cache, quantisation.
 
-Everything is safetensors from this machine's disk; what the hub has was fetched before (see `data.model_files`).
+All weights are local safetensors; files on the hub were fetched before (see `data.model_files`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, Run
 
 
 def load(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, device: torch.device, dtype: torch.dtype) -> Any:
-    """The pipeline that the recipe means, in evaluation mode on its device; raises ModelError or RequestError."""
+    """The recipe's pipeline, in evaluation mode on its device; raises ModelError or RequestError."""
     _be_quiet()
     model = files.model
     index = read_index(model)
@@ -63,7 +63,7 @@ def load(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig
 
 
 def image_to_image(pipeline: Any) -> Any:
-    """The image-to-image form of a text-to-image pipeline, with the same components."""
+    """The image-to-image form of a text-to-image pipeline, sharing its components."""
     name = image_to_image_class(type(pipeline).__name__)
     assert name is not None
     form_class = getattr(diffusers, name)
@@ -75,7 +75,7 @@ def image_to_image(pipeline: Any) -> Any:
 
 
 def _be_quiet() -> None:
-    """Bars and notes of the libraries would break ours, and JSON on standard output."""
+    """Silence progress bars and notes of libraries, which would mix with ours and with JSON output."""
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
@@ -158,7 +158,7 @@ def _add_words(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) 
 
 
 def _add_loras(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) -> None:
-    """Load, scale and fuse them: fused weights cost nothing while sampling."""
+    """Load, scale and fuse LoRAs. Fused weights cost no time in sampling."""
     if not config.loras:
         return
     if not hasattr(pipeline, "load_lora_weights"):

@@ -1,4 +1,4 @@
-"""What can be known of a pixel pipeline, and refused, from its configuration files alone."""
+"""Checks of a pixel pipeline from its configuration files alone, before weights are loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NETWORK = "synthforge.generators.pixel.network"
 
 
 def check(config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
-    """Raise ModelError or RequestError if the model is no pixel pipeline, or not what the recipe needs."""
+    """Raise ModelError or RequestError if the model is no pixel pipeline or doesn't fit the recipe."""
     model = files.model
     _check_components(model)
     made_for = image_size(model, sampling)[0]
@@ -36,7 +36,7 @@ def check(config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, 
 
 
 def class_names(files: ModelFiles) -> list[str]:
-    """What the model calls its classes, in the order of their numbers."""
+    """The model's names of its classes, in the order of their numbers."""
     names = read_config(files, "denoiser").get("class_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"generator.model: {files.name} does not say its classes; fit it again")
@@ -44,14 +44,14 @@ def class_names(files: ModelFiles) -> list[str]:
 
 
 def label_number(label: str, names: Sequence[str]) -> int | None:
-    """The number of a class by its name or, where no class has that name, by its number; None if there is none."""
+    """A class's number, by name, else by number; None if unknown."""
     if label in names:
         return list(names).index(label)
     return int(label) if label.isdecimal() and int(label) < len(names) else None
 
 
 def image_size(files: ModelFiles, _: SamplingConfig) -> tuple[int, int]:
-    """Resolution and channels, which the model decides."""
+    """Resolution and channels of the model."""
     config = read_config(files, "denoiser")
     resolution, channels = config.get("resolution"), config.get("channels")
     if not isinstance(resolution, int) or not 1 <= resolution <= 4096 or channels not in {1, 3}:
@@ -60,7 +60,7 @@ def image_size(files: ModelFiles, _: SamplingConfig) -> tuple[int, int]:
 
 
 def _check_components(files: ModelFiles) -> None:
-    """Refuse before loading what is no pixel pipeline; an index could otherwise name any module for diffusers to import."""
+    """Allow only the components of a pixel pipeline; an index could name any module for diffusers to import."""
     expected: dict[str, set[str | None]] = {
         "denoiser": {"PixelDenoiser"},
         "guide": {"PixelDenoiser", None},

@@ -1,10 +1,12 @@
-"""Fit a pixel pipeline to labelled real images, and guard against memorising them.
+"""Fit a pixel pipeline to labelled real images, with a guard against memorising them.
 
-At every check, on the averaged weights: the held-out loss (denoising loss on the validation part at fixed noise levels), and the
-distance from generated to nearest fitted images against real leave-one-out. The rule: weights are a candidate if near-copies are
-no more than two standard errors above the natural rate; the candidate with the lowest held-out loss is kept (without a validation
-part: the last candidate); fitting stops after `patience` checks in a row that gave no better candidate. If there is never a
-candidate, the weights with the fewest near-copies are kept, and the report warns.
+Every check looks at the averaged weights. It measures the held-out loss: denoising loss on the validation part at
+fixed noise levels. It also measures near-copies: distances from generated to fitted images, against real
+leave-one-out.
+Weights are a candidate if near-copies are at most two standard errors above the natural rate.
+The candidate with the lowest held-out loss is kept; without a validation part, the last candidate.
+Fitting stops after `patience` checks in a row without a better candidate. If there is never a candidate, the weights
+with the fewest near-copies are kept, and the report warns.
 
 Shapes: B batch, C channels, H = W = resolution, D = C H W.
 """
@@ -43,7 +45,7 @@ _WORK = "_fit"
 _GENERATED_FOR_CHECK = 500
 _NOISE_LEVELS_FOR_CHECK = 16
 _STEPS_PER_BLOCK = 8
-"""Steps whose images are gathered and augmented together: tiny networks take milliseconds a step, so every operation counts."""
+"""Steps whose images are prepared together. Steps of tiny networks take milliseconds, so every operation counts."""
 
 
 def fit(
@@ -53,10 +55,11 @@ def fit(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_check: Callable[[Check], None] = lambda check: None,
 ) -> FitReport:
-    """Fit a pixel pipeline and save it to a new folder, resuming there if an earlier fit was interrupted.
+    """Fit a pixel pipeline and save it to a new folder. An interrupted fit is resumed.
 
     Args:
-        data: labelled images in any form that `data.collection.open_collection` reads, such as `builtin:digits/reference`.
+        data: labelled images in any form that `data.collection.open_collection` reads, such as
+            `builtin:digits/reference`.
         out: local folder for the model; refused if it already holds one.
     Raises: DatasetError for unreadable data, PlaceError for the folder, ModelError for a checkpoint of another fit.
     """
@@ -72,7 +75,7 @@ class _Fit:
         if self.out.exists() and not self.out.is_dir():
             raise PlaceError(f"{self.out}: is a file; choose a folder")
         left = {path.name for path in self.out.iterdir()} if self.out.exists() else set()
-        if left and _WORK not in left:  # with it, the rest is of a fit that was killed while it put the model in its place
+        if left and _WORK not in left:  # left by a fit that was killed while it moved its model
             raise PlaceError(f"{self.out}: is not empty; choose a new folder with --out")
         parts = read_labelled(data)
         fitted, validation = parts.get("fit"), parts.get("validation")
@@ -92,7 +95,7 @@ class _Fit:
         self.validation = self._on_device(validation) if validation is not None and validation.examples else None
         used = [part for part in (self.fitted, self.validation) if part is not None]
         self.data_digest = digest_of([digest_of_images(part.images_NCHW.cpu().numpy(), part.labels_N.cpu().numpy()) for part in used])
-        # sigma_data of the data itself, not the 0.5 that images of the world have
+        # measured, not the usual 0.5 of natural images
         self.sigma_data = float(to_float(self.fitted.images_NCHW).std())
         if self.sigma_data < 1e-3:
             raise DatasetError(f"{data}: all images are of one colour; there is nothing to learn from them")
@@ -119,8 +122,8 @@ class _Fit:
             "channels": config.channels or first.shape[2],
         }
         if config.loop.images is None:
-            # Time to memorise grows with the amount of data, so the length of the fit does too. On the built-in digits (800
-            # images) the held-out loss was lowest after some 1,000 looks at each image; a minimum, since few images need time too.
+            # Memorising takes longer with more data, so the fit may too. On the built-in digits (800 images) the loss on
+            # held-out images was lowest after about 1,000 repetitions of each image. The minimum is for small sets.
             images = min(20_000_000, max(300_000, 1_000 * len(fitted.examples)))
             changes["loop"] = config.loop.model_copy(update={"images": images})
         return config.model_copy(update=changes)
@@ -164,9 +167,11 @@ class _Fit:
         return self._denoising_loss(network, images_BCHW, labels_B, vector_BA, noise_BCHW=noise_BCHW, level_B=level_B).mean()
 
     def _batch(self, step: int) -> Batch:
-        """Images, labels and, if any are augmented, augmentation vectors of a step, gathered and augmented for several steps at once.
+        """Images, labels and, with augmentation, vectors of a step. They are prepared for several steps at once.
 
-        Batch number j of a block takes every so-manieth row from row j on, so each has its share of the augmented ones, which lead.
+        Batch j of a block takes every `_STEPS_PER_BLOCK`-th row from row j on. So each batch has its share of the
+        augmented
+        rows, which come first.
         """
         number, turn = divmod(step, _STEPS_PER_BLOCK)
         if self._block is None or self._block[0] != number:
@@ -183,12 +188,12 @@ class _Fit:
     def _denoising_loss(
         self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, vector_BA: Tensor | None, *, noise_BCHW: Tensor, level_B: Tensor
     ) -> Tensor:
-        """Loss of each image, (B,); `level_B` is standard normal and decides the noise level."""
+        """Loss of each image, (B,). `level_B` is standard normal and sets the noise level."""
         if self.config.objective == "edm":
             sigma_B111 = (level_B * self.config.noise_std + self.config.noise_mean).exp()[:, None, None, None]
             total = (sigma_B111**2 + self.sigma_data**2).sqrt()
             noised = images_BCHW + sigma_B111 * noise_BCHW
-            # (y - c_skip x) / c_out: the weight of Karras et al. times c_out squared is one, so plain squares remain
+            # The weight of Karras et al. times c_out squared is one, so plain squares remain.
             c_skip, c_out = self.sigma_data**2 / total**2, sigma_B111 * self.sigma_data / total
             target, scaled, time_B = (images_BCHW - c_skip * noised) / c_out, noised / total, sigma_B111.flatten().log() / 4
         else:
@@ -251,7 +256,7 @@ class _Fit:
 
     @torch.no_grad()
     def _loss_at_fixed_noise(self, images: DeviceImages, most: int | None = None) -> float:
-        """The denoising loss, with noise and levels that are the same at every check."""
+        """The denoising loss, with the same noise and levels at every check."""
         images_NCHW, labels_N = to_float(images.images_NCHW[:most]), images.labels_N[:most]
         quantiles = (torch.arange(_NOISE_LEVELS_FOR_CHECK, device=self.device) + 0.5) / _NOISE_LEVELS_FOR_CHECK
         total = 0.0
@@ -265,7 +270,7 @@ class _Fit:
         return total / _NOISE_LEVELS_FOR_CHECK
 
     def _generate(self, num: int) -> Tensor:
-        """Images of the averaged weights without guidance, classes in turn: uint8-valued float (num, D)."""
+        """Images of the averaged weights without guidance, classes in turn: float (num, D) with values of uint8."""
         pipeline = self._pipeline(self.loop.ema, None)
         pipeline.set_progress_bar_config(disable=True)
         made = []

@@ -1,4 +1,4 @@
-"""The pixel pipeline as the engine sees it."""
+"""The pixel pipeline as a generator for the engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _PixelBatch:
     seeds: list[int]
     guidance: float
     images_NCHW: torch.Tensor | None
-    """To start from, float in 0 to 1."""
+    """Images to start from, float in 0 to 1; None: start from noise."""
     strength: float | None
 
     @property
@@ -50,7 +50,7 @@ class PixelGenerator:
 
     @classmethod
     def load(cls, config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> PixelGenerator:
-        """Load the model, which `PixelConfig.check` has looked at; raises ModelError or RequestError."""
+        """Load a model that `PixelConfig.check` has passed; raises ModelError or RequestError."""
         chosen, model = pick_device(device), files.model
         try:
             diffusers.utils.logging.disable_progress_bar()
@@ -106,7 +106,7 @@ class PixelGenerator:
         return {"channels_last": self.device.type == "cuda", "compiled": self._is_compiled}
 
     def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
-        """It reads no texts."""
+        """Nothing to do: it reads no texts."""
 
     def compile(self, batch: _PixelBatch) -> None:
         if self.device.type != "cuda" or not self._config.compile:
