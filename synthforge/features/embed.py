@@ -72,13 +72,13 @@ class Features:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Floats:
         """The requested rows in the requested order, as an array in memory."""
-        found = np.empty((len(rows), self.dim), np.float32)
+        features = np.empty((len(rows), self.dim), np.float32)
         order = np.argsort(rows, kind="stable")
         ends = np.searchsorted(rows[order], self._starts)
         for number in np.flatnonzero(np.diff(ends)):
             here = order[ends[number] : ends[number + 1]]
-            found[here] = np.load(self._files[number], mmap_mode="r")[rows[here] - self._starts[number]]
-        return found
+            features[here] = np.load(self._files[number], mmap_mode="r")[rows[here] - self._starts[number]]
+        return features
 
 
 @dataclass(frozen=True)
@@ -162,22 +162,21 @@ class EmbedStream:
             if not (path := self._cache.features(block, digest)).exists()
         ]
         sizes = sorted({encoder.resolution for encoder, _ in missing})
-        found = [np.full((block.num_samples, encoder.dim), np.nan, np.float32) for encoder, _ in missing]
+        blocks = [np.full((block.num_samples, encoder.dim), np.nan, np.float32) for encoder, _ in missing]
         facts: list[tuple[str | None, int, int, int]] = []
         for batch in _decoded_batches(self._collection.images(block), sizes, self._work.batch, self._threads):
             start = len(facts)
             facts += [image.facts for image in batch]
             good = [number for number, image in enumerate(batch) if image.facts[0] is None]
-            for (encoder, _), features in zip(missing, found, strict=True):
+            for (encoder, _), features in zip(missing, blocks, strict=True):
                 if good:
                     stacked = np.stack([batch[number].scaled[encoder.resolution] for number in good])
                     features[[start + number for number in good]] = encoder.embed(stacked).numpy()
             advance(len(batch))
         assert len(facts) == block.num_samples, f"{block.name}: {len(facts)} images where {block.num_samples} were indexed"
-        for (_, path), features in zip(missing, found, strict=True):
+        for (_, path), features in zip(missing, blocks, strict=True):
             replace_file(path, functools.partial(np.save, arr=features))
-        columns = [list(column) for column in zip(*facts, strict=True)] or [[], [], [], []]
-        table = pa.table(dict(zip(FACTS_SCHEMA.names, columns, strict=True)), schema=FACTS_SCHEMA)
+        table = pa.Table.from_pylist([dict(zip(FACTS_SCHEMA.names, row, strict=True)) for row in facts], FACTS_SCHEMA)
         replace_file(self._cache.facts(block), lambda temporary: pq.write_table(table, temporary))
         return sum(problem is not None for problem, *_ in facts)
 

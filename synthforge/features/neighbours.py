@@ -12,6 +12,7 @@ Shapes: M indexed rows, N queries, D features, k neighbours.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -58,10 +59,10 @@ class Neighbours:
         self._centre_D = _centre(features_MD)
         self._rows_MD = self._centred(features_MD)
         self.kind = self._config.kind
-        if self.kind == "auto":
-            self.kind = "flat" if len(self._rows_MD) <= FLAT_ROWS else "ivf"
-        if len(self._rows_MD) < FEWEST:
+        if len(self) < FEWEST or (self.kind == "auto" and len(self) <= FLAT_ROWS):
             self.kind = "flat"
+        elif self.kind == "auto":
+            self.kind = "ivf"
         self.recall = 1.0
         self._gpu = faiss.StandardGpuResources() if self.kind == "flat" and faiss.get_num_gpus() else None
         self._efforts: dict[int, int] = {}
@@ -121,11 +122,9 @@ class Neighbours:
         return found
 
     def _exact(self, queries_ND: Floats, k: int) -> Ints:
-        if self._gpu is not None:
-            found: Ints = faiss.knn_gpu(self._gpu, queries_ND, self._rows_MD, k)[1]
-        else:
-            found = faiss.knn(queries_ND, self._rows_MD, k)[1]
-        return found
+        knn = faiss.knn if self._gpu is None else functools.partial(faiss.knn_gpu, self._gpu)
+        rows_NK: Any = knn(queries_ND, self._rows_MD, k)[1]
+        return np.asarray(rows_NK, np.int64)
 
     def _squared(self, queries_ND: Floats, found_NK: Ints) -> Floats:
         difference_NKD = self._rows_MD[found_NK]

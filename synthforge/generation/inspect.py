@@ -136,13 +136,9 @@ def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Repor
     reporter.advance(len(everything))
     reporter.end()
     rows = {name: [pixels[sample.index] for sample in of_class] for name, of_class in samples.items()}
-    path = Path(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(contact_sheet(rows, title=f"{recipe.name}: preview"), "png", 100, recipe.output.marking))
-    except OSError as error:
-        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --out") from error
-    return path
+    sheet = contact_sheet(rows, title=f"{recipe.name}: preview")
+    save_image(encode(sheet, "png", 100, recipe.output.marking), Path(out), option="--out")
+    return Path(out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,12 +282,13 @@ def show(address: str, key: str) -> Shown:
     )
 
 
-def save_image(image: bytes, path: Path) -> None:
-    """Write an encoded image to a file; raises PlaceError."""
+def save_image(image: bytes, path: Path, option: str = "--save") -> None:
+    """Write an encoded image to a file; raises PlaceError, which names the command's option."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image)
     except OSError as error:
-        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --save") from error
+        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with {option}") from error
 
 
 def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:

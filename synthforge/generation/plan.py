@@ -80,8 +80,8 @@ class Sample:
             "seed": self.seed,
             "guidance": self.guidance,
             "strength": self.strength,
-            "source": self.source.key if self.source is not None else None,
-            "source_sha256": self.source.sha256 if self.source is not None else None,
+            "source": self.source and self.source.key,
+            "source_sha256": self.source and self.source.sha256,
             "attempt": self.attempt,
             "attempts": list(rejected),
             "generator": generator,
@@ -222,7 +222,7 @@ class Plan:
         columns = ("class_index", "prompt", "seed", "guidance", "strength", "source", "attempts")
         for key, *row in zip(keys, *(table.column(name).to_pylist() for name in columns), strict=True):
             sample = self.sample(wanted[key], row[-1] - 1)
-            source = sample.source.key if sample.source is not None else None
+            source = sample.source and sample.source.key
             if [sample.class_index, sample.prompt, sample.seed, sample.guidance, sample.strength, source, row[-1]] != row:
                 raise DatasetError(f"{shard.tar}: sample {key} is not what this plan makes; remove it and run again")
 

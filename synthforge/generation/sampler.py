@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -29,6 +29,9 @@ from synthforge.generation.plan import Plan, Sample
 from synthforge.generators.protocol import Generator, ImageRequest, PreparedBatch
 from synthforge.progress import Counters
 from synthforge.recipe.recipe import Recipe
+
+_Arrived = Callable[[], tuple[Uint8, Uint8]]
+"""Waits for a batch to reach the host; returns its pixels and codes, in memory of its own."""
 
 
 class Sampler:
@@ -60,17 +63,17 @@ class Sampler:
         with ThreadPoolExecutor(1, "prepare") as preparer:
             chunks = self._chunks(samples)
             ahead = deque(preparer.submit(self._prepared, chunk) for chunk in chunks[:2])
-            copying: tuple[list[Sample], _Copy] | None = None
+            copying: tuple[list[Sample], _Arrived] | None = None
             for number, chunk in enumerate(chunks):
                 prepared = ahead.popleft().result()
                 if number + 2 < len(chunks):
                     ahead.append(preparer.submit(self._prepared, chunks[number + 2]))
                 for part, copy in self._on_device(chunk, prepared):
                     if copying is not None:
-                        yield copying[0], *copying[1].wait()
+                        yield copying[0], *copying[1]()
                     copying = (part, copy)
             if copying is not None:
-                yield copying[0], *copying[1].wait()
+                yield copying[0], *copying[1]()
 
     def _chunks(self, samples: list[Sample]) -> list[list[Sample]]:
         """Batches of one level each, in order. They depend on the shard and the batch size only."""
@@ -90,7 +93,7 @@ class Sampler:
         requests = [sample.request() for sample in chunk]
         return self.generator.prepare(requests + [requests[-1]] * (self.batch - len(requests)))
 
-    def _on_device(self, chunk: list[Sample], prepared: PreparedBatch) -> Iterator[tuple[list[Sample], _Copy]]:
+    def _on_device(self, chunk: list[Sample], prepared: PreparedBatch) -> Iterator[tuple[list[Sample], _Arrived]]:
         """Sample one batch; after an out-of-memory error in halves, with a smaller batch from then on."""
         # A batch that was prepared before a halving is still too large.
         copy = self._tried(prepared) if prepared.num_images <= self.batch else None
@@ -108,7 +111,7 @@ class Sampler:
             part = chunk[start : start + size]
             yield from self._on_device(part, self._prepared(part))
 
-    def _tried(self, prepared: PreparedBatch) -> _Copy | None:
+    def _tried(self, prepared: PreparedBatch) -> _Arrived | None:
         """The batch on its way to the host; None if memory ran out."""
         try:
             return self._transfer.begin(*self.generator.sample(prepared))
@@ -126,20 +129,6 @@ class Sampler:
             return None
 
 
-class _Copy:
-    """A batch on its way to the host."""
-
-    def __init__(self, pixels: torch.Tensor, codes: torch.Tensor, done: torch.cuda.Event | None) -> None:
-        self._pixels, self._codes, self._done = pixels, codes, done
-
-    def wait(self) -> tuple[Uint8, Any]:
-        """The arrays, once they have arrived. Each batch has its own memory."""
-        if self._done is not None:
-            self._done.synchronize()
-            return self._pixels.numpy().copy(), self._codes.numpy().copy()
-        return self._pixels.numpy(), self._codes.numpy()
-
-
 class _Transfer:
     """Copies batches to the host; on CUDA into pinned memory on a separate stream, so that the next need not wait.
 
@@ -151,9 +140,10 @@ class _Transfer:
         self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._turn = 0
 
-    def begin(self, pixels: torch.Tensor, codes: torch.Tensor) -> _Copy:
+    def begin(self, pixels: torch.Tensor, codes: torch.Tensor) -> _Arrived:
         if self._stream is None:
-            return _Copy(pixels.cpu(), codes.cpu(), None)
+            arrays = pixels.cpu().numpy(), codes.cpu().numpy()
+            return lambda: arrays
         if not self._buffers or self._buffers[0][0].shape != pixels.shape:
             self._buffers = [(_pinned_like(pixels), _pinned_like(codes)) for _ in range(2)]
         host_pixels, host_codes = self._buffers[self._turn]
@@ -167,7 +157,12 @@ class _Transfer:
             codes.record_stream(self._stream)
             done = torch.cuda.Event()
             done.record(self._stream)
-        return _Copy(host_pixels, host_codes, done)
+
+        def arrived() -> tuple[Uint8, Uint8]:
+            done.synchronize()
+            return host_pixels.numpy().copy(), host_codes.numpy().copy()
+
+        return arrived
 
 
 def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:

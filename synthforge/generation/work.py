@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -115,17 +115,11 @@ class ShardStream:
                     "batch": self.sampler.batch,
                     "acceleration": self.sampler.generator.acceleration(),
                     "counters": asdict(self.sampler.counters),
-                    "versions": {"python": platform.python_version(), **_versions(), "cuda": torch.version.cuda},
+                    "versions": {
+                        "python": platform.python_version(),
+                        **{name: version(name) for name in _LIBRARIES},
+                        "cuda": torch.version.cuda,
+                    },
                 }
             ),
         )
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # a checkout that is not installed
-            versions[name] = "unknown"
-    return versions

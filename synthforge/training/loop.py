@@ -48,6 +48,8 @@ class Progress:
     """Progress of a fit, reported about twice a second."""
 
     step: int
+    num_new: int
+    """Steps since the last report."""
     num_steps: int
     images_per_second: float
     loss: float | None
@@ -134,14 +136,14 @@ class TrainingLoop:
             if now - shown > 0.5 or self.step == due[0]:
                 # Reading the loss is the one place that waits for the device: twice a second at most.
                 loss, shown = float(recent) / recent_steps, now
+                num_new, recent_steps = recent_steps, 0
                 recent.zero_()
-                recent_steps = 0
                 if not math.isfinite(loss):
                     raise WorkError(
                         f"fit: the loss is not finite at step {self.step}; try --set loop.learning_rate={self.config.learning_rate / 4:g}"
                     )
                 rate = (self.step - first_step) * self.config.batch / max(now - started, 1e-9)
-                on_progress(Progress(self.step, self.num_steps, rate, loss))
+                on_progress(Progress(self.step, num_new, self.num_steps, rate, loss))
             if self.step == due[0]:
                 due.pop(0)
                 yield self.step
@@ -187,17 +189,16 @@ class TrainingLoop:
             torch.default_generator.manual_seed(seed)
 
     def _rate(self) -> float:
-        warmup = max(1, round(self.config.warmup * self.num_steps))
+        warmup, peak = max(1, round(self.config.warmup * self.num_steps)), self.config.learning_rate
         if self.step < warmup:
-            return self.config.learning_rate * (self.step + 1) / warmup
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (self.step - warmup) / max(1, self.num_steps - warmup)))
+            return peak * (self.step + 1) / warmup
+        return peak * 0.5 * (1 + math.cos(math.pi * (self.step - warmup) / max(1, self.num_steps - warmup)))
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
         if self._checkpoint is None:
             return
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        tensors = self.network.state_dict(prefix="network.") | self.ema.state_dict(prefix="ema.")
         tensors |= {f"extra.{name}": value for name, value in self.extra.items()}
         for number, state in enumerate(self._optimizer_states()):
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
@@ -276,12 +277,12 @@ class _Joined:
 
     def join(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The inverse of `split`."""
-        found = {"step": states[0]["step"]}
-        for name in [name for name in states[0] if name != "step"]:
-            found[name] = torch.empty_like(self.whole_P)
-            for view, state in zip(self._views(found[name]), states, strict=True):
+        joined = {"step": states[0]["step"]}
+        for name in states[0].keys() - {"step"}:
+            joined[name] = torch.empty_like(self.whole_P)
+            for view, state in zip(self._views(joined[name]), states, strict=True):
                 view.copy_(state[name])
-        return found
+        return joined
 
     def _views(self, whole_P: Tensor) -> list[Tensor]:
         return [whole_P.as_strided(*place) for place in self._places]
@@ -321,8 +322,8 @@ class _CapturedStep:
         """Take a step; returns the loss, which the next step may overwrite."""
         if not self._batch:
             self._batch = tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in batch)
-        for ours, given in zip(self._batch, batch, strict=True):
-            ours.copy_(given, non_blocking=True)
+        for ours, theirs in zip(self._batch, batch, strict=True):
+            ours.copy_(theirs, non_blocking=True)
         if self._graph is not None:
             self._graph.replay()
             assert self._loss is not None

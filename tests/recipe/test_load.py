@@ -45,7 +45,7 @@ count: {total: 5}
     assert any(p.startswith("FILE:8: prompts.templates.0: {siz} has no values; did you mean {size}?") for p in found)
     assert any(p.startswith("FILE:9: prompts.values.size: no template uses {size}") for p in found)
     assert any(p.startswith("FILE:11: sampling.steps: is 0") for p in found)
-    assert any(p.startswith("FILE:12: sampling.scheduler.name: ") and "did you mean 'EDMEulerScheduler'" in p for p in found)
+    assert any(p.startswith("FILE:12: sampling.scheduler.name: ") and "did you mean EDMEulerScheduler" in p for p in found)
     assert len(found) == 6
 
 

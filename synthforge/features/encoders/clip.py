@@ -39,7 +39,7 @@ from synthforge.errors import ModelError
 from synthforge.features.encoders.config import OpenClipConfig
 from synthforge.features.encoders.folds import folds_in, read_report
 from synthforge.features.encoders.network import DeviceNetwork
-from synthforge.features.encoders.protocol import Loading
+from synthforge.features.encoders.protocol import Encoder, Loading
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
@@ -64,12 +64,11 @@ class ClipFiles:
     """Folder that may hold fitted.json. None: a pretrained model."""
 
 
-class ClipEncoder:
-    """Implements `Encoder`."""
+class ClipEncoder(Encoder):
+    """One view by a CLIP model. Classes are given as texts, so it does not classify by itself."""
 
     def __init__(self, files: ClipFiles, config: OpenClipConfig, device: str, where: str) -> None:
         self.name = files.name
-        self.classes: list[str] = []
         self.seen = frozenset(read_report(files.folder, where).get("seen", [])) if files.folder else frozenset[str]()
         self._where, self._files = where, files
         with in_one_line(files.name, where):
@@ -94,15 +93,14 @@ class ClipEncoder:
             where=where,
         )
         self.dim = self.network.dim(self.resolution, files.name, where)
-        self.logit_scale: float | None = float(model.logit_scale.exp())  # type: ignore[operator]
+        self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
         self._tokenizer: Any = None
         self._identity = {
             "kind": "open_clip",
             "model": files.name,
             "architecture": digest_of(architecture),
             "weights": file_sha256(files.weights, where),
-            "preprocessing": self.network.preprocessing(self.resolution),
-            "dtype": self.network.dtype_name,
+            **self.network.identity(self.resolution),
         }
 
     def identity(self) -> dict[str, Any]:
@@ -123,16 +121,13 @@ class ClipEncoder:
         if self._tokenizer is None:
             with in_one_line(f"the tokenizer of {self.name}", self._where):
                 self._tokenizer = open_clip.get_tokenizer(self._files.model)
-        found = [np.zeros((0, self.dim), dtype=np.float32)]
+        features = [np.zeros((0, self.dim), dtype=np.float32)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             tokens = self._tokenizer(texts[start : start + _TEXTS_AT_ONCE]).to(self.network.device)
             with self.network.autocast():
                 features_TD = self._model.encode_text(tokens).float()  # type: ignore[operator]
-            found.append(functional.normalize(features_TD, dim=1).cpu().numpy())
-        return np.concatenate(found)
-
-    def classify(self, features_ND: NDArray[np.float32]) -> None:
-        """See `Encoder`; classes come as texts."""
+            features.append(functional.normalize(features_TD, dim=1).cpu().numpy())
+        return np.concatenate(features)
 
 
 def load(config: OpenClipConfig, loading: Loading) -> list[ClipEncoder]:
@@ -160,14 +155,14 @@ def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:
 
 
 def _in_folder(name: str, folder: Path, where: str) -> list[ClipFiles]:
-    found = []
+    models = []
     for number, place in enumerate(folds := folds_in(folder) or [folder]):
         if not (place / CONFIG_FILE).is_file():
             raise ModelError(f"{where}.model: {place} has no {CONFIG_FILE}, so it is no model of open_clip; check the path")
         weights = weights_in(place, WEIGHTS_FILES, f"{where}.model")
         title = public_name(name, folder) + (f", fold {number + 1} of {len(folds)}" if place != folder else "")
-        found.append(ClipFiles(title, f"local-dir:{place}", None, weights, folder=place))
-    return found
+        models.append(ClipFiles(title, f"local-dir:{place}", None, weights, folder=place))
+    return models
 
 
 def _of_architecture(model: str, pretrained: str | None, where: str, name: str) -> ClipFiles:

@@ -30,6 +30,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -49,7 +50,7 @@ from synthforge.progress import Reporter
 from synthforge.training.augmentation import augment
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import DeviceImages
-from synthforge.training.loop import Batch, Progress, TrainingLoop
+from synthforge.training.loop import Batch, TrainingLoop
 from synthforge.training.networks import Classifier
 
 WEIGHTS_FILE = "classifier.safetensors"
@@ -58,7 +59,7 @@ _MEAN, _STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _AT_ONCE = 256
 
 
-class FittedEncoder:
+class FittedEncoder(Encoder):
     """The classifier of one fold. Implements `Encoder`."""
 
     def __init__(self, folder: Path, name: str, device: str, where: str) -> None:
@@ -70,12 +71,11 @@ class FittedEncoder:
             with safe_open(weights, "pt") as file:
                 shape = json.loads((file.metadata() or {})["classifier"])
             self.resolution = int(shape["resolution"])
-            self.classes: list[str] = [str(name) for name in shape["classes"]]
+            self.classes = [str(name) for name in shape["classes"]]
             classifier = Classifier(self.resolution, int(shape["width"]), len(self.classes))
             classifier.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
         self.network = DeviceNetwork(classifier, classifier.features, device=device, precision="float32", mean=_MEAN, std=_STD, where=where)
         self.dim = classifier.head.in_features
-        self.logit_scale: float | None = None
         self._head_CD = classifier.head.weight.detach().cpu().numpy()
         self._bias_C = classifier.head.bias.detach().cpu().numpy()
         self._weights_sha256 = file_sha256(weights, where)
@@ -86,22 +86,16 @@ class FittedEncoder:
             "kind": "fitted",
             "model": "classifier 1",
             "weights": self._weights_sha256,
-            "preprocessing": self.network.preprocessing(self.resolution),
-            "dtype": self.network.dtype_name,
+            **self.network.identity(self.resolution),
         }
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
         """See `Encoder`; penultimate features, not normalised."""
         return self.network.features(images_NHWC).cpu()
 
-    def embed_texts(self, texts: list[str]) -> None:
-        """See `Encoder`."""
-
     def classify(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Encoder`."""
-        logits_NC = np.asarray(features_ND, dtype=np.float32) @ self._head_CD.T + self._bias_C
-        powers_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-        probabilities_NC: NDArray[np.float32] = powers_NC / powers_NC.sum(axis=1, keepdims=True)
+        probabilities_NC: NDArray[np.float32] = softmax(np.asarray(features_ND, np.float32) @ self._head_CD.T + self._bias_C, axis=1)
         return probabilities_NC
 
 
@@ -134,11 +128,11 @@ def load(config: FittedConfig, loading: Loading) -> list[Encoder]:
 
 def folds_of(reference: Labelled, num_folds: int) -> list[int]:
     """The fold of each example: images of a class are dealt out in turn, in the order of a hash of their files."""
-    ranked = sorted({(example.class_name, _hash(example.sha256), example.sha256) for example in reference.examples})
+    ranked = sorted({(example.class_name, example.sha256) for example in reference.examples}, key=lambda item: (item[0], _hash(item[1])))
     start = {name: number for number, name in enumerate(reference.classes)}  # so that single leftovers do not all go to fold 0
     fold_by_file: dict[str, int] = {}
     dealt: Counter[str] = Counter()
-    for class_name, _, sha256 in ranked:
+    for class_name, sha256 in ranked:
         if sha256 not in fold_by_file:  # one file under two classes stays in one fold
             fold_by_file[sha256] = (start[class_name] + dealt[class_name]) % num_folds
             dealt[class_name] += 1
@@ -271,14 +265,7 @@ class _FoldFit:
         reporter.begin(
             f"fit encoder {self.fold + 1} of {self.config.folds}", loop.num_steps * loop_config.batch, loop.step * loop_config.batch
         )
-        shown = loop.step
-
-        def advance(progress: Progress) -> None:
-            nonlocal shown
-            reporter.advance((progress.step - shown) * loop_config.batch)
-            shown = progress.step
-
-        for _ in loop.run(advance):
+        for _ in loop.run(lambda progress: reporter.advance(progress.num_new * loop_config.batch)):
             pass
         reporter.end()
         return loop.ema.cpu()
@@ -289,8 +276,8 @@ def accuracy(encoder: FittedEncoder, labelled: Labelled) -> float:
     images_NCHW, labels_N = labelled.arrays(encoder.resolution, 3)
     images_NHWC = np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1))
     features = [encoder.embed(images_NHWC[start : start + _AT_ONCE]).numpy() for start in range(0, len(images_NHWC), _AT_ONCE)]
-    found = encoder.classify(np.concatenate(features)).argmax(axis=1)
-    right = [encoder.classes[index] == labelled.classes[label] for index, label in zip(found, labels_N, strict=True)]
+    predicted_N = encoder.classify(np.concatenate(features)).argmax(axis=1)
+    right = [encoder.classes[index] == labelled.classes[label] for index, label in zip(predicted_N, labels_N, strict=True)]
     return round(float(np.mean(right)), 4)
 
 

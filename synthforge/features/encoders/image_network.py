@@ -30,7 +30,7 @@ from synthforge.data.model_files import (
 from synthforge.errors import ModelError
 from synthforge.features.encoders.config import TimmConfig
 from synthforge.features.encoders.network import DeviceNetwork
-from synthforge.features.encoders.protocol import Loading
+from synthforge.features.encoders.protocol import Encoder, Loading
 
 WEIGHTS_FILES = ("model.safetensors",)
 """File name of the weights that timm takes from a folder."""
@@ -49,14 +49,11 @@ class TimmFiles:
     """config.json of a folder in which timm finds the weights itself. None: an architecture with a weights file."""
 
 
-class TimmEncoder:
-    """Implements `Encoder`."""
+class TimmEncoder(Encoder):
+    """One view by a timm network. Its own classes are not the reference's, so it does not classify."""
 
     def __init__(self, files: TimmFiles, config: TimmConfig, device: str, where: str) -> None:
         self.name = files.name
-        self.seen: frozenset[str] = frozenset()
-        self.classes: list[str] = []
-        self.logit_scale: float | None = None
         with in_one_line(files.name, where):
             model = create(files.model, config.resolution, files)
             data = timm.data.resolve_model_data_config(model)
@@ -74,8 +71,7 @@ class TimmEncoder:
             "model": files.name,
             "architecture": file_sha256(files.config, where) if files.config else files.model,
             "weights": file_sha256(files.weights, where),
-            "preprocessing": self.network.preprocessing(self.resolution),
-            "dtype": self.network.dtype_name,
+            **self.network.identity(self.resolution),
         }
 
     def identity(self) -> dict[str, Any]:
@@ -85,12 +81,6 @@ class TimmEncoder:
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
         """See `Encoder`."""
         return self.network.features(images_NHWC).cpu()
-
-    def embed_texts(self, texts: list[str]) -> None:
-        """See `Encoder`."""
-
-    def classify(self, features_ND: NDArray[np.float32]) -> None:
-        """See `Encoder`; the model's own classes are not the reference's."""
 
 
 def load(config: TimmConfig, loading: Loading) -> list[TimmEncoder]:

@@ -72,11 +72,7 @@ class DeviceNetwork:
         """Context in which the network runs in its precision."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
 
-    def preprocessing(self, resolution: int) -> dict[str, Any]:
-        """All processing of an image before the network, for the identity."""
-        return {"resolution": resolution, "resize": "shorter side, bicubic, centre", "mean": self.mean, "std": self.std}
-
-    @property
-    def dtype_name(self) -> str:
-        """The precision, as the recipe spells it."""
-        return str(self.dtype).removeprefix("torch.")
+    def identity(self, resolution: int) -> dict[str, Any]:
+        """All processing of an image before the network, and the precision, for `Encoder.identity`."""
+        resize = {"resolution": resolution, "resize": "shorter side, bicubic, centre"}
+        return {"preprocessing": {**resize, "mean": self.mean, "std": self.std}, "dtype": str(self.dtype).removeprefix("torch.")}

@@ -13,19 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synthforge.features.encoders.config import PixelsConfig
-from synthforge.features.encoders.protocol import Loading
+from synthforge.features.encoders.protocol import Encoder, Loading
 
 
-class PixelsEncoder:
-    """Implements `Encoder`."""
+class PixelsEncoder(Encoder):
+    """One view of raw pixels."""
 
     def __init__(self, config: PixelsConfig) -> None:
         self.name = f"pixels at {config.resolution} px"
         self.resolution = config.resolution
         self.dim = config.channels * config.resolution**2
-        self.seen: frozenset[str] = frozenset()
-        self.classes: list[str] = []
-        self.logit_scale: float | None = None
         self._channels = config.channels
 
     def identity(self) -> dict[str, Any]:
@@ -36,12 +33,6 @@ class PixelsEncoder:
         """See `Encoder`; always on the CPU, since there is nothing to compute."""
         images = torch.from_numpy(np.ascontiguousarray(images_NHWC)).float() / 255
         return (images.mean(dim=3) if self._channels == 1 else images).flatten(1)
-
-    def embed_texts(self, texts: list[str]) -> None:
-        """See `Encoder`."""
-
-    def classify(self, features_ND: NDArray[np.float32]) -> None:
-        """See `Encoder`."""
 
 
 def load(config: PixelsConfig, _: Loading) -> list[PixelsEncoder]:

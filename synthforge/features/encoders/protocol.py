@@ -7,6 +7,7 @@ that a model's authors use are not applied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,11 +35,11 @@ class Encoder(Protocol):
     """Height and width of the images for `embed`, in pixels."""
     dim: int
     """Number of features, D."""
-    seen: frozenset[str]
+    seen: frozenset[str] = frozenset()
     """Image files it was fitted on (`SEEN_DIGITS` of their SHA-256). Empty for pretrained models."""
-    classes: list[str]
+    classes: Sequence[str] = ()
     """Names of the classes that `classify` distinguishes. Empty if it knows none."""
-    logit_scale: float | None
+    logit_scale: float | None = None
     """Factor of cosines of images and texts before a softmax over texts. None: no texts."""
 
     def identity(self) -> dict[str, Any]:
@@ -47,11 +48,13 @@ class Encoder(Protocol):
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
         """Features of RGB images of its resolution, float32 (N, D) on the CPU. CLIP's have length 1."""
 
-    def embed_texts(self, texts: list[str]) -> NDArray[np.float32] | None:
+    def embed_texts(self, texts: list[str]) -> NDArray[np.float32] | None:  # noqa: ARG002 - a default
         """Text features of length 1, float32 (T, D), comparable with image features. None: no texts."""
+        return None
 
-    def classify(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    def classify(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32] | None:  # noqa: ARG002 - a default
         """Class probabilities from features, under equal class frequencies, float32 (N, C). None: no classes."""
+        return None
 
 
 @dataclass(frozen=True)

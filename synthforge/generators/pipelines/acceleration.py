@@ -14,27 +14,33 @@ from typing import Any
 import torch
 
 DENOISERS = ("unet", "transformer", "prior", "transformer_2", "unet_2")
+DECODERS = ("vae", "vqvae", "movq")
 _DECODE_ROUNDS = 3
 
 
 def denoisers(pipeline: Any) -> dict[str, torch.nn.Module]:
     """The networks that run in every denoising step."""
-    found = {name: getattr(pipeline, name, None) for name in DENOISERS}
-    return {name: module for name, module in found.items() if isinstance(module, torch.nn.Module)}
+    return {name: module for name in DENOISERS if isinstance(module := getattr(pipeline, name, None), torch.nn.Module)}
 
 
 class Decoder:
-    """The pipeline's VAE decoder. It decodes in parts and notes images that are not finite before they are clamped."""
+    """A pipeline's VAE decoder. It decodes in parts and notes images that are not finite before they are clamped.
 
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-        self._decode = self._eager = vae.decode
-        self.batch: int | None = None
-        """Images decoded at once; None: all."""
+    Args:
+        pipeline: one without a VAE has no decoder, and nothing is changed.
+        batch: images decoded at once; None: all.
+    """
+
+    def __init__(self, pipeline: Any, batch: int | None) -> None:
+        self._vae: Any = next((part for name in DECODERS if (part := getattr(pipeline, name, None)) is not None), None)
+        self.batch = batch
         self._finite: list[torch.Tensor] = []
         self._last_latents: torch.Tensor | None = None
         self.keeps_latents = False
-        vae.decode = self
+        self.is_there = self._vae is not None
+        if self._vae is not None:
+            self._decode = self._eager = self._vae.decode
+            self._vae.decode = self
 
     def __call__(self, latents_NCHW: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.keeps_latents:
@@ -57,8 +63,8 @@ class Decoder:
 
     def taken_finite(self) -> torch.Tensor | None:
         """Which images of the last batch were finite, bool (N,); None if nothing was decoded."""
-        found, self._finite = self._finite, []
-        return found[-1] if found else None
+        finite, self._finite = self._finite, []
+        return finite[-1] if finite else None
 
     def compile(self) -> None:
         """Compile the decoding."""
@@ -66,7 +72,8 @@ class Decoder:
 
     def compile_not(self) -> None:
         """Undo `compile`."""
-        self._decode = self._eager
+        if self.is_there:
+            self._decode = self._eager
 
     def tune(self, run: Callable[[], object]) -> dict[int, float]:
         """Choose the fastest part size by timing. Returns part size to seconds for one batch.
@@ -80,7 +87,7 @@ class Decoder:
         latents, self._last_latents = self._last_latents, None
         if latents is None:
             return {}
-        found: dict[int, float] = {}
+        seconds: dict[int, float] = {}
         size = len(latents)
         sizes = [size, *(part for part in (16, 8, 4, 2, 1) if part < size)]
         latents = latents.to(next(self._vae.parameters()).dtype)  # some pipelines widen the decoder for the time of the call only
@@ -93,12 +100,12 @@ class Decoder:
                     self(latents, return_dict=False)
                     _synchronise(latents.device)
                     times.append(time.perf_counter() - started)
-                found[self.batch] = min(times[1:])
+                seconds[self.batch] = min(times[1:])
         self._finite.clear()
         # Whole batches unless parts are clearly faster.
-        best = min(found, key=lambda part: found[part])
-        self.batch = best if found[best] < 0.97 * found[size] else None
-        return {part: round(seconds, 4) for part, seconds in found.items()}
+        best = min(seconds, key=lambda part: seconds[part])
+        self.batch = best if seconds[best] < 0.97 * seconds[size] else None
+        return {part: round(value, 4) for part, value in seconds.items()}
 
 
 def _synchronise(device: torch.device) -> None:

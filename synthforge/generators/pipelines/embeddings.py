@@ -7,6 +7,7 @@ To encode texts in advance, the pipeline is called and left once its prompts are
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import inspect
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 CACHE_BYTES = 4 * 2**30
 """Host memory for encodings; the least recently used are dropped first."""
@@ -94,27 +96,28 @@ class PromptEncodings:
         signature = inspect.signature(encode)
 
         def cached(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs).arguments
-            prompts = given.get("prompt")
-            if not isinstance(prompts, list) or any(isinstance(value, torch.Tensor) for value in given.values()):
+            arguments = signature.bind(*args, **kwargs).arguments
+            prompts = arguments.get("prompt")
+            if not isinstance(prompts, list) or any(isinstance(value, torch.Tensor) for value in arguments.values()):
                 return encode(*args, **kwargs)
             # Prompts go by image; everything else, lists too, is the same for all.
             by_image = {
                 name: value
-                for name, value in given.items()
+                for name, value in arguments.items()
                 if name.startswith(("prompt", "negative_prompt")) and isinstance(value, list) and len(value) == len(prompts)
             }
-            shared = {name: value for name, value in given.items() if name not in by_image}
+            shared = {name: value for name, value in arguments.items() if name not in by_image}
             settings = repr(sorted((name, str(value)) for name, value in shared.items()))
-            found = []
+            encodings = []
             for row in range(len(prompts)):
-                one = {name: value[row] for name, value in by_image.items()}
-                key = (repr(sorted(one.items())), settings)
-                found.append(self._looked_up(key, lambda one=one: encode(**shared, **{name: [value] for name, value in one.items()})))  # type: ignore[misc]
-            self._shapes.setdefault(settings, set()).update(encoding.shape for encoding in found)
-            if len({encoding.shape for encoding in found}) > 1:
+                single = {name: [value[row]] for name, value in by_image.items()}
+                key = (repr(sorted(single.items())), settings)
+                encodings.append(self._looked_up(key, functools.partial(encode, **shared, **single)))
+            shapes = {encoding.shape for encoding in encodings}
+            self._shapes.setdefault(settings, set()).update(shapes)
+            if len(shapes) > 1:
                 return encode(*args, **kwargs)  # of different lengths: the pipeline pads them in its own way
-            return _together([encoding.value for encoding in found], found[0].device)
+            return _together([encoding.value for encoding in encodings], encodings[0].device)
 
         return cached
 
@@ -124,7 +127,7 @@ class PromptEncodings:
             return self._cache[key]
         encoded = encode()
         device = next((part.device for part in _tensors(encoded)), torch.device("cpu"))
-        kept = _Encoding(_mapped(encoded, lambda part: part.to("cpu")), device, _shape(encoded))
+        kept = _Encoding(tree_map_only(torch.Tensor, lambda part: part.to("cpu"), encoded), device, _shape(encoded))
         self._cache[key] = kept
         self.num_encoded += 1
         self._bytes += _size(kept.value)
@@ -195,18 +198,8 @@ def _shape(value: Any) -> Any:
     return len(value) if isinstance(value, list) else repr(value)
 
 
-def _mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    return type(value)(_mapped(part, function) for part in value) if isinstance(value, (tuple, list)) else value
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
 def _size(value: Any) -> int:

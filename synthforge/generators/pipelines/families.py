@@ -8,18 +8,16 @@ diffusers brings newer families, and a recipe is checked without importing diffu
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
-import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from synthforge.data.model_files import GeneratorFiles, ModelFiles, components_in, read_config, read_index
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, components_in, did_you_mean, read_config, read_index
 from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig, UnconditionalConfig
+from synthforge.generators.schedulers import diffusers_folder
 
 DIT = frozenset({"DiTPipeline"})
 UNCONDITIONAL = frozenset({"DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline", "ConsistencyModelPipeline"})
@@ -36,16 +34,9 @@ _DENOISERS = ("unet", "transformer", "prior_prior")
 
 
 @functools.cache
-def _folder() -> Path:
-    spec = importlib.util.find_spec("diffusers")
-    assert spec is not None and spec.submodule_search_locations is not None
-    return Path(spec.submodule_search_locations[0]) / "pipelines"
-
-
-@functools.cache
 def _mapping(task: str) -> dict[str, str]:
     """Family to pipeline class, from AutoPipeline's table for a task (TEXT2IMAGE, IMAGE2IMAGE)."""
-    for node in ast.walk(ast.parse((_folder() / "auto_pipeline.py").read_text())):
+    for node in ast.walk(ast.parse((diffusers_folder() / "pipelines" / "auto_pipeline.py").read_text())):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == f"AUTO_{task}_PIPELINES_MAPPING":
             pairs = [pair for pair in ast.walk(node.value) if isinstance(pair, ast.Tuple) and len(pair.elts) == 2]
             return {ast.literal_eval(pair.elts[0]): pair.elts[1].id for pair in pairs if isinstance(pair.elts[1], ast.Name)}
@@ -102,8 +93,7 @@ def _check_call(config: PipelineConfig, name: str, sampling: SamplingConfig) -> 
         if argument in _OURS:
             raise RequestError(f"{where}: other fields of the recipe decide it; remove it")
         if argument not in taken:
-            near = difflib.get_close_matches(argument, taken.keys() - _OURS, n=1)
-            raise RequestError(f"{where}: {name} takes no such argument" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise RequestError(f"{where}: {name} takes no such argument; {did_you_mean(argument, taken.keys() - _OURS, 'remove it')}")
     if guided and "guidance_scale" not in taken:
         raise RequestError(f"sampling.guidance: {name} takes no guidance; leave the field out")
     if sampling.real_guidance is not None and "strength" not in taken:
@@ -117,7 +107,9 @@ def _check_call(config: PipelineConfig, name: str, sampling: SamplingConfig) -> 
 def _check_libraries(model: ModelFiles) -> None:
     """Allow classes of diffusers and transformers only; an index could name any module to import."""
     for component, (library, class_name) in components_in(read_index(model)).items():
-        if library not in {"diffusers", "transformers"} and not (library.isidentifier() and (_folder() / library).is_dir()):
+        if library not in {"diffusers", "transformers"} and not (
+            library.isidentifier() and (diffusers_folder() / "pipelines" / library).is_dir()
+        ):
             raise ModelError(
                 f"generator.model: {model.name} wants {class_name} from {library} for its {component}; "
                 "only classes of diffusers and transformers are loaded"
@@ -171,12 +163,11 @@ def label_numbers(model: ModelFiles, labels: Sequence[str]) -> list[int]:
         names.update({name.strip().lower(): int(number) for name in str(synonyms).split(",")})
         names[str(synonyms).strip().lower()] = int(number)
     num_classes = read_config(model, "transformer").get("num_embeds_ada_norm") or 1000
-    found = []
+    numbers = []
     for label in labels:
         number = names.get(label.strip().lower(), int(label) if label.strip().isdecimal() else -1)
         if not 0 <= number < num_classes:
-            near = difflib.get_close_matches(label.lower(), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "say which with label:, by name or number"
+            hint = did_you_mean(label, names, "say which with label:, by name or number")
             raise RequestError(f"classes: the model knows no class {label!r}, its numbers go from 0 to {num_classes - 1}; {hint}")
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers

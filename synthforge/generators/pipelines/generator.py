@@ -66,12 +66,13 @@ class PipelineGenerator:
         self._device = torch.device(pipeline.device)
         self._resolution = image_size(files.model, sampling)[0]
         self._parameters = inspect.signature(type(self.pipeline).__call__).parameters
-        self._check_noise()
+        if _draws_noise(pipeline.scheduler) and isinstance(config, DitConfig):
+            raise RequestError(
+                f"sampling.scheduler: {type(pipeline).__name__} hands no random generator to {type(pipeline.scheduler).__name__}, "
+                "so its images could not be made again; use one that draws no noise, such as DDIMScheduler or DPMSolverMultistepScheduler"
+            )
         self.encodings = PromptEncodings([self.pipeline]) if config.capabilities.text else None
-        decoder = next((part for name in ("vae", "vqvae", "movq") if (part := getattr(pipeline, name, None)) is not None), None)
-        self.decoder = Decoder(decoder) if decoder is not None else None
-        if self.decoder is not None:
-            self.decoder.batch = config.decode_batch
+        self.decoder = Decoder(pipeline, config.decode_batch)
         self._acceleration: dict[str, Any] = {"attention": "sdpa", "dtype": str(dtype).removeprefix("torch.")}
         self._is_checked = False
 
@@ -86,14 +87,6 @@ class PipelineGenerator:
         generator = cls(pipeline, config, files, sampling, dtype)
         generator._acceleration["channels_last"] = chosen.type == "cuda"
         return generator
-
-    def _check_noise(self) -> None:
-        name = type(self.pipeline).__name__
-        if _draws_noise(self.pipeline.scheduler) and isinstance(self._config, DitConfig):
-            raise RequestError(
-                f"sampling.scheduler: {name} hands no random generator to {type(self.pipeline.scheduler).__name__}, "
-                "so its images could not be made again; use one that draws no noise, such as DDIMScheduler or DPMSolverMultistepScheduler"
-            )
 
     @property
     def resolution(self) -> int:
@@ -110,7 +103,7 @@ class PipelineGenerator:
 
     def identity(self) -> dict[str, Any]:
         model, config = self._files.model, self._config
-        found: dict[str, Any] = {
+        record: dict[str, Any] = {
             "class": type(self.pipeline).__name__,
             "model": model.public_name,
             "revision": model.revision,
@@ -127,27 +120,27 @@ class PipelineGenerator:
         }
         others = self._files.others
         if isinstance(config, (TextToImageConfig, DitConfig)):
-            found["vae"] = _record_of(others["generator.vae"]) if config.vae is not None else None
+            record["vae"] = _record_of(others["generator.vae"]) if config.vae is not None else None
         if isinstance(config, TextToImageConfig):
-            found["loras"] = [
+            record["loras"] = [
                 {**_record_of(others[f"generator.loras.{number}.model"]), "scale": item.scale} for number, item in enumerate(config.loras)
             ]
-            found["textual_inversions"] = [
+            record["textual_inversions"] = [
                 {**_record_of(others[f"generator.textual_inversions.{number}.model"]), "token": item.token}
                 for number, item in enumerate(config.textual_inversions)
             ]
             checker = "safety_checker" in self._base.config
-            found["safety_checker"] = getattr(self._base, "safety_checker", None) is not None if checker else None
-        return found
+            record["safety_checker"] = getattr(self._base, "safety_checker", None) is not None if checker else None
+        return record
 
     def acceleration(self) -> dict[str, Any]:
-        known: dict[str, Any] = {"decode_batch": self.decoder.batch if self.decoder is not None else None}
+        log: dict[str, Any] = {"decode_batch": self.decoder.batch if self.decoder.is_there else None}
         if self.encodings is not None:
-            known |= {
+            log |= {
                 "prompts_encoded": self.encodings.num_encoded,
                 "text_encoders": "kept" if text_encoders(self.pipeline) else "unloaded",
             }
-        return self._acceleration | known
+        return self._acceleration | log
 
     def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
         """Encode every text once, then unload the text encoders if all encodings are cached."""
@@ -190,7 +183,7 @@ class PipelineGenerator:
     def compile(self, batch: _PipelineBatch) -> None:
         self._try_out(batch)
         is_wanted = self._config.compile if self._config.compile is not None else self._device.type == "cuda"
-        if self.decoder is not None and self._device.type == "cuda" and self._config.decode_batch is None:
+        if self.decoder.is_there and self._device.type == "cuda" and self._config.decode_batch is None:
             self._acceleration["decode_seconds"] = self.decoder.tune(lambda: self._warm_up(batch))
         if not is_wanted:
             return
@@ -198,7 +191,7 @@ class PipelineGenerator:
         with alone_on_this_machine(f"{type(self.pipeline).__name__}-{digest_of(self.identity())[:16]}-{batch.num_images}"):
             try:
                 self._acceleration["compiled"] = compile_denoisers(self.pipeline, has_hooks)
-                if self.decoder is not None:
+                if self.decoder.is_there:
                     self.decoder.compile()
                     self._acceleration["compiled"]["decode"] = "whole"
                 self._warm_up(batch)
@@ -208,44 +201,36 @@ class PipelineGenerator:
                 # Slower, not wrong: a missing C compiler or a model that can't be compiled should not stop the work.
                 self._acceleration["compiled"] = f"failed: {' '.join(str(error).split())[:300]}"
                 compile_nothing(self.pipeline)
-                if self.decoder is not None:
-                    self.decoder.compile_not()
+                self.decoder.compile_not()
 
     def _try_out(self, batch: _PipelineBatch) -> None:
         """Make one image in a few steps, so that a request the pipeline can't fulfil fails before work begins."""
-        one: dict[str, Any] = {name: value[:1] if isinstance(value, list) else value for name, value in batch.arguments.items()}
-        if "batch_size" in one:
-            one["batch_size"] = 1
-        steps = min(self._sampling.steps, math.ceil(_TRIAL_STEPS / one.get("strength", 1.0)))
+        single: dict[str, Any] = {name: value[:1] if isinstance(value, list) else value for name, value in batch.arguments.items()}
+        if "batch_size" in single:
+            single["batch_size"] = 1
+        steps = min(self._sampling.steps, math.ceil(_TRIAL_STEPS / single.get("strength", 1.0)))
         try:
-            self._checked(lambda: self._call(one, batch.seeds[:1], steps))
+            self._checked(lambda: self._call(single, batch.seeds[:1], steps))
         except _CALL_ERRORS as error:
             raise self._in_words(error) from error
-        if self.decoder is not None:
-            self.decoder.taken_finite()
+        self.decoder.taken_finite()
 
     def _warm_up(self, batch: _PipelineBatch) -> None:
         """Make a batch in as few steps as possible; shapes are those of a complete one."""
         strength = batch.arguments.get("strength")
         self._call(batch.arguments, batch.seeds, steps=2 if strength is None else self._sampling.steps)
-        if self.decoder is not None:
-            self.decoder.taken_finite()
+        self.decoder.taken_finite()
 
     def prepare(self, requests: Sequence[ImageRequest]) -> _PipelineBatch:
         first = requests[0]
         if isinstance(self._config, TextToImageConfig):
             self._check_negative({request.negative for request in requests})
-            sources = [request.source for request in requests]
             images = [
-                Image.fromarray(resize(decode(source.data, 3), self._resolution)) if source is not None else None for source in sources
+                Image.fromarray(resize(decode(request.source.data, 3), self._resolution)) if request.source is not None else None
+                for request in requests
             ]
-            arguments = self._arguments_of(
-                [request.prompt for request in requests],
-                [request.negative for request in requests],
-                first.guidance,
-                first.strength,
-                images,
-            )
+            prompts, negatives = [request.prompt for request in requests], [request.negative for request in requests]
+            arguments = self._arguments_of(prompts, negatives, first.guidance, first.strength, images)
         elif isinstance(self._config, DitConfig):
             labels = label_numbers(self._files.model, [request.class_name for request in requests])
             arguments = {"class_labels": labels, "guidance_scale": first.guidance}
@@ -265,15 +250,15 @@ class PipelineGenerator:
         strength: float | None,
         images: Sequence[Image.Image | None],
     ) -> dict[str, Any]:
-        found: dict[str, Any] = {"prompt": list(prompts)}
+        arguments: dict[str, Any] = {"prompt": list(prompts)}
         if "guidance_scale" in self._parameters:
-            found["guidance_scale"] = guidance
+            arguments["guidance_scale"] = guidance
         if negatives[0] is not None:
             assert None not in negatives, "a batch has one level"
-            found["negative_prompt"] = list(negatives)
+            arguments["negative_prompt"] = list(negatives)
         if strength is not None:
-            found |= {"image": list(images), "strength": strength}
-        return found | self._size_arguments
+            arguments |= {"image": list(images), "strength": strength}
+        return arguments | self._size_arguments
 
     @property
     def _size_arguments(self) -> dict[str, int]:
@@ -290,13 +275,13 @@ class PipelineGenerator:
         )
 
     def sample(self, batch: _PipelineBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._is_checked:
-            output = self._checked(lambda: self._call(batch.arguments, batch.seeds))
-        else:
-            output = self._call(batch.arguments, batch.seeds)
+        def call() -> Any:
+            return self._call(batch.arguments, batch.seeds)
+
+        output = call() if self._is_checked else self._checked(call)
         images_NCHW = _as_tensor(output.images, self._device)
         broken_N = ~torch.isfinite(images_NCHW).flatten(1).all(dim=1)
-        finite_N = self.decoder.taken_finite() if self.decoder is not None else None
+        finite_N = self.decoder.taken_finite()
         if finite_N is not None and len(finite_N) == len(broken_N):
             broken_N |= ~finite_N
         codes_N = broken_N.to(torch.uint8)
@@ -310,7 +295,7 @@ class PipelineGenerator:
         """Run the first batch, and refuse noise that no seed decides: such images could not be made again."""
         before = self._global_noise()
         output = call()
-        if any(not torch.equal(one, other) for one, other in zip(before, self._global_noise(), strict=True)):
+        if any(not torch.equal(old, new) for old, new in zip(before, self._global_noise(), strict=True)):
             raise RequestError(
                 f"sampling.scheduler: {type(self.pipeline.scheduler).__name__} in {type(self.pipeline).__name__} draws noise that no seed "
                 "decides, so its images could not be made again; use another scheduler, such as DPMSolverMultistepScheduler"

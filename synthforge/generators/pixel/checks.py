@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
-from synthforge.data.model_files import GeneratorFiles, ModelFiles, read_config, read_index
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, did_you_mean, read_config, read_index
 from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pixel.config import PixelConfig
@@ -30,8 +29,7 @@ def check(config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, 
     names = class_names(model)
     unknown = [label for label in labels if label_number(label, names) is None]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it knows {some(names)}; say which with label:"
+        hint = did_you_mean(unknown[0], names, f"it knows {some(names)}; say which with label:")
         raise RequestError(f"classes: the model knows no class {some([repr(name) for name in unknown])}; {hint}")
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from synthforge.data.images import decode, resize
-from synthforge.data.model_files import GeneratorFiles, ModelFiles
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, in_one_line
 from synthforge.devices import alone_on_this_machine, pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import SamplingConfig
@@ -52,14 +51,9 @@ class PixelGenerator:
     def load(cls, config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> PixelGenerator:
         """Load a model that `PixelConfig.check` has passed; raises ModelError or RequestError."""
         chosen, model = pick_device(device), files.model
-        try:
-            diffusers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.disable_progress_bar()
+        with in_one_line(model.name, "generator.model"):
             pipeline = PixelPipeline.from_pretrained(str(model.folder), use_safetensors=True, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(
-                f"generator.model: {model.name} can't be loaded as a pixel pipeline ({reason}); fit it again or name another"
-            ) from error
         for module in filter(None, (pipeline.denoiser, pipeline.guide)):
             if any(parameter.is_meta for parameter in module.parameters()):
                 raise ModelError(f"generator.model: {model.name} lacks some of its weights; fit or fetch it again")
