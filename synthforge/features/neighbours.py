@@ -96,17 +96,17 @@ class Neighbours:
         excluded = int(exclude_N is not None)
         assert 1 <= k <= len(self) - excluded, f"{k} neighbours among {len(self)} rows"
         wanted = min(k + excluded + SPARE, len(self))
-        squared_NK, found_NK = np.empty((len(queries_ND), k), np.float32), np.empty((len(queries_ND), k), np.int64)
+        squared_NK, rows_NK = np.empty((len(queries_ND), k), np.float32), np.empty((len(queries_ND), k), np.int64)
         for start in range(0, len(queries_ND), self._block_rows(wanted)):
             block = slice(start, start + self._block_rows(wanted))
-            found = self._candidates(queries_ND[block], wanted)
-            squared = self._squared(queries_ND[block], found)
+            rows = self._candidates(queries_ND[block], wanted)
+            squared = self._squared(queries_ND[block], rows)
             if exclude_N is not None:
-                squared[found == exclude_N[block, None]] = np.inf
-            order = np.lexsort((found, squared), axis=1)[:, :k]
+                squared[rows == exclude_N[block, None]] = np.inf
+            order = np.lexsort((rows, squared), axis=1)[:, :k]
             squared_NK[block] = np.take_along_axis(squared, order, axis=1)
-            found_NK[block] = np.take_along_axis(found, order, axis=1)
-        return squared_NK, found_NK
+            rows_NK[block] = np.take_along_axis(rows, order, axis=1)
+        return squared_NK, rows_NK
 
     def _block_rows(self, wanted: int) -> int:
         """Queries per block: gathering and subtracting their candidates fills the working memory."""
@@ -115,19 +115,19 @@ class Neighbours:
     def _candidates(self, queries_ND: Floats, k: int) -> Ints:
         if self.kind == "flat":
             return self._exact(queries_ND, k)
-        found = self._approximate(queries_ND, k, self._effort(k))
-        short = np.flatnonzero((found < 0).any(axis=1))
-        if len(short):  # the cells that were looked into hold fewer than k
-            found[short] = self._exact(queries_ND[short], k)
-        return found
+        rows = self._approximate(queries_ND, k, self._effort(k))
+        short = np.flatnonzero((rows < 0).any(axis=1))
+        if len(short):  # the searched cells hold fewer than k
+            rows[short] = self._exact(queries_ND[short], k)
+        return rows
 
     def _exact(self, queries_ND: Floats, k: int) -> Ints:
         knn = faiss.knn if self._gpu is None else functools.partial(faiss.knn_gpu, self._gpu)
         rows_NK: Any = knn(queries_ND, self._rows_MD, k)[1]
         return np.asarray(rows_NK, np.int64)
 
-    def _squared(self, queries_ND: Floats, found_NK: Ints) -> Floats:
-        difference_NKD = self._rows_MD[found_NK]
+    def _squared(self, queries_ND: Floats, rows_NK: Ints) -> Floats:
+        difference_NKD = self._rows_MD[rows_NK]
         difference_NKD -= queries_ND[:, None]
         squared: Floats = np.einsum("nkd,nkd->nk", difference_NKD, difference_NKD)
         return squared
@@ -137,8 +137,8 @@ class Neighbours:
             self._index.nprobe = effort
         else:
             self._index.hnsw.efSearch = effort
-        found: Ints = self._index.search(queries_ND, k)[1]
-        return found
+        rows: Ints = self._index.search(queries_ND, k)[1]
+        return rows
 
     def _effort(self, k: int) -> int:
         """Cells to search (ivf), or candidates to keep (hnsw), for k neighbours.
@@ -160,8 +160,8 @@ class Neighbours:
         most = self._index.nlist if self.kind == "ivf" else len(self)
         effort = 1 if self.kind == "ivf" else k
         while True:
-            found = self._others(like_ND, self._approximate(like_ND, k + 1, effort), own_N, k)
-            share = float((found <= limit_N[:, None]).mean())
+            nearest_NK = self._others(like_ND, self._approximate(like_ND, k + 1, effort), own_N, k)
+            share = float((nearest_NK <= limit_N[:, None]).mean())
             if share >= self._config.recall:
                 self.recall = min(self.recall, share)
                 return effort
@@ -172,10 +172,10 @@ class Neighbours:
                 )
             effort = min(2 * effort, most)
 
-    def _others(self, queries_ND: Floats, found_NK: Ints, own_N: Ints, k: int) -> Floats:
+    def _others(self, queries_ND: Floats, rows_NK: Ints, own_N: Ints, k: int) -> Floats:
         """Squared distances of the k nearest found, without the query itself, sorted; inf where none was found."""
-        squared = self._squared(queries_ND, found_NK)
-        squared[(found_NK < 0) | (found_NK == own_N[:, None])] = np.inf
+        squared = self._squared(queries_ND, rows_NK)
+        squared[(rows_NK < 0) | (rows_NK == own_N[:, None])] = np.inf
         return np.sort(squared, axis=1)[:, :k]
 
 
@@ -207,7 +207,7 @@ def _build_hnsw(rows_MD: Floats) -> faiss.IndexHNSWFlat:
     index = faiss.IndexHNSWFlat(rows_MD.shape[1], _LINKS)
     index.hnsw.efConstruction = 200
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # with several the graph depends on who comes first
+    faiss.omp_set_num_threads(1)  # with several threads the graph depends on timing
     try:
         index.add(rows_MD)
     finally:

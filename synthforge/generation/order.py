@@ -9,11 +9,11 @@ Permutations are Feistel networks with cycle walking (Black and Rogaway 2002, "C
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import heapq
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -54,7 +54,7 @@ class Apportionment:
         self._lock = threading.Lock()
         self._stride = 1
         self._checkpoints: list[list[int]] = [[0] * len(totals)]
-        self._blocks: OrderedDict[int, list[tuple[int, int]]] = OrderedDict()
+        self._block = functools.lru_cache(self.MAX_CACHED_BLOCKS)(self._block_of)
 
     def at(self, index: int) -> tuple[int, int]:
         """The member at a position, and how often it occurs before that position."""
@@ -79,27 +79,21 @@ class Apportionment:
             return position
         low = position * self._period // self._shares[group]  # the earliest and the last slot that its share allows
         high = -(-(position + 1) * self._period // self._shares[group])
-        # The first position after which it has stood once more than `ordinal` times.
+        # The first position up to which it occurs `ordinal` + 1 times.
         return bisect.bisect_left(range(high + 1), ordinal + 1, lo=low, key=lambda index: self.counts(index + 1)[member])
 
     def _counts_within(self, offset: int) -> list[int]:
         block, rest = divmod(offset, self.BLOCK)
         with self._lock:
             counts = list(self._state_at(block))
-        if rest:
-            for group, _ in self._block(block)[:rest]:
-                counts[group] += 1
+        for group, _ in self._block(block)[:rest] if rest else ():
+            counts[group] += 1
         return counts
 
-    def _block(self, number: int) -> list[tuple[int, int]]:
+    def _block_of(self, number: int) -> list[tuple[int, int]]:
         """For each position of a block, its group and how often that group occurs before it."""
         with self._lock:
-            if number not in self._blocks:
-                self._blocks[number] = self._simulate(number, self._state_at(number))[0]
-                if len(self._blocks) > self.MAX_CACHED_BLOCKS:
-                    self._blocks.popitem(last=False)
-            self._blocks.move_to_end(number)
-            return self._blocks[number]
+            return self._simulate(number, self._state_at(number))[0]
 
     def _state_at(self, number: int) -> list[int]:
         """How often each group occurs before a block, simulated from the nearest checkpoint."""

@@ -121,7 +121,7 @@ def generate(
                 dataset.release(shard)
             if others:
                 reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
-            folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # unsorted: the order of classes counts
+            folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # not sorted: the order of classes matters
             run = _Generating(dataset, plan, part, heartbeat, reporter)
             seconds = run.make_all(executor)
         return _finish(dataset, plan, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
@@ -192,7 +192,7 @@ def _begins_segment(dataset: DatasetFolder | None, plan: Plan, folder: Folder, e
     present = segments[-1].end_sample
     if extend is not None:
         if dataset.completion() is None:
-            # An extension that was begun, or finished but for its last file: the same request goes on with it.
+            # An extension that was begun, or lacks only its last file, is resumed by the same request.
             if len(segments) > 1 and segments[-1].num_samples == extend:
                 return False
             raise RequestError(f"{folder.address}: is not finished yet; run without --extend first")

@@ -49,7 +49,7 @@ class ShardWork:
         recipe = self.recipe
         device = own_gpu(place.worker, place.workers, recipe.execution.device)
         if recipe.execution.threads is None and place.workers > 1:
-            # Workers that each take all cores fight over them.
+            # If each worker used all cores, they would slow each other down.
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
         plan = Plan.of(recipe, self.known)
         generator = load_generator(recipe, plan, device=device, dtype=self.dtype)
@@ -89,7 +89,7 @@ class ShardStream:
         first = next(units, None)
         if first is None:
             return
-        if self._engine is None:  # not before there is a shard to make: the caller begins the dataset once a model is loaded
+        if self._engine is None:  # only now: the caller creates the dataset after the model is loaded
             dataset = DatasetFolder.open(recipe.pool_path, recipe.output.single_writer)
             self._engine = Engine(self.sampler, dataset, recipe.execution.encoders)
         started, before = time.perf_counter(), self.sampler.counters.copy()

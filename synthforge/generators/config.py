@@ -19,6 +19,12 @@ from synthforge.generators.schedulers import SchedulerConfig
 from synthforge.registry import Registry, kind_in
 
 
+def _distinct(levels: list[float], name: str) -> list[float]:
+    if len(set(levels)) != len(levels):
+        raise ValueError(f"a {name} level is given twice; levels are drawn with equal chances")
+    return levels
+
+
 class RealGuidanceConfig(Config):
     """Image-to-image: start from real images with added noise instead of from noise (He et al. 2022, arXiv
     2210.07574).
@@ -34,10 +40,8 @@ class RealGuidanceConfig(Config):
     @classmethod
     def _levels_in_range(cls, levels: list[float]) -> list[float]:
         if any(not 0 < level <= 1 for level in levels):
-            raise ValueError("strength levels lie above 0 and at most at 1")
-        if len(set(levels)) != len(levels):
-            raise ValueError("a strength level stands twice; levels are drawn with equal chances")
-        return levels
+            raise ValueError("strength levels must be above 0 and at most 1")
+        return _distinct(levels, "strength")
 
 
 class SamplingConfig(Config):
@@ -62,10 +66,8 @@ class SamplingConfig(Config):
     @classmethod
     def _levels_in_range(cls, levels: list[float]) -> list[float]:
         if any(not 0 <= level <= 100 for level in levels):
-            raise ValueError("guidance levels lie between 0 and 100")
-        if len(set(levels)) != len(levels):
-            raise ValueError("a guidance level stands twice; levels are drawn with equal chances")
-        return levels
+            raise ValueError("guidance levels must be between 0 and 100")
+        return _distinct(levels, "guidance")
 
 
 class GeneratorConfig(Config):

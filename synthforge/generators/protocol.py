@@ -68,10 +68,6 @@ class Generator(Protocol):
     """A loaded model."""
 
     @property
-    def resolution(self) -> int:
-        """Height and width of its images in pixels."""
-
-    @property
     def default_batch(self) -> int:
         """Images per batch if none is set or measured. The same on every run, since bytes depend on it."""
 

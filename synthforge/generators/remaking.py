@@ -84,21 +84,21 @@ def _additions(generator: Mapping[str, Any], places: Mapping[str, str]) -> list[
 
 def _arguments(record: Mapping[str, Any], generator: Mapping[str, Any]) -> dict[str, str]:
     """Arguments of the pipeline's call, as code."""
-    found: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     if generator["class"] == "PixelPipeline":
-        found |= {"class_labels": _pixel_label(record), "guided_by": repr(generator["guided_by"])}
+        arguments |= {"class_labels": _pixel_label(record), "guided_by": repr(generator["guided_by"])}
     elif generator["class"] in DIT:
-        found["class_labels"] = _dit_label(str(record.get("label", record["class"])))
+        arguments["class_labels"] = _dit_label(str(record.get("label", record["class"])))
     elif generator["class"] in UNCONDITIONAL:
-        found["batch_size"] = "1"
+        arguments["batch_size"] = "1"
     else:
-        found["prompt"] = repr([record["prompt"]])
+        arguments["prompt"] = repr([record["prompt"]])
         if record.get("negative") is not None:
-            found["negative_prompt"] = repr([record["negative"]])
+            arguments["negative_prompt"] = repr([record["negative"]])
     if generator.get("guided", generator["class"] not in UNCONDITIONAL):
-        found["guidance_scale"] = repr(record["guidance"])
-    found["num_inference_steps"] = repr(generator["steps"])
-    return found | {name: repr(value) for name, value in (generator.get("arguments") or {}).items()}
+        arguments["guidance_scale"] = repr(record["guidance"])
+    arguments["num_inference_steps"] = repr(generator["steps"])
+    return arguments | {name: repr(value) for name, value in (generator.get("arguments") or {}).items()}
 
 
 def _pixel_label(record: Mapping[str, Any]) -> str:

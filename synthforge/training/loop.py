@@ -235,11 +235,6 @@ class TrainingLoop:
             self._optimizer.state.update(zip(self._parameters, states, strict=True))
         return True
 
-    def discard(self) -> None:
-        """Remove the checkpoint of a finished fit."""
-        if self._checkpoint is not None:
-            self._checkpoint.unlink(missing_ok=True)
-
     def _identity(self) -> str:
         return json.dumps({**self.config.model_dump(mode="json", exclude={"compile"}), "notes": self.notes.get("identity")}, sort_keys=True)
 

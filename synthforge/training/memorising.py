@@ -23,8 +23,6 @@ class Memorising:
     """Result of one check. Distances are root mean square differences of a pixel, 0 to 255."""
 
     num_generated: int
-    threshold: float
-    """Distance below which an image is a near-copy."""
     near_copies: float
     """Share of generated images that are near-copies of a fitted one."""
     near_copies_real: float
@@ -50,7 +48,6 @@ def memorising(generated_GD: Tensor, fitted_FD: Tensor) -> Memorising:
     threshold = float(torch.quantile(among_F, LEAVE_ONE_OUT_SHARE))
     return Memorising(
         num_generated=len(generated_GD),
-        threshold=threshold,
         near_copies=float((to_fitted_G < threshold).float().mean()),
         near_copies_real=float((among_F < threshold).float().mean()),
         median_distance=float(to_fitted_G.median()),
@@ -69,11 +66,11 @@ def coverage(generated_GD: Tensor, real_VD: Tensor, neighbours: int = 5) -> floa
 
 def nearest(rows_ND: Tensor, to_MD: Tensor, leave_one_out: bool = False) -> Tensor:
     """Distance from each row to the nearest of the others, float (N,). Computed in blocks, so memory is bounded."""
-    found = []
+    parts = []
     for start in range(0, len(rows_ND), 1024):
         distance = torch.cdist(rows_ND[start : start + 1024], to_MD)
         if leave_one_out:
             rows = torch.arange(len(distance))
             distance[rows, rows + start] = torch.inf
-        found.append(distance.min(dim=1).values)
-    return torch.cat(found)
+        parts.append(distance.min(dim=1).values)
+    return torch.cat(parts)

@@ -75,7 +75,7 @@ def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> N
         ),
         ("classes: [a]\ncount: {total: 1}\nprompts: {captions: nowhere.txt}\n", "prompts.captions: no file"),
         ("classes: {a: {templates: ['x']}, b: {}}\ncount: {total: 1}\n", "class 'b' has no prompts"),
-        ("classes: [a]\ncount: {total: 1}\nsampling: {guidance: [1, 1]}\n", "stands twice"),
+        ("classes: [a]\ncount: {total: 1}\nsampling: {guidance: [1, 1]}\n", "a guidance level is given twice"),
         ("classes: [a]\n", "count: is missing"),
         ("classes: [a]\ncount: {total: .nan}\n", "count.total"),
     ],

@@ -85,7 +85,7 @@ class ClipEncoder(Encoder):
         self.resolution = int(sides.pop())
         self.network = DeviceNetwork(
             self._model,
-            self._encode_image,
+            model.encode_image,  # type: ignore[arg-type]
             device=device,
             precision=config.precision,
             mean=preprocessing["mean"],
@@ -106,10 +106,6 @@ class ClipEncoder(Encoder):
     def identity(self) -> dict[str, Any]:
         """See `Encoder`."""
         return self._identity
-
-    def _encode_image(self, images_NCHW: Tensor) -> Tensor:
-        features_ND: Tensor = self._model.encode_image(images_NCHW)  # type: ignore[operator]
-        return features_ND
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
         """See `Encoder`; of length 1."""

@@ -40,8 +40,8 @@ class EncoderConfig(Config):
 
         Raises: ModelError, or RequestError if it can't be fitted.
         """
-        found: list[Encoder] = pkgutil.resolve_name(self.loader)(self, loading)
-        return found
+        encoders: list[Encoder] = pkgutil.resolve_name(self.loader)(self, loading)
+        return encoders
 
 
 ENCODERS: Registry[type[EncoderConfig]] = Registry("kind of encoder")
@@ -125,11 +125,11 @@ class FittedConfig(EncoderConfig):
     width: int | None = identity(None, ge=8, le=512, multiple_of=8)
     """Channels of the first layers; features have up to four times as many. None: 16 up to 12 px, 32 above."""
     loop: LoopConfig = Field(default_factory=lambda: LoopConfig(batch=128, learning_rate=3e-3, weight_decay=0.05, checks=4, compile=False))
-    """How long and how fast; `loop.images` counts for each fold, and nothing means what suits the amount of data."""
+    """Length, learning rate and precision of each fold's fit. `loop.images` None: chosen from the amount of data."""
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     """Geometric augmentation."""
 
     @property
     def knows_reference_alone(self) -> bool:
-        """Where it is fitted on the reference."""
+        """True if it is fitted on the reference."""
         return self.model is None

@@ -179,7 +179,7 @@ def fit_folds(
     if all((out / f"fold-{fold}").exists() for fold in range(config.folds)):
         return
     reporter = reporter or Reporter()
-    # In an order of its own, so that the same images give the same classifiers wherever they come from.
+    # Sorted, so that the same images give the same classifiers wherever they come from.
     reference = Labelled(reference.classes, sorted(reference.examples, key=lambda example: (example.class_name, example.sha256)))
     if len({example.sha256 for example in reference.examples}) < 2 * config.folds:
         raise RequestError(

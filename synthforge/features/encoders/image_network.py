@@ -125,7 +125,7 @@ def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
     source = timm.get_pretrained_cfg(config.model)
     if source is None or not source.hf_hub_id:
         raise ModelError(f"{where}.pretrained: timm has no weights for {config.model} on the hub; give a .safetensors file")
-    # Repositories in CLIP's own form name the file otherwise; each has a safetensors file beside the pickle.
+    # Repositories in open_clip's form use another file name; each has a safetensors file beside the pickle.
     file = "open_clip_model.safetensors" if "open_clip" in (source.hf_hub_filename or "") else WEIGHTS_FILES[0]
     return TimmFiles(config.model, config.model, fetch_file(source.hf_hub_id, file, f"{where}.model"))
 
@@ -135,7 +135,7 @@ def create(model: str, resolution: int | None, files: TimmFiles | None, num_clas
     options: dict[str, Any] = {"num_classes": num_classes}
     if files is not None and files.config is None:
         options["pretrained_cfg_overlay"] = {"file": str(files.weights), "custom_load": False}
-    # Networks of a fixed size must be told it when they are made; others don't know the argument.
+    # Networks of a fixed size need it when they are made; others don't have the argument.
     if resolution is not None and timm.create_model(model, **options).pretrained_cfg.get("fixed_input_size"):
         options["img_size"] = resolution
     network: nn.Module = timm.create_model(model, pretrained=files is not None, **options)

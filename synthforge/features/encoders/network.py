@@ -56,7 +56,7 @@ class DeviceNetwork:
         images = torch.from_numpy(np.ascontiguousarray(images_NHWC))
         if self.device.type == "cuda":
             images = images.pin_memory().to(self.device, non_blocking=True)
-        # The permuted view of NHWC is channels-last already; bytes cross, floats are made on the device.
+        # A permuted view of NHWC is channels-last already. Bytes are copied, and floats are made on the device.
         images_NCHW = images.to(self.device).permute(0, 3, 1, 2).float().div_(255).sub_(self._mean_C11).div_(self._std_C11)
         with self.autocast():
             return self._forward(images_NCHW).float()

@@ -90,7 +90,7 @@ class Decoder:
         seconds: dict[int, float] = {}
         size = len(latents)
         sizes = [size, *(part for part in (16, 8, 4, 2, 1) if part < size)]
-        latents = latents.to(next(self._vae.parameters()).dtype)  # some pipelines widen the decoder for the time of the call only
+        latents = latents.to(next(self._vae.parameters()).dtype)  # some pipelines use another precision during the call only
         with torch.no_grad():
             for self.batch in sizes:
                 times = []
@@ -117,7 +117,7 @@ def use_fast_formats(pipeline: Any) -> None:
     """Use channels-last memory for convolutions, for CUDA."""
     for network in (*denoisers(pipeline).values(), getattr(pipeline, "vae", None)):
         for module in network.modules() if network is not None else ():
-            if isinstance(module, torch.nn.Conv2d):  # convolutions over time know no such format
+            if isinstance(module, torch.nn.Conv2d):  # 3D convolutions have no such format
                 module.to(memory_format=torch.channels_last)
 
 

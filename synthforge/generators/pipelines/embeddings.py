@@ -100,7 +100,7 @@ class PromptEncodings:
             prompts = arguments.get("prompt")
             if not isinstance(prompts, list) or any(isinstance(value, torch.Tensor) for value in arguments.values()):
                 return encode(*args, **kwargs)
-            # Prompts go by image; everything else, lists too, is the same for all.
+            # Prompts differ by image; all other arguments, also lists, are the same for all.
             by_image = {
                 name: value
                 for name, value in arguments.items()
@@ -142,7 +142,7 @@ def unload_text_encoders(pipelines: Sequence[Any]) -> None:
     for pipeline in pipelines:
         encoders = text_encoders(pipeline)
         for encoder in encoders.values():
-            encoder.__dict__.pop("forward", None)  # ours holds the encoder, in a circle
+            encoder.__dict__.pop("forward", None)  # ours refers to the encoder, which would keep it alive
         pipeline.register_modules(**dict.fromkeys(encoders))
     gc.collect()
     if torch.cuda.is_available():

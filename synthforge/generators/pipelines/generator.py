@@ -23,12 +23,7 @@ from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
 from synthforge.errors import RequestError
 from synthforge.generators.config import SamplingConfig
-from synthforge.generators.pipelines.acceleration import (
-    Decoder,
-    compile_denoisers,
-    compile_nothing,
-    use_fast_formats,
-)
+from synthforge.generators.pipelines.acceleration import Decoder, compile_denoisers, compile_nothing, use_fast_formats
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig
 from synthforge.generators.pipelines.embeddings import PromptEncodings, text_encoders, unload_text_encoders
 from synthforge.generators.pipelines.families import image_size, label_numbers
@@ -63,8 +58,10 @@ class PipelineGenerator:
         self._files = files
         self._sampling = sampling
         self._dtype = dtype
-        self._device = torch.device(pipeline.device)
-        self._resolution = image_size(files.model, sampling)[0]
+        self.device = torch.device(pipeline.device)
+        self.resolution = image_size(files.model, sampling)[0]
+        side = self.resolution
+        self.default_batch = 32 if side <= 32 else 16 if side <= 64 else 8 if side <= 128 else 4 if side <= 256 else 1
         self._parameters = inspect.signature(type(self.pipeline).__call__).parameters
         if _draws_noise(pipeline.scheduler) and isinstance(config, DitConfig):
             raise RequestError(
@@ -88,19 +85,6 @@ class PipelineGenerator:
         generator._acceleration["channels_last"] = chosen.type == "cuda"
         return generator
 
-    @property
-    def resolution(self) -> int:
-        return self._resolution
-
-    @property
-    def default_batch(self) -> int:
-        pixels = self._resolution**2
-        return 32 if pixels <= 32**2 else 16 if pixels <= 64**2 else 8 if pixels <= 128**2 else 4 if pixels <= 256**2 else 1
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
-
     def identity(self) -> dict[str, Any]:
         model, config = self._files.model, self._config
         record: dict[str, Any] = {
@@ -111,7 +95,7 @@ class PipelineGenerator:
             "sha256": model.sha256,
             **describe(self.pipeline.scheduler),
             "steps": self._sampling.steps,
-            "resolution": self._resolution,
+            "resolution": self.resolution,
             "dtype": str(self._dtype).removeprefix("torch."),
             "arguments": dict(config.arguments) | self._size_arguments,
             "guided": "guidance_scale" in self._parameters,
@@ -161,11 +145,11 @@ class PipelineGenerator:
         """Encode texts that all have a negative prompt, or all have none."""
         assert self.encodings is not None
         strength = self._sampling.real_guidance.strength[0] if self._sampling.real_guidance is not None else None
-        start = Image.new("RGB", (self._resolution, self._resolution)) if strength is not None else None
+        start = Image.new("RGB", (self.resolution, self.resolution)) if strength is not None else None
         for guidance in self._sampling.guidance:
             for first in range(0, len(texts), _LEARNED_AT_ONCE):
                 if not self.encodings.is_whole:
-                    return  # they do not fit memory, or not into one batch: each is encoded when it comes
+                    return  # they don't fit memory or one batch, so each is encoded when it is needed
                 prompts, negatives = zip(*texts[first : first + _LEARNED_AT_ONCE], strict=True)
                 arguments = self._arguments_of(prompts, negatives, guidance, strength, [start] * len(prompts))
                 with self.encodings.leaving_after_encoding():
@@ -174,7 +158,7 @@ class PipelineGenerator:
     def _in_words(self, error: BaseException) -> RequestError:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if is_out_of_memory(error):
-            return RequestError(f"generator.model: out of memory on {self._device} ({reason}); use a smaller model or another device")
+            return RequestError(f"generator.model: out of memory on {self.device} ({reason}); use a smaller model or another device")
         name = type(self.pipeline).__name__
         return RequestError(
             f"generator: {name} does not take what the recipe asks of it ({reason}); see generator.arguments and sampling.scheduler"
@@ -182,8 +166,8 @@ class PipelineGenerator:
 
     def compile(self, batch: _PipelineBatch) -> None:
         self._try_out(batch)
-        is_wanted = self._config.compile if self._config.compile is not None else self._device.type == "cuda"
-        if self.decoder.is_there and self._device.type == "cuda" and self._config.decode_batch is None:
+        is_wanted = self._config.compile if self._config.compile is not None else self.device.type == "cuda"
+        if self.decoder.is_there and self.device.type == "cuda" and self._config.decode_batch is None:
             self._acceleration["decode_seconds"] = self.decoder.tune(lambda: self._warm_up(batch))
         if not is_wanted:
             return
@@ -226,7 +210,7 @@ class PipelineGenerator:
         if isinstance(self._config, TextToImageConfig):
             self._check_negative({request.negative for request in requests})
             images = [
-                Image.fromarray(resize(decode(request.source.data, 3), self._resolution)) if request.source is not None else None
+                Image.fromarray(resize(decode(request.source.data, 3), self.resolution)) if request.source is not None else None
                 for request in requests
             ]
             prompts, negatives = [request.prompt for request in requests], [request.negative for request in requests]
@@ -263,7 +247,7 @@ class PipelineGenerator:
     @property
     def _size_arguments(self) -> dict[str, int]:
         takes_size = self._config.capabilities.text and "height" in self._parameters
-        return {"height": self._resolution, "width": self._resolution} if takes_size else {}
+        return {"height": self.resolution, "width": self.resolution} if takes_size else {}
 
     def _call(self, arguments: dict[str, Any], seeds: Sequence[int], steps: int | None = None) -> Any:
         return self.pipeline(
@@ -279,7 +263,7 @@ class PipelineGenerator:
             return self._call(batch.arguments, batch.seeds)
 
         output = call() if self._is_checked else self._checked(call)
-        images_NCHW = _as_tensor(output.images, self._device)
+        images_NCHW = _as_tensor(output.images, self.device)
         broken_N = ~torch.isfinite(images_NCHW).flatten(1).all(dim=1)
         finite_N = self.decoder.taken_finite()
         if finite_N is not None and len(finite_N) == len(broken_N):
@@ -300,17 +284,17 @@ class PipelineGenerator:
                 f"sampling.scheduler: {type(self.pipeline.scheduler).__name__} in {type(self.pipeline).__name__} draws noise that no seed "
                 "decides, so its images could not be made again; use another scheduler, such as DPMSolverMultistepScheduler"
             )
-        height, width = _as_tensor(output.images, self._device).shape[2:]
-        if (height, width) != (self._resolution, self._resolution):
+        height, width = _as_tensor(output.images, self.device).shape[2:]
+        if (height, width) != (self.resolution, self.resolution):
             raise RequestError(
-                f"sampling.resolution: {type(self.pipeline).__name__} makes {height} x {width} where {self._resolution} is asked for; "
+                f"sampling.resolution: {type(self.pipeline).__name__} makes {height} x {width} instead of {self.resolution}; "
                 f"use sampling.resolution={height}"
             )
         self._is_checked = True
         return output
 
     def _global_noise(self) -> list[torch.Tensor]:
-        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else [])]
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [])]
 
 
 def _draws_noise(scheduler: Any) -> bool:

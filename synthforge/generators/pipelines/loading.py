@@ -168,10 +168,10 @@ def _add_loras(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) 
         where = f"generator.loras.{number}.model"
         _load_lora(pipeline, where, name, lora, files.others[where])
     pipeline.set_adapters(names, [lora.scale for lora in config.loras])
-    # All components that have one: what is fused by default leaves out the text encoder of some families.
+    # All components with a LoRA: by default the text encoder of some families is left out.
     adapted = [part for part in pipeline._lora_loadable_modules if any(_num_layers(getattr(pipeline, part, None), name) for name in names)]
     pipeline.fuse_lora(components=adapted, adapter_names=names)
-    if not getattr(getattr(pipeline, "transformer", None), "_transformer_norm_layers", None):  # unloading would take these back
+    if not getattr(getattr(pipeline, "transformer", None), "_transformer_norm_layers", None):  # unloading would undo these
         pipeline.unload_lora_weights()
 
 
@@ -182,9 +182,9 @@ def _load_lora(pipeline: Any, where: str, name: str, lora: LoraConfig, files: Mo
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, use_safetensors=True, local_files_only=True)
         fitted = sum(_num_layers(component, name) for component in pipeline.components.values())
         with safe_open(path, "pt") as file:
-            asked = sum(key.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for key in file.keys())  # noqa: SIM118
-    if fitted == 0 or fitted < asked:
-        raise ModelError(f"{where}: {lora.model} does not fit this model ({fitted} of its {asked} layers are there); {remedy}")
+            num_layers = sum(key.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for key in file.keys())  # noqa: SIM118
+    if fitted == 0 or fitted < num_layers:
+        raise ModelError(f"{where}: {lora.model} does not fit this model ({fitted} of its {num_layers} layers are there); {remedy}")
 
 
 def _num_layers(module: Any, adapter: str) -> int:

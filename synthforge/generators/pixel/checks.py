@@ -65,12 +65,12 @@ def _check_components(files: ModelFiles) -> None:
         "scheduler": set(scheduler_names()),
     }
     index = read_index(files)
-    found = {
+    components = {
         name: value[1] if isinstance(value, list) and len(value) == 2 else "?" for name, value in index.items() if not name.startswith("_")
     }
-    wrong = [name for name in expected if found.get(name) not in expected[name]] + sorted(found.keys() - expected.keys())
+    wrong = [name for name in expected if components.get(name) not in expected[name]] + sorted(components.keys() - expected.keys())
     if index.get("_class_name") != "PixelPipeline" or wrong:
-        what = f"its {wrong[0]} is {found.get(wrong[0])}" if wrong else f"it is a {index.get('_class_name')}"
+        what = f"its {wrong[0]} is {components.get(wrong[0])}" if wrong else f"it is a {index.get('_class_name')}"
         raise ModelError(f"generator.model: {files.name} is not a pixel pipeline, {what}; fit one with `synthforge fit`")
     libraries = {value[0] for name, value in index.items() if name in expected and value[0] is not None}
     if not libraries <= {"diffusers", _NETWORK}:

@@ -39,7 +39,7 @@ from synthforge.generators.pixel.report import REPORT, Check, FitReport, digest_
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop
-from synthforge.training.memorising import Memorising, coverage, memorising
+from synthforge.training.memorising import coverage, memorising
 
 _WORK = "_fit"
 _GENERATED_FOR_CHECK = 500
@@ -85,8 +85,10 @@ class _Fit:
             fitted, validation = fitted.first_of_each(config.per_class), None
         if len(fitted.examples) < 2:
             raise DatasetError(f"{data}: {len(fitted.examples)} image(s) to fit; at least two are needed")
-        self.config = config = self._filled_in(config, fitted)
-        assert config.resolution is not None and config.channels is not None
+        first = decode(fitted.examples[0].data)
+        self.resolution = config.resolution or max(8, min(64, min(first.shape[:2])) // 4 * 4)
+        self.channels: Literal[1, 3] = config.channels or (3 if first.shape[2] == 3 else 1)
+        self.config = config = self._filled_in(config, len(fitted.examples))
         self.device = pick_device(config.device)
         if config.threads is not None and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
@@ -107,7 +109,7 @@ class _Fit:
         self.network = self._new_network().to(self.device)
         if self.device.type == "cuda":
             self.network = self.network.to(memory_format=torch.channels_last)
-        self._block: tuple[int, Batch] | None = None
+        self._block: tuple[int, Batch] = -1, ()
         self.loop = TrainingLoop(self.network, self._batch, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
         self.loop.notes = {
             "identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest},
@@ -115,42 +117,31 @@ class _Fit:
             "kept": None,
         }
 
-    def _filled_in(self, config: PixelFitConfig, fitted: Labelled) -> PixelFitConfig:
-        first = decode(fitted.examples[0].data)
-        changes: dict[str, Any] = {
-            "resolution": config.resolution or max(8, min(64, min(first.shape[:2])) // 4 * 4),
-            "channels": config.channels or first.shape[2],
-        }
+    def _filled_in(self, config: PixelFitConfig, num_fitted: int) -> PixelFitConfig:
+        changes: dict[str, Any] = {"resolution": self.resolution, "channels": self.channels}
         if config.loop.images is None:
-            # Memorising takes longer with more data, so the fit may too. On the built-in digits (800 images) the loss on
-            # held-out images was lowest after about 1,000 repetitions of each image. The minimum is for small sets.
-            images = min(20_000_000, max(300_000, 1_000 * len(fitted.examples)))
+            # Memorising takes longer with more data, so the fit may too. On the built-in digits (800 images) the loss
+            # on held-out images was lowest after about 1,000 repetitions of each. The minimum is for small sets.
+            images = min(20_000_000, max(300_000, 1_000 * num_fitted))
             changes["loop"] = config.loop.model_copy(update={"images": images})
         return config.model_copy(update=changes)
 
     def _on_device(self, part: Labelled) -> DeviceImages:
-        assert self.config.resolution is not None and self.config.channels is not None
-        images, labels = part.arrays(self.config.resolution, self.config.channels)
+        images, labels = part.arrays(self.resolution, self.channels)
         return DeviceImages(torch.from_numpy(images), torch.from_numpy(labels), self.device)
 
     def _new_network(self) -> PixelDenoiser:
         config = self.config
-        assert config.resolution is not None
-        body = body_for(config.resolution)
+        body = body_for(self.resolution)
         if config.body not in {"auto", body["body"]}:
-            body = {
-                "body": config.body,
-                "width": 256 if config.body == "mlp" else 32,
-                "depth": 2,
-                "patch": 1 if config.resolution < 24 else 2,
-            }
+            width, patch = 256 if config.body == "mlp" else 32, 1 if self.resolution < 24 else 2
+            body = {"body": config.body, "width": width, "depth": 2, "patch": patch}
         body |= {name: value for name, value in (("width", config.width), ("depth", config.depth)) if value is not None}
-        augment_dim = AUGMENT_DIM if config.augment.share > 0 else 0
         network: PixelDenoiser = PixelDenoiser(
-            resolution=config.resolution,
-            channels=config.channels,
+            resolution=self.resolution,
+            channels=self.channels,
             class_names=self.classes,
-            augment_dim=augment_dim,
+            augment_dim=AUGMENT_DIM if config.augment.share > 0 else 0,
             objective=config.objective,
             dropout=config.dropout,
             **body,
@@ -174,15 +165,13 @@ class _Fit:
         rows, which come first.
         """
         number, turn = divmod(step, _STEPS_PER_BLOCK)
-        if self._block is None or self._block[0] != number:
+        if self._block[0] != number:
             loop = self.config.loop
             images, labels = self.fitted.batch(number, loop.batch * _STEPS_PER_BLOCK, loop.seed)
+            vectors: list[Tensor] = []
             if self.config.augment.share > 0:
-                generator = seeded("augment", loop.seed, number, device=self.device)
-                images, vectors = augment(images, self.config.augment, generator)
-                self._block = number, (images, labels, vectors)
-            else:
-                self._block = number, (images, labels)
+                images, *vectors = augment(images, self.config.augment, seeded("augment", loop.seed, number, device=self.device))
+            self._block = number, (images, labels, *vectors)
         return tuple(tensor[turn::_STEPS_PER_BLOCK] for tensor in self._block[1])
 
     def _denoising_loss(
@@ -207,10 +196,10 @@ class _Fit:
         started = time.perf_counter()
         loop = self.loop
         if loop.resume():
-            for seen in loop.notes["checks"]:
-                on_check(Check(**seen))
+            for check in loop.notes["checks"]:
+                on_check(Check(**check))
         first_step, guide_step = loop.step, self._guide_step()
-        stopped = "all images shown" if not self._has_stopped() else "patience"
+        stopped = "patience" if self._has_stopped() else "all images shown"
         if not self._has_stopped():
             for step in loop.run(on_progress):
                 if step == guide_step:
@@ -239,8 +228,7 @@ class _Fit:
         held_out = self._loss_at_fixed_noise(self.validation) if self.validation is not None else None
         like = len(self.validation) if self.validation is not None else len(self.fitted)
         generated = self._generate(_GENERATED_FOR_CHECK)
-        fitted_FD = self.fitted.images_NCHW.flatten(1)
-        seen: Memorising = memorising(generated, fitted_FD)
+        seen = memorising(generated, self.fitted.images_NCHW.flatten(1))
         return Check(
             step=step,
             images_seen=step * self.config.loop.batch,
@@ -286,17 +274,7 @@ class _Fit:
         notes = self.loop.notes
         notes["checks"].append(asdict(check))
         kept = Check(**notes["kept"]) if notes["kept"] is not None else None
-        if kept is None:
-            better = True
-        elif check.is_candidate != kept.is_candidate:
-            better = check.is_candidate
-        elif not check.is_candidate:
-            better = check.near_copies < kept.near_copies
-        elif check.held_out_loss is None or kept.held_out_loss is None:
-            better = True
-        else:
-            better = check.held_out_loss < kept.held_out_loss
-        if better:
+        if kept is None or _rank(check) > _rank(kept):
             notes["kept"] = asdict(check)
             self._snapshot("kept")
 
@@ -318,13 +296,13 @@ class _Fit:
     def _save(self, stopped: str, seconds: float, first_step: int) -> FitReport:
         denoiser, guide = self._restored("kept"), self._restored("guide")
         assert denoiser is not None
-        pipeline = self._pipeline(denoiser, guide)
+        num_validation = len(self.validation) if self.validation is not None else 0
         kept = Check(**self.loop.notes["kept"])
         report = FitReport(
             model="PixelPipeline",
             images_fitted=len(self.fitted),
-            images_validation=len(self.validation) if self.validation is not None else 0,
-            real_budget=len(self.fitted) + (len(self.validation) if self.validation is not None else 0),
+            images_validation=num_validation,
+            real_budget=len(self.fitted) + num_validation,
             data_digest=self.data_digest,
             classes=self.classes,
             resolution=denoiser.config.resolution,
@@ -346,7 +324,7 @@ class _Fit:
         )
         staging = self.out / _WORK / "model"
         shutil.rmtree(staging, ignore_errors=True)
-        pipeline.save_pretrained(staging, safe_serialization=True)
+        self._pipeline(denoiser, guide).save_pretrained(staging, safe_serialization=True)
         (staging / REPORT).write_bytes(canonical_json(asdict(report)))
         # model_index.json goes last: a folder without it is no model
         for path in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
@@ -365,3 +343,10 @@ class _Fit:
         network.load_state_dict(state)
         nn.Module.to(network, getattr(torch, self.config.store))
         return cast("PixelDenoiser", network.eval())
+
+
+def _rank(check: Check) -> tuple[bool, float]:
+    """The rule of the module's docstring: the check with the larger rank is better."""
+    if not check.is_candidate:
+        return False, -check.near_copies
+    return True, check.step if check.held_out_loss is None else -check.held_out_loss

@@ -44,6 +44,10 @@ class PixelGenerator:
         self._files = files
         self._config = config
         self._sampling = sampling
+        self.device = torch.device(pipeline.device)
+        self.resolution = int(pipeline.denoiser.config.resolution)
+        # From a sweep on two cores: larger batches than these gain nothing and cost cache and memory.
+        self.default_batch = 256 if self.resolution <= 16 else 64 if self.resolution <= 32 else 16
         self._class_names = list(pipeline.denoiser.config.class_names)
         self._is_compiled = False
 
@@ -69,20 +73,6 @@ class PixelGenerator:
             if chosen.type == "cuda":
                 module.to(memory_format=torch.channels_last)
         return cls(pipeline, model, config, sampling)
-
-    @property
-    def resolution(self) -> int:
-        return int(self.pipeline.denoiser.config.resolution)
-
-    @property
-    def default_batch(self) -> int:
-        # From a sweep on two cores: larger batches than these gain nothing and cost cache and memory.
-        pixels = self.resolution**2
-        return 256 if pixels <= 16**2 else 64 if pixels <= 32**2 else 16
-
-    @property
-    def device(self) -> torch.device:
-        return self.pipeline.device  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
         return {

@@ -91,7 +91,7 @@ class _Conditioning(nn.Module):
     def forward(self, time_N: Tensor, class_labels_N: Tensor, augment_NA: Tensor | None) -> Tensor:
         angles_NF = time_N[:, None].float() * self.frequencies_F.float()
         waves_NE = torch.cat([angles_NF.cos(), angles_NF.sin()], dim=1).to(self.label.weight.dtype)
-        # Instead of a lookup, whose gradient a GPU sums in any order.
+        # Not a lookup: a GPU sums its gradient in no fixed order.
         label_NK = functional.one_hot(class_labels_N, self.label.num_embeddings).to(waves_NE.dtype)
         embedding_NE: Tensor = self.time(waves_NE) + label_NK @ self.label.weight
         if self.augment is not None and augment_NA is not None:

@@ -96,7 +96,7 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
             output_NCHW = self._guided(scaled_NCHW, time_N, labels_N, guidance_scale, guided_by)
             sample_NCHW = scheduler.step(output_NCHW.float(), timestep, sample_NCHW, generator=generator, return_dict=False)[0]
 
-        # What is not finite stays so, to be seen: clamping would turn an overflow into white.
+        # Values that are not finite stay visible: clamping would turn an overflow into white.
         images: Any = torch.where(sample_NCHW.isfinite(), (sample_NCHW / 2 + 0.5).clamp(0, 1), torch.nan)
         if output_type != "pt":
             images = images.permute(0, 2, 3, 1).cpu().numpy()
