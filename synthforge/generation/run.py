@@ -95,17 +95,15 @@ def generate(
         if overwrite and others:
             raise RequestError(f"{folder.address}: {others[0].writer} is writing there; stop it before --overwrite")
         dataset = None if overwrite else _reopened(folder, plan)
-        begins_segment = _begins_segment(dataset, plan, folder, extend)
+        num_appended = _num_to_append(dataset, plan, folder, extend)
+        num_shards = math.ceil((num_appended or len(plan)) / recipe.output.samples_per_shard / (part.of if part is not None else 1))
         adopted = 0
-        if dataset is not None and not begins_segment:
+        if dataset is not None and not num_appended:
             adopted = _adopt(dataset, plan, reporter)
-            if _has_nothing_to_do(dataset, part, retry_quarantined, reporter):
+            num_shards = _num_due(dataset, part, retry_quarantined, reporter)
+            if not num_shards:
                 return _finish(dataset, plan, Counters(), adopted=adopted, seconds=0.0, part=part)
-        work = _work(dataset, plan, extend if begins_segment else 0)
-        if dataset is not None and not begins_segment:
-            num_shards = len(_due(dataset, part, retry_quarantined))
-        else:
-            num_shards = math.ceil((extend or len(plan)) / recipe.output.samples_per_shard / (part.of if part is not None else 1))
+        work = _work(dataset, plan, num_appended)
         reporter.note(f"loading {recipe.generator.model}")
         with _executor(work, num_shards, reporter) as executor:
             identity = executor.open()
@@ -115,8 +113,8 @@ def generate(
             dataset = DatasetFolder.create(folder, plan.manifest(identity))
             if changes := differences(dataset.manifest.generator or {}, identity):
                 reporter.note(f"the existing shards were made with other settings: {'; '.join(changes)}; pixels may differ")
-            if begins_segment and extend is not None:
-                dataset.extend(extend, recipe.output.samples_per_shard)
+            if num_appended:
+                dataset.extend(num_appended, recipe.output.samples_per_shard)
             for shard in _own(dataset.state().quarantined, part) if retry_quarantined else []:
                 dataset.release(shard)
             if others:
@@ -127,26 +125,22 @@ def generate(
         return _finish(dataset, plan, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
 
 
-def _has_nothing_to_do(dataset: DatasetFolder, part: Part | None, retry_quarantined: bool, reporter: Reporter) -> bool:
-    """Whether no shard is missing, and none is to be tried again; says so."""
-    quarantined = dataset.state().quarantined
-    if _own(dataset.state().missing, part) or (retry_quarantined and quarantined):
-        return False
-    reporter.note("nothing to do: " + (f"{len(quarantined)} shard(s) are quarantined" if quarantined else "every shard is sealed"))
-    return True
-
-
-def _due(dataset: DatasetFolder, part: Part | None, retry_quarantined: bool) -> list[Shard]:
+def _num_due(dataset: DatasetFolder, part: Part | None, retry_quarantined: bool, reporter: Reporter) -> int:
+    """Shards to make or to try again in this part; says so if there are none."""
     state = dataset.state()
-    return _own(state.missing + (state.quarantined if retry_quarantined else []), part)
+    num_due = len(_own(state.missing + (state.quarantined if retry_quarantined else []), part))
+    if not num_due:
+        num_given_up = len(state.quarantined)
+        reporter.note("nothing to do: " + (f"{num_given_up} shard(s) are quarantined" if num_given_up else "every shard is sealed"))
+    return num_due
 
 
-def _work(dataset: DatasetFolder | None, plan: Plan, extend: int | None) -> ShardWork:
+def _work(dataset: DatasetFolder | None, plan: Plan, num_appended: int) -> ShardWork:
     """Work for the executor, with the precision that an existing dataset was begun in."""
     from synthforge.generation.work import ShardWork
 
     present, generator = (dataset.num_samples, dataset.manifest.generator) if dataset is not None else (len(plan), None)
-    return ShardWork(plan.recipe, plan.digests, present + (extend or 0), (generator or {}).get("dtype"))
+    return ShardWork(plan.recipe, plan.digests, present + num_appended, (generator or {}).get("dtype"))
 
 
 def _executor(work: ShardWork, num_shards: int, reporter: Reporter) -> Executor[Shard, Counters]:
@@ -180,25 +174,25 @@ def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
     return existing
 
 
-def _begins_segment(dataset: DatasetFolder | None, plan: Plan, folder: Folder, extend: int | None) -> bool:
-    """Whether this run appends a segment; raises RequestError if the request doesn't fit the folder's dataset."""
+def _num_to_append(dataset: DatasetFolder | None, plan: Plan, folder: Folder, extend: int | None) -> int:
+    """Samples to append in a new segment, 0 for none; raises RequestError if the request doesn't fit the dataset."""
     if extend is not None and not 1 <= extend <= MAX_SAMPLES:
         raise RequestError(f"--extend {extend}: give a number of samples to add, from 1 to {MAX_SAMPLES:,}")
     if dataset is None:
         if extend is not None:
             raise RequestError(f"{folder.address}: nothing there to extend; run without --extend first")
-        return False
+        return 0
     segments = dataset.segments()
     present = segments[-1].end_sample
     if extend is not None:
         if dataset.completion() is None:
             # An extension that was begun, or lacks only its last file, is resumed by the same request.
             if len(segments) > 1 and segments[-1].num_samples == extend:
-                return False
+                return 0
             raise RequestError(f"{folder.address}: is not finished yet; run without --extend first")
         if present + extend > MAX_SAMPLES:
             raise RequestError(f"--extend {extend}: the dataset holds {present:,} samples; at most {MAX_SAMPLES:,} fit in one")
-        return True
+        return extend
     if len(plan) > present:
         raise RequestError(
             f"{folder.address}: was begun with {present:,} samples, the recipe now asks for {len(plan):,}; "
@@ -209,7 +203,7 @@ def _begins_segment(dataset: DatasetFolder | None, plan: Plan, folder: Folder, e
             f"{folder.address}: was begun with {segments[0].num_samples:,} samples, the recipe now asks for {len(plan):,}; "
             "a dataset does not shrink: use another folder, or --overwrite"
         )
-    return False
+    return 0
 
 
 def _adopt(dataset: DatasetFolder, plan: Plan, reporter: Reporter) -> int:
