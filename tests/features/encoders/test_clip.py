@@ -104,3 +104,19 @@ def test_half_precision_stays_near(precision: Any, clip_folder: Path, tmp_path: 
     assert found.dtype == torch.float32
     assert not torch.equal(found, expected)
     assert torch.allclose(found, expected, atol=0.05)
+
+
+def test_a_siglip_like_model_has_a_scale_and_a_bias_that_no_softmax_over_texts_sees(tmp_path: Path) -> None:
+    """The bias is the same for all texts, so zero-shot probabilities are those of the model's own logits."""
+    architecture = TINY_CLIP | {"init_logit_scale": float(np.log(10)), "init_logit_bias": -10.0}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**architecture)
+    save_file(model.state_dict(), tmp_path / WEIGHTS_FILES[0])
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({"model_cfg": architecture, "preprocess_cfg": NORMALISED}))
+    (encoder,) = load(OpenClipConfig(model=str(tmp_path)), tmp_path)
+    images, texts = pictures(3, 32), encoder.embed_texts(["a cat", "a dog", "a house"])
+    assert texts is not None
+    assert encoder.logit_scale == pytest.approx(10)
+    cosines = encoder.embed(images) @ torch.from_numpy(texts).T
+    with_bias = torch.softmax(cosines * encoder.logit_scale + model.logit_bias, dim=1)
+    assert torch.allclose(torch.softmax(cosines * encoder.logit_scale, dim=1), with_bias.detach(), atol=1e-6)
