@@ -103,3 +103,17 @@ def assert_equal(made: torch.Tensor, wanted: np.ndarray) -> None:
     assert made.shape == wanted.shape
     assert np.mean(difference <= 2) >= 0.999, difference.max()
     assert wanted.std() > 5  # a flat image would equal anything
+
+
+def save_lora(folder: Path, models: Path, name: str = "sd", seed: int = 1, rank: int = 2) -> Path:
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(str(tiny_models.save(name, models)))
+    torch.manual_seed(seed)
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    state = {key: value * 3 for key, value in get_peft_model_state_dict(network).items()}
+    argument = "unet_lora_layers" if hasattr(pipeline, "unet") else "transformer_lora_layers"
+    type(pipeline).save_lora_weights(str(folder), **{argument: state})
+    return folder

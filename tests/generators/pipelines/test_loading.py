@@ -23,23 +23,10 @@ from tests.generators.pipelines.made import (
     plain,
     requests_for,
     sampling_for,
+    save_lora,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-
-
-def save_lora(folder: Path, models: Path, name: str = "sd", seed: int = 1, rank: int = 2) -> Path:
-    from peft import LoraConfig
-    from peft.utils import get_peft_model_state_dict
-
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(str(tiny_models.save(name, models)))
-    torch.manual_seed(seed)
-    network = getattr(pipeline, "unet", None) or pipeline.transformer
-    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
-    state = {key: value * 3 for key, value in get_peft_model_state_dict(network).items()}
-    argument = "unet_lora_layers" if hasattr(pipeline, "unet") else "transformer_lora_layers"
-    type(pipeline).save_lora_weights(str(folder), **{argument: state})
-    return folder
 
 
 def test_loras_with_scales_equal_the_plain_call(models: Path, tmp_path: Path) -> None:
