@@ -100,7 +100,7 @@ def _ablation(plan: Plan) -> dict[str, Any]:
     encodings = PromptEncodings([pipeline])
     measure("+ prompts encoded once", pipeline, BATCH)
     assert encodings.is_whole
-    decoder = Decoder(pipeline.vae)
+    decoder = Decoder(pipeline, None)
     for part in (16, 8, 4):
         decoder.batch = part
         measure(f"the same, decoding {part} at once", pipeline, BATCH)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tracemalloc
 
 from benchmarks.harness import keep, seconds, spread
-from synthforge.generation.plan import Apportionment, Plan
+from synthforge.generation.order import Apportionment
+from synthforge.generation.plan import Plan
 from synthforge.recipe.load import load_recipe
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from synthforge import devices
-from synthforge.devices import alone_on_this_machine, cpu_threads, default_workers, is_out_of_memory, own_gpu, pick_device, pick_dtype
+from synthforge.devices import alone_on_this_machine, cpu_threads, one_worker_each, is_out_of_memory, own_gpu, pick_device, pick_dtype
 from synthforge.errors import RequestError
 
 
@@ -25,8 +25,8 @@ def test_a_device_that_is_not_there_is_refused_with_the_field() -> None:
 def test_precision_and_workers_follow_the_device() -> None:
     assert pick_dtype("auto", torch.device("cpu")) == torch.float32
     assert pick_dtype("float16", torch.device("cpu")) == torch.float16
-    assert default_workers("cpu") == os.cpu_count()
-    assert default_workers("cuda:1") == 1
+    assert one_worker_each("cpu") == os.cpu_count()
+    assert one_worker_each("cuda:1") == 1
 
 
 def test_out_of_memory_is_told_from_other_errors() -> None:

@@ -23,7 +23,7 @@ from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe
 from tests import tiny_models
 from tests.conftest import ROOT, Ran
-from tests.generators.test_pipelines import photo
+from tests.generators.pipelines.made import photo
 
 Cli = Callable[..., Ran]
 
@@ -183,7 +183,7 @@ def test_any_image_is_remade_from_its_record_and_by_the_code_that_is_printed(
 
 
 def test_loras_are_in_record_and_remake(models: Path, tmp_path: Path, cli: Cli) -> None:
-    from tests.generators.test_pipelines import save_lora
+    from tests.generators.pipelines.made import save_lora
 
     lora = save_lora(tmp_path / "lora", models)
     sets = tiny(models, tmp_path / "run", output__format="png", generator__loras=f"[{{model: {lora}, scale: 0.5}}]")
@@ -389,7 +389,7 @@ def test_a_hub_id_without_network(tmp_path: Path) -> None:
 
 
 def test_a_lora_of_another_model_is_one_line(models: Path, tmp_path: Path, cli: Cli) -> None:
-    from tests.generators.test_pipelines import save_lora
+    from tests.generators.pipelines.made import save_lora
 
     lora = save_lora(tmp_path / "lora", models, "flux")
     ran = cli("generate", SD, *options(tiny(models, tmp_path / "run", generator__loras=f"[{{model: {lora}}}]")))
@@ -447,7 +447,7 @@ def test_a_cache_of_the_hub_serves_without_network(models: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_a_model_is_fetched_from_a_hub_and_only_what_is_loaded(models: Path, tmp_path: Path) -> None:
     """The hub's own client against a server that speaks its protocol: variants and whole checkpoints beside the model stay there."""
-    from tests.generators.test_pipelines import save_lora
+    from tests.generators.pipelines.made import save_lora
     from tests.hub_server import COMMIT, HubServer
 
     repo = tmp_path / "served" / "someone" / "tiny"

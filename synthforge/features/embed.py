@@ -1,10 +1,10 @@
-"""Features of collections, block by block: made once, kept by content, read memory-mapped.
+"""Features of image collections, computed block by block, cached by content, and read memory-mapped.
 
-A block's features lie in the cache under the digest of its images and that of the encoder, so they are found again whatever the folder is
-called, by every later run and every other process; nothing is written beside the data. Each image is decoded once for all encoders that
-want it. What is known of an image besides (can it be read, is it blank, a digest of its pixels) is kept in the same way.
-Real and synthetic images take one way: `images.decode` to RGB, `images.resize` to the encoder's size, uint8, and only then the model's own
-normalisation; else the gap would measure file formats.
+A block's features are cached under the digest of its images and the digest of the encoder. So later runs and other
+processes find them again, whatever the folder's name. Nothing is written beside the data. Each image is decoded once
+for all encoders. Facts about each image are cached in the same way: readable or not, blank or not, digest of pixels.
+Real and synthetic images are processed alike: `images.decode` to RGB, `images.resize` to the encoder's size, uint8,
+then the model's normalisation. Otherwise the gap would measure file formats.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ FACTS_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
     ]
 )
-"""What is known of each image of a block: why it can't be used (null if it can), a digest of its pixels, its size."""
+"""Facts about each image of a block: why it can't be used (null: usable), a digest of its pixels, its size."""
 
 FACTS_VERSION = 1
 BATCHES_AHEAD = 3
-"""Batches of decoded images that wait for the device."""
+"""Batches of decoded images that may wait for the device."""
 
 
 class Features:
     """One encoder's features of a collection: (N, D) float32 on disk, in blocks.
 
     Args:
-        files: what `np.save` wrote; each is mapped only while it is read, since a process may open some thousand files at most.
-        sizes: rows of each.
+        files: written by `np.save`. Each is mapped only while it is read, since open files are limited.
+        sizes: rows of each file.
     """
 
     def __init__(self, files: Sequence[Path], sizes: Sequence[int]) -> None:
@@ -71,28 +71,28 @@ class Features:
         return int(self._starts[-1])
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Floats:
-        """Rows in the order asked for, as an array in memory."""
-        found = np.empty((len(rows), self.dim), np.float32)
+        """The requested rows in the requested order, as an array in memory."""
+        features = np.empty((len(rows), self.dim), np.float32)
         order = np.argsort(rows, kind="stable")
         ends = np.searchsorted(rows[order], self._starts)
         for number in np.flatnonzero(np.diff(ends)):
             here = order[ends[number] : ends[number + 1]]
-            found[here] = np.load(self._files[number], mmap_mode="r")[rows[here] - self._starts[number]]
-        return found
+            features[here] = np.load(self._files[number], mmap_mode="r")[rows[here] - self._starts[number]]
+        return features
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where features lie."""
+    """Paths of cached features."""
 
     folder: Path
 
     def features(self, block: Block, encoder: str) -> Path:
-        """The file of a block's features by the encoder of this digest."""
+        """File of a block's features by the encoder with this digest."""
         return self.folder / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.npy"
 
     def facts(self, block: Block) -> Path:
-        """The file of what else is known of a block's images."""
+        """File of the facts about a block's images."""
         return self.folder / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.parquet"
 
 
@@ -117,7 +117,7 @@ class EmbedWork:
     reference: str
     """Address of the real images, for encoders that are fitted on them."""
     ready: Sequence[Encoder] | None = None
-    """The encoders, where they are loaded already; they don't travel to other processes."""
+    """Encoders that are loaded already; not sent to other processes. None: each worker loads them."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "ready": None}
@@ -146,7 +146,7 @@ class EmbedStream:
         return [digest_of(encoder.identity()) for encoder in self._encoders]
 
     def run(self, units: Iterator[Block], advance: Callable[[int], None]) -> Generator[tuple[Block, int | SynthforgeError], None, None]:
-        """Embed blocks; a receipt is the number of images that can't be used."""
+        """Embed blocks; a receipt is the number of unusable images."""
         for block in units:
             try:
                 yield block, self._embed(block, advance)
@@ -162,22 +162,21 @@ class EmbedStream:
             if not (path := self._cache.features(block, digest)).exists()
         ]
         sizes = sorted({encoder.resolution for encoder, _ in missing})
-        found = [np.full((block.num_samples, encoder.dim), np.nan, np.float32) for encoder, _ in missing]
+        blocks = [np.full((block.num_samples, encoder.dim), np.nan, np.float32) for encoder, _ in missing]
         facts: list[tuple[str | None, int, int, int]] = []
         for batch in _decoded_batches(self._collection.images(block), sizes, self._work.batch, self._threads):
             start = len(facts)
             facts += [image.facts for image in batch]
             good = [number for number, image in enumerate(batch) if image.facts[0] is None]
-            for (encoder, _), features in zip(missing, found, strict=True):
+            for (encoder, _), features in zip(missing, blocks, strict=True):
                 if good:
                     stacked = np.stack([batch[number].scaled[encoder.resolution] for number in good])
                     features[[start + number for number in good]] = encoder.embed(stacked).numpy()
             advance(len(batch))
         assert len(facts) == block.num_samples, f"{block.name}: {len(facts)} images where {block.num_samples} were indexed"
-        for (_, path), features in zip(missing, found, strict=True):
+        for (_, path), features in zip(missing, blocks, strict=True):
             replace_file(path, functools.partial(np.save, arr=features))
-        columns = [list(column) for column in zip(*facts, strict=True)] or [[], [], [], []]
-        table = pa.table(dict(zip(FACTS_SCHEMA.names, columns, strict=True)), schema=FACTS_SCHEMA)
+        table = pa.Table.from_pylist([dict(zip(FACTS_SCHEMA.names, row, strict=True)) for row in facts], FACTS_SCHEMA)
         replace_file(self._cache.facts(block), lambda temporary: pq.write_table(table, temporary))
         return sum(problem is not None for problem, *_ in facts)
 
@@ -193,7 +192,7 @@ class _Decoded:
 
 
 def _decoded_batches(images: Iterator[bytes], sizes: Sequence[int], batch: int, threads: int) -> Iterator[list[_Decoded]]:
-    """Batches in order, decoded by threads some batches ahead of whoever takes them."""
+    """Batches in order, decoded by threads some batches ahead."""
     with ThreadPoolExecutor(threads, "decode") as pool:
         waiting: deque[list[Future[_Decoded]]] = deque()
         while True:
@@ -218,14 +217,14 @@ def _decode(data: bytes, sizes: Sequence[int]) -> _Decoded:
 
 
 TRIES = 3
-"""Of a block that fails."""
+"""Attempts at a block that fails."""
 
 
 def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, workers: int, reporter: Reporter) -> None:
-    """Embed what is not in the cache yet; raises WorkError naming the blocks that failed.
+    """Embed all blocks that are not cached yet; raises WorkError with the number of failed blocks.
 
     Args:
-        encoders: digests of all the encoders of `work`, in order.
+        encoders: digests of all encoders of `work`, in order.
     """
     cache = Cache(work.cache)
     todo = [
@@ -250,9 +249,10 @@ def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, work
 def embedded(
     collection: Collection, config: EncoderConfig, *, classes: list[str] | None, cache: Path, device: str, batch: int, decoders: int | None
 ) -> tuple[Features, NDArray[np.bool_]]:
-    """Embed one collection with one encoder of one view, in this process; what is in the cache stays.
+    """Embed one collection with an encoder of one view, in this process; cached features are reused.
 
-    Returns the features of its N images, and which of these can be used, bool (N,). Raises WorkError naming the blocks that failed.
+    Returns: the features of its N images, and which of them are usable, bool (N,).
+    Raises: WorkError with the number of failed blocks.
     """
     address = collection.address
     (encoder,) = loaded((config,), device, address, cache)
@@ -264,12 +264,12 @@ def embedded(
 
 
 def features_of(collections: Sequence[Collection], encoder: str, cache: Path) -> Features:
-    """The features of whole collections, memory-mapped."""
+    """Features of whole collections, memory-mapped."""
     blocks = [block for collection in collections for block in collection.blocks]
     return Features([Cache(cache).features(block, encoder) for block in blocks], [block.num_samples for block in blocks])
 
 
 def facts_of(collection: Collection, cache: Path) -> pa.Table:
-    """What is known of each image (schema `FACTS_SCHEMA`), in the order of the blocks."""
+    """Facts about each image (schema `FACTS_SCHEMA`), in the order of the blocks."""
     tables = [pq.read_table(Cache(cache).facts(block)) for block in collection.blocks]
     return pa.concat_tables(tables) if tables else FACTS_SCHEMA.empty_table()

@@ -1,15 +1,18 @@
-"""Nearest neighbours of feature rows: exact where that is affordable, else approximate with a measured recall.
+"""Nearest neighbours of feature rows: exact where affordable, else approximate with measured recall.
 
-Flat search is FAISS's brute force over matrix products; above 200,000 rows `auto` takes an inverted file (Douze et al. 2024,
-arXiv 2401.08281) and looks into more cells until the asked share of true neighbours is found. Every distance that comes back is computed
-anew from the difference of the two rows, so copies are at distance 0 and not at what rounding leaves of |x|² + |y|² - 2xy; neighbours
-are ordered by it, equal ones by lowest index. Which of more than k rows at one distance are found is left to the search.
-Not covered: compressed vectors, indices on disk, and the GPU for anything but flat search.
+Flat search is FAISS's brute force over matrix products. Above 200,000 rows, `auto` uses an inverted file (Douze et
+al.
+2024, arXiv 2401.08281) and searches more cells until it finds the requested share of true neighbours.
+Returned distances are recomputed from the difference of the two rows. So copies are at distance exactly 0, not at the
+rounding error of |x|² + |y|² - 2xy. Neighbours are ordered by distance, then by index.
+If more than k rows are at one distance, the search decides which are found.
+Not covered: compressed vectors, indices on disk, a GPU for anything but flat search.
 Shapes: M indexed rows, N queries, D features, k neighbours.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -24,30 +27,30 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 FLAT_ROWS = 200_000
-"""Above it `auto` is approximate: at 512 features an exact search of as many queries takes minutes on some cores."""
+"""Above it `auto` is approximate: at 512 features, as many exact queries take minutes on some cores."""
 FEWEST = 1000
-"""Fewer rows are searched flat whatever is asked."""
+"""Fewer rows than this are always searched flat."""
 PROBED = 256
-"""Rows on which recall is measured."""
+"""Number of rows on which recall is measured."""
 MEASURED_K = 16
-"""Recall is measured among so many neighbours, or among the next power of two if more are asked for."""
+"""Recall is measured among so many neighbours, or the next power of two if more are requested."""
 SPARE = 4
-"""Candidates beyond k, so that of some at the same distance the first is found."""
+"""Candidates beyond k, so that among rows at equal distance the first is found."""
 _LINKS = 32
-"""Of each row in an HNSW graph."""
+"""Links of each row in an HNSW graph."""
 
 
 class Neighbours:
     """The rows of a set, searchable by squared Euclidean distance.
 
     Args:
-        features_MD: float32; flat search keeps them by reference unless they lie far from the origin.
-        like_ND: rows like the queries that will come, on which recall is measured; nothing means rows of the set, each without itself.
-            Queries of another kind than the rows find fewer than was measured on rows.
+        features_MD: float32. Flat search keeps a reference to them, unless they lie far from the origin.
+        like_ND: rows like the later queries, on which recall is measured. None: rows of the set, each without itself.
+            If queries are unlike the rows, fewer neighbours are found than this measures.
     Attributes:
         kind: "flat", "ivf" or "hnsw".
-        recall: 1 for flat; else the smallest share of true neighbours found when it was measured.
-    Raises: RequestError if an HNSW graph can't reach the asked recall.
+        recall: 1 for flat; else the smallest share of true neighbours found in a measurement.
+    Raises: RequestError if an HNSW graph can't reach the requested recall.
     """
 
     def __init__(self, features_MD: Floats, config: IndexConfig | None = None, like_ND: Floats | None = None) -> None:
@@ -56,10 +59,10 @@ class Neighbours:
         self._centre_D = _centre(features_MD)
         self._rows_MD = self._centred(features_MD)
         self.kind = self._config.kind
-        if self.kind == "auto":
-            self.kind = "flat" if len(self._rows_MD) <= FLAT_ROWS else "ivf"
-        if len(self._rows_MD) < FEWEST:
+        if len(self) < FEWEST or (self.kind == "auto" and len(self) <= FLAT_ROWS):
             self.kind = "flat"
+        elif self.kind == "auto":
+            self.kind = "ivf"
         self.recall = 1.0
         self._gpu = faiss.StandardGpuResources() if self.kind == "flat" and faiss.get_num_gpus() else None
         self._efforts: dict[int, int] = {}
@@ -76,13 +79,13 @@ class Neighbours:
 
         Args:
             k: at most M, or M - 1 with `exclude_N`.
-            exclude_N: a row for each query that does not count, such as itself; -1 for none.
+            exclude_N: for each query a row that does not count, such as itself; -1: none.
         Returns: squared distances, float32 (N, k), and rows, int64 (N, k).
         """
         return self._search(self._centred(queries_ND), k, exclude_N)
 
     def exclude_self(self, k: int) -> tuple[Floats, Ints]:
-        """The k nearest others of each row of the set itself (leave one out)."""
+        """The k nearest other rows of each row of the set (leave-one-out)."""
         return self._search(self._rows_MD, k, exclude_N=np.arange(len(self)))
 
     def _centred(self, features_ND: Floats) -> Floats:
@@ -93,40 +96,38 @@ class Neighbours:
         excluded = int(exclude_N is not None)
         assert 1 <= k <= len(self) - excluded, f"{k} neighbours among {len(self)} rows"
         wanted = min(k + excluded + SPARE, len(self))
-        squared_NK, found_NK = np.empty((len(queries_ND), k), np.float32), np.empty((len(queries_ND), k), np.int64)
+        squared_NK, rows_NK = np.empty((len(queries_ND), k), np.float32), np.empty((len(queries_ND), k), np.int64)
         for start in range(0, len(queries_ND), self._block_rows(wanted)):
             block = slice(start, start + self._block_rows(wanted))
-            found = self._candidates(queries_ND[block], wanted)
-            squared = self._squared(queries_ND[block], found)
+            rows = self._candidates(queries_ND[block], wanted)
+            squared = self._squared(queries_ND[block], rows)
             if exclude_N is not None:
-                squared[found == exclude_N[block, None]] = np.inf
-            order = np.lexsort((found, squared), axis=1)[:, :k]
+                squared[rows == exclude_N[block, None]] = np.inf
+            order = np.lexsort((rows, squared), axis=1)[:, :k]
             squared_NK[block] = np.take_along_axis(squared, order, axis=1)
-            found_NK[block] = np.take_along_axis(found, order, axis=1)
-        return squared_NK, found_NK
+            rows_NK[block] = np.take_along_axis(rows, order, axis=1)
+        return squared_NK, rows_NK
 
     def _block_rows(self, wanted: int) -> int:
-        """Queries of a block: their candidates' rows, twice (gathered, subtracted), fill the working memory."""
+        """Queries per block: gathering and subtracting their candidates fills the working memory."""
         return max(1, int(self._config.memory_gb * 1e9 / (8 * wanted * self._rows_MD.shape[1] + 24 * wanted)))
 
     def _candidates(self, queries_ND: Floats, k: int) -> Ints:
         if self.kind == "flat":
             return self._exact(queries_ND, k)
-        found = self._approximate(queries_ND, k, self._effort(k))
-        short = np.flatnonzero((found < 0).any(axis=1))
-        if len(short):  # the cells that were looked into hold fewer than k
-            found[short] = self._exact(queries_ND[short], k)
-        return found
+        rows = self._approximate(queries_ND, k, self._effort(k))
+        short = np.flatnonzero((rows < 0).any(axis=1))
+        if len(short):  # the searched cells hold fewer than k
+            rows[short] = self._exact(queries_ND[short], k)
+        return rows
 
     def _exact(self, queries_ND: Floats, k: int) -> Ints:
-        if self._gpu is not None:
-            found: Ints = faiss.knn_gpu(self._gpu, queries_ND, self._rows_MD, k)[1]
-        else:
-            found = faiss.knn(queries_ND, self._rows_MD, k)[1]
-        return found
+        knn = faiss.knn if self._gpu is None else functools.partial(faiss.knn_gpu, self._gpu)
+        rows_NK: Any = knn(queries_ND, self._rows_MD, k)[1]
+        return np.asarray(rows_NK, np.int64)
 
-    def _squared(self, queries_ND: Floats, found_NK: Ints) -> Floats:
-        difference_NKD = self._rows_MD[found_NK]
+    def _squared(self, queries_ND: Floats, rows_NK: Ints) -> Floats:
+        difference_NKD = self._rows_MD[rows_NK]
         difference_NKD -= queries_ND[:, None]
         squared: Floats = np.einsum("nkd,nkd->nk", difference_NKD, difference_NKD)
         return squared
@@ -136,11 +137,14 @@ class Neighbours:
             self._index.nprobe = effort
         else:
             self._index.hnsw.efSearch = effort
-        found: Ints = self._index.search(queries_ND, k)[1]
-        return found
+        rows: Ints = self._index.search(queries_ND, k)[1]
+        return rows
 
     def _effort(self, k: int) -> int:
-        """Cells to look into (ivf) or rows to keep in sight (hnsw) for k neighbours: the first power of two that has the asked recall."""
+        """Cells to search (ivf), or candidates to keep (hnsw), for k neighbours.
+
+        The smallest power of two that reaches the requested recall.
+        """
         k = min(max(MEASURED_K, 1 << (k - 1).bit_length()), len(self) - 1)
         if k not in self._efforts:
             self._efforts[k] = self._measure(k)
@@ -156,8 +160,8 @@ class Neighbours:
         most = self._index.nlist if self.kind == "ivf" else len(self)
         effort = 1 if self.kind == "ivf" else k
         while True:
-            found = self._others(like_ND, self._approximate(like_ND, k + 1, effort), own_N, k)
-            share = float((found <= limit_N[:, None]).mean())
+            nearest_NK = self._others(like_ND, self._approximate(like_ND, k + 1, effort), own_N, k)
+            share = float((nearest_NK <= limit_N[:, None]).mean())
             if share >= self._config.recall:
                 self.recall = min(self.recall, share)
                 return effort
@@ -168,17 +172,18 @@ class Neighbours:
                 )
             effort = min(2 * effort, most)
 
-    def _others(self, queries_ND: Floats, found_NK: Ints, own_N: Ints, k: int) -> Floats:
-        """Squared distances of the k nearest that were found, a row itself not counted; sorted, inf where none was found."""
-        squared = self._squared(queries_ND, found_NK)
-        squared[(found_NK < 0) | (found_NK == own_N[:, None])] = np.inf
+    def _others(self, queries_ND: Floats, rows_NK: Ints, own_N: Ints, k: int) -> Floats:
+        """Squared distances of the k nearest found, without the query itself, sorted; inf where none was found."""
+        squared = self._squared(queries_ND, rows_NK)
+        squared[(rows_NK < 0) | (rows_NK == own_N[:, None])] = np.inf
         return np.sort(squared, axis=1)[:, :k]
 
 
 def _centre(features_MD: Floats) -> Floats:
-    """What to subtract before distances go through products, which lose small ones far from the origin.
+    """The vector to subtract before distances are computed by products, which lose precision far from the origin.
 
-    The mean, in whole multiples of a power of two near the spread: near the origin nothing is subtracted, and subtracting rounds little.
+    It is the mean, rounded to a power of two near the spread. Near the origin it is 0, and subtracting it rounds
+    little.
     """
     some_MD = features_MD[:: max(1, len(features_MD) // 10_000)]
     mean_D = some_MD.mean(axis=0, dtype=np.float64)
@@ -202,7 +207,7 @@ def _build_hnsw(rows_MD: Floats) -> faiss.IndexHNSWFlat:
     index = faiss.IndexHNSWFlat(rows_MD.shape[1], _LINKS)
     index.hnsw.efConstruction = 200
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # with several the graph depends on who comes first
+    faiss.omp_set_num_threads(1)  # with several threads the graph depends on timing
     try:
         index.add(rows_MD)
     finally:

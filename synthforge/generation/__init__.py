@@ -1,1 +1,1 @@
-"""`generate`: a recipe is unrolled into a plan, and the plan into sealed shards."""
+"""`generate` and its inspection: a recipe is unrolled into a plan, and the plan into sealed shards."""

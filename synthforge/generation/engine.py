@@ -1,11 +1,11 @@
-"""The engine: one unit of work, a shard, from plan to sealed tar, with the device kept busy.
+"""The engine: makes one shard at a time, from plan to sealed tar, and keeps the device busy.
 
-The sampler makes pixels; encoders compress them from a bounded queue into a spool file, since levels come out of key order; one writer
-builds the tar in key order and commits it. While a shard is encoded and committed the device works on the next, and memory stays at
-some batches of pixels whatever the size of a shard.
+The sampler makes pixels. Encoders take them from a bounded queue and compress them into a spool file, since levels
+come out of key order. One writer builds the tar in key order and commits it. While a shard is encoded and committed,
+the device works on the next. Memory stays at some batches of pixels, whatever the size of a shard.
 
-Images that come out blank, not finite or flagged are made again with the next attempt of the same sample, in batches of their own at the
-end of the shard. A sample whose every attempt is rejected is left out, with its row in the shard's table of failures.
+Images that come out blank, not finite or flagged are made again with the sample's next attempt, in separate batches
+at the end of the shard. A sample whose attempts all fail is left out and recorded in the shard's table of failures.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from synthforge.generators.protocol import REASONS
 SHARDS_IN_FLIGHT = 2
 """Shards being encoded or committed while the device works on another."""
 BATCHES_WAITING = 4
-"""Batches of pixels that may wait for an encoder; then the device waits."""
+"""Batches of pixels that may wait for an encoder; beyond that the device waits."""
 HOPELESS = 32
-"""Where so many samples are all rejected at the first attempt, no second one is made."""
+"""If at least this many samples are all rejected at the first attempt, there is no second one."""
 
 
 class _Spool:
-    """Encoded images on disk while they wait for their turn in the tar; the file has no name, so a kill leaves nothing behind."""
+    """Encoded images on disk until the tar is written. The file has no name, so a killed run leaves nothing."""
 
     def __init__(self, folder: Folder) -> None:
         try:
@@ -49,7 +49,7 @@ class _Spool:
         self._end = 0
 
     def add(self, data: bytes) -> tuple[int, int]:
-        """Where the bytes lie: offset and size. Any thread may call it."""
+        """Append bytes; returns their offset and size. Any thread may call it."""
         with self._lock:
             offset, self._end = self._end, self._end + len(data)
         written = 0
@@ -73,14 +73,14 @@ class _Work:
     shard: Shard
     spool: _Spool
     images: dict[int, tuple[Sample, Future[tuple[int, int]]]] = field(default_factory=dict)
-    """By sample index: the sample, and where its encoded image will lie in the spool."""
+    """Sample index to the sample and its future place in the spool."""
     attempts: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    """Sample index to the attempts that were rejected, with their reasons."""
+    """Sample index to its rejected attempts, with their reasons."""
     left_out: list[Sample] = field(default_factory=list)
-    """The last attempt of every sample that was rejected in all of them."""
+    """The last attempt of every sample whose attempts were all rejected."""
 
     def discard(self) -> None:
-        """Close the spool once no encoder writes to it any more."""
+        """Close the spool after all encoders have stopped writing to it."""
         futures = [future for _, future in self.images.values()]
         for future in futures:
             future.cancel()
@@ -92,7 +92,7 @@ class Engine:
     """Makes and commits shards of one plan with one loaded generator.
 
     Args:
-        encoders: encoding threads; None takes one per core, at most eight.
+        encoders: encoding threads; None: one per core, at most eight.
     """
 
     def __init__(self, sampler: Sampler, dataset: DatasetFolder, encoders: int | None = None) -> None:
@@ -108,11 +108,11 @@ class Engine:
     def run(
         self, shards: Iterable[Shard], on_images: Callable[[int], None] = lambda num: None
     ) -> Iterator[tuple[Shard, Seal | ShardFailed]]:
-        """Make and commit shards; yields each with its seal or with the error that stopped it, as it is committed.
+        """Make and commit shards. Yields each with its seal, or with the error that stopped it, once committed.
 
         Args:
-            on_images: called with the number of samples settled, after every batch; negative when a shard fails.
-        Errors of storage, and those that would stop every shard, are raised.
+            on_images: called after every batch with the number of samples done; negative when a shard fails.
+        Raises: errors of storage, and errors that would stop every shard.
         """
         with ThreadPoolExecutor(self._num_encoders, "encode") as encoders, ThreadPoolExecutor(1, "write") as writer:
             pending: deque[tuple[_Work, Future[Seal]]] = deque()
@@ -143,7 +143,7 @@ class Engine:
         return work.shard, seal
 
     def _make(self, shard: Shard, encoders: ThreadPoolExecutor, on_images: Callable[[int], None]) -> _Work:
-        """Sample a whole shard, attempt by attempt; encoding is only begun here."""
+        """Sample a whole shard, attempt by attempt. Encoding goes on in the background."""
         work = _Work(shard, _Spool(self.dataset.folder))
         settled = 0
         try:
@@ -179,7 +179,9 @@ class Engine:
     def _sort_out(
         self, work: _Work, chunk: list[Sample], pixels: Uint8, codes: Uint8, *, encoders: ThreadPoolExecutor, rejected: list[Sample]
     ) -> int:
-        """Send good images to the encoders, waiting while too many are on their way; note the others. The number of good ones."""
+        """Send good images to the encoders, waiting while their queue is full, and note the others. Returns the
+        number of good ones.
+        """
         blank = is_blank(pixels)
         num_rejected = len(rejected)
         for row, sample in enumerate(chunk):
@@ -203,14 +205,14 @@ class Engine:
             with self.dataset.folder.scratch(work.shard.tar) as path:
                 write_tar(path, self._encoded(work))
                 if work.left_out:
-                    # Before the tar: whoever adopts the tar after a kill finds the reasons too.
+                    # Before the tar, so that a run that adopts the tar after a kill finds the reasons too.
                     self.dataset.folder.publish(work.shard.failures, table_bytes(failures_table(self._failures(work))))
                 return self.dataset.commit(work.shard, path, self.plan.check)
         finally:
             work.discard()
 
     def _failures(self, work: _Work) -> Iterator[Failure]:
-        """What is left out, in key order."""
+        """The samples left out, in key order."""
         for sample in sorted(work.left_out, key=lambda sample: sample.index):
             attempts = work.attempts[sample.index]
             yield Failure(

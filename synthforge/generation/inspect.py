@@ -1,4 +1,4 @@
-"""Look before, while and after: what a recipe will make, a preview, shards against their seals, one sample and how to remake it."""
+"""Inspect a dataset: plan, preview, verify against seals, show one sample, and make samples again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synthforge.config import from_record, walk
 from synthforge.data import audit
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """What a recipe will make."""
+    """A recipe's dataset before it is made: size, classes, examples, and on request the speed."""
 
     name: str
     folder: str
@@ -49,16 +50,17 @@ class PlanSummary:
     examples: list[dict[str, Any]]
     """The first samples: key, class, prompt, seed, guidance."""
     images_per_second: float | None = None
-    """Measured, including encoding; None without --measure."""
+    """Measured rate of sampling and encoding; None: not measured."""
     hours: float | None = None
+    """Time for the whole dataset at that rate; None: not measured."""
     batch: int | None = None
-    """The batch that measuring would choose."""
+    """The batch size that measuring would choose; None: not measured."""
     batches_measured: dict[int, float] | None = None
-    """Batch size to images per second of the generator alone."""
+    """Batch size to images per second of the generator alone; None: not measured."""
 
 
 def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool = False) -> PlanSummary:
-    """What a recipe will make; with `measure`, at what rate, from a short warm-up with the loaded model."""
+    """Summarise a recipe. With `measure`, the model is loaded and its rate is measured in a short warm-up."""
     reporter = reporter or Reporter()
     plan = Plan.of(recipe)
     resolution, channels = recipe.generator.image_size(plan.files, recipe.sampling)
@@ -71,15 +73,13 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
         reporter.note(f"loading {recipe.generator.model}")
         generator = load_generator(recipe, plan)
         reporter.note("measuring batch sizes")
-        found = measure_batches(generator, plan)
-        best = best_batch(found)
-        rates, batch = {item.batch: round(item.images_per_second, 2) for item in found}, best.batch
+        measured = measure_batches(generator, plan)
+        rates, batch = {item.batch: round(item.images_per_second, 2) for item in measured}, best_batch(measured).batch
         rate, image_bytes = _measured(recipe, Sampler(generator, plan, batch))
-    # Tar: a header of 512 bytes for each of four members, and each padded to 512.
-    texts = len(plan[0].prompt.encode()) + 1800
-    per_sample = (
-        4 * 512 + math.ceil(image_bytes / 512) * 512 + 512 + math.ceil(len(plan[0].prompt) / 512) * 512 + math.ceil(texts / 512) * 512
-    )
+    # A tar has four members for each sample, each with a header of 512 bytes and padded to 512.
+    prompt = plan[0].prompt
+    members = (image_bytes, 1, len(prompt), len(prompt.encode()) + 1800)
+    per_sample = sum(512 + math.ceil(size / 512) * 512 for size in members)
     per_shard = recipe.output.samples_per_shard
     return PlanSummary(
         name=recipe.name,
@@ -105,7 +105,7 @@ def _as_example(sample: Sample) -> dict[str, Any]:
 
 
 def _guessed_bytes(recipe: Recipe, resolution: int, channels: int) -> int:
-    """Bytes of one image before any was made: bits per pixel that photographs usually take."""
+    """Estimated bytes of one image, from the bits per pixel that photographs usually take."""
     bits = {"png": 5.0 * channels, "jpg": 2.0, "webp": 1.5}[recipe.output.format]
     return int(resolution**2 * bits / 8) + (600 if recipe.output.marking else 100)
 
@@ -121,7 +121,7 @@ def _measured(recipe: Recipe, sampler: Sampler) -> tuple[float, int]:
 
 
 def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Reporter | None = None) -> Path:
-    """Make the first few samples of each class that the run will hold and draw them as one labelled sheet; nothing is rejected."""
+    """Make the first samples of each class and draw them on one labelled sheet. No image is rejected."""
     reporter = reporter or Reporter()
     from synthforge.generation.sampler import Sampler, load_generator
 
@@ -136,27 +136,23 @@ def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Repor
     reporter.advance(len(everything))
     reporter.end()
     rows = {name: [pixels[sample.index] for sample in of_class] for name, of_class in samples.items()}
-    path = Path(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(contact_sheet(rows, title=f"{recipe.name}: preview"), "png", 100, recipe.output.marking))
-    except OSError as error:
-        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --out") from error
-    return path
+    sheet = contact_sheet(rows, title=f"{recipe.name}: preview")
+    save_image(encode(sheet, "png", 100, recipe.output.marking), Path(out), option="--out")
+    return Path(out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """How what was made again differs from what is stored."""
+    """The difference between an image made again and the stored one."""
 
     largest_difference: int
-    """Of 255 levels."""
+    """Largest difference of a pixel, of 255 levels."""
     within_tolerance: float
     """Share of pixels at most 2 levels off."""
 
     @property
     def is_reproduced(self) -> bool:
-        """At most 2 of 256 levels off on 99.9 % of pixels: what other batch shapes may change by rounding."""
+        """At most 2 of 256 levels off on 99.9 % of pixels. Other batch shapes may change this much by rounding."""
         return self.within_tolerance >= 0.999
 
 
@@ -166,7 +162,7 @@ class Remade(Reproduction):
 
     num_samples: int
     identical: int
-    """Samples whose every pixel is the same."""
+    """Samples with every pixel equal."""
     keys: list[str]
 
 
@@ -176,28 +172,27 @@ def verify(
     """Compare every shard with its seal, and make `regenerate` random samples again.
 
     Args:
-        recipe: what to make them from; None takes the one that the last run logged beside the shards.
-        seed: which samples; None draws new ones every time.
+        recipe: the recipe to make them from; None: the one that the last run logged beside the shards.
+        seed: decides which samples; None: other samples every time.
     """
     reporter = reporter or Reporter()
     dataset = DatasetFolder.open(address)
     state = dataset.state()
     reporter.begin("verifying", len(state.sealed), unit="shards")
-    found = audit.verify(dataset, lambda done, total: reporter.advance(1))
+    checked = audit.verify(dataset, lambda done, total: reporter.advance(1))
     reporter.end()
     if not regenerate:
-        return found, None
-    if found.problems or not found.samples:
-        reporter.note("nothing is made again: " + ("mend the problems first" if found.problems else "no shard is sealed yet"))
-        return found, None
-    return found, _remake(dataset, recipe or logged_recipe(dataset), regenerate, seed, reporter)
+        return checked, None
+    if checked.problems or not checked.samples:
+        reporter.note("nothing is made again: " + ("repair the problems first" if checked.problems else "no shard is sealed yet"))
+        return checked, None
+    return checked, _remake(dataset, recipe or logged_recipe(dataset), regenerate, seed, reporter)
 
 
 def logged_recipe(dataset: DatasetFolder) -> Recipe:
     """The recipe of the last run on a folder, from its `_log`; raises RequestError if there is none."""
     try:
-        data = dataset.folder.within(LOG).read(RECIPE_LOG)
-        return from_record(Recipe, data)
+        return from_record(Recipe, dataset.folder.within(LOG).read(RECIPE_LOG))
     except (FileNotFoundError, ValueError) as error:
         raise RequestError(f"{dataset.folder.address}: has no recipe in {LOG}/{RECIPE_LOG}; name it with --recipe FILE") from error
 
@@ -217,22 +212,31 @@ def _remake(dataset: DatasetFolder, recipe: Recipe, num: int, seed: int | None, 
     pixels = Sampler(generator, plan, recipe.execution.batch).pixels_of(samples)
     reporter.advance(len(samples))
     reporter.end()
-    differences = []
+    offs = []
     for row, sample in zip(rows, samples, strict=True):
-        made = decode(_encoded(pixels[sample.index], recipe), pixels[sample.index].shape[2])
-        stored = decode(dataset.folder.read_range(row["shard"].tar, row["image_offset"], row["image_size"]), made.shape[2])
-        differences.append(np.abs(stored.astype(np.int16) - made.astype(np.int16)))
+        stored = dataset.folder.read_range(row["shard"].tar, row["image_offset"], row["image_size"])
+        offs.append(_compare(stored, pixels[sample.index], recipe)[1])
     return Remade(
         num_samples=len(samples),
-        identical=sum(not difference.any() for difference in differences),
-        largest_difference=int(max(difference.max() for difference in differences)),
-        within_tolerance=float(np.mean([np.mean(difference <= 2) for difference in differences])),
+        identical=sum(not off.any() for off in offs),
+        largest_difference=int(max(off.max() for off in offs)),
+        within_tolerance=float(np.mean([np.mean(off <= 2) for off in offs])),
         keys=[sample.key for sample in samples],
     )
 
 
+def _compare(stored: bytes, pixels: Uint8, recipe: Recipe) -> tuple[bytes, NDArray[np.int16]]:
+    """Pixels encoded as the engine does, and their absolute difference from a stored image, int16 (H, W, C).
+
+    Both images are compressed and decoded, so compression makes no difference.
+    """
+    encoded = encode(pixels, recipe.output.format, recipe.output.quality, recipe.output.marking)
+    made, there = (decode(data, pixels.shape[2]).astype(np.int16) for data in (encoded, stored))
+    return encoded, np.abs(there - made)
+
+
 def _random_rows(dataset: DatasetFolder, num: int, chooser: random.Random) -> list[dict[str, Any]]:
-    """Rows of `num` different samples (or of all, if there are fewer), each with its `shard`."""
+    """Table rows of `num` different samples, or of all if there are fewer. Each has its `shard` added."""
     sealed = dataset.state().sealed
     starts = list(itertools.accumulate((seal.samples for seal in dataset.seals(sealed)), initial=0))
     chosen = sorted(chooser.sample(range(starts[-1]), k=min(num, starts[-1])))
@@ -245,7 +249,7 @@ def _random_rows(dataset: DatasetFolder, num: int, chooser: random.Random) -> li
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample, whole."""
+    """One sample with its image and record."""
 
     key: str
     shard: str
@@ -261,7 +265,7 @@ class Shown:
 
 
 def show(address: str, key: str) -> Shown:
-    """Read one sample by ranged reads, and say how it is made again."""
+    """Read one sample by ranged reads, with code that makes its image again."""
     dataset = DatasetFolder.open(address)
     row, members = dataset.sample(key)
     record = json.loads(members["json"])
@@ -278,12 +282,13 @@ def show(address: str, key: str) -> Shown:
     )
 
 
-def save_image(image: bytes, path: Path) -> None:
-    """Write an encoded image to a file; raises PlaceError."""
+def save_image(image: bytes, path: Path, option: str = "--save") -> None:
+    """Write an encoded image to a file; raises PlaceError, which names the command's option."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image)
     except OSError as error:
-        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with --save") from error
+        raise PlaceError(f"{path}: can't be written ({error.strerror}); choose another place with {option}") from error
 
 
 def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
@@ -293,29 +298,24 @@ def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
     try:
         recipe = logged_recipe(dataset)
         files = recipe.generator.files(_digests_of(recipe, dataset.manifest.recipe))
-        places = {found.sha256: str(found.folder) for found in (files.model, *files.others.values())}
+        places = {part.sha256: str(part.folder) for part in (files.model, *files.others.values())}
         reference = recipe.sampling.real_guidance.reference if recipe.sampling.real_guidance is not None else None
     except RequestError:
-        pass  # on another machine: what the record names has to be found there
+        pass  # on another machine the files are named as in the record
     return remake_code(record, places, reference)
 
 
-def _encoded(pixels: Uint8, recipe: Recipe) -> bytes:
-    """As the engine stores it: what compression loses, both sides of a comparison have lost."""
-    return encode(pixels, recipe.output.format, recipe.output.quality, recipe.output.marking)
-
-
 def _digests_of(recipe: Recipe, identity: Any) -> dict[str, str]:
-    """What the plan's identity says of each place that the recipe names: looking at one sample must not digest gigabytes."""
-    found = {}
+    """Digests of the recipe's files, from the plan's identity. Showing a sample must not digest gigabytes."""
+    digests = {}
     for path, role, value in walk(recipe):
         if role == "location" and value is not None:
             digest = identity
             for step in path:
                 digest = digest.get(step, {}) if isinstance(digest, dict) else {}
             if isinstance(digest, str):
-                found[".".join(path)] = digest
-    return found
+                digests[".".join(path)] = digest
+    return digests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,14 +325,14 @@ class RemadeSample(Reproduction):
     image: bytes
     """The encoded file."""
     changes: list[str]
-    """What is not as the record says: another scheduler configuration, precision, ..."""
+    """Differences from the record, such as another precision or scheduler configuration."""
 
 
 def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Reporter | None = None) -> RemadeSample:
-    """Make one sample again from nothing but its record and the model's files.
+    """Make one sample again from its record and the model's files.
 
     Args:
-        recipe: says where the model (and the real images) lie; None takes the one that the last run logged.
+        recipe: says where the model and the real images lie; None: the one that the last run logged.
     Raises: RequestError if the model is not the one of the record.
     """
     from synthforge.generation.sampler import load_generator
@@ -359,12 +359,10 @@ def remake(address: str, key: str, recipe: Recipe | None = None, reporter: Repor
         source=plan.source(record["source"]) if record["source"] is not None else None,
     )
     pixels, _ = generator.sample(generator.prepare([request]))
-    image = _encoded(pixels[0].cpu().numpy(), recipe)
-    made = decode(image, pixels.shape[-1])
-    difference = np.abs(decode(members["image"], made.shape[2]).astype(np.int16) - made.astype(np.int16))
+    image, off = _compare(members["image"], pixels[0].cpu().numpy(), recipe)
     return RemadeSample(
         image=image,
-        largest_difference=int(difference.max()),
-        within_tolerance=float(np.mean(difference <= 2)),
+        largest_difference=int(off.max()),
+        within_tolerance=float(np.mean(off <= 2)),
         changes=differences(made_by, json.loads(json.dumps(generator.identity()))),
     )

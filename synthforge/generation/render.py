@@ -1,4 +1,7 @@
-"""Real images as a generator renders them: real guidance at low strength, which keeps their content and gives them the generated look."""
+"""Render real images with a generator: image-to-image at low strength.
+
+This keeps the content of an image and gives it the look of generated ones.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import Recipe
 
 VERSION = 1
-"""Raised when equal images and settings are rendered otherwise."""
+"""Raised when equal images and settings give other renderings."""
 
 
 def why_not(recipe: Recipe, strength: float) -> str | None:
-    """Why a recipe's generator can't render real images; None if it can."""
+    """The reason why a recipe's generator can't render real images; None if it can."""
     if not type(recipe.generator).capabilities.image:
         return f"generator {recipe.generator.kind!r} can't start from an image"
     if int(recipe.sampling.steps * strength) < 1:
@@ -37,13 +40,14 @@ def why_not(recipe: Recipe, strength: float) -> str | None:
 
 
 def render(recipe: Recipe, real: str, strength: float, beside: Path, threads: int) -> str:
-    """Render each image of the fit part of a real set once, with the recipe's prompts and guidance; returns the dataset folder's address.
+    """Render each image of a real set's fit part once, with the recipe's prompts and guidance.
 
-    Images come in the order of the fit part, and their records say which real image each started from. What is there already stays.
+    Images come in the order of the fit part, and each record names its real image. Existing renderings are reused.
 
     Args:
-        real: address of the set.
-        beside: where the folder is to lie.
+        real: address of the real set.
+        beside: parent of the new folder.
+    Returns: the dataset folder's address.
     """
     labelled = read_labelled(real, cache_folder(recipe.curation))["fit"]
     present = {example.class_name for example in labelled.examples}
@@ -64,7 +68,7 @@ def render(recipe: Recipe, real: str, strength: float, beside: Path, threads: in
 
 
 def _render(plan: Plan, examples: Sequence[Example], place: Path) -> None:
-    """Shard by shard; those that a killed run left are kept."""
+    """Render shard by shard; finished shards of a killed run are kept."""
     most = max(Counter(example.class_name for example in examples).values())
     of_class = {name: iter(samples) for name, samples in plan.first_of_each(most).items()}
     due = [replace(next(of_class[example.class_name]), index=index, source=example) for index, example in enumerate(examples)]
@@ -84,17 +88,17 @@ def _render(plan: Plan, examples: Sequence[Example], place: Path) -> None:
 
 
 def _encoded(sampler: Sampler, samples: list[Sample]) -> list[EncodedSample]:
-    """Renderings in order of their keys, without those that came out blank, not finite or flagged."""
+    """Renderings in key order, without those that came out blank, not finite or flagged."""
     output, identity = sampler.plan.recipe.output, sampler.generator.identity()
-    found = {}
+    rendered = {}
     for chunk, pixels, codes in sampler.sampled(samples):
         rejected = (codes[: len(chunk)] > 0) | is_blank(pixels[: len(chunk)])
         for sample, image, is_rejected in zip(chunk, pixels, rejected.tolist(), strict=False):  # a short batch is padded
             if not is_rejected:
                 data = encode(image, output.format, output.quality, output.marking)
-                found[sample.index] = EncodedSample(
+                rendered[sample.index] = EncodedSample(
                     sample.key, data, output.format, sample.class_index, text=sample.prompt, record=sample.record([], identity)
                 )
-    if not found:
+    if not rendered:
         raise WorkError("no real image could be rendered: all came out blank, not finite or flagged by the safety checker")
-    return [found[index] for index in sorted(found)]
+    return [rendered[index] for index in sorted(rendered)]

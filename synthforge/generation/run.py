@@ -1,4 +1,4 @@
-"""`generate`: a recipe's images as sealed shards, going on wherever an earlier run stopped."""
+"""`generate`: make a recipe's images and write them as sealed shards, resuming wherever an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synthforge.config import to_record
 from synthforge.data.folder import DatasetFolder, differences, remove_dataset
@@ -22,16 +22,19 @@ from synthforge.generation.plan import Plan
 from synthforge.progress import Counters, Reporter
 from synthforge.recipe.recipe import MAX_SAMPLES, Recipe
 
+if TYPE_CHECKING:
+    from synthforge.generation.work import ShardWork
+
 
 @dataclass(frozen=True)
 class GenerateResult:
-    """What `generate` leaves behind."""
+    """The outcome of `generate`: the state of the dataset, and the work of this run."""
 
     folder: str
     is_complete: bool
     """Every shard is sealed or quarantined."""
     samples: int
-    """In the whole dataset."""
+    """Samples in the whole dataset."""
     left_out: int
     """Samples of the dataset whose every attempt was rejected."""
     shards: int
@@ -41,23 +44,24 @@ class GenerateResult:
     made: int
     """Images that this run made."""
     adopted: int
-    """Shards that another run had begun to publish and this one sealed."""
+    """Tars that an earlier run left without a seal and this run checked and sealed."""
     seconds: float
-    """Of making, without loading the model."""
+    """Time of making images, without loading the model."""
     images_per_second: float
     rejected: dict[str, int]
-    """Reason to number of images that were made again."""
+    """Reason to number of images that were rejected and made again."""
     padding: int
     """Images made only to fill batches."""
     halvings: int
-    """Times that the batch was halved for want of memory."""
+    """How often the batch was halved because memory ran out."""
     quarantined: dict[str, str]
-    """Shard to reason, of this run's part."""
+    """Shards of this run's part that were given up, with the reason of each."""
     per_class: dict[str, int]
-    """Samples of each class: those that are there once the dataset is complete, those asked for until then."""
+    """Samples of each class: those that exist once the dataset is complete, those requested until then."""
     part: str | None
-    """The part of the dataset that this run was to make, as NUMBER/COUNT."""
+    """This run's part of the dataset, as NUMBER/COUNT; None: the whole."""
     contact_sheet: str | None
+    """File with some images of each class; None if none was drawn."""
 
 
 def generate(
@@ -69,11 +73,11 @@ def generate(
     retry_quarantined: bool = False,
     part: Part | None = None,
 ) -> GenerateResult:
-    """Make the recipe's images and write them as sealed shards, going on where an earlier run stopped.
+    """Make the recipe's images and write them as sealed shards. An interrupted run is resumed.
 
     Args:
-        extend: append this many samples to a finished run, or go on with an interrupted extension of this size.
-        overwrite: remove what is in the folder first; refused while another process writes there.
+        extend: append this many samples to a finished run, or resume an interrupted extension of this size.
+        overwrite: remove the folder's content first; refused while another process writes there.
         retry_quarantined: try shards again that were given up.
         part: make only these shards; other processes, anywhere and at any time, make the others.
     Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
@@ -91,64 +95,61 @@ def generate(
         if overwrite and others:
             raise RequestError(f"{folder.address}: {others[0].writer} is writing there; stop it before --overwrite")
         dataset = None if overwrite else _reopened(folder, plan)
-        begins_segment = _begins_segment(dataset, plan, folder, extend)
+        num_appended = _num_to_append(dataset, plan, folder, extend)
+        num_shards = math.ceil((num_appended or len(plan)) / recipe.output.samples_per_shard / (part.of if part is not None else 1))
         adopted = 0
-        if dataset is not None and not begins_segment:
+        if dataset is not None and not num_appended:
             adopted = _adopt(dataset, plan, reporter)
-            given_up = dataset.state().quarantined
-            if not _own(dataset.state().missing, part) and not (retry_quarantined and given_up):
-                reporter.note("nothing to do: " + (f"{len(given_up)} shard(s) are quarantined" if given_up else "every shard is sealed"))
+            num_shards = _num_due(dataset, part, retry_quarantined, reporter)
+            if not num_shards:
                 return _finish(dataset, plan, Counters(), adopted=adopted, seconds=0.0, part=part)
-
-        num_samples = (dataset.num_samples if dataset is not None else len(plan)) + (extend or 0 if begins_segment else 0)
-        dtype = (dataset.manifest.generator or {}).get("dtype") if dataset is not None else None
+        work = _work(dataset, plan, num_appended)
         reporter.note(f"loading {recipe.generator.model}")
-        todo = _num_to_make(dataset if not begins_segment else None, plan, part, extend, retry_quarantined)
-        with _executor(plan, num_samples, todo, dtype, reporter) as executor:
+        with _executor(work, num_shards, reporter) as executor:
             identity = executor.open()
             # Nothing was changed so far; from here on the request is known to be possible.
             if overwrite:
                 remove_dataset(folder)
             dataset = DatasetFolder.create(folder, plan.manifest(identity))
             if changes := differences(dataset.manifest.generator or {}, identity):
-                reporter.note(f"the shards that are there were made otherwise: {'; '.join(changes)}; pixels may differ")
-            if begins_segment:
-                assert extend is not None
-                dataset.extend(extend, recipe.output.samples_per_shard)
-            if retry_quarantined:
-                for shard in _own(dataset.state().quarantined, part):
-                    dataset.release(shard)
+                reporter.note(f"the existing shards were made with other settings: {'; '.join(changes)}; pixels may differ")
+            if num_appended:
+                dataset.extend(num_appended, recipe.output.samples_per_shard)
+            for shard in _own(dataset.state().quarantined, part) if retry_quarantined else []:
+                dataset.release(shard)
             if others:
                 reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
-            folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # unsorted: the order of classes counts
+            folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # not sorted: the order of classes matters
             run = _Generating(dataset, plan, part, heartbeat, reporter)
-            started = time.perf_counter()
-            try:
-                run.make_all(executor)
-            except RequestError as error:
-                raise WorkError(str(error)) from error  # too late for "nothing was started"
-            folder.sweep()  # of what workers that died left behind
-            seconds = time.perf_counter() - started
+            seconds = run.make_all(executor)
         return _finish(dataset, plan, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
 
 
-def _num_to_make(dataset: DatasetFolder | None, plan: Plan, part: Part | None, extend: int | None, retry_quarantined: bool) -> int:
-    """Shards that this run is to make, at most."""
-    if dataset is None:
-        num_shards = math.ceil((extend or len(plan)) / plan.recipe.output.samples_per_shard)
-        return math.ceil(num_shards / (part.of if part is not None else 1))
+def _num_due(dataset: DatasetFolder, part: Part | None, retry_quarantined: bool, reporter: Reporter) -> int:
+    """Shards to make or to try again in this part; says so if there are none."""
     state = dataset.state()
-    return len(_own(state.missing + (state.quarantined if retry_quarantined else []), part))
+    num_due = len(_own(state.missing + (state.quarantined if retry_quarantined else []), part))
+    if not num_due:
+        num_given_up = len(state.quarantined)
+        reporter.note("nothing to do: " + (f"{num_given_up} shard(s) are quarantined" if num_given_up else "every shard is sealed"))
+    return num_due
 
 
-def _executor(plan: Plan, num_samples: int, num_shards: int, dtype: str | None, reporter: Reporter) -> Executor[Shard, Counters]:
+def _work(dataset: DatasetFolder | None, plan: Plan, num_appended: int) -> ShardWork:
+    """Work for the executor, with the precision that an existing dataset was begun in."""
+    from synthforge.generation.work import ShardWork
+
+    present, generator = (dataset.num_samples, dataset.manifest.generator) if dataset is not None else (len(plan), None)
+    return ShardWork(plan.recipe, plan.digests, present + num_appended, (generator or {}).get("dtype"))
+
+
+def _executor(work: ShardWork, num_shards: int, reporter: Reporter) -> Executor[Shard, Counters]:
     """One worker in this process, or several in processes of their own."""
     from synthforge.executors.inline import InlineExecutor
     from synthforge.executors.local import LocalExecutor
-    from synthforge.generation.work import ShardWork, default_workers
+    from synthforge.generation.work import default_workers
 
-    execution = plan.recipe.execution
-    work = ShardWork(plan.recipe, plan.digests, num_samples, dtype)
+    execution = work.recipe.execution
     workers = min(execution.workers or default_workers(execution.device), num_shards)
     if workers <= 1:
         return InlineExecutor(work)
@@ -161,11 +162,11 @@ def _own(shards: list[Shard], part: Part | None) -> list[Shard]:
 
 
 def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
-    """The dataset that is there, if it is this plan's; None if there is none."""
+    """The folder's dataset, if this plan made it; None if there is none. Raises RequestError otherwise."""
     if not folder.exists(MANIFEST):
         if strangers := [name for name in folder.list() if name.startswith("train-")]:
             raise RequestError(
-                f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; use another folder, or --overwrite"
+                f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset; use another folder, or --overwrite"
             )
         return None
     existing = DatasetFolder.open(folder.address, folder.single_writer)
@@ -173,25 +174,25 @@ def _reopened(folder: Folder, plan: Plan) -> DatasetFolder | None:
     return existing
 
 
-def _begins_segment(dataset: DatasetFolder | None, plan: Plan, folder: Folder, extend: int | None) -> bool:
-    """Whether this run is to append a segment; raises RequestError if what is asked for does not fit what is there."""
+def _num_to_append(dataset: DatasetFolder | None, plan: Plan, folder: Folder, extend: int | None) -> int:
+    """Samples to append in a new segment, 0 for none; raises RequestError if the request doesn't fit the dataset."""
     if extend is not None and not 1 <= extend <= MAX_SAMPLES:
         raise RequestError(f"--extend {extend}: give a number of samples to add, from 1 to {MAX_SAMPLES:,}")
     if dataset is None:
         if extend is not None:
             raise RequestError(f"{folder.address}: nothing there to extend; run without --extend first")
-        return False
+        return 0
     segments = dataset.segments()
     present = segments[-1].end_sample
     if extend is not None:
         if dataset.completion() is None:
-            # An extension that was begun, or finished but for its last file: the same request goes on with it.
+            # An extension that was begun, or lacks only its last file, is resumed by the same request.
             if len(segments) > 1 and segments[-1].num_samples == extend:
-                return False
+                return 0
             raise RequestError(f"{folder.address}: is not finished yet; run without --extend first")
         if present + extend > MAX_SAMPLES:
             raise RequestError(f"--extend {extend}: the dataset holds {present:,} samples; at most {MAX_SAMPLES:,} fit in one")
-        return True
+        return extend
     if len(plan) > present:
         raise RequestError(
             f"{folder.address}: was begun with {present:,} samples, the recipe now asks for {len(plan):,}; "
@@ -202,11 +203,11 @@ def _begins_segment(dataset: DatasetFolder | None, plan: Plan, folder: Folder, e
             f"{folder.address}: was begun with {segments[0].num_samples:,} samples, the recipe now asks for {len(plan):,}; "
             "a dataset does not shrink: use another folder, or --overwrite"
         )
-    return False
+    return 0
 
 
 def _adopt(dataset: DatasetFolder, plan: Plan, reporter: Reporter) -> int:
-    """Seal every tar that lacks a seal; the number of them."""
+    """Seal every tar that lacks a seal; returns how many."""
     orphaned = dataset.state().orphaned
     for shard in orphaned:
         dataset.adopt(shard, plan.check)
@@ -216,7 +217,7 @@ def _adopt(dataset: DatasetFolder, plan: Plan, reporter: Reporter) -> int:
 
 @dataclass
 class _Generating:
-    """One run's share of the work: which shards, in what order, and what became of them."""
+    """One run's share of the work: its shards, their order, and their outcomes."""
 
     dataset: DatasetFolder
     plan: Plan
@@ -226,15 +227,23 @@ class _Generating:
     counters: Counters = field(default_factory=Counters)
     adopted: int = 0
     _failed: list[Failed[Shard]] = field(default_factory=list)
-    """Shards that failed while none had succeeded yet."""
+    """Shards that failed before any succeeded."""
     _num_failed_tries: int = 0
     _have_failed: set[int] = field(default_factory=set)
     _has_success: bool = False
     _made: int = 0
     _started: float = field(default_factory=time.perf_counter)
 
-    def make_all(self, executor: Executor[Shard, Counters]) -> None:
-        """Make what is missing; quarantine what fails too often."""
+    def make_all(self, executor: Executor[Shard, Counters]) -> float:
+        """Make all missing shards, and quarantine those that fail too often; returns the seconds this took."""
+        try:
+            self._make_all(executor)
+        except RequestError as error:
+            raise WorkError(str(error)) from error  # a RequestError would say that nothing was started
+        self.dataset.folder.sweep()  # temporary files of workers that died
+        return time.perf_counter() - self._started
+
+    def _make_all(self, executor: Executor[Shard, Counters]) -> None:
         state = self.dataset.state()
         self._has_success = bool(state.sealed)
         done = _own(state.sealed + state.quarantined, self.part)
@@ -256,15 +265,15 @@ class _Generating:
                 self._failed.append(outcome)
             if self._has_success:
                 self._quarantine_failed()
-        # Only now, since before a tar without a seal may be one that this run is just sealing. Now it is another writer's, which is
-        # sealing it, or died: sealing it too does no harm.
+        # Only now: earlier, a tar without a seal may be one that this run is about to seal. Now it is another writer's,
+        # which is sealing it or died. Sealing it twice does no harm.
         self.adopted += _adopt(self.dataset, self.plan, self.reporter)
         self.reporter.end()
         if self._failed:
             raise self._nothing_works(self._failed[-1].reason)
         if left := _own(self.dataset.state().unfinished, self.part):
             where = self.dataset.folder.where(left[0].stem)
-            raise WorkError(f"{where}: something that is no file of ours is in its place; remove it and run again")
+            raise WorkError(f"{where}: an unknown file is in its place; remove it and run again")
 
     def _quarantine_failed(self) -> None:
         for failed in self._failed:
@@ -285,13 +294,13 @@ class _Generating:
             raise self._nothing_works(reason)
 
     def _nothing_works(self, reason: str) -> WorkError:
-        """Not one shard could be made: that is the model or the machine, and quarantine would only hide it."""
+        """The error if no shard could be made. The model or the machine is at fault, so none is quarantined."""
         return WorkError(f"no shard could be made, {self._num_failed_tries} tries failed; the last: {reason}")
 
     def _feed(self) -> Iterator[Shard | None]:
-        """Shards that need making: first those that no live writer is at, then those whose writer takes too long; None for "wait".
+        """Shards to make: first those that no live writer is making, then those whose writer takes too long.
 
-        Making a shard twice costs time, never correctness: the first tar wins.
+        Yields None for "wait". Making a shard twice costs time but is never wrong: the first tar wins.
         """
         postponed, began = [], time.monotonic()
         unfinished = _own(self.dataset.state().unfinished, self.part)
@@ -313,15 +322,15 @@ class _Generating:
                 yield shard
 
     def _is_there(self, shard: Shard) -> bool:
-        """Whether another process has made it meanwhile."""
-        found = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
-        if found:
+        """Whether another process has made the shard in the meantime."""
+        is_there = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
+        if is_there:
             self.reporter.advance(shard.num_samples)
-        return found
+        return is_there
 
 
 def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, *, adopted: int, seconds: float, part: Part | None) -> GenerateResult:
-    """Write complete.json, what other loaders need and the contact sheet, if the dataset is whole, and sum up."""
+    """If the dataset is complete, write complete.json, side files and contact sheet. Returns the summary."""
     output = plan.recipe.output
 
     def side_files(completion: Completion, is_new: bool) -> None:
@@ -357,7 +366,7 @@ CONTACT_SHEET = "contact-sheet.png"
 
 
 def _sheet_of_dataset(dataset: DatasetFolder, recipe: Recipe) -> str | None:
-    """A contact sheet of the first shard's images, beside the pool on a local disk; None elsewhere or if it can't be written."""
+    """A contact sheet of the first shard, beside the pool on a local disk; None elsewhere, or if writing fails."""
     if dataset.folder.path is None:
         return None
     first = dataset.state().sealed[0]
@@ -371,5 +380,5 @@ def _sheet_of_dataset(dataset: DatasetFolder, recipe: Recipe) -> str | None:
     try:
         path.write_bytes(encode(sheet, "png", 100, recipe.output.marking))
     except OSError:
-        return None  # the dataset is whole; a picture beside it is a courtesy
+        return None  # the dataset is complete without it
     return str(path)

@@ -1,8 +1,9 @@
-"""The sampler: samples to pixels on the host, with the device kept busy; it knows nothing of shards and files.
+"""The sampler: turns samples into pixels on the host and keeps the device busy. It knows no shards and no files.
 
-One thread prepares inputs ahead; the caller's drives the device; results are copied to the host while the next batch is made (on CUDA into
-pinned memory, on a stream of their own). Batches have one fixed shape and one level; the last of a level is padded and the padding counted.
-After an out-of-memory error the batch is halved for the rest of the run.
+One thread prepares inputs ahead, and the caller's thread drives the device. Results are copied to the host while the
+next batch is made; on CUDA into pinned memory, on a separate stream. Batches have one fixed shape and one level.
+The last batch of a level is padded, and the padding is counted. After an out-of-memory error the batch size is halved
+for the rest of the run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -29,12 +30,15 @@ from synthforge.generators.protocol import Generator, ImageRequest, PreparedBatc
 from synthforge.progress import Counters
 from synthforge.recipe.recipe import Recipe
 
+_Arrived = Callable[[], tuple[Uint8, Uint8]]
+"""Waits for a batch to reach the host; returns its pixels and codes, in memory of its own."""
+
 
 class Sampler:
-    """Turns samples into pixels in batches of one fixed shape; knows nothing of shards and files.
+    """Turns samples into pixels in batches of one fixed shape.
 
     Args:
-        batch: images per batch; None takes the generator's default.
+        batch: images per batch; None: the generator's default.
     """
 
     def __init__(self, generator: Generator, plan: Plan, batch: int | None = None) -> None:
@@ -45,34 +49,34 @@ class Sampler:
         self._transfer = _Transfer(generator.device)
 
     def pixels_of(self, samples: list[Sample]) -> dict[int, Uint8]:
-        """Pixels by sample index, uint8 (H, W, C), as they come out: nothing is rejected."""
+        """Pixels by sample index, uint8 (H, W, C). Nothing is rejected."""
         made: dict[int, Uint8] = {}
         for chunk, pixels, _ in self.sampled(samples):
             made |= {sample.index: pixels[row] for row, sample in enumerate(chunk)}
         return made
 
     def sampled(self, samples: list[Sample]) -> Iterator[tuple[list[Sample], Uint8, Any]]:
-        """Batches of samples with their pixels on the host, uint8 (N, H, W, C), and the generator's code of each, uint8 (N,).
+        """Batches of samples with their pixels on the host, uint8 (N, H, W, C), and the generator's codes, uint8 (N,).
 
-        One batch is on the device while the one before is copied and handled; inputs are prepared one batch ahead.
+        One batch is on the device while the previous one is copied and handled; inputs are prepared one batch ahead.
         """
         with ThreadPoolExecutor(1, "prepare") as preparer:
             chunks = self._chunks(samples)
             ahead = deque(preparer.submit(self._prepared, chunk) for chunk in chunks[:2])
-            copying: tuple[list[Sample], _Copy] | None = None
+            copying: tuple[list[Sample], _Arrived] | None = None
             for number, chunk in enumerate(chunks):
                 prepared = ahead.popleft().result()
                 if number + 2 < len(chunks):
                     ahead.append(preparer.submit(self._prepared, chunks[number + 2]))
                 for part, copy in self._on_device(chunk, prepared):
                     if copying is not None:
-                        yield copying[0], *copying[1].wait()
+                        yield copying[0], *copying[1]()
                     copying = (part, copy)
             if copying is not None:
-                yield copying[0], *copying[1].wait()
+                yield copying[0], *copying[1]()
 
     def _chunks(self, samples: list[Sample]) -> list[list[Sample]]:
-        """Batches of one level each, in order; which sample is in which batch depends on the shard and the batch size only."""
+        """Batches of one level each, in order. They depend on the shard and the batch size only."""
         chunks = []
         for _, group in groupby(sorted(samples, key=lambda sample: (sample.level, sample.index)), key=lambda sample: sample.level):
             of_level = list(group)
@@ -85,12 +89,12 @@ class Sampler:
         return self.generator.prepare((requests * self.batch)[: self.batch])
 
     def _prepared(self, chunk: list[Sample]) -> PreparedBatch:
-        """A batch of the fixed shape: the last sample is repeated where one is short."""
+        """A batch of the fixed shape; a short one is padded with its last sample."""
         requests = [sample.request() for sample in chunk]
         return self.generator.prepare(requests + [requests[-1]] * (self.batch - len(requests)))
 
-    def _on_device(self, chunk: list[Sample], prepared: PreparedBatch) -> Iterator[tuple[list[Sample], _Copy]]:
-        """Sample one batch; after an out-of-memory error, in halves, and all later batches are as small."""
+    def _on_device(self, chunk: list[Sample], prepared: PreparedBatch) -> Iterator[tuple[list[Sample], _Arrived]]:
+        """Sample one batch; after an out-of-memory error in halves, with a smaller batch from then on."""
         # A batch that was prepared before a halving is still too large.
         copy = self._tried(prepared) if prepared.num_images <= self.batch else None
         if copy is not None:
@@ -107,8 +111,8 @@ class Sampler:
             part = chunk[start : start + size]
             yield from self._on_device(part, self._prepared(part))
 
-    def _tried(self, prepared: PreparedBatch) -> _Copy | None:
-        """The batch, on its way to the host; None if memory did not do for it."""
+    def _tried(self, prepared: PreparedBatch) -> _Arrived | None:
+        """The batch on its way to the host; None if memory ran out."""
         try:
             return self._transfer.begin(*self.generator.sample(prepared))
         except SynthforgeError:
@@ -120,29 +124,15 @@ class Sampler:
                     f"the generator failed ({type(error).__name__}: {reason}); look at it with `synthforge preview`"
                 ) from error
             if prepared.num_images == 1:
-                # No shard will do better on this device, so this stops the run and quarantines nothing.
+                # Every shard would fail on this device, so this stops the run and quarantines nothing.
                 raise WorkError("out of memory with a single image; use another device or a smaller model, then run again") from error
             return None
 
 
-class _Copy:
-    """A batch on its way to the host."""
-
-    def __init__(self, pixels: torch.Tensor, codes: torch.Tensor, done: torch.cuda.Event | None) -> None:
-        self._pixels, self._codes, self._done = pixels, codes, done
-
-    def wait(self) -> tuple[Uint8, Any]:
-        """The arrays, once they are there; they are this batch's own memory."""
-        if self._done is not None:
-            self._done.synchronize()
-            return self._pixels.numpy().copy(), self._codes.numpy().copy()
-        return self._pixels.numpy(), self._codes.numpy()
-
-
 class _Transfer:
-    """Copies batches to the host; on CUDA into pinned memory on a stream of its own, so that the next batch need not wait.
+    """Copies batches to the host; on CUDA into pinned memory on a separate stream, so that the next need not wait.
 
-    Two pinned buffers take turns, which is safe because a batch is read before the one after the next is begun.
+    Two pinned buffers take turns. This is safe, because a batch is read before the one after the next begins.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -150,9 +140,10 @@ class _Transfer:
         self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._turn = 0
 
-    def begin(self, pixels: torch.Tensor, codes: torch.Tensor) -> _Copy:
+    def begin(self, pixels: torch.Tensor, codes: torch.Tensor) -> _Arrived:
         if self._stream is None:
-            return _Copy(pixels.cpu(), codes.cpu(), None)
+            arrays = pixels.cpu().numpy(), codes.cpu().numpy()
+            return lambda: arrays
         if not self._buffers or self._buffers[0][0].shape != pixels.shape:
             self._buffers = [(_pinned_like(pixels), _pinned_like(codes)) for _ in range(2)]
         host_pixels, host_codes = self._buffers[self._turn]
@@ -166,7 +157,12 @@ class _Transfer:
             codes.record_stream(self._stream)
             done = torch.cuda.Event()
             done.record(self._stream)
-        return _Copy(host_pixels, host_codes, done)
+
+        def arrived() -> tuple[Uint8, Uint8]:
+            done.synchronize()
+            return host_pixels.numpy().copy(), host_codes.numpy().copy()
+
+        return arrived
 
 
 def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
@@ -182,8 +178,8 @@ class BatchRate:
 
 
 def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[BatchRate]:
-    """Rate of the generator at growing batch sizes, until memory or the gain ends; each is warmed up once."""
-    found: list[BatchRate] = []
+    """Rates of the generator at growing batch sizes, until memory or the gain ends. Each size is warmed up once."""
+    rates: list[BatchRate] = []
     batch = 1
     while batch <= largest:
         prepared = generator.prepare(_of_one_level([plan[index].request() for index in range(batch)]))
@@ -199,16 +195,16 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
                     f"the generator failed at batch {batch} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
                 ) from error
             break
-        found.append(BatchRate(batch, done / elapsed))
+        rates.append(BatchRate(batch, done / elapsed))
         # No gain in two doublings: larger batches only cost memory.
-        if len(found) > 3 and found[-1].images_per_second < 1.03 * max(item.images_per_second for item in found[:-2]):
+        if len(rates) > 3 and rates[-1].images_per_second < 1.03 * max(item.images_per_second for item in rates[:-2]):
             break
         batch *= 2
     if generator.device.type == "cuda":
         torch.cuda.empty_cache()
-    if not found:
+    if not rates:
         raise WorkError("out of memory with a single image; use another device or a smaller model")
-    return found
+    return rates
 
 
 def _of_one_level(requests: list[ImageRequest]) -> list[ImageRequest]:
@@ -223,18 +219,18 @@ def _timed(generator: Generator, prepared: PreparedBatch) -> float:
     return time.perf_counter() - started
 
 
-def best_batch(found: list[BatchRate]) -> BatchRate:
+def best_batch(rates: list[BatchRate]) -> BatchRate:
     """The smallest batch within 5 % of the best rate."""
-    best = max(item.images_per_second for item in found)
-    return next(item for item in found if item.images_per_second >= 0.95 * best)
+    best = max(item.images_per_second for item in rates)
+    return next(item for item in rates if item.images_per_second >= 0.95 * best)
 
 
 def load_generator(recipe: Recipe, plan: Plan, *, device: str | None = None, dtype: str | None = None) -> Generator:
     """Load the recipe's model.
 
     Args:
-        device: where to; None takes the recipe's.
-        dtype: the precision that a dataset was begun in, where the recipe leaves it open.
+        device: device name; None: the recipe's.
+        dtype: precision of an existing dataset, used where the recipe says `auto`; None: the recipe's.
     """
     if recipe.execution.threads is not None:
         torch.set_num_threads(recipe.execution.threads)
@@ -245,12 +241,12 @@ def load_generator(recipe: Recipe, plan: Plan, *, device: str | None = None, dty
 
 
 def chosen_batch(generator: Generator, plan: Plan, log: Folder, num_samples: int) -> int:
-    """The batch: the recipe's, else on CUDA the one that was measured to be best on this kind of device, else the generator's own.
+    """The batch size: the recipe's; else on CUDA the best by measurement; else the generator's default.
 
-    What was measured is kept in `log` by device and model, so that a rerun, and other workers, need not measure again.
+    Measurements are kept in `log` by device and model, so reruns and other workers need not measure again.
 
     Args:
-        num_samples: to be made; few samples are not worth measuring large batches for.
+        num_samples: to be made; for few samples, large batches are not worth measuring.
     """
     if plan.recipe.execution.batch is not None or generator.device.type != "cuda":
         return plan.recipe.execution.batch or generator.default_batch
@@ -258,17 +254,17 @@ def chosen_batch(generator: Generator, plan: Plan, log: Folder, num_samples: int
     key = digest_of([device, generator.identity()])[:16]
     largest = max(1, num_samples // 16)
     with alone_on_this_machine(f"measure-{key}"):
-        found = _logged_batch(log, key, largest)
-        if found is None:
-            measured = measure(generator, plan, largest=largest)
-            found = best_batch(measured).batch
-            content = {"batch": found, "largest": largest, "device": device, "measured": [asdict(item) for item in measured]}
+        batch = _logged_batch(log, key, largest)
+        if batch is None:
+            rates = measure(generator, plan, largest=largest)
+            batch = best_batch(rates).batch
+            content = {"batch": batch, "largest": largest, "device": device, "measured": [asdict(item) for item in rates]}
             log.replace(f"batch-{key}.json", canonical_json(content))
-    return found
+    return batch
 
 
 def _logged_batch(log: Folder, key: str, largest: int) -> int | None:
-    """What was measured before, unless larger batches are worth measuring now."""
+    """An earlier measurement; None if there is none, or if larger batches should be measured now."""
     try:
         content = json.loads(log.read(f"batch-{key}.json"))
         batch, measured_to = int(content["batch"]), int(content["largest"])

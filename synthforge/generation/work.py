@@ -1,6 +1,6 @@
-"""Making shards as work for an executor: what a worker loads once, and what it tells of each shard.
+"""Shards as work for an executor: a worker loads the model once, then makes shards and reports on each.
 
-Not covered: which shards, and what becomes of those that fail (see generation).
+Not covered: which shards are made, and what happens to failed ones (see run).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -40,16 +40,16 @@ class ShardWork:
     known: Mapping[str, str]
     """`Plan.digests`, so that workers need not digest gigabytes again."""
     num_samples: int
-    """Of the whole dataset: which prompts will come."""
+    """Samples of the whole dataset, which decides the prompts to be encoded."""
     dtype: str | None = None
-    """The precision that the dataset was begun in; None leaves it to recipe and device."""
+    """Precision that the dataset was begun in; None: as recipe and device decide."""
 
     def open(self, place: Place) -> ShardStream:
         """Unroll the recipe and load its model onto this worker's device."""
         recipe = self.recipe
         device = own_gpu(place.worker, place.workers, recipe.execution.device)
         if recipe.execution.threads is None and place.workers > 1:
-            # Workers that each take all cores fight over them.
+            # If each worker used all cores, they would slow each other down.
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
         plan = Plan.of(recipe, self.known)
         generator = load_generator(recipe, plan, device=device, dtype=self.dtype)
@@ -63,12 +63,14 @@ class ShardWork:
 
 
 def default_workers(device: str) -> int:
-    """One for each GPU that the recipe leaves open which to take; else one."""
+    """Workers of a recipe without a number: one per GPU for device `auto`, else one."""
     return max(1, torch.cuda.device_count()) if device == "auto" else 1
 
 
 class ShardStream:
-    """A loaded model that makes shards. Implements `executors.protocol.Stream`; a receipt is what one shard adds to the counters."""
+    """A loaded model that makes shards. Implements `executors.protocol.Stream`; a receipt is the change of the
+    counters.
+    """
 
     def __init__(self, sampler: Sampler, log: Folder, place: Place) -> None:
         self.sampler = sampler
@@ -87,7 +89,7 @@ class ShardStream:
         first = next(units, None)
         if first is None:
             return
-        if self._engine is None:  # not before there is a shard to make: the caller begins the dataset once a model is loaded
+        if self._engine is None:  # only now: the caller creates the dataset after the model is loaded
             dataset = DatasetFolder.open(recipe.pool_path, recipe.output.single_writer)
             self._engine = Engine(self.sampler, dataset, recipe.execution.encoders)
         started, before = time.perf_counter(), self.sampler.counters.copy()
@@ -98,7 +100,7 @@ class ShardStream:
         self._seconds += time.perf_counter() - started
 
     def close(self) -> None:
-        """Write telemetry: outside every digest and comparison."""
+        """Write telemetry to the log. It is in no digest."""
         if self._engine is None:
             return
         device = self.sampler.generator.device
@@ -113,17 +115,11 @@ class ShardStream:
                     "batch": self.sampler.batch,
                     "acceleration": self.sampler.generator.acceleration(),
                     "counters": asdict(self.sampler.counters),
-                    "versions": {"python": platform.python_version(), **_versions(), "cuda": torch.version.cuda},
+                    "versions": {
+                        "python": platform.python_version(),
+                        **{name: version(name) for name in _LIBRARIES},
+                        "cuda": torch.version.cuda,
+                    },
                 }
             ),
         )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            found[name] = "unknown"
-    return found

@@ -1,13 +1,11 @@
-"""Models that make images: what the engine asks of one, and the kinds there are.
+"""Models that make images: the interface, and the kinds.
 
-    config      what the Configs of all kinds share, and that of sampling; imports nothing heavy
-    protocol    what the engine hands over and gets back
-    weights     which files are a model; safetensors only; their digest
-    schedulers  which there are, and one made from a model's own
-    devices     which device and precision a recipe's words mean here
-    pipelines   any diffusers pipeline: text-to-image and image-to-image, DiT, unconditional
-    pixel       our own small diffusion pipeline for 8 to 64 px, and fitting it
-    remaking    a record -> plain diffusers code that makes its image again
+    config settings that all kinds share, and those of sampling; imports nothing heavy
+    protocol the interface between engine and generator
+    schedulers names of diffusers' schedulers, and building one from a model's own
+    pipelines any diffusers pipeline: text-to-image and image-to-image, DiT, unconditional
+    pixel a small diffusion pipeline for 8 to 64 px, and fitting it
+    remaking from a record, plain diffusers code that makes its image again
 
-A new kind is one class, a `GeneratorConfig` that is added to `GENERATORS`, and the `Generator` that it builds.
+To add a kind, write one class, a `GeneratorConfig` added to `GENERATORS`, and the `Generator` that it builds.
 """

@@ -1,6 +1,6 @@
-"""What the Configs of all kinds of generator share, and the Config of sampling. No heavy import: `recipe check` loads no torch.
+"""Settings that all kinds of generator share, and those of sampling; imports nothing heavy.
 
-A new kind is one class, a `GeneratorConfig` that is added to `GENERATORS`, and the `Generator` that it builds.
+To add a kind, write one class, a `GeneratorConfig` added to `GENERATORS`, and the `Generator` that it builds.
 """
 
 from __future__ import annotations
@@ -19,74 +19,79 @@ from synthforge.generators.schedulers import SchedulerConfig
 from synthforge.registry import Registry, kind_in
 
 
+def _distinct(levels: list[float], name: str) -> list[float]:
+    if len(set(levels)) != len(levels):
+        raise ValueError(f"a {name} level is given twice; levels are drawn with equal chances")
+    return levels
+
+
 class RealGuidanceConfig(Config):
-    """Start from real images, noised to a given strength, instead of from noise (He et al. 2022, arXiv 2210.07574)."""
+    """Image-to-image: start from real images with added noise instead of from noise (He et al. 2022, arXiv
+    2210.07574).
+    """
 
     reference: str = location()
-    """Real images by class: dataset folder, WebDataset tars or folder of images by class. Only its fit part is used."""
+    """Real images by class: dataset folder, WebDataset tars, or a folder of images per class. Only the fit part is
+    used."""
     strength: list[float] = identity(lambda: [0.6], min_length=1, max_length=64)
-    """Levels of noise; each sample draws one. 1 keeps nothing of the real image, 0 all."""
+    """Noise levels, one drawn per sample. 1: nothing of the real image remains; near 0: nearly all."""
 
     @field_validator("strength")
     @classmethod
     def _levels_in_range(cls, levels: list[float]) -> list[float]:
         if any(not 0 < level <= 1 for level in levels):
-            raise ValueError("strength levels lie above 0 and at most at 1")
-        if len(set(levels)) != len(levels):
-            raise ValueError("a strength level stands twice; levels are drawn with equal chances")
-        return levels
+            raise ValueError("strength levels must be above 0 and at most 1")
+        return _distinct(levels, "strength")
 
 
 class SamplingConfig(Config):
-    """How each image is drawn from the generator."""
+    """How images are drawn from the generator."""
 
     seed: int = identity(0, ge=0, lt=2**63)
-    """Everything random follows from this and a sample's number."""
+    """Seed of the dataset. All random numbers follow from it and the sample's number."""
     steps: int = identity(18, ge=1, le=1000)
     """Denoising steps."""
     guidance: list[float] = identity(lambda: [1.0], min_length=1, max_length=64)
-    """Guidance levels; each sample draws one. 1 is no guidance; higher is clearer and less varied."""
+    """Guidance levels, one drawn per sample. 1: no guidance; higher: clearer and less varied."""
     resolution: int | None = identity(None, ge=8, le=4096)
-    """Height and width in pixels; nothing means what the model was made for."""
+    """Height and width in pixels. None: the model's own."""
     scheduler: SchedulerConfig | None = None
-    """Nothing means the scheduler that was saved with the model."""
+    """Another scheduler. None: the one saved with the model."""
     attempts: int = identity(3, ge=1, le=10)
-    """How often a sample that comes out blank, not finite or flagged is tried before it is left out."""
+    """Attempts at a sample that comes out blank, not finite or flagged; then it is left out."""
     real_guidance: RealGuidanceConfig | None = None
-    """Nothing starts every image from noise."""
+    """Start from real images (image-to-image). None: start from noise."""
 
     @field_validator("guidance")
     @classmethod
     def _levels_in_range(cls, levels: list[float]) -> list[float]:
         if any(not 0 <= level <= 100 for level in levels):
-            raise ValueError("guidance levels lie between 0 and 100")
-        if len(set(levels)) != len(levels):
-            raise ValueError("a guidance level stands twice; levels are drawn with equal chances")
-        return levels
+            raise ValueError("guidance levels must be between 0 and 100")
+        return _distinct(levels, "guidance")
 
 
 class GeneratorConfig(Config):
-    """One kind of generator: its settings, what it can do, and how it is checked and loaded."""
+    """One kind of generator: its settings, its abilities, and how it is checked and loaded."""
 
     capabilities: ClassVar[Capabilities]
     checks: ClassVar[str]
-    """Module with `check(config, files, sampling, labels)` and `image_size(files.model, sampling)`; see the methods below."""
+    """Module with `check(config, files, sampling, labels)` and `image_size(files.model, sampling)`."""
     loader: ClassVar[str]
-    """What loads it, as `module:name`: from the Config, its files, how images are drawn, and a device."""
+    """Function that loads it, as `module:name`: (Config, files, sampling, device) -> `Generator`."""
 
     kind: str = identity()
     """The kind of generator."""
     model: str = location()
     """Folder or hub id."""
     revision: str | None = identity(None)
-    """Hub revision; resolved to its commit once."""
+    """Hub revision, resolved to its commit once. None: the default branch."""
 
     def files(self, known: Mapping[str, str] | None = None) -> GeneratorFiles:
-        """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
+        """The model's local files, fetched from the hub if necessary, checked to be safetensors; raises ModelError."""
         return GeneratorFiles(find_model(self.model, self.revision, known=known), {})
 
     def check(self, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
-        """Raise RequestError or ModelError if this model can't do what the recipe asks; reads configurations only."""
+        """Raise RequestError or ModelError if the model doesn't fit the recipe. Reads configuration files only."""
         importlib.import_module(self.checks).check(self, files, sampling, labels)
 
     def image_size(self, files: GeneratorFiles, sampling: SamplingConfig) -> tuple[int, int]:
@@ -103,6 +108,6 @@ class GeneratorConfig(Config):
 GENERATORS: Registry[type[GeneratorConfig]] = Registry(
     "kind of generator", "synthforge.generators.pixel.config", "synthforge.generators.pipelines.config"
 )
-"""Every kind."""
+"""All kinds of generator."""
 AnyGenerator = Annotated[GeneratorConfig, kind_in(GENERATORS)]
-"""Of a recipe's field."""
+"""Type of a recipe's field for any generator."""

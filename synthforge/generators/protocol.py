@@ -1,6 +1,6 @@
-"""What the engine hands to a generator and gets back.
+"""The interface between engine and generator.
 
-The engine owns batching, out-of-memory halving, queues and encoding; a generator owns only its model.
+The engine does batching, out-of-memory halving, queues and encoding. A generator only runs its model.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 REASONS = ("not finite", "flagged by the safety checker")
-"""Why a generator rejects an image; a code of k means reason k - 1, a code of 0 none."""
+"""Why a generator rejects an image. Code k means reason k - 1; code 0 means accepted."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a generator can be conditioned on; known before any weights are loaded."""
+    """The conditioning that a generator accepts, known before any weights are loaded."""
 
     text: bool
     class_label: bool
     image: bool
-    """Can start from an image (real guidance)."""
+    """Whether it can start from an image (image-to-image)."""
 
     @property
     def guidance(self) -> bool:
-        """Whether there is anything that guidance could strengthen."""
+        """Whether guidance has anything to strengthen."""
         return self.text or self.class_label
 
     def in_words(self) -> str:
-        """For messages."""
+        """A list for messages."""
         names = {"text": self.text, "a class label": self.class_label, "an image": self.image}
         return " and ".join(name for name, can in names.items() if can) or "nothing"
 
@@ -44,21 +44,21 @@ class ImageRequest:
     """One image to make."""
 
     seed: int
-    """Seeds the one CPU torch.Generator from which all of this image's noise comes."""
+    """Seed of the CPU torch.Generator that gives all noise of this image."""
     class_name: str
-    """What the generator calls the class."""
+    """The generator's name for the class."""
     prompt: str
     negative: str | None
     guidance: float
     """The same for all requests of a batch."""
     strength: float | None = None
-    """The same for all requests of a batch; None starts from noise."""
+    """The same for all requests of a batch. None: start from noise."""
     source: Example | None = None
-    """The real image to start from."""
+    """The real image to start from. None: start from noise."""
 
 
 class PreparedBatch(Protocol):
-    """A batch made ready on the CPU; only its generator looks inside."""
+    """A batch prepared on the CPU; its content is known to its generator only."""
 
     @property
     def num_images(self) -> int: ...
@@ -68,33 +68,29 @@ class Generator(Protocol):
     """A loaded model."""
 
     @property
-    def resolution(self) -> int:
-        """Height and width of its images in pixels."""
-
-    @property
     def default_batch(self) -> int:
-        """Images per batch where none is named or measured; the same on every run, since bytes depend on it."""
+        """Images per batch if none is set or measured. The same on every run, since bytes depend on it."""
 
     @property
     def device(self) -> torch.device: ...
 
     def identity(self) -> dict[str, Any]:
-        """Class, model, weights' sha256 and everything else that every record and the manifest should name."""
+        """Class, model, SHA-256 of the weights, and all else that records and manifest must name."""
 
     def acceleration(self) -> dict[str, Any]:
-        """What is done for speed and does not change what is asked for; goes into the log."""
+        """Measures for speed that don't change the request; for the log."""
 
     def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
-        """Be told every prompt and negative prompt that will come, so that what reads texts can be unloaded afterwards."""
+        """Take all prompts and negative prompts in advance, so that text encoders can be unloaded."""
 
     def compile(self, batch: Any) -> None:
-        """Called once before sampling with a prepared batch of the shape that all later ones have: try out, tune, compile, warm up.
+        """Try out, tune, compile and warm up with a prepared batch of the final shape. Called once, before sampling.
 
-        Raises RequestError if the model can't do what the recipe asks.
+        Raises: RequestError if the model can't do what the recipe requests.
         """
 
     def prepare(self, requests: Sequence[ImageRequest]) -> PreparedBatch:
-        """Make a batch ready on the CPU; may run in another thread while the device works on the batch before."""
+        """Prepare a batch on the CPU; may run in another thread while the device works on the batch before."""
 
     def sample(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make the images: uint8 (N, height, width, channels) and, uint8 (N,), the code of each (see REASONS); on the device."""
+        """The images, uint8 (N, height, width, channels), and their codes (see REASONS), uint8 (N,); on the device."""

@@ -1,4 +1,4 @@
-"""A record in words that run: Python with plain diffusers that makes a sample's image again."""
+"""From a sample's record, Python code with plain diffusers that makes its image again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def remake_code(record: Mapping[str, Any], places: Mapping[str, str], reference:
 
     Args:
         record: KEY.json of a synthetic sample.
-        places: SHA-256 of weights to where they lie on this machine; what is not in it is named as the record names it.
-        reference: the real images that generation started from.
+        places: SHA-256 of weights to their path on this machine. Others are named as in the record.
+        reference: the real images that generation started from; None: unknown.
     """
     generator = record.get("generator") or {}
     if "class" not in generator or "scheduler_config" not in generator:
@@ -59,7 +59,7 @@ def _loading(generator: Mapping[str, Any], place: str, prefix: str) -> list[str]
 
 
 def _additions(generator: Mapping[str, Any], places: Mapping[str, str]) -> list[str]:
-    """VAE, learned words, LoRAs, step cache."""
+    """Code for VAE, learned tokens, LoRAs and step cache."""
     lines = []
     if vae := generator.get("vae"):
         place = places.get(vae["sha256"], vae["model"])
@@ -83,22 +83,22 @@ def _additions(generator: Mapping[str, Any], places: Mapping[str, str]) -> list[
 
 
 def _arguments(record: Mapping[str, Any], generator: Mapping[str, Any]) -> dict[str, str]:
-    """Of the pipeline's call, as code."""
-    found: dict[str, str] = {}
+    """Arguments of the pipeline's call, as code."""
+    arguments: dict[str, str] = {}
     if generator["class"] == "PixelPipeline":
-        found |= {"class_labels": _pixel_label(record), "guided_by": repr(generator["guided_by"])}
+        arguments |= {"class_labels": _pixel_label(record), "guided_by": repr(generator["guided_by"])}
     elif generator["class"] in DIT:
-        found["class_labels"] = _dit_label(str(record.get("label", record["class"])))
+        arguments["class_labels"] = _dit_label(str(record.get("label", record["class"])))
     elif generator["class"] in UNCONDITIONAL:
-        found["batch_size"] = "1"
+        arguments["batch_size"] = "1"
     else:
-        found["prompt"] = repr([record["prompt"]])
+        arguments["prompt"] = repr([record["prompt"]])
         if record.get("negative") is not None:
-            found["negative_prompt"] = repr([record["negative"]])
+            arguments["negative_prompt"] = repr([record["negative"]])
     if generator.get("guided", generator["class"] not in UNCONDITIONAL):
-        found["guidance_scale"] = repr(record["guidance"])
-    found["num_inference_steps"] = repr(generator["steps"])
-    return found | {name: repr(value) for name, value in (generator.get("arguments") or {}).items()}
+        arguments["guidance_scale"] = repr(record["guidance"])
+    arguments["num_inference_steps"] = repr(generator["steps"])
+    return arguments | {name: repr(value) for name, value in (generator.get("arguments") or {}).items()}
 
 
 def _pixel_label(record: Mapping[str, Any]) -> str:

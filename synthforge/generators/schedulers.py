@@ -1,9 +1,8 @@
-"""Schedulers by name: which the installed diffusers has, and one made from a model's own with some arguments changed."""
+"""diffusers' schedulers by name, and building one from a model's own with some arguments changed."""
 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import importlib.util
 import inspect
@@ -14,15 +13,21 @@ from typing import Any
 from pydantic import field_validator
 
 from synthforge.config import Config, identity
+from synthforge.data.model_files import did_you_mean
 from synthforge.errors import RequestError
+
+
+def diffusers_folder() -> Path:
+    """The source of the installed diffusers, found without importing it."""
+    spec = importlib.util.find_spec("diffusers")
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0])
 
 
 @functools.cache
 def scheduler_names() -> list[str]:
-    """Names of the schedulers that the installed diffusers has, read from its files without importing it."""
-    spec = importlib.util.find_spec("diffusers")
-    assert spec is not None and spec.submodule_search_locations is not None
-    source = (Path(spec.submodule_search_locations[0]) / "schedulers" / "__init__.py").read_text()
+    """Names of the schedulers of the installed diffusers, read from its files without importing it."""
+    source = (diffusers_folder() / "schedulers" / "__init__.py").read_text()
     names = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return sorted(name for name in names if name.endswith("Scheduler"))
 
@@ -31,31 +36,30 @@ class SchedulerConfig(Config):
     """A diffusers scheduler by its class name."""
 
     name: str = identity()
-    """For example DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, LCMScheduler, FlowMatchEulerDiscreteScheduler."""
+    """Class name, for example DPMSolverMultistepScheduler, LCMScheduler or FlowMatchEulerDiscreteScheduler."""
     arguments: dict[str, str | int | float | bool] = identity(dict)
-    """Overrides of the configuration that was saved with the model."""
+    """Fields that replace those of the scheduler saved with the model."""
 
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str) -> str:
         if name not in scheduler_names():
-            close = difflib.get_close_matches(name, scheduler_names(), n=1, cutoff=0.5)
-            raise ValueError(f"diffusers has no scheduler {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            hint = did_you_mean(name, scheduler_names(), "see diffusers' documentation for names")
+            raise ValueError(f"diffusers has no scheduler {name!r}; {hint}")
         return name
 
     def check(self) -> None:
-        """Raise RequestError for an argument that the scheduler does not have."""
+        """Raise RequestError for an unknown argument of the scheduler."""
         import diffusers
 
         known = set(inspect.signature(getattr(diffusers, self.name).__init__).parameters) - {"self"}
         for argument in self.arguments:
             if argument not in known:
-                near = difflib.get_close_matches(argument, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise RequestError(f"sampling.scheduler.arguments.{argument}: {self.name} has no such argument{hint}")
+                hint = did_you_mean(argument, known, "remove it")
+                raise RequestError(f"sampling.scheduler.arguments.{argument}: {self.name} has no such argument; {hint}")
 
     def build(self, of_model: Any) -> Any:
-        """The scheduler, with the configuration of the model's own where the arguments say nothing; raises RequestError."""
+        """The scheduler, with other fields from the model's own; raises RequestError if they don't fit."""
         import diffusers
 
         self.check()
@@ -69,7 +73,7 @@ class SchedulerConfig(Config):
 
 
 def describe(scheduler: Any) -> dict[str, Any]:
-    """Class and configuration, as records have them: JSON has no infinity, so that stands as a word."""
+    """Class and configuration for records. JSON has no infinity, so it is written as a word."""
     config = {key: _in_json(value) for key, value in sorted(scheduler.config.items()) if not key.startswith("_")}
     return {"scheduler": type(scheduler).__name__, "scheduler_config": config}
 

@@ -1,8 +1,8 @@
-"""Batched geometric augmentation on the device, with its parameters as a vector.
+"""Geometric augmentation of batches on the device, with its parameters as a vector; random erasing and mixup.
 
-A diffusion model that gets the vector as a condition, and zeros at sampling, does not leak augmented images into what it
-generates (Karras et al. 2020, arXiv 2006.06676; used for diffusion in Karras et al. 2022, arXiv 2206.00364).
-Shapes: B batch, C channels, H = W, A = `AUGMENT_DIM`.
+A diffusion model can take the vector as a condition, with zeros at sampling. Then augmentation does not leak into
+generated images (Karras et al. 2020, arXiv 2006.06676; for diffusion Karras et al. 2022, arXiv 2206.00364).
+Shapes: B batch, C channels, H = W, A = `AUGMENT_DIM`, M augmented images.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from torch.nn import functional
 from synthforge.training.config import AugmentConfig
 
 AUGMENT_DIM = 7
-"""Shift x and y in half widths, log scale, aspect, rotation in radians, shear, flip."""
+"""Entries: shift x and y in half widths, log scale, aspect, rotation in radians, shear, flip."""
 
 
 def augment(images_BCHW: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Augmented images (float, -1 to 1 in and out; borders repeat) and their vectors, float (B, A), zeros where untouched.
+    """Augmented images and their vectors, float (B, A), zeros where an image is unchanged.
 
-    The first `config.share` of the rows is moved: batches come in random order, and so shapes stay fixed. Tiny networks are
-    trained in milliseconds a step, so this is written in few operations.
+    Images are float, -1 to 1; borders repeat. The first `config.share` of the rows is augmented, since batches come
+    in
+    random order and shapes must stay fixed. Steps of tiny networks take milliseconds, so few operations are used.
     """
     batch, num, device = len(images_BCHW), round(config.share * len(images_BCHW)), images_BCHW.device
     if num == 0:
@@ -45,7 +46,7 @@ def augment(images_BCHW: Tensor, config: AugmentConfig, generator: torch.Generat
     return torch.cat([moved_MCHW, images_BCHW[num:]]), functional.pad(vector_MA, (0, 0, 0, batch - num))
 
 
-@functools.cache  # for good, since a captured step goes on reading it
+@functools.cache  # never freed: a captured step keeps reading it
 def _deviations(config: AugmentConfig, device: torch.device) -> Tensor:
     """Standard deviation of each entry of the vector, float (A,)."""
     shift = 2 * config.shift  # grid units: the image spans -1 to 1
@@ -53,9 +54,10 @@ def _deviations(config: AugmentConfig, device: torch.device) -> Tensor:
 
 
 def erase(images_BCHW: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """A share of the images, the first rows, each with a rectangle of 2 to 33 % of its area made grey.
+    """Images of which a share, the first rows, have a grey rectangle over 2 to 33 % of their area.
 
-    Random erasing (Zhong et al. 2020, arXiv 1708.04896), with the fill of cutout (DeVries, Taylor 2017, arXiv 1708.04552).
+    Random erasing (Zhong et al. 2020, arXiv 1708.04896), filled as in cutout (DeVries and Taylor 2017, arXiv
+    1708.04552).
     """
     num, (height, width), device = round(share * len(images_BCHW)), images_BCHW.shape[2:], images_BCHW.device
     if num == 0:
@@ -72,9 +74,9 @@ def erase(images_BCHW: Tensor, share: float, generator: torch.Generator) -> Tens
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each image blended with another of the batch, and the targets likewise (Zhang et al. 2018, arXiv 1710.09412).
+    """Images blended with others of the batch, and targets likewise (mixup: Zhang et al. 2018, arXiv 1710.09412).
 
-    The share of the first is drawn for each image from Beta(strength, strength).
+    The share of the first image is drawn for each pair from Beta(strength, strength).
     """
     if strength == 0 or len(images_BCHW) < 2:
         return images_BCHW, targets_BC

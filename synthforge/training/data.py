@@ -1,4 +1,4 @@
-"""Labelled images resident on the device, served in an order that only seed and step decide.
+"""Labelled images resident on the device, in an order decided by seed and step alone.
 
 Shapes: N images, B batch, C channels, H = W = resolution.
 """
@@ -6,6 +6,7 @@ Shapes: N images, B batch, C channels, H = W = resolution.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -29,35 +30,29 @@ class DeviceImages:
         return len(self.images_NCHW)
 
     def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Batch number `step`: float images in -1 to 1, labels. Every image comes once before any comes again."""
-        spans = [self._take(span, seed) for span in self._spans(step * batch_size, batch_size)]
-        indices_B = (torch.cat(spans) if len(spans) > 1 else spans[0]).to(self.images_NCHW.device)
+        """Batch number `step`: float images in -1 to 1, and labels. Each image is used once before any is used
+        again.
+        """
+        first, offset = divmod(step * batch_size, len(self))
+        num_epochs = math.ceil((offset + batch_size) / len(self))
+        orders = [self._order_of(epoch, seed) for epoch in range(first, first + num_epochs)]
+        order = torch.cat(orders) if num_epochs > 1 else orders[0]
+        indices_B = order[offset : offset + batch_size].to(self.images_NCHW.device)
         return to_float(self.images_NCHW[indices_B]), self.labels_N[indices_B]
 
-    def _spans(self, start: int, length: int) -> list[tuple[int, int, int]]:
-        """(epoch, from, to) pieces that cover `length` positions from `start` of the endless order."""
-        spans = []
-        while length > 0:
-            epoch, offset = divmod(start, len(self))
-            take = min(length, len(self) - offset)
-            spans.append((epoch, offset, offset + take))
-            start, length = start + take, length - take
-        return spans
-
-    def _take(self, span: tuple[int, int, int], seed: int) -> Tensor:
-        epoch, begin, end = span
+    def _order_of(self, epoch: int, seed: int) -> Tensor:
         if self._order is None or self._order[0] != (epoch, seed):
             self._order = (epoch, seed), torch.randperm(len(self), generator=seeded("order", seed, epoch))
-        return self._order[1][begin:end]
+        return self._order[1]
 
 
 def seeded(purpose: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that purpose and numbers alone decide, so that a resumed fit draws what an undisturbed one does."""
+    """A generator decided by purpose and numbers alone, so a resumed fit draws the same as an uninterrupted one."""
     return torch.Generator(device).manual_seed(seed_of(purpose, *numbers))
 
 
 def seed_of(purpose: str, *numbers: int) -> int:
-    """That generator's seed."""
+    """Seed of the generator that `seeded` returns."""
     digest = hashlib.blake2b(f"{purpose}|{numbers}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -1,9 +1,10 @@
-"""The training loop that every fit shares: schedule, averaged weights, checkpoint and resume.
+"""The training loop of every fit: schedule, averaged weights, checkpoint and resume.
 
-All randomness of a step comes from a generator that seed and step decide, so a resumed fit is the undisturbed one, bit for bit on
-the same device. Checkpoints are safetensors; nothing is ever unpickled. On CUDA shapes are fixed, data stay on the device, nothing waits
-for the device between two checks, the network is compiled, and the whole step is captured as a CUDA graph: launching a small network's
-kernels one by one takes several times as long as running them.
+All randomness of a step is decided by seed and step. So a resumed fit equals an uninterrupted one, bit for bit on the
+same device. Checkpoints are safetensors; nothing is unpickled.
+On CUDA, shapes are fixed, data stay on the device, the network is compiled, and nothing waits for the device between
+checks. The whole step is captured as a CUDA graph: launching a small network's kernels one by one takes several times
+as long as running them.
 """
 
 from __future__ import annotations
@@ -30,39 +31,41 @@ from synthforge.training.config import LoopConfig
 from synthforge.training.data import seed_of
 
 _AVERAGE_EVERY = 8
-"""Steps between updates of the averaged weights; their window is hundreds of steps."""
+"""Steps between updates of the averaged weights, whose window is hundreds of steps."""
 
 _EAGER_STEPS = 3
-"""Before a step is captured: they compile, choose algorithms and make the optimiser's state."""
+"""Steps before one is captured: they compile, choose algorithms and create the optimiser's state."""
 
 Batch = tuple[Tensor, ...]
 BatchOf = Callable[[int], Batch]
-"""Step to tensors on the device, of the same shapes and types at every step."""
+"""Step to tensors on the device, with the same shapes and types at every step."""
 Loss = Callable[[nn.Module, Batch, torch.Generator], Tensor]
-"""(network, batch, generator on the device) -> mean loss, a scalar. It may be captured, so it never looks at values."""
+"""(network, batch, generator on the device) -> mean loss, a scalar. It may be captured, so it must not read values."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a fit is, some times a second."""
+    """Progress of a fit, reported about twice a second."""
 
     step: int
+    num_new: int
+    """Steps since the last report."""
     num_steps: int
     images_per_second: float
     loss: float | None
-    """Mean over the last steps; None before the first is known."""
+    """Mean over the last steps; None: not known yet."""
 
 
 class TrainingLoop:
-    """Trains one network; `ema` holds the averaged weights that are meant for use.
+    """Trains one network. `ema` holds the averaged weights, which are the result.
 
     Args:
         network: on its device.
-        batch_of: one step's batch.
-        loss: its loss.
-        config: with `images` filled in.
-        checkpoint: file to write at every check and to resume from; None for neither.
-        capture: whether a step may be captured on CUDA; not where the network looks at values.
+        batch_of: gives the batch of a step.
+        loss: gives the loss of a batch.
+        config: with `images` set.
+        checkpoint: file to write at every check and to resume from; None: no checkpoint.
+        capture: whether a step may be captured on CUDA; not if the network reads values.
     """
 
     def __init__(
@@ -83,9 +86,9 @@ class TrainingLoop:
         self.ema = copy.deepcopy(network).eval().requires_grad_(False)
         self.device = next(network.parameters()).device
         self.extra: dict[str, Tensor] = {}
-        """Tensors that the fit wants kept in the checkpoint, such as snapshots of the averaged weights."""
+        """More tensors for the checkpoint, such as snapshots of the averaged weights."""
         self.notes: dict[str, Any] = {}
-        """What the fit wants kept besides, as JSON."""
+        """More data for the checkpoint, as JSON."""
         self._batch_of, self._loss = batch_of, loss
         self._checkpoint = checkpoint
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -115,11 +118,11 @@ class TrainingLoop:
             self.network.compile(dynamic=False)
 
     def check_steps(self) -> list[int]:
-        """The steps after which a check is due; the last one is the end."""
+        """Steps after which a check is due. The last is the end."""
         return [round(self.num_steps * (number + 1) / self.config.checks) for number in range(self.config.checks)]
 
     def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> Iterator[int]:
-        """Train; yields the number of steps done at every check, after which the caller may look at `ema`, and stop by leaving."""
+        """Train. Yields the step at every check; the caller may look at `ema` then, and stop by leaving the loop."""
         due = [step for step in self.check_steps() if step > self.step]
         started, first_step, shown = time.perf_counter(), self.step, 0.0
         recent = torch.zeros((), device=self.device)
@@ -133,14 +136,14 @@ class TrainingLoop:
             if now - shown > 0.5 or self.step == due[0]:
                 # Reading the loss is the one place that waits for the device: twice a second at most.
                 loss, shown = float(recent) / recent_steps, now
+                num_new, recent_steps = recent_steps, 0
                 recent.zero_()
-                recent_steps = 0
                 if not math.isfinite(loss):
                     raise WorkError(
                         f"fit: the loss is not finite at step {self.step}; try --set loop.learning_rate={self.config.learning_rate / 4:g}"
                     )
                 rate = (self.step - first_step) * self.config.batch / max(now - started, 1e-9)
-                on_progress(Progress(self.step, self.num_steps, rate, loss))
+                on_progress(Progress(self.step, num_new, self.num_steps, rate, loss))
             if self.step == due[0]:
                 due.pop(0)
                 yield self.step
@@ -166,7 +169,7 @@ class TrainingLoop:
         return loss
 
     def _update(self, batch: Batch) -> Tensor:
-        """Forward, backward, and the optimiser; the loss."""
+        """Forward, backward and optimiser step; returns the loss."""
         with self._in_one_order():
             with self._autocast():
                 loss = self._loss(self.network, batch, self._generator)
@@ -176,24 +179,26 @@ class TrainingLoop:
         return loss.detach()
 
     def _reseed_dropout(self, seed: int) -> None:
-        """Dropout draws from the device's global generator. (torch.manual_seed would also queue a call for devices not in use.)"""
+        """Seed the device's global generator, from which dropout draws.
+
+        torch.manual_seed would also queue a call for devices not in use.
+        """
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
         else:
             torch.default_generator.manual_seed(seed)
 
     def _rate(self) -> float:
-        warmup = max(1, round(self.config.warmup * self.num_steps))
+        warmup, peak = max(1, round(self.config.warmup * self.num_steps)), self.config.learning_rate
         if self.step < warmup:
-            return self.config.learning_rate * (self.step + 1) / warmup
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (self.step - warmup) / max(1, self.num_steps - warmup)))
+            return peak * (self.step + 1) / warmup
+        return peak * 0.5 * (1 + math.cos(math.pi * (self.step - warmup) / max(1, self.num_steps - warmup)))
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         if self._checkpoint is None:
             return
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        tensors = self.network.state_dict(prefix="network.") | self.ema.state_dict(prefix="ema.")
         tensors |= {f"extra.{name}": value for name, value in self.extra.items()}
         for number, state in enumerate(self._optimizer_states()):
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
@@ -202,13 +207,13 @@ class TrainingLoop:
         replace_file(self._checkpoint, lambda path: save_file(tensors, path, metadata))
 
     def _optimizer_states(self) -> list[dict[str, Tensor]]:
-        """The optimiser's tensors of each parameter, the same on every device."""
+        """The optimiser's tensors per parameter, in the same form on every device."""
         if self._joined:
             return self._joined.split(self._optimizer.state[self._joined.whole_P])
         return [self._optimizer.state[parameter] for parameter in self._parameters]
 
     def resume(self) -> bool:
-        """Go on from the checkpoint if there is one of the same configuration; whether there was."""
+        """Load the checkpoint if there is one with the same settings; returns whether there was."""
         if self._checkpoint is None or not self._checkpoint.exists():
             return False
         try:
@@ -230,21 +235,16 @@ class TrainingLoop:
             self._optimizer.state.update(zip(self._parameters, states, strict=True))
         return True
 
-    def discard(self) -> None:
-        """Remove the checkpoint of a finished fit."""
-        if self._checkpoint is not None:
-            self._checkpoint.unlink(missing_ok=True)
-
     def _identity(self) -> str:
         return json.dumps({**self.config.model_dump(mode="json", exclude={"compile"}), "notes": self.notes.get("identity")}, sort_keys=True)
 
 
 class _Joined:
-    """Parameters and their gradients as views of one tensor, which a CPU's optimiser updates.
+    """Parameters and their gradients as views of one tensor, which the optimiser updates on a CPU.
 
-    It takes several times as long to come to each tensor of a small network as to update all their numbers. Parameters keep their
-    strides, and must stay where they are: a network that is moved or cast afterwards is not trained any more. One that the loss does not
-    depend on has a gradient of zero instead of none, so it decays.
+    Visiting each tensor of a small network takes several times as long as updating all its numbers. Parameters keep
+    their strides. A network that is moved or cast afterwards is no longer trained. A parameter without influence on
+    the loss has a gradient of zero instead of none, so it decays.
 
     Args:
         parameters: on the CPU, of one dtype.
@@ -266,18 +266,18 @@ class _Joined:
             parameter.grad = gradient
 
     def split(self, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-        """An optimiser's tensors of the whole as those of each parameter; all are at the same step."""
+        """The optimiser's tensors of the whole, as those of each parameter. All are at the same step."""
         by_name = {name: [value] * len(self._places) if name == "step" else self._views(value) for name, value in state.items()}
         return [dict(zip(by_name, values, strict=True)) for values in zip(*by_name.values(), strict=True)]
 
     def join(self, states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The inverse of `split`."""
-        found = {"step": states[0]["step"]}
-        for name in [name for name in states[0] if name != "step"]:
-            found[name] = torch.empty_like(self.whole_P)
-            for view, state in zip(self._views(found[name]), states, strict=True):
+        joined = {"step": states[0]["step"]}
+        for name in states[0].keys() - {"step"}:
+            joined[name] = torch.empty_like(self.whole_P)
+            for view, state in zip(self._views(joined[name]), states, strict=True):
                 view.copy_(state[name])
-        return found
+        return joined
 
     def _views(self, whole_P: Tensor) -> list[Tensor]:
         return [whole_P.as_strided(*place) for place in self._places]
@@ -285,7 +285,7 @@ class _Joined:
 
 @contextmanager
 def _in_one_order() -> Iterator[None]:
-    """Gradients are summed in the same order every time, which cuDNN and fused attention otherwise need not do."""
+    """Sum gradients in the same order every time. cuDNN and fused attention don't by default."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
@@ -296,29 +296,29 @@ def _in_one_order() -> Iterator[None]:
 
 
 class _CapturedStep:
-    """A step that becomes a CUDA graph once the first ones have compiled what they need.
+    """A step that becomes a CUDA graph after the first steps have compiled what they need.
 
     Args:
-        update: batch to loss, all on the device; capturing does not run it.
-        generator: what `update` draws from; its seed at replay counts.
+        update: batch to loss, all on the device. Capturing does not run it.
+        generator: source of `update`'s random numbers; its seed at replay counts.
     """
 
     def __init__(self, update: Callable[[Batch], Tensor], generator: torch.Generator) -> None:
         self._update, self._generator = update, generator
         self._batch: Batch = ()
-        """The graph's own tensors. The first steps have them too: to others, of other strides, the network would compile once more, and
-        nothing may compile while a step is captured."""
+        """The graph's own tensors. The first steps use them too. Otherwise the network would be
+        compiled again for other strides, and nothing may compile during capture."""
         self._num_eager = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._loss: Tensor | None = None
-        """The graph's own."""
+        """The graph's own tensor."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Take a step; the loss, which the next one may overwrite."""
+        """Take a step; returns the loss, which the next step may overwrite."""
         if not self._batch:
             self._batch = tuple(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in batch)
-        for ours, given in zip(self._batch, batch, strict=True):
-            ours.copy_(given, non_blocking=True)
+        for ours, theirs in zip(self._batch, batch, strict=True):
+            ours.copy_(theirs, non_blocking=True)
         if self._graph is not None:
             self._graph.replay()
             assert self._loss is not None
@@ -330,7 +330,7 @@ class _CapturedStep:
         return loss
 
     def _update_aside(self) -> Tensor:
-        """On a stream of its own, as capturing wants of the steps before it."""
+        """Take a step on a separate stream, which capture requires of the steps before it."""
         device = self._generator.device
         current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
         aside.wait_stream(current)

@@ -1,8 +1,9 @@
-"""Is a generator copying what it was fitted on? Distances from generated to nearest fitted image, against real leave-one-out.
+"""Does a generator copy the images it was fitted on? Distances to them, against leave-one-out among real images.
 
-Images are compared as pixels, Euclidean. The threshold for a near-copy is the distance within which a share `LEAVE_ONE_OUT_SHARE`
-of the fitted images themselves has a neighbour; a generator that draws from the same distribution without remembering has
-about that share too, one that copies has more. Coverage is that of Naeem et al. 2020 (arXiv 2002.09797).
+Images are compared as pixels, by Euclidean distance. An image is a near-copy if it is closer to a fitted image than a
+threshold. A share `LEAVE_ONE_OUT_SHARE` of the fitted images has another fitted image within that threshold. A
+generator of the same distribution has about that share of near-copies too; one that memorises has more.
+Coverage is that of Naeem et al. 2020 (arXiv 2002.09797).
 Shapes: G generated, F fitted, V validation images, D pixels.
 """
 
@@ -19,29 +20,27 @@ LEAVE_ONE_OUT_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Memorising:
-    """What one look found; distances in units of the root mean square of a pixel's difference, 0 to 255."""
+    """Result of one check. Distances are root mean square differences of a pixel, 0 to 255."""
 
     num_generated: int
-    threshold: float
-    """Distance below which an image counts as a near-copy."""
     near_copies: float
     """Share of generated images that are near-copies of a fitted one."""
     near_copies_real: float
-    """Share of fitted images that are so near to another fitted one: what is natural."""
+    """Share of fitted images that are near-copies of another fitted one: the natural rate."""
     median_distance: float
-    """From generated to nearest fitted image."""
+    """Median distance from a generated image to the nearest fitted one."""
     median_distance_real: float
-    """From fitted image to nearest other."""
+    """Median distance from a fitted image to the nearest other."""
 
     @property
     def excess(self) -> float:
-        """How many standard errors the rate of near-copies lies above the natural one."""
+        """Standard errors by which the rate of near-copies exceeds the natural rate."""
         rate = self.near_copies_real
         return (self.near_copies - rate) / math.sqrt(max(rate, 1e-3) * (1 - rate) / self.num_generated)
 
 
 def memorising(generated_GD: Tensor, fitted_FD: Tensor) -> Memorising:
-    """Compare generated with fitted images; both uint8 or float in 0 to 255, one row each."""
+    """Compare generated with fitted images; both uint8 or float in 0 to 255, one row per image."""
     generated_GD, fitted_FD = generated_GD.float(), fitted_FD.float()
     pixels = math.sqrt(fitted_FD.shape[1])
     among_F = nearest(fitted_FD, fitted_FD, leave_one_out=True) / pixels
@@ -49,7 +48,6 @@ def memorising(generated_GD: Tensor, fitted_FD: Tensor) -> Memorising:
     threshold = float(torch.quantile(among_F, LEAVE_ONE_OUT_SHARE))
     return Memorising(
         num_generated=len(generated_GD),
-        threshold=threshold,
         near_copies=float((to_fitted_G < threshold).float().mean()),
         near_copies_real=float((among_F < threshold).float().mean()),
         median_distance=float(to_fitted_G.median()),
@@ -58,7 +56,7 @@ def memorising(generated_GD: Tensor, fitted_FD: Tensor) -> Memorising:
 
 
 def coverage(generated_GD: Tensor, real_VD: Tensor, neighbours: int = 5) -> float:
-    """Share of real images with a generated one nearer than their own k-th real neighbour."""
+    """Share of real images with a generated image closer than their k-th real neighbour."""
     real_VD = real_VD.float()
     radius_V = torch.cat(
         [torch.cdist(rows, real_VD).kthvalue(min(neighbours + 1, len(real_VD)), dim=1).values for rows in torch.split(real_VD, 4096)]
@@ -67,12 +65,12 @@ def coverage(generated_GD: Tensor, real_VD: Tensor, neighbours: int = 5) -> floa
 
 
 def nearest(rows_ND: Tensor, to_MD: Tensor, leave_one_out: bool = False) -> Tensor:
-    """Distance from each row to the nearest of the others, float (N,); in blocks, so memory stays bounded."""
-    found = []
+    """Distance from each row to the nearest of the others, float (N,). Computed in blocks, so memory is bounded."""
+    parts = []
     for start in range(0, len(rows_ND), 1024):
         distance = torch.cdist(rows_ND[start : start + 1024], to_MD)
         if leave_one_out:
             rows = torch.arange(len(distance))
             distance[rows, rows + start] = torch.inf
-        found.append(distance.min(dim=1).values)
-    return torch.cat(found)
+        parts.append(distance.min(dim=1).values)
+    return torch.cat(parts)

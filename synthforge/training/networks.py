@@ -1,9 +1,10 @@
 """The small residual network that classifies images of 8 to 64 pixels.
 
-Normalised by groups, it has no running statistics, so averaged weights can be used as they are. Normalised by batches it
-learns better from few images; statistics are taken afterwards (see `recalibrate_batch_norm`). Normalised by parts, each batch
-is two parts, the first rows and the rest. Each part has statistics and scales of its own, so that one domain does not bend
-the other's (as auxiliary batch norm does for adversarial examples: Xie et al. 2020, arXiv 1911.09665).
+Three kinds of normalisation:
+`group` has no running statistics, so averaged weights can be used as they are.
+`batch` learns better from few images; its statistics are taken afterwards (`recalibrate_batch_norm`).
+`parts` has separate batch norms for the first rows of a batch and for the rest. So one domain does not distort the
+other's statistics (auxiliary batch norm, known from adversarial examples: Xie et al. 2020, arXiv 1911.09665).
 Shapes: N images, C classes, D features.
 """
 
@@ -20,7 +21,7 @@ from torch.optim.swa_utils import update_bn
 Norm = Literal["group", "batch", "parts"]
 
 _LARGEST_MAP, _SMALLEST_MAP = 16, 4
-"""The first layer shrinks images to the one, since larger maps would cost most of the time; blocks halve them down to the other."""
+"""Sides of feature maps. The stem shrinks images to the first; blocks halve them down to the second."""
 
 
 class Classifier(nn.Module):
@@ -65,7 +66,9 @@ class _Block(nn.Module):
 
 
 def _activation(norm: Norm) -> nn.Module:
-    """With batch norm SiLU learned no better (8 draws of 5 and of 20 digits a class) and made steps a tenth longer on a CPU."""
+    """SiLU, or ReLU with batch norm, where SiLU learned no better (8 draws of 5 and 20 digits a class) and was
+    slower.
+    """
     return nn.SiLU() if norm == "group" else nn.ReLU(inplace=True)
 
 
@@ -76,13 +79,13 @@ def _norm(norm: Norm, width: int) -> nn.Module:
 
 
 class NormByParts(nn.Module):
-    """Batch norm of its own for the first rows of a batch and for the rest; out of training, that of the first part."""
+    """Separate batch norms for the first rows of a batch and for the rest. In evaluation: that of the first rows."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.rest = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
         self.num_first = 0
-        """Rows of the first part; 0 takes all for it."""
+        """Rows of the first part; 0: all rows."""
 
     def forward(self, hidden_NCHW: Tensor) -> Tensor:
         if not self.training or not self.num_first:
@@ -92,16 +95,16 @@ class NormByParts(nn.Module):
 
 
 def set_parts(network: nn.Module, num_first: int) -> None:
-    """How many rows of each training batch are the first part."""
+    """Set how many rows of each training batch are the first part."""
     for module in network.modules():
         if isinstance(module, NormByParts):
             module.num_first = num_first
 
 
 def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Take the statistics of all batch norms from training images, since those of training do not belong to averaged weights.
+    """Recompute the statistics of all batch norms on training images, for averaged weights.
 
-    (Izmailov et al. 2018, arXiv 1803.05407.)
+    Source: Izmailov et al. 2018, arXiv 1803.05407.
     """
     set_parts(network, 0)
     update_bn(batches, network)

@@ -153,7 +153,7 @@ def test_mistakes_end_with_one_line_and_status_2(cli: Cli, tmp_path: Path) -> No
 
 def test_torn_and_corrupt_real_data_end_with_status_2(cli: Cli, tmp_path: Path) -> None:
     from tests.data.test_reading import image, plain_tar
-    from tests.generators.test_fit import colour_folder
+    from tests.generators.pixel.test_fit import colour_folder
 
     tar = plain_tar(tmp_path / "t.tar", {"a.png": image(1), "a.cls": b"0"})
     tar.write_bytes(tar.read_bytes()[:700])
@@ -236,7 +236,7 @@ def test_damage_is_reported_with_status_1(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_recipe_for_a_folder_of_images_leads_to_shards(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.generators.test_fit import colour_folder
+    from tests.generators.pixel.test_fit import colour_folder
 
     monkeypatch.chdir(tmp_path)
     colour_folder(tmp_path / "photos", 16)

@@ -126,7 +126,7 @@ class Blocks:
     name, resolution, dim = "means of blocks", 8, 16
     seen: frozenset[str] = frozenset()
     classes: ClassVar[list[str]] = []
-    logit_scale = logit_bias = None
+    logit_scale = None
 
     def __init__(self, scale: float) -> None:
         self._scale = scale

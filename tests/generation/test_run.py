@@ -1,4 +1,4 @@
-"""`generate` from Python: what it makes does not depend on how; it goes on, extends, refuses, and its images can be remade."""
+"""`generate`: resuming, extending, adopting, quarantine, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ import pytest
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.images import decode
 from synthforge.errors import DatasetError, RequestError, StorageFailed
-from synthforge.generation.inspect import preview, show, summarize, verify
 from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe
 from tests import children
 from tests.conftest import DIGITS, files_of, small
 from tests.conftest import child as in_background
 from tests.data.sets import is_marked
-
-
-def make(out: Path, options: dict[str, Any] | None = None, **changes: object) -> DatasetFolder:
-    generate(load_recipe(DIGITS, small(out, **changes)), **(options or {}))
-    return DatasetFolder.open(str(out / "pool"))
+from tests.generation.pools import make
 
 
 def rows_of(dataset: DatasetFolder) -> list[dict[str, Any]]:
@@ -232,61 +227,6 @@ def test_the_shards_read_with_webdataset_as_they_are(tmp_path: Path) -> None:
     assert items[5][3]["seed"] == rows_of(dataset)[5]["seed"]
 
 
-def test_any_sample_can_be_remade(tmp_path: Path) -> None:
-    dataset = make(tmp_path)
-    audit, remade = verify(dataset.folder.address, regenerate=15, seed=3)
-    assert audit.problems == []
-    assert remade is not None
-    assert remade.is_reproduced
-    assert remade.num_samples == 15
-    assert remade.largest_difference <= 2
-    other = load_recipe(DIGITS, small(tmp_path, sampling__steps=9))
-    with pytest.raises(RequestError, match="did not make it"):
-        verify(dataset.folder.address, regenerate=1, recipe=other)
-
-
-def test_regeneration_notices_other_pixels(tmp_path: Path) -> None:
-    """A shard whose images are not what the recipe makes, sealed honestly, is in order but not reproduced."""
-    from tests.conftest import in_child
-
-    assert in_child(children.run, str(DIGITS), small(tmp_path), None, 100) == 0
-    audit, remade = verify(str(tmp_path / "pool"), regenerate=10)
-    assert audit.problems == []
-    assert remade is not None
-    assert not remade.is_reproduced
-
-
-def test_show_gives_the_image_the_record_and_code_that_remakes_it(tmp_path: Path) -> None:
-    dataset = make(tmp_path, sampling__steps=6, sampling__scheduler="{name: EDMEulerScheduler}", generator__guide="less_trained")
-    shown = show(dataset.folder.address, "7")
-    names: dict[str, Any] = {}
-    exec(shown.remake, names)
-    assert np.abs(decode(shown.image).astype(int)[..., 0] - np.asarray(names["image"]).astype(int)).max() <= 2
-    assert shown.record["class"] == "7"
-    assert shown.record["prompt"] == "a handwritten digit 7"
-
-
-def test_preview_draws_the_images_of_the_run(tmp_path: Path) -> None:
-    path = preview(load_recipe(DIGITS, small(tmp_path)), tmp_path / "p" / "sheet.png", per_class=3)
-    sheet = decode(path.read_bytes())
-    assert sheet.shape[0] > 10 * 64
-    assert sheet.shape[1] > 3 * 64
-    assert not (tmp_path / "pool").exists()
-
-
-def test_the_plans_estimate_is_near_the_truth(tmp_path: Path) -> None:
-    recipe = load_recipe(DIGITS, small(tmp_path, total=500, per_shard=100))
-    summary = summarize(recipe, measure=True)
-    assert (summary.samples, summary.shards, summary.resolution) == (500, 5, 8)
-    assert sum(summary.per_class.values()) == 500
-    assert summary.batch in (summary.batches_measured or {})
-    assert summary.hours is not None
-    result = generate(recipe)
-    tars = sum(path.stat().st_size for path in (tmp_path / "pool").glob("*.tar"))
-    assert result.bytes > tars
-    assert 0.8 < summary.bytes_estimated / tars < 1.25
-
-
 def test_the_log_stays_out_of_the_dataset(tmp_path: Path) -> None:
     dataset = make(tmp_path)
     logs = {path.name.split("-")[0] for path in (tmp_path / "pool" / "_log").iterdir()}
@@ -300,7 +240,7 @@ def test_the_log_stays_out_of_the_dataset(tmp_path: Path) -> None:
 def test_a_strange_folder_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "train-000000.tar").write_bytes(b"somebody's")
-    with pytest.raises(RequestError, match="no dataset of ours"):
+    with pytest.raises(RequestError, match="no dataset; use another"):
         generate(load_recipe(DIGITS, small(tmp_path)))
 
 

@@ -1,1 +1,1 @@
-"""Models that turn images into features: what drives selection (the encoder) and what measures it (the metric encoder)."""
+"""Models that turn images into features: the encoder for selection, and the metric encoder for measuring."""

@@ -1,7 +1,9 @@
-"""CLIP models, loaded by open_clip (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi 10.5281/zenodo.5143773).
+"""CLIP models, loaded by open_clip (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi
+10.5281/zenodo.5143773).
 
-Features are `encode_image` of the model, scaled to length 1, from images normalised as its configuration says; open_clip's own
-transform is not used, so that real and synthetic images are resized in one way.
+Features are the model's `encode_image`, scaled to length 1. Images are normalised as its configuration says.
+open_clip's own transform is not used, so real and synthetic images are resized in the same way.
+SigLIP models are used with a softmax over texts too; their bias is the same for all texts and has no effect there.
 Not covered: weights stored as pickles.
 """
 
@@ -37,37 +39,36 @@ from synthforge.errors import ModelError
 from synthforge.features.encoders.config import OpenClipConfig
 from synthforge.features.encoders.folds import folds_in, read_report
 from synthforge.features.encoders.network import DeviceNetwork
-from synthforge.features.encoders.protocol import Loading
+from synthforge.features.encoders.protocol import Encoder, Loading
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-"""What open_clip takes first, in this order."""
+"""File names of weights, in open_clip's order of preference."""
 _TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """A CLIP whose files are on this disk."""
+    """A CLIP model whose files are on this disk."""
 
     name: str
-    """For reports."""
+    """Name for reports."""
     model: str
-    """For open_clip: an architecture, `local-dir:FOLDER` or `hf-hub:ID`."""
+    """Name for open_clip: an architecture, `local-dir:FOLDER` or `hf-hub:ID`."""
     pretrained: str | None
-    """For open_clip, with an architecture."""
+    """Weights for open_clip. None: the model name includes them."""
     weights: Path
     quick_gelu: bool = False
-    """The weights were trained with it, whatever the architecture says."""
+    """Whether the weights were trained with QuickGELU, whatever the architecture says."""
     folder: Path | None = None
-    """Where fitted.json may lie."""
+    """Folder that may hold fitted.json. None: a pretrained model."""
 
 
-class ClipEncoder:
-    """Implements `Encoder`."""
+class ClipEncoder(Encoder):
+    """One view by a CLIP model. Classes are given as texts, so it does not classify by itself."""
 
     def __init__(self, files: ClipFiles, config: OpenClipConfig, device: str, where: str) -> None:
         self.name = files.name
-        self.classes: list[str] = []
         self.seen = frozenset(read_report(files.folder, where).get("seen", [])) if files.folder else frozenset[str]()
         self._where, self._files = where, files
         with in_one_line(files.name, where):
@@ -84,7 +85,7 @@ class ClipEncoder:
         self.resolution = int(sides.pop())
         self.network = DeviceNetwork(
             self._model,
-            self._encode_image,
+            model.encode_image,  # type: ignore[arg-type]
             device=device,
             precision=config.precision,
             mean=preprocessing["mean"],
@@ -92,26 +93,19 @@ class ClipEncoder:
             where=where,
         )
         self.dim = self.network.dim(self.resolution, files.name, where)
-        self.logit_scale: float | None = float(model.logit_scale.exp())  # type: ignore[operator]
-        bias = getattr(model, "logit_bias", None)
-        self.logit_bias: float | None = None if bias is None else float(bias)
+        self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
         self._tokenizer: Any = None
         self._identity = {
             "kind": "open_clip",
             "model": files.name,
             "architecture": digest_of(architecture),
             "weights": file_sha256(files.weights, where),
-            "preprocessing": self.network.preprocessing(self.resolution),
-            "dtype": self.network.dtype_name,
+            **self.network.identity(self.resolution),
         }
 
     def identity(self) -> dict[str, Any]:
         """See `Encoder`."""
         return self._identity
-
-    def _encode_image(self, images_NCHW: Tensor) -> Tensor:
-        features_ND: Tensor = self._model.encode_image(images_NCHW)  # type: ignore[operator]
-        return features_ND
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
         """See `Encoder`; of length 1."""
@@ -123,25 +117,22 @@ class ClipEncoder:
         if self._tokenizer is None:
             with in_one_line(f"the tokenizer of {self.name}", self._where):
                 self._tokenizer = open_clip.get_tokenizer(self._files.model)
-        found = [np.zeros((0, self.dim), dtype=np.float32)]
+        features = [np.zeros((0, self.dim), dtype=np.float32)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             tokens = self._tokenizer(texts[start : start + _TEXTS_AT_ONCE]).to(self.network.device)
             with self.network.autocast():
                 features_TD = self._model.encode_text(tokens).float()  # type: ignore[operator]
-            found.append(functional.normalize(features_TD, dim=1).cpu().numpy())
-        return np.concatenate(found)
-
-    def classify(self, features_ND: NDArray[np.float32]) -> None:
-        """See `Encoder`; classes come as texts."""
+            features.append(functional.normalize(features_TD, dim=1).cpu().numpy())
+        return np.concatenate(features)
 
 
 def load(config: OpenClipConfig, loading: Loading) -> list[ClipEncoder]:
-    """The encoders that a Config names, one for each fold of a cross-fitted model; raises ModelError."""
+    """The encoders of a Config, one for each fold of a cross-fitted model; raises ModelError."""
     return [ClipEncoder(files, config, loading.device, loading.where) for files in find(config, loading.where)]
 
 
 def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:
-    """The models that a Config names, fetched from the hub if need be; raises ModelError."""
+    """The files of a Config's models, fetched from the hub if necessary; raises ModelError."""
     name, pretrained = config.model, config.pretrained
     path = as_path(name)
     if path is not None and path.is_dir() and name not in open_clip.list_models():
@@ -160,18 +151,18 @@ def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:
 
 
 def _in_folder(name: str, folder: Path, where: str) -> list[ClipFiles]:
-    found = []
+    models = []
     for number, place in enumerate(folds := folds_in(folder) or [folder]):
         if not (place / CONFIG_FILE).is_file():
             raise ModelError(f"{where}.model: {place} has no {CONFIG_FILE}, so it is no model of open_clip; check the path")
         weights = weights_in(place, WEIGHTS_FILES, f"{where}.model")
         title = public_name(name, folder) + (f", fold {number + 1} of {len(folds)}" if place != folder else "")
-        found.append(ClipFiles(title, f"local-dir:{place}", None, weights, folder=place))
-    return found
+        models.append(ClipFiles(title, f"local-dir:{place}", None, weights, folder=place))
+    return models
 
 
 def _of_architecture(model: str, pretrained: str | None, where: str, name: str) -> ClipFiles:
-    """An architecture that open_clip knows, with weights from a file or by tag."""
+    """Files of an open_clip architecture, with weights from a file or by tag."""
     where = f"{where}.pretrained"
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained is None:
@@ -193,7 +184,7 @@ def _of_architecture(model: str, pretrained: str | None, where: str, name: str) 
 
 
 def _registered(path: Path, where: str) -> str:
-    """Make open_clip know the architecture of a file; under a name that holds its digest, so that none of its own is replaced."""
+    """Register an architecture file with open_clip; the name holds its digest, so no other is replaced."""
     try:
         architecture = json.loads(path.read_bytes())
         architecture = architecture.get("model_cfg", architecture)

@@ -1,12 +1,13 @@
-"""Small classifiers of ours, cross-fitted on the reference: penultimate features for images to which natural-image models say little.
+"""Small classifiers, cross-fitted on the reference: their penultimate features suit images unlike natural photographs.
 
-K classifiers are fitted, each without one fold of the real images, so that every real image is unseen by one of them: features of
-images that a network was fitted on lie where it was sure already, and must not be targets. Each class is dealt out to the folds
-in turn, in the order of a hash of the image files, so scarce classes are spread evenly and copies of one file share a fold.
-Cross-entropy with the logarithms of the class shares added to the logits while fitting (logit adjustment: Menon et al. 2021,
-arXiv 2007.07314), so that probabilities are those under equally frequent classes, whatever the reference's shares.
-Not covered: near-duplicates among real images (another file of the same picture may fall in another fold); a held-out choice of the
-number of steps: features are wanted, and the averaged weights of a cosine schedule hardly depend on it.
+K classifiers are fitted, each without one fold of the real images. So every real image is unseen by one of them.
+Features of images that a network was fitted on must not be targets: the network is too sure of them.
+Images of a class are dealt out to the folds in turn, in the order of a hash of their files. So scarce classes are
+spread evenly, and copies of one file share a fold.
+The loss is cross-entropy, with the logarithms of the class shares added to the logits (logit adjustment: Menon et al.
+2021, arXiv 2007.07314). So probabilities hold for equally frequent classes, whatever the reference's shares.
+Not covered: near-duplicates among real images (two files of one picture may fall in different folds); choosing the
+number of steps on held-out images (averaged weights under a cosine schedule hardly depend on it).
 
 Shapes: N images, C classes, D features, H = W = resolution.
 """
@@ -29,6 +30,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,17 +50,17 @@ from synthforge.progress import Reporter
 from synthforge.training.augmentation import augment
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import DeviceImages
-from synthforge.training.loop import Batch, Progress, TrainingLoop
+from synthforge.training.loop import Batch, TrainingLoop
 from synthforge.training.networks import Classifier
 
 WEIGHTS_FILE = "classifier.safetensors"
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-"""Pixels in -1 to 1, as in fitting."""
+"""Pixels are scaled to -1 to 1, as in fitting."""
 _AT_ONCE = 256
 
 
-class FittedEncoder:
-    """Implements `Encoder` for one fold."""
+class FittedEncoder(Encoder):
+    """The classifier of one fold. Implements `Encoder`."""
 
     def __init__(self, folder: Path, name: str, device: str, where: str) -> None:
         self.name = name
@@ -69,13 +71,11 @@ class FittedEncoder:
             with safe_open(weights, "pt") as file:
                 shape = json.loads((file.metadata() or {})["classifier"])
             self.resolution = int(shape["resolution"])
-            self.classes: list[str] = [str(name) for name in shape["classes"]]
+            self.classes = [str(name) for name in shape["classes"]]
             classifier = Classifier(self.resolution, int(shape["width"]), len(self.classes))
             classifier.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
         self.network = DeviceNetwork(classifier, classifier.features, device=device, precision="float32", mean=_MEAN, std=_STD, where=where)
         self.dim = classifier.head.in_features
-        self.logit_scale: float | None = None
-        self.logit_bias: float | None = None
         self._head_CD = classifier.head.weight.detach().cpu().numpy()
         self._bias_C = classifier.head.bias.detach().cpu().numpy()
         self._weights_sha256 = file_sha256(weights, where)
@@ -86,27 +86,21 @@ class FittedEncoder:
             "kind": "fitted",
             "model": "classifier 1",
             "weights": self._weights_sha256,
-            "preprocessing": self.network.preprocessing(self.resolution),
-            "dtype": self.network.dtype_name,
+            **self.network.identity(self.resolution),
         }
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
-        """See `Encoder`; penultimate features, of any length."""
+        """See `Encoder`; penultimate features, not normalised."""
         return self.network.features(images_NHWC).cpu()
-
-    def embed_texts(self, texts: list[str]) -> None:
-        """See `Encoder`."""
 
     def classify(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Encoder`."""
-        logits_NC = np.asarray(features_ND, dtype=np.float32) @ self._head_CD.T + self._bias_C
-        powers_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-        probabilities_NC: NDArray[np.float32] = powers_NC / powers_NC.sum(axis=1, keepdims=True)
+        probabilities_NC: NDArray[np.float32] = softmax(np.asarray(features_ND, np.float32) @ self._head_CD.T + self._bias_C, axis=1)
         return probabilities_NC
 
 
 def load(config: FittedConfig, loading: Loading) -> list[Encoder]:
-    """The encoders that a Config names: one for each fold, fitted first if need be, and one of pixels.
+    """The encoders of a Config: one for each fold, fitted first if necessary, and one of pixels.
 
     Raises: ModelError or RequestError.
     """
@@ -133,12 +127,12 @@ def load(config: FittedConfig, loading: Loading) -> list[Encoder]:
 
 
 def folds_of(reference: Labelled, num_folds: int) -> list[int]:
-    """The fold of each example: images of a class, in the order of a hash of their files, are dealt out in turn."""
-    ranked = sorted({(example.class_name, _hash(example.sha256), example.sha256) for example in reference.examples})
+    """The fold of each example: images of a class are dealt out in turn, in the order of a hash of their files."""
+    ranked = sorted({(example.class_name, example.sha256) for example in reference.examples}, key=lambda item: (item[0], _hash(item[1])))
     start = {name: number for number, name in enumerate(reference.classes)}  # so that single leftovers do not all go to fold 0
     fold_by_file: dict[str, int] = {}
     dealt: Counter[str] = Counter()
-    for class_name, _, sha256 in ranked:
+    for class_name, sha256 in ranked:
         if sha256 not in fold_by_file:  # one file under two classes stays in one fold
             fold_by_file[sha256] = (start[class_name] + dealt[class_name]) % num_folds
             dealt[class_name] += 1
@@ -150,12 +144,12 @@ def _hash(sha256: str) -> str:
 
 
 def seen_in(reference: Labelled) -> list[str]:
-    """What `Encoder.seen` holds after fitting on these images, sorted."""
+    """`Encoder.seen` of a model fitted on these images, sorted."""
     return sorted({example.sha256[:SEEN_DIGITS] for example in reference.examples})
 
 
 def without_fold(reference: Labelled, fold: int, num_folds: int) -> tuple[Labelled, Labelled]:
-    """The images to fit on, and those of the fold that is left out."""
+    """The images to fit on, and the images of the fold left out."""
     folds = folds_of(reference, num_folds)
     inside = [example for example, its in zip(reference.examples, folds, strict=True) if its == fold]
     outside = [example for example, its in zip(reference.examples, folds, strict=True) if its != fold]
@@ -174,18 +168,18 @@ def fit_folds(
     where: str = "encoder",
     reporter: Reporter | None = None,
 ) -> None:
-    """Fit a classifier for each fold that is not in `out` yet; a folder appears when its classifier is done.
+    """Fit a classifier for each fold that is missing in `out`. A folder appears when its classifier is finished.
 
     Args:
-        validation: never fitted on; only its accuracy is reported.
+        validation: only its accuracy is reported; None: not reported.
         half: store weights as float16.
-        command: for the report, by which the same can be made again.
+        command: the command that makes this model, for the report; None: not reported.
     Raises: DatasetError for unreadable images, RequestError for too few of them, PlaceError for `out`.
     """
     if all((out / f"fold-{fold}").exists() for fold in range(config.folds)):
         return
     reporter = reporter or Reporter()
-    # In an order of its own, so that the same images give the same classifiers wherever they come from.
+    # Sorted, so that the same images give the same classifiers wherever they come from.
     reference = Labelled(reference.classes, sorted(reference.examples, key=lambda example: (example.class_name, example.sha256)))
     if len({example.sha256 for example in reference.examples}) < 2 * config.folds:
         raise RequestError(
@@ -204,7 +198,7 @@ def fit_folds(
 
 @dataclass
 class _FoldFit:
-    """One classifier, fitted on all but one fold."""
+    """The fit of one classifier on all but one fold."""
 
     reference: Labelled
     config: FittedConfig
@@ -271,31 +265,24 @@ class _FoldFit:
         reporter.begin(
             f"fit encoder {self.fold + 1} of {self.config.folds}", loop.num_steps * loop_config.batch, loop.step * loop_config.batch
         )
-        shown = loop.step
-
-        def advance(progress: Progress) -> None:
-            nonlocal shown
-            reporter.advance((progress.step - shown) * loop_config.batch)
-            shown = progress.step
-
-        for _ in loop.run(advance):
+        for _ in loop.run(lambda progress: reporter.advance(progress.num_new * loop_config.batch)):
             pass
         reporter.end()
         return loop.ema.cpu()
 
 
 def accuracy(encoder: FittedEncoder, labelled: Labelled) -> float:
-    """Share of images whose class the encoder tells, of those classes that it knows."""
+    """Share of images that are classified correctly, to four decimals."""
     images_NCHW, labels_N = labelled.arrays(encoder.resolution, 3)
     images_NHWC = np.ascontiguousarray(images_NCHW.transpose(0, 2, 3, 1))
     features = [encoder.embed(images_NHWC[start : start + _AT_ONCE]).numpy() for start in range(0, len(images_NHWC), _AT_ONCE)]
-    found = encoder.classify(np.concatenate(features)).argmax(axis=1)
-    right = [encoder.classes[index] == labelled.classes[label] for index, label in zip(found, labels_N, strict=True)]
+    predicted_N = encoder.classify(np.concatenate(features)).argmax(axis=1)
+    right = [encoder.classes[index] == labelled.classes[label] for index, label in zip(predicted_N, labels_N, strict=True)]
     return round(float(np.mean(right)), 4)
 
 
 def _filled_in(loop: LoopConfig, num: int) -> LoopConfig:
-    """The length of the fit, if the recipe leaves it open: more looks at each of few images than at each of many."""
+    """The Config with its number of training images; few images are each shown more often than many."""
     if loop.images is not None:
         return loop
     return loop.model_copy(update={"images": min(2_000_000, 20_000 + 40 * min(num, 1000) + 20 * max(num - 1000, 0))})

@@ -1,4 +1,4 @@
-"""Cross-fitted models: one folder `fold-K` for each, with the model as its library stores it and fitted.json beside it.
+"""Cross-fitted models on disk: a folder `fold-K` per fold, with the model in its library's form and fitted.json.
 
 fitted.json lists under `seen` the image files that the model was fitted on.
 """
@@ -12,17 +12,17 @@ from typing import Any
 from synthforge.errors import ModelError
 
 REPORT = "fitted.json"
-"""Beside a model that was fitted on a reference: on what, by which command, and how well it does."""
+"""File beside a fitted model: the images it was fitted on, the command, and its accuracy."""
 
 
 def folds_in(folder: Path) -> list[Path]:
     """The folders `fold-0`, `fold-1`, ... of cross-fitted models; empty if there are none."""
-    found = [path for path in folder.glob("fold-*") if path.is_dir() and path.name.removeprefix("fold-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("fold-")))
+    folds = [path for path in folder.glob("fold-*") if path.is_dir() and path.name.removeprefix("fold-").isdecimal()]
+    return sorted(folds, key=lambda path: int(path.name.removeprefix("fold-")))
 
 
 def read_report(folder: Path, where: str) -> dict[str, Any]:
-    """fitted.json, or nothing for models from elsewhere; raises ModelError."""
+    """fitted.json, or an empty dict for pretrained models; raises ModelError."""
     path = folder / REPORT
     if not path.exists():
         return {}

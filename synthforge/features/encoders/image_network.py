@@ -1,8 +1,8 @@
 """Image networks of timm (Wightman 2019, doi 10.5281/zenodo.4414861): pooled features before the classifier.
 
-Images are normalised as the model's configuration says; its crop share and interpolation are not used, so that real and synthetic
-images are resized in one way.
-Not covered: weights stored as pickles or .npz, networks that take other than square RGB images.
+Images are normalised as the model's configuration says. Its crop share and interpolation are not used, so real and
+synthetic images are resized in the same way.
+Not covered: weights stored as pickles or .npz; networks for images that are not square RGB.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from synthforge.data.model_files import (
 from synthforge.errors import ModelError
 from synthforge.features.encoders.config import TimmConfig
 from synthforge.features.encoders.network import DeviceNetwork
-from synthforge.features.encoders.protocol import Loading
+from synthforge.features.encoders.protocol import Encoder, Loading
 
 WEIGHTS_FILES = ("model.safetensors",)
-"""What timm takes first from a folder."""
+"""File name of the weights that timm takes from a folder."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,19 @@ class TimmFiles:
     """A network whose weights are on this disk."""
 
     name: str
-    """For reports."""
+    """Name for reports."""
     model: str
-    """For timm: an architecture with its tag, or `local-dir:FOLDER`."""
+    """Name for timm: an architecture with its tag, or `local-dir:FOLDER`."""
     weights: Path
     config: Path | None = None
-    """Of a folder, in which timm finds the weights itself."""
+    """config.json of a folder in which timm finds the weights itself. None: an architecture with a weights file."""
 
 
-class TimmEncoder:
-    """Implements `Encoder`."""
+class TimmEncoder(Encoder):
+    """One view by a timm network. Its own classes are not the reference's, so it does not classify."""
 
     def __init__(self, files: TimmFiles, config: TimmConfig, device: str, where: str) -> None:
         self.name = files.name
-        self.seen: frozenset[str] = frozenset()
-        self.classes: list[str] = []
-        self.logit_scale: float | None = None
-        self.logit_bias: float | None = None
         with in_one_line(files.name, where):
             model = create(files.model, config.resolution, files)
             data = timm.data.resolve_model_data_config(model)
@@ -75,8 +71,7 @@ class TimmEncoder:
             "model": files.name,
             "architecture": file_sha256(files.config, where) if files.config else files.model,
             "weights": file_sha256(files.weights, where),
-            "preprocessing": self.network.preprocessing(self.resolution),
-            "dtype": self.network.dtype_name,
+            **self.network.identity(self.resolution),
         }
 
     def identity(self) -> dict[str, Any]:
@@ -87,20 +82,14 @@ class TimmEncoder:
         """See `Encoder`."""
         return self.network.features(images_NHWC).cpu()
 
-    def embed_texts(self, texts: list[str]) -> None:
-        """See `Encoder`."""
-
-    def classify(self, features_ND: NDArray[np.float32]) -> None:
-        """See `Encoder`; its own classes are not those of the reference."""
-
 
 def load(config: TimmConfig, loading: Loading) -> list[TimmEncoder]:
-    """The one encoder that a Config names; raises ModelError."""
+    """The one encoder of a Config; raises ModelError."""
     return [TimmEncoder(find(config, loading.where), config, loading.device, loading.where)]
 
 
 def find(config: TimmConfig, where: str) -> TimmFiles:
-    """The network that a Config names, fetched from the hub if need be; raises ModelError."""
+    """The files of a Config's network, fetched from the hub if necessary; raises ModelError."""
     name = config.model
     architecture = name.split(".")[0]
     if timm.is_model(architecture):
@@ -124,7 +113,7 @@ def find(config: TimmConfig, where: str) -> TimmFiles:
 
 
 def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
-    """An architecture that timm knows, with weights from a file or by tag."""
+    """Files of a timm architecture, with weights from a file or by tag."""
     architecture, _, tag = config.model.partition(".")
     if config.pretrained is not None:
         weights = require_safetensors(as_path(config.pretrained) or Path(config.pretrained), f"{where}.pretrained")
@@ -136,17 +125,17 @@ def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
     source = timm.get_pretrained_cfg(config.model)
     if source is None or not source.hf_hub_id:
         raise ModelError(f"{where}.pretrained: timm has no weights for {config.model} on the hub; give a .safetensors file")
-    # Repositories in CLIP's own form name the file otherwise; each has a safetensors file beside the pickle.
+    # Repositories in open_clip's form use another file name; each has a safetensors file beside the pickle.
     file = "open_clip_model.safetensors" if "open_clip" in (source.hf_hub_filename or "") else WEIGHTS_FILES[0]
     return TimmFiles(config.model, config.model, fetch_file(source.hf_hub_id, file, f"{where}.model"))
 
 
 def create(model: str, resolution: int | None, files: TimmFiles | None, num_classes: int = 0) -> nn.Module:
-    """A network of timm, with the weights of files or random ones; without classes it gives pooled features."""
+    """A timm network with weights from files, or random ones if None. With 0 classes it gives pooled features."""
     options: dict[str, Any] = {"num_classes": num_classes}
     if files is not None and files.config is None:
         options["pretrained_cfg_overlay"] = {"file": str(files.weights), "custom_load": False}
-    # Networks of a fixed size must be told it when they are made; others don't know the argument.
+    # Networks of a fixed size need it when they are made; others don't have the argument.
     if resolution is not None and timm.create_model(model, **options).pretrained_cfg.get("fixed_input_size"):
         options["img_size"] = resolution
     network: nn.Module = timm.create_model(model, pretrained=files is not None, **options)

@@ -1,4 +1,4 @@
-"""Batches of images through a network on its device; what all encoders with a network share.
+"""A network on its device: normalisation, precision and batches, for all encoders with a network.
 
 Shapes: N images, H = W = resolution, C = 3 channels, D features.
 """
@@ -24,8 +24,8 @@ class DeviceNetwork:
     Args:
         forward: normalised float (N, C, H, W) on the device -> features (N, D).
         precision: `auto`, `float32`, `bfloat16` or `float16`.
-        mean: of each channel, subtracted from pixels in 0 to 1.
-        std: of each channel, divided by.
+        mean: per channel, subtracted from pixels in 0 to 1.
+        std: per channel, divisor after that.
     """
 
     def __init__(
@@ -56,27 +56,23 @@ class DeviceNetwork:
         images = torch.from_numpy(np.ascontiguousarray(images_NHWC))
         if self.device.type == "cuda":
             images = images.pin_memory().to(self.device, non_blocking=True)
-        # The permuted view of NHWC is channels-last already; bytes cross, floats are made on the device.
+        # A permuted view of NHWC is channels-last already. Bytes are copied, and floats are made on the device.
         images_NCHW = images.to(self.device).permute(0, 3, 1, 2).float().div_(255).sub_(self._mean_C11).div_(self._std_C11)
         with self.autocast():
             return self._forward(images_NCHW).float()
 
     def dim(self, resolution: int, name: str, where: str) -> int:
-        """D, found by encoding one black image; raises ModelError for features that are none."""
+        """D, from encoding one black image; raises ModelError if the output is not one vector per image."""
         shape = self.features(np.zeros((1, resolution, resolution, 3), dtype=np.uint8)).shape
         if len(shape) != 2:
             raise ModelError(f"{where}: {name} gives features of shape {tuple(shape[1:])}, not one vector an image; choose another model")
         return int(shape[1])
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of the network's products."""
+        """Context in which the network runs in its precision."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
 
-    def preprocessing(self, resolution: int) -> dict[str, Any]:
-        """What becomes of an image before the network sees it, for the identity."""
-        return {"resolution": resolution, "resize": "shorter side, bicubic, centre", "mean": self.mean, "std": self.std}
-
-    @property
-    def dtype_name(self) -> str:
-        """The precision, as the recipe spells it."""
-        return str(self.dtype).removeprefix("torch.")
+    def identity(self, resolution: int) -> dict[str, Any]:
+        """All processing of an image before the network, and the precision, for `Encoder.identity`."""
+        resize = {"resolution": resolution, "resize": "shorter side, bicubic, centre"}
+        return {"preprocessing": {**resize, "mean": self.mean, "std": self.std}, "dtype": str(self.dtype).removeprefix("torch.")}

@@ -1,11 +1,13 @@
-"""What an encoder is: a model whose features describe images; one for each view.
+"""The interface of an encoder, and what loading one needs; imports nothing heavy.
 
-Real and synthetic images take the same way: `images.decode(data, channels=3)`, `images.resize(image, encoder.resolution)`, and only
-then the model's own normalisation, inside `embed`. So crops and interpolations that a model's authors use are not applied.
+Real and synthetic images are processed alike: `images.decode(data, channels=3)`, then
+`images.resize(image, encoder.resolution)`, then the model's normalisation, inside `embed`. Crops and interpolations
+that a model's authors use are not applied.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,50 +23,50 @@ if TYPE_CHECKING:
     from synthforge.data.reading import Labelled
 
 SEEN_DIGITS = 16
-"""So many hex digits of an image file's SHA-256 name it in `Encoder.seen`."""
+"""Hex digits of an image file's SHA-256 that name it in `Encoder.seen`."""
 
 
 class Encoder(Protocol):
     """One view: images to features. Shapes: N images, D features, T texts, C classes."""
 
     name: str
-    """For reports: the model as the recipe has it, and which fold."""
+    """Name for reports: the model as in the recipe, and the fold if there are several."""
     resolution: int
-    """Height and width of the images that `embed` takes."""
+    """Height and width of the images for `embed`, in pixels."""
     dim: int
-    """D."""
-    seen: frozenset[str]
-    """The image files that it was fitted on (`SEEN_DIGITS` of their SHA-256); empty for models from elsewhere."""
-    classes: list[str]
-    """Names of the classes that `classify` tells apart, of those alone that it was fitted on; empty if it knows none."""
-    logit_scale: float | None
-    """What cosines of images and texts are multiplied by before softmax (or sigmoid, see `logit_bias`); None without texts."""
-    logit_bias: float | None
-    """What is then added before a sigmoid, for models trained so (SigLIP); None for softmax."""
+    """Number of features, D."""
+    seen: frozenset[str] = frozenset()
+    """Image files it was fitted on (`SEEN_DIGITS` of their SHA-256). Empty for pretrained models."""
+    classes: Sequence[str] = ()
+    """Names of the classes that `classify` distinguishes. Empty if it knows none."""
+    logit_scale: float | None = None
+    """Factor of cosines of images and texts before a softmax over texts. None: no texts."""
 
     def identity(self) -> dict[str, Any]:
-        """What its features depend on besides the images, as JSON: kind, model, weights' sha256, preprocessing, dtype."""
+        """Everything its features depend on besides the images, as JSON: kind, model, weights, preprocessing, dtype."""
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
-        """Features float32 (N, D) on the CPU, of RGB images of its resolution; of length 1 where the model was trained so."""
+        """Features of RGB images of its resolution, float32 (N, D) on the CPU. CLIP's have length 1."""
 
-    def embed_texts(self, texts: list[str]) -> NDArray[np.float32] | None:
-        """Features float32 (T, D) of length 1, to be compared with those of images; None for models without texts."""
+    def embed_texts(self, texts: list[str]) -> NDArray[np.float32] | None:  # noqa: ARG002 - a default
+        """Text features of length 1, float32 (T, D), comparable with image features. None: no texts."""
+        return None
 
-    def classify(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Probabilities float32 (N, C) of `classes`, if all were as frequent, from what `embed` gave; None if it knows no classes."""
+    def classify(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32] | None:  # noqa: ARG002 - a default
+        """Class probabilities from features, under equal class frequencies, float32 (N, C). None: no classes."""
+        return None
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What an encoder is loaded with, besides its Config."""
+    """Everything besides the Config that loading an encoder needs."""
 
     cache: Path
-    """Local folder; fitted encoders are kept in `fitted-DIGEST` there and found again."""
+    """Local folder. Fitted encoders are kept in `fitted-DIGEST` there and reused."""
     device: str = "auto"
     """`auto`, `cpu`, `mps`, `cuda`, `cuda:1`, ..."""
     reference: Labelled | None = None
-    """The fit part of the real images, for encoders that are fitted on them; never the validation part."""
+    """Fit part of the real images, for encoders that are fitted on them; never the validation part. None: not given."""
     where: str = "encoder"
     """The recipe's field, for messages."""
     reporter: Reporter = field(default_factory=Reporter)

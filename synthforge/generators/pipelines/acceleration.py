@@ -1,7 +1,8 @@
-"""What makes a pipeline fast and leaves its images what they are, but for rounding: formats, compilation, decoding in parts.
+"""Faster pipelines with the same images, up to rounding: memory format, compilation, decoding in parts.
 
-Regional compilation: the blocks that a network repeats are compiled once, not the whole of it, which takes seconds in place of minutes
-and gives nearly the same speed. Lossy shortcuts are not here; they are fields of the recipe (see loading).
+Compilation is regional: only the blocks that a network repeats are compiled. This takes seconds instead of minutes
+and
+is nearly as fast. Shortcuts that change the images are not here; they are fields of the recipe (see loading).
 """
 
 from __future__ import annotations
@@ -13,27 +14,33 @@ from typing import Any
 import torch
 
 DENOISERS = ("unet", "transformer", "prior", "transformer_2", "unet_2")
+DECODERS = ("vae", "vqvae", "movq")
 _DECODE_ROUNDS = 3
 
 
 def denoisers(pipeline: Any) -> dict[str, torch.nn.Module]:
-    """The networks that are called once a step."""
-    found = {name: getattr(pipeline, name, None) for name in DENOISERS}
-    return {name: module for name, module in found.items() if isinstance(module, torch.nn.Module)}
+    """The networks that run in every denoising step."""
+    return {name: module for name in DENOISERS if isinstance(module := getattr(pipeline, name, None), torch.nn.Module)}
 
 
 class Decoder:
-    """The pipeline's VAE decoder, decoding in parts and noting which images are not finite before anything clamps them."""
+    """A pipeline's VAE decoder. It decodes in parts and notes images that are not finite before they are clamped.
 
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-        self._decode = self._eager = vae.decode
-        self.batch: int | None = None
-        """Images at once; None means all."""
+    Args:
+        pipeline: one without a VAE has no decoder, and nothing is changed.
+        batch: images decoded at once; None: all.
+    """
+
+    def __init__(self, pipeline: Any, batch: int | None) -> None:
+        self._vae: Any = next((part for name in DECODERS if (part := getattr(pipeline, name, None)) is not None), None)
+        self.batch = batch
         self._finite: list[torch.Tensor] = []
         self._last_latents: torch.Tensor | None = None
         self.keeps_latents = False
-        vae.decode = self
+        self.is_there = self._vae is not None
+        if self._vae is not None:
+            self._decode = self._eager = self._vae.decode
+            self._vae.decode = self
 
     def __call__(self, latents_NCHW: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.keeps_latents:
@@ -56,29 +63,34 @@ class Decoder:
 
     def taken_finite(self) -> torch.Tensor | None:
         """Which images of the last batch were finite, bool (N,); None if nothing was decoded."""
-        found, self._finite = self._finite, []
-        return found[-1] if found else None
+        finite, self._finite = self._finite, []
+        return finite[-1] if finite else None
 
     def compile(self) -> None:
         """Compile the decoding."""
         self._decode = torch.compile(self._eager, fullgraph=False, dynamic=False)
 
     def compile_not(self) -> None:
-        """Take that back."""
-        self._decode = self._eager
+        """Undo `compile`."""
+        if self.is_there:
+            self._decode = self._eager
 
     def tune(self, run: Callable[[], object]) -> dict[int, float]:
-        """Choose the batch that decodes fastest, from timing; `run` makes one batch. Seconds of decoding one batch by part size."""
+        """Choose the fastest part size by timing. Returns part size to seconds for one batch.
+
+        Args:
+            run: makes one batch.
+        """
         self.keeps_latents = True
         run()
         self.keeps_latents = False
         latents, self._last_latents = self._last_latents, None
         if latents is None:
             return {}
-        found: dict[int, float] = {}
+        seconds: dict[int, float] = {}
         size = len(latents)
         sizes = [size, *(part for part in (16, 8, 4, 2, 1) if part < size)]
-        latents = latents.to(next(self._vae.parameters()).dtype)  # some pipelines widen the decoder for the time of the call only
+        latents = latents.to(next(self._vae.parameters()).dtype)  # some pipelines use another precision during the call only
         with torch.no_grad():
             for self.batch in sizes:
                 times = []
@@ -88,12 +100,12 @@ class Decoder:
                     self(latents, return_dict=False)
                     _synchronise(latents.device)
                     times.append(time.perf_counter() - started)
-                found[self.batch] = min(times[1:])
+                seconds[self.batch] = min(times[1:])
         self._finite.clear()
         # Whole batches unless parts are clearly faster.
-        best = min(found, key=lambda part: found[part])
-        self.batch = best if found[best] < 0.97 * found[size] else None
-        return {part: round(seconds, 4) for part, seconds in found.items()}
+        best = min(seconds, key=lambda part: seconds[part])
+        self.batch = best if seconds[best] < 0.97 * seconds[size] else None
+        return {part: round(value, 4) for part, value in seconds.items()}
 
 
 def _synchronise(device: torch.device) -> None:
@@ -102,18 +114,18 @@ def _synchronise(device: torch.device) -> None:
 
 
 def use_fast_formats(pipeline: Any) -> None:
-    """Channels-last for convolutions on CUDA."""
+    """Use channels-last memory for convolutions, for CUDA."""
     for network in (*denoisers(pipeline).values(), getattr(pipeline, "vae", None)):
         for module in network.modules() if network is not None else ():
-            if isinstance(module, torch.nn.Conv2d):  # convolutions over time know no such format
+            if isinstance(module, torch.nn.Conv2d):  # 3D convolutions have no such format
                 module.to(memory_format=torch.channels_last)
 
 
 def compile_denoisers(pipeline: Any, has_hooks: bool) -> dict[str, str]:
-    """Compile every denoiser, its repeated blocks alone where it says which they are; name to `blocks` or `whole`.
+    """Compile every denoiser, or only its repeated blocks if it names them. Returns name to `blocks` or `whole`.
 
     Args:
-        has_hooks: diffusers' hooks (step caches, layerwise casting) leave the graph on purpose.
+        has_hooks: whether diffusers' hooks (step caches, layerwise casting) break the graph on purpose.
     """
     # Measuring and halving meet more shapes than dynamo's default allows for one function.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
@@ -129,7 +141,7 @@ def compile_denoisers(pipeline: Any, has_hooks: bool) -> dict[str, str]:
 
 
 def compile_nothing(pipeline: Any) -> None:
-    """Take compilation back."""
+    """Undo `compile_denoisers`."""
     for network in denoisers(pipeline).values():
         for module in network.modules():
             module._compiled_call_impl = None

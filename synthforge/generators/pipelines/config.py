@@ -1,4 +1,4 @@
-"""The Configs of diffusers pipelines by what they are conditioned on; no heavy import."""
+"""The Configs of diffusers pipelines, one for each kind of conditioning; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,75 +16,76 @@ Scalar = str | int | float | bool
 
 
 class SmallWeightsConfig(Config):
-    """One file of weights that is added to a model."""
+    """One file of weights added to a model."""
 
     model: str = location()
     """A .safetensors file, a folder that holds one, or a hub id."""
     file: str | None = identity(None)
-    """Which file of the folder or repository; nothing means the only one, or the usual name."""
+    """File name in the folder or repository. None: the only file, or the usual name."""
     revision: str | None = identity(None)
-    """Hub revision."""
+    """Hub revision. None: the default branch."""
 
 
 class LoraConfig(SmallWeightsConfig):
     """Low-rank adapters added to the model's weights (Hu et al. 2021, arXiv 2106.09685)."""
 
     scale: float = identity(1.0, ge=-10, le=10)
-    """How strongly it counts."""
+    """Weight of the adapter."""
 
 
 class TextualInversionConfig(SmallWeightsConfig):
-    """A learned word (Gal et al. 2022, arXiv 2208.01618); use its token in prompts."""
+    """A learned token (Gal et al. 2022, arXiv 2208.01618)."""
 
     token: str = identity(min_length=1, max_length=200)
-    """The word that stands for it in prompts."""
+    """The token, as it is written in prompts."""
 
 
 class StepCacheConfig(Config):
-    """Reuse of work between denoising steps (diffusers' cache hooks): faster, and another image; for transformer models."""
+    """Caching between denoising steps (diffusers' cache hooks). Faster, but changes the images; transformers only."""
 
     name: Literal["FirstBlockCache", "FasterCache", "PyramidAttentionBroadcast", "TaylorSeerCache", "MagCache"] = identity()
-    """Which of diffusers' caches."""
+    """Name of diffusers' cache."""
     arguments: dict[str, Scalar] = identity(dict)
-    """Fields of its configuration, for example {threshold: 0.1}."""
+    """Fields of the cache's configuration, for example {threshold: 0.1}."""
 
 
 class QuantizationConfig(Config):
-    """Weights in fewer bits: less memory, often faster, and another image."""
+    """Weights in fewer bits. Less memory and often faster, but changes the images."""
 
     backend: str = identity(min_length=1)
-    """As diffusers names it: bitsandbytes_8bit, bitsandbytes_4bit, torchao, quanto; or layerwise_float8, which needs nothing more."""
+    """diffusers' name: bitsandbytes_8bit, bitsandbytes_4bit, torchao, quanto; or layerwise_float8 (no extra
+    package)."""
     arguments: dict[str, Scalar] = identity(dict)
-    """What the backend takes, for example {weights_dtype: int8}."""
+    """Arguments of the backend, for example {weights_dtype: int8}."""
     components: list[str] = identity(lambda: ["transformer"], min_length=1)
-    """Which components."""
+    """Components of the pipeline to quantise."""
 
 
 class PipelineConfig(GeneratorConfig):
-    """What all kinds of diffusers pipelines share."""
+    """Settings that all kinds of diffusers pipelines share."""
 
     checks: ClassVar[str] = "synthforge.generators.pipelines.families"
     loader: ClassVar[str] = "synthforge.generators.pipelines.generator:PipelineGenerator.load"
 
     model: str = location()
-    """Folder that save_pretrained wrote, or a hub id."""
+    """Folder written by save_pretrained, or a hub id."""
     variant: str | None = identity(None, pattern=r"^[\w-]+$")
-    """Which weight files, for example fp16; nothing means the plain ones."""
+    """Variant of the weight files, for example fp16. None: the plain files."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = identity("auto")
-    """Precision; `auto` is bfloat16 on a GPU that has it, float32 elsewhere. A dataset keeps the one it was begun with."""
+    """Precision; `auto`: bfloat16 on a GPU that has it, else float32. A dataset keeps the one it was begun with."""
     arguments: dict[str, Scalar] = identity(dict)
     """More arguments of the pipeline's call, for example {clip_skip: 1} or {max_sequence_length: 256}."""
     step_cache: StepCacheConfig | None = None
-    """Nothing means that every step is computed in full."""
+    """Caching between denoising steps. None: every step is computed in full."""
     quantization: QuantizationConfig | None = None
-    """Nothing means none."""
+    """Weights in fewer bits. None: full weights."""
     compile: bool | None = execution(None)
-    """Compile the repeated blocks of the network and the decoder; nothing means on CUDA only."""
+    """Compile the repeated blocks of the network, and the decoder. None: on CUDA only."""
     decode_batch: int | None = execution(None, ge=1)
-    """Images that the VAE decodes at once; nothing means the whole batch, or on CUDA what is measured to be fastest."""
+    """Images that the VAE decodes at once. None: the whole batch; on CUDA the fastest size by measurement."""
 
     def files(self, known: Mapping[str, str] | None = None) -> GeneratorFiles:
-        """The model's files on this disk (fetched from the hub if need be), checked to be safetensors; raises ModelError."""
+        """The model's local files, fetched from the hub if necessary, checked to be safetensors; raises ModelError."""
         model = find_model(self.model, self.revision, variant=self.variant, known=known)
         return GeneratorFiles(model, dict(self._other_files(known)))
 
@@ -94,7 +95,7 @@ class PipelineConfig(GeneratorConfig):
 
 class _WithVae(PipelineConfig):
     vae: str | None = location(None)
-    """Another VAE: folder with its config.json, or a hub id; nothing means the model's own."""
+    """Another VAE: folder with config.json, or a hub id. None: the model's own."""
 
     def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
         if self.vae is not None:
@@ -103,18 +104,18 @@ class _WithVae(PipelineConfig):
 
 @GENERATORS.add("text-to-image")
 class TextToImageConfig(_WithVae):
-    """Any text-to-image pipeline of diffusers: Stable Diffusion, SDXL, SD3, Flux, PixArt, few-step models, and so on."""
+    """Any text-to-image pipeline of diffusers: Stable Diffusion, SDXL, SD3, Flux, PixArt, few-step models."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(text=True, class_label=False, image=True)
 
     kind: Literal["text-to-image"] = identity()
     """The kind of generator."""
     loras: list[LoraConfig] = Field(default_factory=list, max_length=16)
-    """Adapters, added in this order."""
+    """LoRA adapters, added in this order."""
     textual_inversions: list[TextualInversionConfig] = Field(default_factory=list, max_length=1000)
-    """Learned words."""
+    """Learned tokens for prompts."""
     safety_checker: bool = identity(True)
-    """Whether the pipeline's safety checker, if it has one, may reject images; they are made again with the next attempt."""
+    """Let the pipeline's safety checker, if any, reject images. A rejected image is made again."""
 
     def _other_files(self, known: Mapping[str, str] | None) -> Iterator[tuple[str, ModelFiles]]:
         yield from super()._other_files(known)
@@ -127,7 +128,7 @@ class TextToImageConfig(_WithVae):
 
 @GENERATORS.add("dit")
 class DitConfig(_WithVae):
-    """DiTPipeline: ImageNet classes, by number or name (Peebles and Xie 2022, arXiv 2212.09748)."""
+    """DiTPipeline: ImageNet classes by number or name (Peebles and Xie 2022, arXiv 2212.09748)."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(text=False, class_label=True, image=False)
 
@@ -137,7 +138,7 @@ class DitConfig(_WithVae):
 
 @GENERATORS.add("unconditional")
 class UnconditionalConfig(PipelineConfig):
-    """A pipeline that takes neither text nor label, such as DDPMPipeline: all its images are of one class."""
+    """A pipeline without text or label, such as DDPMPipeline. All its images are of one class."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(text=False, class_label=False, image=False)
 

@@ -1,12 +1,13 @@
-"""Each distinct prompt is encoded once, whatever the pipeline, and the text encoders leave the device when they are done.
+"""Encode each distinct prompt once, for any pipeline, and unload the text encoders afterwards.
 
-The pipeline's own `encode_prompt` is wrapped where it stands: a batch of prompts is put together from cached encodings of its
-single prompts. So what reaches the denoiser is what the pipeline itself computes, also for families that this module knows nothing of.
-To learn texts in advance the pipeline is called and left as soon as it has encoded them.
+The pipeline's own `encode_prompt` is wrapped in place. A batch is assembled from cached encodings of single prompts.
+So the denoiser gets what the pipeline itself computes, also in families unknown here.
+To encode texts in advance, the pipeline is called and left once its prompts are encoded.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import inspect
@@ -17,29 +18,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 CACHE_BYTES = 4 * 2**30
-"""Host memory for encodings; the least recently used go first."""
+"""Host memory for encodings; the least recently used are dropped first."""
 
 
 @dataclass(frozen=True)
 class _Encoding:
     value: Any
-    """What `encode_prompt` returned for one prompt, on the host."""
+    """Result of `encode_prompt` for one prompt, on the host."""
     device: torch.device
-    """Where it was."""
+    """Device of the original."""
     shape: Any
 
 
 class EncodedEnough(Exception):
-    """Leaves a pipeline's call once its prompts are encoded."""
+    """Raised to leave a pipeline's call after its prompts are encoded."""
 
 
 class PromptEncodings:
-    """Caches what `pipeline.encode_prompt` returns for single prompts.
+    """Caches the results of `pipeline.encode_prompt` for single prompts.
 
     Args:
-        pipelines: those that share the text encoders (a text-to-image pipeline and its image-to-image form).
+        pipelines: pipelines with the same text encoders (a text-to-image pipeline and its image-to-image form).
     """
 
     def __init__(self, pipelines: Sequence[Any], cache_bytes: int = CACHE_BYTES) -> None:
@@ -49,11 +51,11 @@ class PromptEncodings:
         self._leave_after_encoding = False
         self._has_forgotten = False
         self._shapes: dict[str, set[Any]] = {}
-        """Shapes of the encodings seen, by settings of the encoding."""
+        """Shapes of the encodings so far, by settings of the encoding."""
         self.num_encoded = 0
-        """Distinct prompts that were encoded so far."""
+        """Distinct prompts encoded so far."""
         self.can_learn = True
-        """Whether every pipeline encodes its prompts in a way that is known here."""
+        """Whether prompts can be encoded in advance with all pipelines."""
         for pipeline in pipelines:
             if hasattr(pipeline, "encode_prompt") and hasattr(pipeline, "prepare_latents"):
                 pipeline.encode_prompt = self._wrapped(pipeline.encode_prompt)
@@ -66,12 +68,12 @@ class PromptEncodings:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that was encoded is still here, and any of it can be put together to a batch."""
+        """Whether all encodings are still cached, and any of them fit into one batch."""
         return not self._has_forgotten and all(len(shapes) <= 1 for shapes in self._shapes.values())
 
     @contextmanager
     def leaving_after_encoding(self) -> Iterator[None]:
-        """Inside, the pipeline's call raises EncodedEnough at the first use of its encodings."""
+        """Inside, a pipeline's call ends at the first use of its encodings."""
         self._leave_after_encoding = True
         try:
             yield
@@ -81,7 +83,7 @@ class PromptEncodings:
             self._leave_after_encoding = False
 
     def _left_here(self, prepare_latents: Callable[..., Any]) -> Callable[..., Any]:
-        """Every pipeline draws its noise right after it has encoded its prompts."""
+        """Wrap the drawing of noise, which follows right after the encoding of prompts."""
 
         def prepared(*args: Any, **kwargs: Any) -> Any:
             if self._leave_after_encoding:
@@ -94,27 +96,28 @@ class PromptEncodings:
         signature = inspect.signature(encode)
 
         def cached(*args: Any, **kwargs: Any) -> Any:
-            given = signature.bind(*args, **kwargs).arguments
-            prompts = given.get("prompt")
-            if not isinstance(prompts, list) or any(isinstance(value, torch.Tensor) for value in given.values()):
+            arguments = signature.bind(*args, **kwargs).arguments
+            prompts = arguments.get("prompt")
+            if not isinstance(prompts, list) or any(isinstance(value, torch.Tensor) for value in arguments.values()):
                 return encode(*args, **kwargs)
-            # Prompts go by image; everything else, lists too, is the same for all.
+            # Prompts differ by image; all other arguments, also lists, are the same for all.
             by_image = {
                 name: value
-                for name, value in given.items()
+                for name, value in arguments.items()
                 if name.startswith(("prompt", "negative_prompt")) and isinstance(value, list) and len(value) == len(prompts)
             }
-            shared = {name: value for name, value in given.items() if name not in by_image}
+            shared = {name: value for name, value in arguments.items() if name not in by_image}
             settings = repr(sorted((name, str(value)) for name, value in shared.items()))
-            found = []
+            encodings = []
             for row in range(len(prompts)):
-                one = {name: value[row] for name, value in by_image.items()}
-                key = (repr(sorted(one.items())), settings)
-                found.append(self._looked_up(key, lambda one=one: encode(**shared, **{name: [value] for name, value in one.items()})))  # type: ignore[misc]
-            self._shapes.setdefault(settings, set()).update(encoding.shape for encoding in found)
-            if len({encoding.shape for encoding in found}) > 1:
+                single = {name: [value[row]] for name, value in by_image.items()}
+                key = (repr(sorted(single.items())), settings)
+                encodings.append(self._looked_up(key, functools.partial(encode, **shared, **single)))
+            shapes = {encoding.shape for encoding in encodings}
+            self._shapes.setdefault(settings, set()).update(shapes)
+            if len(shapes) > 1:
                 return encode(*args, **kwargs)  # of different lengths: the pipeline pads them in its own way
-            return _together([encoding.value for encoding in found], found[0].device)
+            return _together([encoding.value for encoding in encodings], encodings[0].device)
 
         return cached
 
@@ -124,7 +127,7 @@ class PromptEncodings:
             return self._cache[key]
         encoded = encode()
         device = next((part.device for part in _tensors(encoded)), torch.device("cpu"))
-        kept = _Encoding(_mapped(encoded, lambda part: part.to("cpu")), device, _shape(encoded))
+        kept = _Encoding(tree_map_only(torch.Tensor, lambda part: part.to("cpu"), encoded), device, _shape(encoded))
         self._cache[key] = kept
         self.num_encoded += 1
         self._bytes += _size(kept.value)
@@ -135,11 +138,11 @@ class PromptEncodings:
 
 
 def unload_text_encoders(pipelines: Sequence[Any]) -> None:
-    """Take the text encoders out of pipelines, and their memory back."""
+    """Remove the text encoders from pipelines and free their memory."""
     for pipeline in pipelines:
         encoders = text_encoders(pipeline)
         for encoder in encoders.values():
-            encoder.__dict__.pop("forward", None)  # ours holds the encoder, in a circle
+            encoder.__dict__.pop("forward", None)  # ours refers to the encoder, which would keep it alive
         pipeline.register_modules(**dict.fromkeys(encoders))
     gc.collect()
     if torch.cuda.is_available():
@@ -147,12 +150,12 @@ def unload_text_encoders(pipelines: Sequence[Any]) -> None:
 
 
 def text_encoders(pipeline: Any) -> dict[str, Any]:
-    """The components of a pipeline that read texts, by name."""
+    """Text encoders of a pipeline, by name."""
     return {name: part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part is not None}
 
 
 def _memoised(forward: Callable[..., Any], size: int = 8) -> Callable[..., Any]:
-    """A text encoder that does not read the same tokens twice: every prompt comes with the same negative one."""
+    """A text encoder that remembers its last inputs: every prompt comes with the same negative prompt."""
     cache: OrderedDict[Any, Any] = OrderedDict()
 
     def key_of(value: Any) -> Any:
@@ -179,13 +182,13 @@ def _together(values: Sequence[Any], device: torch.device) -> Any:
         return tuple(_together([value[number] for value in values], device) for number in range(len(first)))
     if not isinstance(first, torch.Tensor):
         return first
-    # What has no row for the image (position numbers of the text) is the same for all: its content is part of the shape.
+    # A tensor without a row for the prompt (position numbers) is the same for all: its content is part of `_shape`.
     joined = torch.cat(list(values)) if first.shape[0] == 1 else first
     return joined.to(device, non_blocking=True)
 
 
 def _shape(value: Any) -> Any:
-    """What two encodings must have in common to stand in one batch."""
+    """A key; two encodings can be in one batch if their keys are equal."""
     if isinstance(value, torch.Tensor):
         if value.ndim and value.shape[0] == 1:
             return tuple(value.shape)
@@ -195,18 +198,8 @@ def _shape(value: Any) -> Any:
     return len(value) if isinstance(value, list) else repr(value)
 
 
-def _mapped(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    return type(value)(_mapped(part, function) for part in value) if isinstance(value, (tuple, list)) else value
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
 def _size(value: Any) -> int:

@@ -1,24 +1,23 @@
-"""Which pipelines of diffusers are of which kind, and what a model's configuration files say before anything is loaded.
+"""Which diffusers pipelines belong to which kind, and checks of a model from its configuration files alone.
 
-The lists of text-to-image and image-to-image pipelines are those of diffusers' AutoPipeline, read from its source, so that a newer
-diffusers brings newer families and a recipe is checked without importing it.
+The lists of text-to-image and image-to-image pipelines are read from the source of diffusers' AutoPipeline. So a
+newer
+diffusers brings newer families, and a recipe is checked without importing diffusers.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
-import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from synthforge.data.model_files import GeneratorFiles, ModelFiles, components_in, read_config, read_index
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, components_in, did_you_mean, read_config, read_index
 from synthforge.errors import ModelError, RequestError, some
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig, UnconditionalConfig
+from synthforge.generators.schedulers import diffusers_folder
 
 DIT = frozenset({"DiTPipeline"})
 UNCONDITIONAL = frozenset({"DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "LDMPipeline", "ConsistencyModelPipeline"})
@@ -30,21 +29,14 @@ _OURS = frozenset(
         *("callback_on_step_end", "callback_on_step_end_tensor_inputs"),
     )
 )
-"""Arguments of the call that other fields of the recipe decide."""
+"""Arguments of the call that other fields of the recipe set."""
 _DENOISERS = ("unet", "transformer", "prior_prior")
 
 
 @functools.cache
-def _folder() -> Path:
-    spec = importlib.util.find_spec("diffusers")
-    assert spec is not None and spec.submodule_search_locations is not None
-    return Path(spec.submodule_search_locations[0]) / "pipelines"
-
-
-@functools.cache
 def _mapping(task: str) -> dict[str, str]:
-    """Family to pipeline class, as AutoPipeline of a task (TEXT2IMAGE, IMAGE2IMAGE) has them."""
-    for node in ast.walk(ast.parse((_folder() / "auto_pipeline.py").read_text())):
+    """Family to pipeline class, from AutoPipeline's table for a task (TEXT2IMAGE, IMAGE2IMAGE)."""
+    for node in ast.walk(ast.parse((diffusers_folder() / "pipelines" / "auto_pipeline.py").read_text())):
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == f"AUTO_{task}_PIPELINES_MAPPING":
             pairs = [pair for pair in ast.walk(node.value) if isinstance(pair, ast.Tuple) and len(pair.elts) == 2]
             return {ast.literal_eval(pair.elts[0]): pair.elts[1].id for pair in pairs if isinstance(pair.elts[1], ast.Name)}
@@ -52,7 +44,7 @@ def _mapping(task: str) -> dict[str, str]:
 
 
 def text_to_image_classes() -> dict[str, str]:
-    """Pipeline class to family. Left out: what needs a control image too, which a recipe has not, and what makes videos."""
+    """Pipeline class to family, without pipelines that need a control image or make videos."""
     return {name: family for family, name in _mapping("TEXT2IMAGE").items() if "Control" not in name and "Helios" not in name}
 
 
@@ -62,7 +54,7 @@ def image_to_image_class(text_class: str) -> str | None:
 
 
 def check(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, labels: Sequence[str]) -> None:
-    """Raise ModelError or RequestError if a model is of another kind, or can't do what the recipe asks."""
+    """Raise ModelError or RequestError if a model is of another kind or doesn't fit the recipe."""
     name = str(read_index(files.model).get("_class_name"))
     kinds: Mapping[type[PipelineConfig], Mapping[str, Any] | frozenset[str]] = {
         TextToImageConfig: text_to_image_classes(),
@@ -87,7 +79,9 @@ def check(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfi
 
 
 def _check_call(config: PipelineConfig, name: str, sampling: SamplingConfig) -> None:
-    """What the pipeline's call takes; only where the recipe asks for more than every pipeline has, since it imports diffusers."""
+    """Check arguments of the pipeline's call. This imports diffusers, so it is skipped where nothing special is
+    requested.
+    """
     guided = sampling.guidance != [1.0]
     if not (config.arguments or config.step_cache or guided or sampling.real_guidance or sampling.scheduler):
         return
@@ -99,8 +93,7 @@ def _check_call(config: PipelineConfig, name: str, sampling: SamplingConfig) -> 
         if argument in _OURS:
             raise RequestError(f"{where}: other fields of the recipe decide it; remove it")
         if argument not in taken:
-            near = difflib.get_close_matches(argument, taken.keys() - _OURS, n=1)
-            raise RequestError(f"{where}: {name} takes no such argument" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise RequestError(f"{where}: {name} takes no such argument; {did_you_mean(argument, taken.keys() - _OURS, 'remove it')}")
     if guided and "guidance_scale" not in taken:
         raise RequestError(f"sampling.guidance: {name} takes no guidance; leave the field out")
     if sampling.real_guidance is not None and "strength" not in taken:
@@ -112,9 +105,11 @@ def _check_call(config: PipelineConfig, name: str, sampling: SamplingConfig) -> 
 
 
 def _check_libraries(model: ModelFiles) -> None:
-    """An index can name any module for diffusers to import; only diffusers' own and transformers are let through."""
+    """Allow classes of diffusers and transformers only; an index could name any module to import."""
     for component, (library, class_name) in components_in(read_index(model)).items():
-        if library not in {"diffusers", "transformers"} and not (library.isidentifier() and (_folder() / library).is_dir()):
+        if library not in {"diffusers", "transformers"} and not (
+            library.isidentifier() and (diffusers_folder() / "pipelines" / library).is_dir()
+        ):
             raise ModelError(
                 f"generator.model: {model.name} wants {class_name} from {library} for its {component}; "
                 "only classes of diffusers and transformers are loaded"
@@ -132,7 +127,7 @@ def _check_text_to_image(model: ModelFiles, name: str, sampling: SamplingConfig)
 
 
 def image_size(model: ModelFiles, sampling: SamplingConfig) -> tuple[int, int]:
-    """Resolution and channels: what the recipe says, else what the model was made for; raises ModelError."""
+    """Resolution and channels: the recipe's, else the model's own; raises ModelError."""
     index = read_index(model)
     name = str(index.get("_class_name"))
     denoiser = next((component for component in _DENOISERS if component in components_in(index)), None)
@@ -162,18 +157,17 @@ def vae_scale(model: ModelFiles) -> int:
 
 
 def label_numbers(model: ModelFiles, labels: Sequence[str]) -> list[int]:
-    """The numbers of a DiT's classes by name or number; raises RequestError naming those that it does not know."""
+    """Class numbers of a DiT from names or numbers; raises RequestError for the first unknown one."""
     names = {}
     for number, synonyms in (read_index(model).get("id2label") or {}).items():
         names.update({name.strip().lower(): int(number) for name in str(synonyms).split(",")})
         names[str(synonyms).strip().lower()] = int(number)
     num_classes = read_config(model, "transformer").get("num_embeds_ada_norm") or 1000
-    found = []
+    numbers = []
     for label in labels:
         number = names.get(label.strip().lower(), int(label) if label.strip().isdecimal() else -1)
         if not 0 <= number < num_classes:
-            near = difflib.get_close_matches(label.lower(), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "say which with label:, by name or number"
+            hint = did_you_mean(label, names, "say which with label:, by name or number")
             raise RequestError(f"classes: the model knows no class {label!r}, its numbers go from 0 to {num_classes - 1}; {hint}")
-        found.append(number)
-    return found
+        numbers.append(number)
+    return numbers

@@ -1,7 +1,8 @@
-"""A diffusers pipeline as the engine sees it: requests -> one call of the pipeline -> uint8 images.
+"""A diffusers pipeline as a generator: requests -> one call of the pipeline -> uint8 images.
 
-The call is the plain one that a person would write, with one seeded CPU generator per image, so an engine image equals what diffusers alone
-gives with the same arguments. Only what surrounds it is ours: prompts encoded once, decoding in parts, verdicts turned into codes.
+The call is plain diffusers with one seeded CPU generator per image. So an image equals that of diffusers alone with
+the
+same arguments. Around the call, prompts are encoded once, decoding is done in parts, and verdicts become codes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,7 @@ from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
 from synthforge.errors import RequestError
 from synthforge.generators.config import SamplingConfig
-from synthforge.generators.pipelines.acceleration import (
-    Decoder,
-    compile_denoisers,
-    compile_nothing,
-    use_fast_formats,
-)
+from synthforge.generators.pipelines.acceleration import Decoder, compile_denoisers, compile_nothing, use_fast_formats
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig
 from synthforge.generators.pipelines.embeddings import PromptEncodings, text_encoders, unload_text_encoders
 from synthforge.generators.pipelines.families import image_size, label_numbers
@@ -43,7 +39,7 @@ _CALL_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError,
 @dataclass(frozen=True)
 class _PipelineBatch:
     arguments: dict[str, Any]
-    """Of the pipeline's call."""
+    """Arguments of the pipeline's call."""
     seeds: list[int]
 
     @property
@@ -57,26 +53,29 @@ class PipelineGenerator:
     def __init__(self, pipeline: Any, config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, dtype: torch.dtype) -> None:
         self._base = pipeline
         self.pipeline = image_to_image(pipeline) if sampling.real_guidance is not None else pipeline
-        """What is called: the pipeline, or its image-to-image form."""
+        """The pipeline that is called: the loaded one, or its image-to-image form."""
         self._config = config
         self._files = files
         self._sampling = sampling
         self._dtype = dtype
-        self._device = torch.device(pipeline.device)
-        self._resolution = image_size(files.model, sampling)[0]
+        self.device = torch.device(pipeline.device)
+        self.resolution = image_size(files.model, sampling)[0]
+        side = self.resolution
+        self.default_batch = 32 if side <= 32 else 16 if side <= 64 else 8 if side <= 128 else 4 if side <= 256 else 1
         self._parameters = inspect.signature(type(self.pipeline).__call__).parameters
-        self._check_noise()
+        if _draws_noise(pipeline.scheduler) and isinstance(config, DitConfig):
+            raise RequestError(
+                f"sampling.scheduler: {type(pipeline).__name__} hands no random generator to {type(pipeline.scheduler).__name__}, "
+                "so its images could not be made again; use one that draws no noise, such as DDIMScheduler or DPMSolverMultistepScheduler"
+            )
         self.encodings = PromptEncodings([self.pipeline]) if config.capabilities.text else None
-        decoder = next((part for name in ("vae", "vqvae", "movq") if (part := getattr(pipeline, name, None)) is not None), None)
-        self.decoder = Decoder(decoder) if decoder is not None else None
-        if self.decoder is not None:
-            self.decoder.batch = config.decode_batch
+        self.decoder = Decoder(pipeline, config.decode_batch)
         self._acceleration: dict[str, Any] = {"attention": "sdpa", "dtype": str(dtype).removeprefix("torch.")}
         self._is_checked = False
 
     @classmethod
     def load(cls, config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> PipelineGenerator:
-        """Load the model, which `PipelineConfig.check` has looked at; raises ModelError or RequestError."""
+        """Load a model that `PipelineConfig.check` has passed; raises ModelError or RequestError."""
         chosen = pick_device(device)
         dtype = pick_dtype(config.dtype, chosen)
         pipeline = load(config, files, sampling, chosen, dtype)
@@ -86,30 +85,9 @@ class PipelineGenerator:
         generator._acceleration["channels_last"] = chosen.type == "cuda"
         return generator
 
-    def _check_noise(self) -> None:
-        name = type(self.pipeline).__name__
-        if _draws_noise(self.pipeline.scheduler) and isinstance(self._config, DitConfig):
-            raise RequestError(
-                f"sampling.scheduler: {name} hands no random generator to {type(self.pipeline.scheduler).__name__}, "
-                "so its images could not be made again; use one that draws no noise, such as DDIMScheduler or DPMSolverMultistepScheduler"
-            )
-
-    @property
-    def resolution(self) -> int:
-        return self._resolution
-
-    @property
-    def default_batch(self) -> int:
-        pixels = self._resolution**2
-        return 32 if pixels <= 32**2 else 16 if pixels <= 64**2 else 8 if pixels <= 128**2 else 4 if pixels <= 256**2 else 1
-
-    @property
-    def device(self) -> torch.device:
-        return self._device
-
     def identity(self) -> dict[str, Any]:
         model, config = self._files.model, self._config
-        found: dict[str, Any] = {
+        record: dict[str, Any] = {
             "class": type(self.pipeline).__name__,
             "model": model.public_name,
             "revision": model.revision,
@@ -117,7 +95,7 @@ class PipelineGenerator:
             "sha256": model.sha256,
             **describe(self.pipeline.scheduler),
             "steps": self._sampling.steps,
-            "resolution": self._resolution,
+            "resolution": self.resolution,
             "dtype": str(self._dtype).removeprefix("torch."),
             "arguments": dict(config.arguments) | self._size_arguments,
             "guided": "guidance_scale" in self._parameters,
@@ -126,30 +104,30 @@ class PipelineGenerator:
         }
         others = self._files.others
         if isinstance(config, (TextToImageConfig, DitConfig)):
-            found["vae"] = _record_of(others["generator.vae"]) if config.vae is not None else None
+            record["vae"] = _record_of(others["generator.vae"]) if config.vae is not None else None
         if isinstance(config, TextToImageConfig):
-            found["loras"] = [
+            record["loras"] = [
                 {**_record_of(others[f"generator.loras.{number}.model"]), "scale": item.scale} for number, item in enumerate(config.loras)
             ]
-            found["textual_inversions"] = [
+            record["textual_inversions"] = [
                 {**_record_of(others[f"generator.textual_inversions.{number}.model"]), "token": item.token}
                 for number, item in enumerate(config.textual_inversions)
             ]
             checker = "safety_checker" in self._base.config
-            found["safety_checker"] = getattr(self._base, "safety_checker", None) is not None if checker else None
-        return found
+            record["safety_checker"] = getattr(self._base, "safety_checker", None) is not None if checker else None
+        return record
 
     def acceleration(self) -> dict[str, Any]:
-        known: dict[str, Any] = {"decode_batch": self.decoder.batch if self.decoder is not None else None}
+        log: dict[str, Any] = {"decode_batch": self.decoder.batch if self.decoder.is_there else None}
         if self.encodings is not None:
-            known |= {
+            log |= {
                 "prompts_encoded": self.encodings.num_encoded,
                 "text_encoders": "kept" if text_encoders(self.pipeline) else "unloaded",
             }
-        return self._acceleration | known
+        return self._acceleration | log
 
     def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
-        """Encode every text once, then unload the text encoders if all encodings are kept."""
+        """Encode every text once, then unload the text encoders if all encodings are cached."""
         if self.encodings is None:
             return
         self._check_negative({negative for _, negative in texts})
@@ -164,14 +142,14 @@ class PipelineGenerator:
             unload_text_encoders([self._base] if self._base is self.pipeline else [self._base, self.pipeline])
 
     def _learn(self, texts: Sequence[tuple[str, str | None]]) -> None:
-        """Texts that all have a negative prompt, or all have none."""
+        """Encode texts that all have a negative prompt, or all have none."""
         assert self.encodings is not None
         strength = self._sampling.real_guidance.strength[0] if self._sampling.real_guidance is not None else None
-        start = Image.new("RGB", (self._resolution, self._resolution)) if strength is not None else None
+        start = Image.new("RGB", (self.resolution, self.resolution)) if strength is not None else None
         for guidance in self._sampling.guidance:
             for first in range(0, len(texts), _LEARNED_AT_ONCE):
                 if not self.encodings.is_whole:
-                    return  # they do not fit memory, or not into one batch: each is encoded when it comes
+                    return  # they don't fit memory or one batch, so each is encoded when it is needed
                 prompts, negatives = zip(*texts[first : first + _LEARNED_AT_ONCE], strict=True)
                 arguments = self._arguments_of(prompts, negatives, guidance, strength, [start] * len(prompts))
                 with self.encodings.leaving_after_encoding():
@@ -180,7 +158,7 @@ class PipelineGenerator:
     def _in_words(self, error: BaseException) -> RequestError:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if is_out_of_memory(error):
-            return RequestError(f"generator.model: out of memory on {self._device} ({reason}); use a smaller model or another device")
+            return RequestError(f"generator.model: out of memory on {self.device} ({reason}); use a smaller model or another device")
         name = type(self.pipeline).__name__
         return RequestError(
             f"generator: {name} does not take what the recipe asks of it ({reason}); see generator.arguments and sampling.scheduler"
@@ -188,8 +166,8 @@ class PipelineGenerator:
 
     def compile(self, batch: _PipelineBatch) -> None:
         self._try_out(batch)
-        is_wanted = self._config.compile if self._config.compile is not None else self._device.type == "cuda"
-        if self.decoder is not None and self._device.type == "cuda" and self._config.decode_batch is None:
+        is_wanted = self._config.compile if self._config.compile is not None else self.device.type == "cuda"
+        if self.decoder.is_there and self.device.type == "cuda" and self._config.decode_batch is None:
             self._acceleration["decode_seconds"] = self.decoder.tune(lambda: self._warm_up(batch))
         if not is_wanted:
             return
@@ -197,7 +175,7 @@ class PipelineGenerator:
         with alone_on_this_machine(f"{type(self.pipeline).__name__}-{digest_of(self.identity())[:16]}-{batch.num_images}"):
             try:
                 self._acceleration["compiled"] = compile_denoisers(self.pipeline, has_hooks)
-                if self.decoder is not None:
+                if self.decoder.is_there:
                     self.decoder.compile()
                     self._acceleration["compiled"]["decode"] = "whole"
                 self._warm_up(batch)
@@ -207,44 +185,36 @@ class PipelineGenerator:
                 # Slower, not wrong: a missing C compiler or a model that can't be compiled should not stop the work.
                 self._acceleration["compiled"] = f"failed: {' '.join(str(error).split())[:300]}"
                 compile_nothing(self.pipeline)
-                if self.decoder is not None:
-                    self.decoder.compile_not()
+                self.decoder.compile_not()
 
     def _try_out(self, batch: _PipelineBatch) -> None:
-        """One image in a few steps: what the pipeline can't do with this recipe is said before anything is begun."""
-        one: dict[str, Any] = {name: value[:1] if isinstance(value, list) else value for name, value in batch.arguments.items()}
-        if "batch_size" in one:
-            one["batch_size"] = 1
-        steps = min(self._sampling.steps, math.ceil(_TRIAL_STEPS / one.get("strength", 1.0)))
+        """Make one image in a few steps, so that a request the pipeline can't fulfil fails before work begins."""
+        single: dict[str, Any] = {name: value[:1] if isinstance(value, list) else value for name, value in batch.arguments.items()}
+        if "batch_size" in single:
+            single["batch_size"] = 1
+        steps = min(self._sampling.steps, math.ceil(_TRIAL_STEPS / single.get("strength", 1.0)))
         try:
-            self._checked(lambda: self._call(one, batch.seeds[:1], steps))
+            self._checked(lambda: self._call(single, batch.seeds[:1], steps))
         except _CALL_ERRORS as error:
             raise self._in_words(error) from error
-        if self.decoder is not None:
-            self.decoder.taken_finite()
+        self.decoder.taken_finite()
 
     def _warm_up(self, batch: _PipelineBatch) -> None:
-        """A batch in as few steps as there can be: the shapes are those of a whole one."""
+        """Make a batch in as few steps as possible; shapes are those of a complete one."""
         strength = batch.arguments.get("strength")
         self._call(batch.arguments, batch.seeds, steps=2 if strength is None else self._sampling.steps)
-        if self.decoder is not None:
-            self.decoder.taken_finite()
+        self.decoder.taken_finite()
 
     def prepare(self, requests: Sequence[ImageRequest]) -> _PipelineBatch:
         first = requests[0]
         if isinstance(self._config, TextToImageConfig):
             self._check_negative({request.negative for request in requests})
-            sources = [request.source for request in requests]
             images = [
-                Image.fromarray(resize(decode(source.data, 3), self._resolution)) if source is not None else None for source in sources
+                Image.fromarray(resize(decode(request.source.data, 3), self.resolution)) if request.source is not None else None
+                for request in requests
             ]
-            arguments = self._arguments_of(
-                [request.prompt for request in requests],
-                [request.negative for request in requests],
-                first.guidance,
-                first.strength,
-                images,
-            )
+            prompts, negatives = [request.prompt for request in requests], [request.negative for request in requests]
+            arguments = self._arguments_of(prompts, negatives, first.guidance, first.strength, images)
         elif isinstance(self._config, DitConfig):
             labels = label_numbers(self._files.model, [request.class_name for request in requests])
             arguments = {"class_labels": labels, "guidance_scale": first.guidance}
@@ -264,20 +234,20 @@ class PipelineGenerator:
         strength: float | None,
         images: Sequence[Image.Image | None],
     ) -> dict[str, Any]:
-        found: dict[str, Any] = {"prompt": list(prompts)}
+        arguments: dict[str, Any] = {"prompt": list(prompts)}
         if "guidance_scale" in self._parameters:
-            found["guidance_scale"] = guidance
+            arguments["guidance_scale"] = guidance
         if negatives[0] is not None:
             assert None not in negatives, "a batch has one level"
-            found["negative_prompt"] = list(negatives)
+            arguments["negative_prompt"] = list(negatives)
         if strength is not None:
-            found |= {"image": list(images), "strength": strength}
-        return found | self._size_arguments
+            arguments |= {"image": list(images), "strength": strength}
+        return arguments | self._size_arguments
 
     @property
     def _size_arguments(self) -> dict[str, int]:
         takes_size = self._config.capabilities.text and "height" in self._parameters
-        return {"height": self._resolution, "width": self._resolution} if takes_size else {}
+        return {"height": self.resolution, "width": self.resolution} if takes_size else {}
 
     def _call(self, arguments: dict[str, Any], seeds: Sequence[int], steps: int | None = None) -> Any:
         return self.pipeline(
@@ -289,13 +259,13 @@ class PipelineGenerator:
         )
 
     def sample(self, batch: _PipelineBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._is_checked:
-            output = self._checked(lambda: self._call(batch.arguments, batch.seeds))
-        else:
-            output = self._call(batch.arguments, batch.seeds)
-        images_NCHW = _as_tensor(output.images, self._device)
+        def call() -> Any:
+            return self._call(batch.arguments, batch.seeds)
+
+        output = call() if self._is_checked else self._checked(call)
+        images_NCHW = _as_tensor(output.images, self.device)
         broken_N = ~torch.isfinite(images_NCHW).flatten(1).all(dim=1)
-        finite_N = self.decoder.taken_finite() if self.decoder is not None else None
+        finite_N = self.decoder.taken_finite()
         if finite_N is not None and len(finite_N) == len(broken_N):
             broken_N |= ~finite_N
         codes_N = broken_N.to(torch.uint8)
@@ -306,25 +276,25 @@ class PipelineGenerator:
         return pixels.permute(0, 2, 3, 1).contiguous(), codes_N
 
     def _checked(self, call: Any) -> Any:
-        """The first batch: whatever draws noise that the images' own generators do not decide would make images nobody can remake."""
+        """Run the first batch, and refuse noise that no seed decides: such images could not be made again."""
         before = self._global_noise()
         output = call()
-        if any(not torch.equal(one, other) for one, other in zip(before, self._global_noise(), strict=True)):
+        if any(not torch.equal(old, new) for old, new in zip(before, self._global_noise(), strict=True)):
             raise RequestError(
                 f"sampling.scheduler: {type(self.pipeline.scheduler).__name__} in {type(self.pipeline).__name__} draws noise that no seed "
                 "decides, so its images could not be made again; use another scheduler, such as DPMSolverMultistepScheduler"
             )
-        height, width = _as_tensor(output.images, self._device).shape[2:]
-        if (height, width) != (self._resolution, self._resolution):
+        height, width = _as_tensor(output.images, self.device).shape[2:]
+        if (height, width) != (self.resolution, self.resolution):
             raise RequestError(
-                f"sampling.resolution: {type(self.pipeline).__name__} makes {height} x {width} where {self._resolution} is asked for; "
+                f"sampling.resolution: {type(self.pipeline).__name__} makes {height} x {width} instead of {self.resolution}; "
                 f"use sampling.resolution={height}"
             )
         self._is_checked = True
         return output
 
     def _global_noise(self) -> list[torch.Tensor]:
-        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else [])]
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [])]
 
 
 def _draws_noise(scheduler: Any) -> bool:
@@ -335,7 +305,7 @@ def _draws_noise(scheduler: Any) -> bool:
 
 
 def _as_tensor(images: Any, device: torch.device) -> torch.Tensor:
-    """Images as float (N, C, H, W) on a device: older pipelines give arrays (N, H, W, C) whatever they are asked for."""
+    """Images as float (N, C, H, W) on a device. Older pipelines always return arrays (N, H, W, C)."""
     if isinstance(images, torch.Tensor):
         return images
     return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).to(device)

@@ -1,6 +1,6 @@
-"""Files to a pipeline on its device: components, VAE, LoRAs, learned words, scheduler, and the lossy shortcuts of the recipe.
+"""Load a pipeline onto its device: components, VAE, LoRAs, learned tokens, scheduler, step cache, quantisation.
 
-Everything is safetensors from this machine's disk; what the hub has was fetched before (see `data.model_files`).
+All weights are local safetensors; files on the hub were fetched before (see `data.model_files`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, Run
 
 
 def load(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig, device: torch.device, dtype: torch.dtype) -> Any:
-    """The pipeline that the recipe means, in evaluation mode on its device; raises ModelError or RequestError."""
+    """The recipe's pipeline, in evaluation mode on its device; raises ModelError or RequestError."""
     _be_quiet()
     model = files.model
     index = read_index(model)
@@ -63,7 +63,7 @@ def load(config: PipelineConfig, files: GeneratorFiles, sampling: SamplingConfig
 
 
 def image_to_image(pipeline: Any) -> Any:
-    """The image-to-image form of a text-to-image pipeline, with the same components."""
+    """The image-to-image form of a text-to-image pipeline, sharing its components."""
     name = image_to_image_class(type(pipeline).__name__)
     assert name is not None
     form_class = getattr(diffusers, name)
@@ -75,7 +75,7 @@ def image_to_image(pipeline: Any) -> Any:
 
 
 def _be_quiet() -> None:
-    """Bars and notes of the libraries would break ours, and JSON on standard output."""
+    """Silence progress bars and notes of libraries, which would mix with ours and with JSON output."""
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
@@ -158,7 +158,7 @@ def _add_words(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) 
 
 
 def _add_loras(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) -> None:
-    """Load, scale and fuse them: fused weights cost nothing while sampling."""
+    """Load, scale and fuse LoRAs. Fused weights cost no time in sampling."""
     if not config.loras:
         return
     if not hasattr(pipeline, "load_lora_weights"):
@@ -168,10 +168,10 @@ def _add_loras(pipeline: Any, config: TextToImageConfig, files: GeneratorFiles) 
         where = f"generator.loras.{number}.model"
         _load_lora(pipeline, where, name, lora, files.others[where])
     pipeline.set_adapters(names, [lora.scale for lora in config.loras])
-    # All components that have one: what is fused by default leaves out the text encoder of some families.
+    # All components with a LoRA: by default the text encoder of some families is left out.
     adapted = [part for part in pipeline._lora_loadable_modules if any(_num_layers(getattr(pipeline, part, None), name) for name in names)]
     pipeline.fuse_lora(components=adapted, adapter_names=names)
-    if not getattr(getattr(pipeline, "transformer", None), "_transformer_norm_layers", None):  # unloading would take these back
+    if not getattr(getattr(pipeline, "transformer", None), "_transformer_norm_layers", None):  # unloading would undo these
         pipeline.unload_lora_weights()
 
 
@@ -182,9 +182,9 @@ def _load_lora(pipeline: Any, where: str, name: str, lora: LoraConfig, files: Mo
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, use_safetensors=True, local_files_only=True)
         fitted = sum(_num_layers(component, name) for component in pipeline.components.values())
         with safe_open(path, "pt") as file:
-            asked = sum(key.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for key in file.keys())  # noqa: SIM118
-    if fitted == 0 or fitted < asked:
-        raise ModelError(f"{where}: {lora.model} does not fit this model ({fitted} of its {asked} layers are there); {remedy}")
+            num_layers = sum(key.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for key in file.keys())  # noqa: SIM118
+    if fitted == 0 or fitted < num_layers:
+        raise ModelError(f"{where}: {lora.model} does not fit this model ({fitted} of its {num_layers} layers are there); {remedy}")
 
 
 def _num_layers(module: Any, adapter: str) -> int:

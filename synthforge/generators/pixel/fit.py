@@ -1,10 +1,12 @@
-"""Fit a pixel pipeline to labelled real images, and guard against memorising them.
+"""Fit a pixel pipeline to labelled real images, with a guard against memorising them.
 
-At every check, on the averaged weights: the held-out loss (denoising loss on the validation part at fixed noise levels), and the
-distance from generated to nearest fitted images against real leave-one-out. The rule: weights are a candidate if near-copies are
-no more than two standard errors above the natural rate; the candidate with the lowest held-out loss is kept (without a validation
-part: the last candidate); fitting stops after `patience` checks in a row that gave no better candidate. If there is never a
-candidate, the weights with the fewest near-copies are kept, and the report warns.
+Every check looks at the averaged weights. It measures the held-out loss: denoising loss on the validation part at
+fixed noise levels. It also measures near-copies: distances from generated to fitted images, against real
+leave-one-out.
+Weights are a candidate if near-copies are at most two standard errors above the natural rate.
+The candidate with the lowest held-out loss is kept; without a validation part, the last candidate.
+Fitting stops after `patience` checks in a row without a better candidate. If there is never a candidate, the weights
+with the fewest near-copies are kept, and the report warns.
 
 Shapes: B batch, C channels, H = W = resolution, D = C H W.
 """
@@ -37,13 +39,13 @@ from synthforge.generators.pixel.report import REPORT, Check, FitReport, digest_
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop
-from synthforge.training.memorising import Memorising, coverage, memorising
+from synthforge.training.memorising import coverage, memorising
 
 _WORK = "_fit"
 _GENERATED_FOR_CHECK = 500
 _NOISE_LEVELS_FOR_CHECK = 16
 _STEPS_PER_BLOCK = 8
-"""Steps whose images are gathered and augmented together: tiny networks take milliseconds a step, so every operation counts."""
+"""Steps whose images are prepared together. Steps of tiny networks take milliseconds, so every operation counts."""
 
 
 def fit(
@@ -53,10 +55,11 @@ def fit(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_check: Callable[[Check], None] = lambda check: None,
 ) -> FitReport:
-    """Fit a pixel pipeline and save it to a new folder, resuming there if an earlier fit was interrupted.
+    """Fit a pixel pipeline and save it to a new folder. An interrupted fit is resumed.
 
     Args:
-        data: labelled images in any form that `data.collection.open_collection` reads, such as `builtin:digits/reference`.
+        data: labelled images in any form that `data.collection.open_collection` reads, such as
+            `builtin:digits/reference`.
         out: local folder for the model; refused if it already holds one.
     Raises: DatasetError for unreadable data, PlaceError for the folder, ModelError for a checkpoint of another fit.
     """
@@ -72,7 +75,7 @@ class _Fit:
         if self.out.exists() and not self.out.is_dir():
             raise PlaceError(f"{self.out}: is a file; choose a folder")
         left = {path.name for path in self.out.iterdir()} if self.out.exists() else set()
-        if left and _WORK not in left:  # with it, the rest is of a fit that was killed while it put the model in its place
+        if left and _WORK not in left:  # left by a fit that was killed while it moved its model
             raise PlaceError(f"{self.out}: is not empty; choose a new folder with --out")
         parts = read_labelled(data)
         fitted, validation = parts.get("fit"), parts.get("validation")
@@ -82,8 +85,10 @@ class _Fit:
             fitted, validation = fitted.first_of_each(config.per_class), None
         if len(fitted.examples) < 2:
             raise DatasetError(f"{data}: {len(fitted.examples)} image(s) to fit; at least two are needed")
-        self.config = config = self._filled_in(config, fitted)
-        assert config.resolution is not None and config.channels is not None
+        first = decode(fitted.examples[0].data)
+        self.resolution = config.resolution or max(8, min(64, min(first.shape[:2])) // 4 * 4)
+        self.channels: Literal[1, 3] = config.channels or (3 if first.shape[2] == 3 else 1)
+        self.config = config = self._filled_in(config, len(fitted.examples))
         self.device = pick_device(config.device)
         if config.threads is not None and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
@@ -92,7 +97,7 @@ class _Fit:
         self.validation = self._on_device(validation) if validation is not None and validation.examples else None
         used = [part for part in (self.fitted, self.validation) if part is not None]
         self.data_digest = digest_of([digest_of_images(part.images_NCHW.cpu().numpy(), part.labels_N.cpu().numpy()) for part in used])
-        # sigma_data of the data itself, not the 0.5 that images of the world have
+        # measured, not the usual 0.5 of natural images
         self.sigma_data = float(to_float(self.fitted.images_NCHW).std())
         if self.sigma_data < 1e-3:
             raise DatasetError(f"{data}: all images are of one colour; there is nothing to learn from them")
@@ -104,7 +109,7 @@ class _Fit:
         self.network = self._new_network().to(self.device)
         if self.device.type == "cuda":
             self.network = self.network.to(memory_format=torch.channels_last)
-        self._block: tuple[int, Batch] | None = None
+        self._block: tuple[int, Batch] = -1, ()
         self.loop = TrainingLoop(self.network, self._batch, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
         self.loop.notes = {
             "identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest},
@@ -112,42 +117,31 @@ class _Fit:
             "kept": None,
         }
 
-    def _filled_in(self, config: PixelFitConfig, fitted: Labelled) -> PixelFitConfig:
-        first = decode(fitted.examples[0].data)
-        changes: dict[str, Any] = {
-            "resolution": config.resolution or max(8, min(64, min(first.shape[:2])) // 4 * 4),
-            "channels": config.channels or first.shape[2],
-        }
+    def _filled_in(self, config: PixelFitConfig, num_fitted: int) -> PixelFitConfig:
+        changes: dict[str, Any] = {"resolution": self.resolution, "channels": self.channels}
         if config.loop.images is None:
-            # Time to memorise grows with the amount of data, so the length of the fit does too. On the built-in digits (800
-            # images) the held-out loss was lowest after some 1,000 looks at each image; a minimum, since few images need time too.
-            images = min(20_000_000, max(300_000, 1_000 * len(fitted.examples)))
+            # Memorising takes longer with more data, so the fit may too. On the built-in digits (800 images) the loss
+            # on held-out images was lowest after about 1,000 repetitions of each. The minimum is for small sets.
+            images = min(20_000_000, max(300_000, 1_000 * num_fitted))
             changes["loop"] = config.loop.model_copy(update={"images": images})
         return config.model_copy(update=changes)
 
     def _on_device(self, part: Labelled) -> DeviceImages:
-        assert self.config.resolution is not None and self.config.channels is not None
-        images, labels = part.arrays(self.config.resolution, self.config.channels)
+        images, labels = part.arrays(self.resolution, self.channels)
         return DeviceImages(torch.from_numpy(images), torch.from_numpy(labels), self.device)
 
     def _new_network(self) -> PixelDenoiser:
         config = self.config
-        assert config.resolution is not None
-        body = body_for(config.resolution)
+        body = body_for(self.resolution)
         if config.body not in {"auto", body["body"]}:
-            body = {
-                "body": config.body,
-                "width": 256 if config.body == "mlp" else 32,
-                "depth": 2,
-                "patch": 1 if config.resolution < 24 else 2,
-            }
+            width, patch = 256 if config.body == "mlp" else 32, 1 if self.resolution < 24 else 2
+            body = {"body": config.body, "width": width, "depth": 2, "patch": patch}
         body |= {name: value for name, value in (("width", config.width), ("depth", config.depth)) if value is not None}
-        augment_dim = AUGMENT_DIM if config.augment.share > 0 else 0
         network: PixelDenoiser = PixelDenoiser(
-            resolution=config.resolution,
-            channels=config.channels,
+            resolution=self.resolution,
+            channels=self.channels,
             class_names=self.classes,
-            augment_dim=augment_dim,
+            augment_dim=AUGMENT_DIM if config.augment.share > 0 else 0,
             objective=config.objective,
             dropout=config.dropout,
             **body,
@@ -164,31 +158,31 @@ class _Fit:
         return self._denoising_loss(network, images_BCHW, labels_B, vector_BA, noise_BCHW=noise_BCHW, level_B=level_B).mean()
 
     def _batch(self, step: int) -> Batch:
-        """Images, labels and, if any are augmented, augmentation vectors of a step, gathered and augmented for several steps at once.
+        """Images, labels and, with augmentation, vectors of a step. They are prepared for several steps at once.
 
-        Batch number j of a block takes every so-manieth row from row j on, so each has its share of the augmented ones, which lead.
+        Batch j of a block takes every `_STEPS_PER_BLOCK`-th row from row j on. So each batch has its share of the
+        augmented
+        rows, which come first.
         """
         number, turn = divmod(step, _STEPS_PER_BLOCK)
-        if self._block is None or self._block[0] != number:
+        if self._block[0] != number:
             loop = self.config.loop
             images, labels = self.fitted.batch(number, loop.batch * _STEPS_PER_BLOCK, loop.seed)
+            vectors: list[Tensor] = []
             if self.config.augment.share > 0:
-                generator = seeded("augment", loop.seed, number, device=self.device)
-                images, vectors = augment(images, self.config.augment, generator)
-                self._block = number, (images, labels, vectors)
-            else:
-                self._block = number, (images, labels)
+                images, *vectors = augment(images, self.config.augment, seeded("augment", loop.seed, number, device=self.device))
+            self._block = number, (images, labels, *vectors)
         return tuple(tensor[turn::_STEPS_PER_BLOCK] for tensor in self._block[1])
 
     def _denoising_loss(
         self, network: nn.Module, images_BCHW: Tensor, labels_B: Tensor, vector_BA: Tensor | None, *, noise_BCHW: Tensor, level_B: Tensor
     ) -> Tensor:
-        """Loss of each image, (B,); `level_B` is standard normal and decides the noise level."""
+        """Loss of each image, (B,). `level_B` is standard normal and sets the noise level."""
         if self.config.objective == "edm":
             sigma_B111 = (level_B * self.config.noise_std + self.config.noise_mean).exp()[:, None, None, None]
             total = (sigma_B111**2 + self.sigma_data**2).sqrt()
             noised = images_BCHW + sigma_B111 * noise_BCHW
-            # (y - c_skip x) / c_out: the weight of Karras et al. times c_out squared is one, so plain squares remain
+            # The weight of Karras et al. times c_out squared is one, so plain squares remain.
             c_skip, c_out = self.sigma_data**2 / total**2, sigma_B111 * self.sigma_data / total
             target, scaled, time_B = (images_BCHW - c_skip * noised) / c_out, noised / total, sigma_B111.flatten().log() / 4
         else:
@@ -202,10 +196,10 @@ class _Fit:
         started = time.perf_counter()
         loop = self.loop
         if loop.resume():
-            for seen in loop.notes["checks"]:
-                on_check(Check(**seen))
+            for check in loop.notes["checks"]:
+                on_check(Check(**check))
         first_step, guide_step = loop.step, self._guide_step()
-        stopped = "all images shown" if not self._has_stopped() else "patience"
+        stopped = "patience" if self._has_stopped() else "all images shown"
         if not self._has_stopped():
             for step in loop.run(on_progress):
                 if step == guide_step:
@@ -234,8 +228,7 @@ class _Fit:
         held_out = self._loss_at_fixed_noise(self.validation) if self.validation is not None else None
         like = len(self.validation) if self.validation is not None else len(self.fitted)
         generated = self._generate(_GENERATED_FOR_CHECK)
-        fitted_FD = self.fitted.images_NCHW.flatten(1)
-        seen: Memorising = memorising(generated, fitted_FD)
+        seen = memorising(generated, self.fitted.images_NCHW.flatten(1))
         return Check(
             step=step,
             images_seen=step * self.config.loop.batch,
@@ -251,7 +244,7 @@ class _Fit:
 
     @torch.no_grad()
     def _loss_at_fixed_noise(self, images: DeviceImages, most: int | None = None) -> float:
-        """The denoising loss, with noise and levels that are the same at every check."""
+        """The denoising loss, with the same noise and levels at every check."""
         images_NCHW, labels_N = to_float(images.images_NCHW[:most]), images.labels_N[:most]
         quantiles = (torch.arange(_NOISE_LEVELS_FOR_CHECK, device=self.device) + 0.5) / _NOISE_LEVELS_FOR_CHECK
         total = 0.0
@@ -265,7 +258,7 @@ class _Fit:
         return total / _NOISE_LEVELS_FOR_CHECK
 
     def _generate(self, num: int) -> Tensor:
-        """Images of the averaged weights without guidance, classes in turn: uint8-valued float (num, D)."""
+        """Images of the averaged weights without guidance, classes in turn: float (num, D) with values of uint8."""
         pipeline = self._pipeline(self.loop.ema, None)
         pipeline.set_progress_bar_config(disable=True)
         made = []
@@ -281,17 +274,7 @@ class _Fit:
         notes = self.loop.notes
         notes["checks"].append(asdict(check))
         kept = Check(**notes["kept"]) if notes["kept"] is not None else None
-        if kept is None:
-            better = True
-        elif check.is_candidate != kept.is_candidate:
-            better = check.is_candidate
-        elif not check.is_candidate:
-            better = check.near_copies < kept.near_copies
-        elif check.held_out_loss is None or kept.held_out_loss is None:
-            better = True
-        else:
-            better = check.held_out_loss < kept.held_out_loss
-        if better:
+        if kept is None or _rank(check) > _rank(kept):
             notes["kept"] = asdict(check)
             self._snapshot("kept")
 
@@ -313,13 +296,13 @@ class _Fit:
     def _save(self, stopped: str, seconds: float, first_step: int) -> FitReport:
         denoiser, guide = self._restored("kept"), self._restored("guide")
         assert denoiser is not None
-        pipeline = self._pipeline(denoiser, guide)
+        num_validation = len(self.validation) if self.validation is not None else 0
         kept = Check(**self.loop.notes["kept"])
         report = FitReport(
             model="PixelPipeline",
             images_fitted=len(self.fitted),
-            images_validation=len(self.validation) if self.validation is not None else 0,
-            real_budget=len(self.fitted) + (len(self.validation) if self.validation is not None else 0),
+            images_validation=num_validation,
+            real_budget=len(self.fitted) + num_validation,
             data_digest=self.data_digest,
             classes=self.classes,
             resolution=denoiser.config.resolution,
@@ -341,7 +324,7 @@ class _Fit:
         )
         staging = self.out / _WORK / "model"
         shutil.rmtree(staging, ignore_errors=True)
-        pipeline.save_pretrained(staging, safe_serialization=True)
+        self._pipeline(denoiser, guide).save_pretrained(staging, safe_serialization=True)
         (staging / REPORT).write_bytes(canonical_json(asdict(report)))
         # model_index.json goes last: a folder without it is no model
         for path in sorted(staging.iterdir(), key=lambda path: path.name == "model_index.json"):
@@ -360,3 +343,10 @@ class _Fit:
         network.load_state_dict(state)
         nn.Module.to(network, getattr(torch, self.config.store))
         return cast("PixelDenoiser", network.eval())
+
+
+def _rank(check: Check) -> tuple[bool, float]:
+    """The rule of the module's docstring: the check with the larger rank is better."""
+    if not check.is_candidate:
+        return False, -check.near_copies
+    return True, check.step if check.held_out_loss is None else -check.held_out_loss

@@ -1,4 +1,4 @@
-"""The pixel pipeline as the engine sees it."""
+"""The pixel pipeline as a generator for the engine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from synthforge.data.images import decode, resize
-from synthforge.data.model_files import GeneratorFiles, ModelFiles
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, in_one_line
 from synthforge.devices import alone_on_this_machine, pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.generators.config import SamplingConfig
@@ -29,7 +28,7 @@ class _PixelBatch:
     seeds: list[int]
     guidance: float
     images_NCHW: torch.Tensor | None
-    """To start from, float in 0 to 1."""
+    """Images to start from, float in 0 to 1; None: start from noise."""
     strength: float | None
 
     @property
@@ -45,21 +44,20 @@ class PixelGenerator:
         self._files = files
         self._config = config
         self._sampling = sampling
+        self.device = torch.device(pipeline.device)
+        self.resolution = int(pipeline.denoiser.config.resolution)
+        # From a sweep on two cores: larger batches than these gain nothing and cost cache and memory.
+        self.default_batch = 256 if self.resolution <= 16 else 64 if self.resolution <= 32 else 16
         self._class_names = list(pipeline.denoiser.config.class_names)
         self._is_compiled = False
 
     @classmethod
     def load(cls, config: PixelConfig, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> PixelGenerator:
-        """Load the model, which `PixelConfig.check` has looked at; raises ModelError or RequestError."""
+        """Load a model that `PixelConfig.check` has passed; raises ModelError or RequestError."""
         chosen, model = pick_device(device), files.model
-        try:
-            diffusers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.disable_progress_bar()
+        with in_one_line(model.name, "generator.model"):
             pipeline = PixelPipeline.from_pretrained(str(model.folder), use_safetensors=True, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(
-                f"generator.model: {model.name} can't be loaded as a pixel pipeline ({reason}); fit it again or name another"
-            ) from error
         for module in filter(None, (pipeline.denoiser, pipeline.guide)):
             if any(parameter.is_meta for parameter in module.parameters()):
                 raise ModelError(f"generator.model: {model.name} lacks some of its weights; fit or fetch it again")
@@ -75,20 +73,6 @@ class PixelGenerator:
             if chosen.type == "cuda":
                 module.to(memory_format=torch.channels_last)
         return cls(pipeline, model, config, sampling)
-
-    @property
-    def resolution(self) -> int:
-        return int(self.pipeline.denoiser.config.resolution)
-
-    @property
-    def default_batch(self) -> int:
-        # From a sweep on two cores: larger batches than these gain nothing and cost cache and memory.
-        pixels = self.resolution**2
-        return 256 if pixels <= 16**2 else 64 if pixels <= 32**2 else 16
-
-    @property
-    def device(self) -> torch.device:
-        return self.pipeline.device  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -106,7 +90,7 @@ class PixelGenerator:
         return {"channels_last": self.device.type == "cuda", "compiled": self._is_compiled}
 
     def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
-        """It reads no texts."""
+        """Nothing to do: it reads no texts."""
 
     def compile(self, batch: _PixelBatch) -> None:
         if self.device.type != "cuda" or not self._config.compile:

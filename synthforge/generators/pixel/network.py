@@ -1,7 +1,8 @@
-"""The denoiser of the pixel pipeline: one class, two bodies, chosen by the size of the images.
+"""The denoiser of the pixel pipeline: an MLP or a U-Net, chosen by the size of the images.
 
-Shapes: N images, C channels, H = W = resolution, E embedding width. The network returns its raw output F; preconditioning
-(Karras et al. 2022, arXiv 2206.00364) is the scheduler's while sampling and the objective's while fitting.
+The network returns its raw output F. Preconditioning (Karras et al. 2022, arXiv 2206.00364) is done by the scheduler
+in sampling, and by the objective in fitting.
+Shapes: N images, C channels, H = W = resolution, E embedding width.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ class PixelDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A class-conditional denoiser.
 
     Args:
-        resolution: height and width in pixels, a multiple of `patch` times 2 for the U-Net.
+        resolution: height and width in pixels, for the U-Net a multiple of twice `patch`.
         channels: 1 (grey) or 3 (RGB).
         class_names: in the order of the labels; label `len(class_names)` means "no class".
-        body: `mlp` sees all pixels at once, good to some 16 px; `unet` from there on.
-        width: of the MLP's layers, or of the U-Net's first level.
+        body: `mlp` sees all pixels at once, good up to about 16 px; `unet` for larger images.
+        width: width of the MLP's layers, or of the U-Net's first level.
         depth: residual blocks of the MLP, or per level of the U-Net.
         patch: the U-Net folds patch x patch pixels into channels first.
-        augment_dim: length of the augmentation vector it was fitted with; zeros at sampling (non-leaky augmentation).
-        objective: what its output means: `edm`, or `flow` (velocity, noise minus image).
-        dropout: probability, while fitting.
+        augment_dim: length of the augmentation vector in fitting; zeros at sampling (non-leaking augmentation).
+        objective: meaning of the output: `edm`, or `flow` (velocity, noise minus image).
+        dropout: dropout probability in fitting.
     """
 
     config_name = "config.json"
@@ -90,7 +91,7 @@ class _Conditioning(nn.Module):
     def forward(self, time_N: Tensor, class_labels_N: Tensor, augment_NA: Tensor | None) -> Tensor:
         angles_NF = time_N[:, None].float() * self.frequencies_F.float()
         waves_NE = torch.cat([angles_NF.cos(), angles_NF.sin()], dim=1).to(self.label.weight.dtype)
-        # Instead of a lookup, whose gradient a GPU sums in any order.
+        # Not a lookup: a GPU sums its gradient in no fixed order.
         label_NK = functional.one_hot(class_labels_N, self.label.num_embeddings).to(waves_NE.dtype)
         embedding_NE: Tensor = self.time(waves_NE) + label_NK @ self.label.weight
         if self.augment is not None and augment_NA is not None:
@@ -148,7 +149,7 @@ class _UNet(nn.Module):
         self.last = _zeroed(nn.Conv2d(width, folded, 3, padding=1))
 
     def forward(self, sample_NCHW: Tensor, embedding_NE: Tensor) -> Tensor:
-        # Channels last is what convolutions are fastest in, on CPUs (7 % of a training step at 32 px) as on tensor cores.
+        # Convolutions are fastest in channels-last memory, on CPUs (7 % of a step at 32 px) as on tensor cores.
         folded = functional.pixel_unshuffle(sample_NCHW, self.patch).contiguous(memory_format=torch.channels_last)
         hidden = self.first(folded)
         for block in self.high:
@@ -202,14 +203,17 @@ class _Attention(nn.Module):
 
 
 def _doubled(hidden_NCHW: Tensor) -> Tensor:
-    """Every place four times, (N, C, 2 H, 2 W), channels last. Compiled, `interpolate` sums gradients in any order on a GPU."""
+    """Every place four times, (N, C, 2 H, 2 W), channels last.
+
+    Compiled, `interpolate` sums gradients in no fixed order on a GPU.
+    """
     hidden_NHWC = hidden_NCHW.permute(0, 2, 3, 1)
     wide_NHWC = torch.stack([hidden_NHWC, hidden_NHWC], dim=3).flatten(2, 3)
     return torch.stack([wide_NHWC, wide_NHWC], dim=2).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def body_for(resolution: int) -> dict[str, Any]:
-    """Body, width, depth and patch that suit a resolution on small machines."""
+    """Body, width, depth and patch for a resolution, chosen for small machines."""
     if resolution <= 12:
         return {"body": "mlp", "width": 192, "depth": 3, "patch": 1}
     if resolution <= 16:
@@ -223,7 +227,7 @@ def _groups(width: int) -> int:
 
 
 def _zeroed(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """Residual branches begin as nothing, so that a deep network begins as the identity."""
+    """Start a residual branch at zero, so that a deep network starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

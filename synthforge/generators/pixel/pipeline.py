@@ -1,7 +1,7 @@
 """PixelPipeline: a diffusers pipeline that makes small images from class labels, or from images and class labels.
 
-It saves and loads like any other (`save_pretrained`, `from_pretrained`, safetensors) and takes any EDM scheduler for a denoiser
-fitted with `edm`, any flow-matching scheduler for one fitted with `flow`.
+It saves and loads like any other (`save_pretrained`, `from_pretrained`, safetensors). A denoiser fitted with `edm`
+takes any EDM scheduler, one fitted with `flow` any flow-matching scheduler.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from torch import Tensor
 from synthforge.generators.pixel.network import PixelDenoiser
 
 FAMILIES = {"edm": "EDM", "flow": "FlowMatch"}
-"""Objective to how the names of the diffusers schedulers begin that can sample it."""
+"""Objective to the beginning of the names of diffusers' schedulers that can sample it."""
 
 
 class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """Class-conditional generation of 8 to 64 px images.
+    """Class-conditional generation of images of 8 to 64 px.
 
     Args:
         denoiser: the fitted network.
-        scheduler: of the family that the denoiser's objective asks for, see `FAMILIES`.
-        guide: a less trained copy of the denoiser for autoguidance (Karras et al. 2024, arXiv 2406.02507).
+        scheduler: of the family that fits the denoiser's objective, see `FAMILIES`.
+        guide: a less trained copy of the denoiser, for autoguidance (Karras et al. 2024, arXiv 2406.02507); None: no
+            copy.
     """
 
     model_cpu_offload_seq = "denoiser"
@@ -59,13 +60,14 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Make one image for each class label.
 
         Args:
-            class_labels: numbers or names from `denoiser.config.class_names`.
+            class_labels: numbers, or names from `denoiser.config.class_names`.
             num_inference_steps: denoising steps; with `image`, the share `strength` of them is run.
-            guidance_scale: 1 for none; the denoised image is moved away from the guide's by this factor.
-            guided_by: the guide: this model without its label (Ho and Salimans 2022, arXiv 2207.12598), or the less trained copy.
+            guidance_scale: factor by which the denoised image is moved away from the guide's; 1: no guidance.
+            guided_by: the guide: this model without its label (Ho and Salimans 2022, arXiv 2207.12598), or the less
+                trained copy.
             generator: CPU generators, one for each image, or one for all.
-            image: start from these: float (N, C, H, W) in 0 to 1, or PIL images; None starts from noise.
-            strength: with `image`: 1 keeps nothing of it, 0 all.
+            image: images to start from: float (N, C, H, W) in 0 to 1, or PIL images; None: start from noise.
+            strength: with `image`: 1 keeps nothing of it, 0 keeps all.
             output_type: `pil`, `np` (N, H, W, C) or `pt` (N, C, H, W) on the device; floats in 0 to 1.
         """
         denoiser, scheduler, device = self.denoiser, self.scheduler, self._execution_device
@@ -94,7 +96,7 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
             output_NCHW = self._guided(scaled_NCHW, time_N, labels_N, guidance_scale, guided_by)
             sample_NCHW = scheduler.step(output_NCHW.float(), timestep, sample_NCHW, generator=generator, return_dict=False)[0]
 
-        # What is not finite stays so, to be seen: clamping would turn an overflow into white.
+        # Values that are not finite stay visible: clamping would turn an overflow into white.
         images: Any = torch.where(sample_NCHW.isfinite(), (sample_NCHW / 2 + 0.5).clamp(0, 1), torch.nan)
         if output_type != "pt":
             images = images.permute(0, 2, 3, 1).cpu().numpy()
@@ -103,7 +105,9 @@ class PixelPipeline(DiffusionPipeline):  # type: ignore[misc]
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _guided(self, scaled_NCHW: Tensor, time_N: Tensor, labels_N: Tensor, scale: float, guided_by: str) -> Tensor:
-        """Guidance on the raw outputs, which is guidance on the denoised images: both are linear in each other at equal input."""
+        """Guidance on the raw outputs. It equals guidance on denoised images: at equal input one is linear in the
+        other.
+        """
         if scale == 1.0:
             return self.denoiser(scaled_NCHW, time_N, labels_N)  # type: ignore[no-any-return]
         if guided_by == "less_trained":

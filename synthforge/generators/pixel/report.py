@@ -1,4 +1,4 @@
-"""What a fit says of itself, in fit.json beside the model; light to import, since it is asked before anything is loaded.
+"""fit.json: the record of a fit, beside the model. Light to import, since it is read before anything is loaded.
 
 Shapes: N images, C channels, H = W.
 """
@@ -23,34 +23,34 @@ REPORT = "fit.json"
 
 @dataclass(frozen=True)
 class Check:
-    """What one look during the fit found."""
+    """Results of one check during a fit."""
 
     step: int
     images_seen: int
     held_out_loss: float | None
-    """On the validation part; None without one."""
+    """Loss on the validation part; None without one."""
     fit_loss: float
-    """The same on as many fitted images."""
+    """Loss on as many fitted images."""
     near_copies: float
     near_copies_real: float
     median_distance: float
     median_distance_real: float
     coverage: float | None
-    """Of the validation part by generated images (k = 5); None without one."""
+    """Coverage of the validation part by generated images (k = 5); None without one."""
     is_candidate: bool
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """fit.json: what was fitted on what, and what the guards saw."""
+    """fit.json: data, settings, checks and outcome of a fit."""
 
     model: str
     images_fitted: int
     images_validation: int
     real_budget: int
-    """Every real image that these weights depend on: fitted ones, and the validation part if it chose among weights."""
+    """Real images that these weights depend on: fitted ones, and the validation part if it chose the weights."""
     data_digest: str
-    """Over names, labels and pixels of the images used."""
+    """Digest of names, labels and pixels of the images used."""
     classes: list[str]
     resolution: int
     channels: int
@@ -77,7 +77,7 @@ def digest_of_images(images_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64]
 
 
 def was_fitted_on(model: Path, parts: Sequence[Labelled]) -> bool:
-    """Whether a model has seen just these real images: its fit.json says so by a digest of their pixels and labels."""
+    """Whether fit.json says, by a digest of pixels and labels, that a model was fitted on exactly these images."""
     try:
         report = json.loads((model / REPORT).read_bytes())
         digests = []
