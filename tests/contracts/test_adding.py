@@ -23,7 +23,7 @@ import torch
 from synthforge.config import from_record, identity, identity_of, location, to_record
 from synthforge.curation.evidence import Evidence
 from synthforge.curation.gap.metrics import METRICS, Metric
-from synthforge.curation.gates import GATES, Bools, Gate, Verdict
+from synthforge.curation.gates import GATES, Bools, Gate, GateOutcome
 from synthforge.curation.selection.rules import RULES, Picked, Problem, Rule
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.model_files import GeneratorFiles, ModelFiles
@@ -159,9 +159,9 @@ class DarkGate(Gate):
     share: float = identity(0.1, gt=0, lt=1)
     """Share of the images that fail."""
 
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
         light = evidence.joined(np.arange(len(alive_N))).mean(axis=1)
-        return Verdict.of({"too dark": light < np.quantile(light, self.share)}, f"the darkest {self.share:.0%}", {"light": light})
+        return GateOutcome.of({"too dark": light < np.quantile(light, self.share)}, f"the darkest {self.share:.0%}", {"light": light})
 
 
 def last_ones(problem: Problem) -> Picked:

@@ -157,7 +157,7 @@ def test_what_is_refused_leaves_the_old_set(pool: Path, tmp_path: Path) -> None:
     config = config_from_sets(CurationConfig, SMALL)
     with pytest.raises(RequestError, match="jpg and png"):
         curate(CurationRequest([str(pool), str(tmp_path / "jpegs")], REFERENCE, result.folder, config), reselect=True)
-    for quota, words in (("{a: 1}", "class 'a' is not in"), ("{3: 0}", "asks for no image at all")):
+    for quota, words in (("{a: 1}", "class 'a' is not in"), ("{3: 0}", "asks for no image")):
         config = config_from_sets(CurationConfig, [f"selection.size={{quota: {quota}}}"])
         with pytest.raises(RequestError, match=words):
             curate(CurationRequest([str(pool)], REFERENCE, result.folder, config), reselect=True)

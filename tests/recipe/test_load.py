@@ -65,7 +65,7 @@ def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> N
         ("classes: [a]\ncount: {total: 1}\noutput: {samples_per_shard: 0}\n", "output.samples_per_shard: is 0"),
         ("classes: [a, b]\ncount: {per_class: 900000000}\n", "count.per_class: makes 1,800,000,000 samples"),
         ("classes: {a: {weight: 2}, b: {}}\ncount: {per_class: 5}\n", "classes have different weights"),
-        ("classes: [a, a]\ncount: {total: 1}\n", "a name stands twice"),
+        ("classes: [a, a]\ncount: {total: 1}\n", "a name is given twice"),
         ("classes: []\ncount: {total: 1}\n", "classes"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{']}\n", "prompts.templates.0"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "not a plain name"),
