@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.curation.evidence import Bools, Ints
 from synthforge.curation.result import ClassReport, GateReport, Score
 from synthforge.curation.selection.methods import select
 from synthforge.curation.selection.spaces import View
 from synthforge.curation.sides import Sides
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 NOT_SELECTED = "not selected"
 

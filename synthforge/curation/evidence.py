@@ -50,6 +50,18 @@ class EncodedView:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Distances from each pool image to real images, (N,) each."""
+
+    distance_N: Floats
+    """Distance to the nearest real image, the image's own source excepted."""
+    real_N: Ints
+    """Row of that real image."""
+    source_distance_N: Floats
+    """Distance to the image's source; nan if it has none."""
+
+
+@dataclass(frozen=True)
 class Likeness:
     """How some images lie among the real images, float32 (n,) each."""
 
@@ -184,7 +196,8 @@ class Evidence:
         return float(np.quantile(distances_V, share)) if len(distances_V) >= FEWEST else 0.0
 
     @functools.cached_property
-    def _nearest(self) -> tuple[Floats, Ints, Floats]:
+    def nearest(self) -> Nearest:
+        """The nearest real image of each pool image, and its source image."""
         nearest = np.full(len(self.class_N), np.inf, np.float32)
         real = np.full(len(self.class_N), -1, np.int64)
         source_distance = np.full(len(self.class_N), np.nan, np.float32)
@@ -195,22 +208,7 @@ class Evidence:
             with_source = self.source_N[rows] >= 0
             own = self._real_joined_MD[self.source_N[rows[with_source]]]
             source_distance[rows[with_source]] = np.linalg.norm(features[with_source] - own, axis=1)
-        return nearest, real, source_distance
-
-    @property
-    def nearest_N(self) -> Floats:
-        """Distance from each pool image to the nearest real image, its own source excepted, (N,)."""
-        return self._nearest[0]
-
-    @property
-    def nearest_real_N(self) -> Ints:
-        """Row of that real image, (N,)."""
-        return self._nearest[1]
-
-    @property
-    def source_distance_N(self) -> Floats:
-        """Distance from each pool image to its source image, (N,); nan if it has none."""
-        return self._nearest[2]
+        return Nearest(nearest, real, source_distance)
 
     @functools.cached_property
     def _some_usable(self) -> Ints:
@@ -244,7 +242,7 @@ class Evidence:
         return rows, by_view[rows]
 
     @functools.cached_property
-    def _likeness(self) -> tuple[Likeness, Likeness]:
+    def likeness(self) -> tuple[Likeness, Likeness]:
         """How pool and calibration images lie among real images that a view's model has not seen; mean over views."""
         calibration, by_view = self.calibration
         pool_likeness, real_likeness = Likeness.zeros(len(self.class_N)), Likeness.zeros(len(calibration))
@@ -268,17 +266,6 @@ class Evidence:
         k = self._neighbours
         counts = [np.bincount(self.real_class_M[view.unseen_M & self.fit_M], minlength=len(self.classes)) for view in self.views]
         return np.asarray(np.mean([np.minimum(count, k) / k for count in counts], axis=0), np.float32)
-
-    def own_share(self) -> tuple[Floats, Floats]:
-        """Share of the nearest real images that have an image's own label, for pool and calibration images; 0 for no
-        label."""
-        pool, real = self._likeness
-        return pool.own_share, real.own_share
-
-    def manifold(self) -> tuple[Floats, Floats]:
-        """Distance to the nearest real image in units of the radius of its ball, for pool and calibration images."""
-        pool, real = self._likeness
-        return pool.radii, real.radii
 
     # Texts
 
@@ -318,7 +305,7 @@ class Evidence:
         Returns: exact duplicates, near duplicates, and for each the row of the image that stays (else -1); (N,) each.
         """
         rows = np.flatnonzero(alive_N)
-        rows = rows[np.lexsort((rows, self.nearest_N[rows]))]  # best first
+        rows = rows[np.lexsort((rows, self.nearest.distance_N[rows]))]  # best first
         kept = np.full(len(self.class_N), -1, np.int64)
         _, first, which = np.unique(self._pixels_N[rows], return_index=True, return_inverse=True)
         order = np.arange(len(rows))

@@ -104,16 +104,17 @@ class CopiesGate(Gate):
 
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:  # noqa: ARG002 - real images stay the same
         limit = self.factor * evidence.natural_distance(self.loss)
-        copies = evidence.nearest_N <= limit
-        unchanged = evidence.source_distance_N <= limit if self.source else np.zeros_like(copies)
+        nearest = evidence.nearest
+        copies = nearest.distance_N <= limit
+        unchanged = nearest.source_distance_N <= limit if self.source else np.zeros_like(copies)
         words = f"distance to the nearest real image at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones"
         return GateOutcome.of(
             {"copy of a real image": copies, "copy of its source": unchanged},
             words + _by_strength(evidence, unchanged),
             {
-                "nearest_real_distance": evidence.nearest_N,
-                "nearest_real": evidence.real_keys(evidence.nearest_real_N),
-                "source_distance": evidence.source_distance_N,
+                "nearest_real_distance": nearest.distance_N,
+                "nearest_real": evidence.real_keys(nearest.real_N),
+                "source_distance": nearest.source_distance_N,
             },
         )
 
@@ -170,7 +171,7 @@ class LabelGate(Gate):
                 f"text probability of the class at least {chance:.3g}, which is chance",
                 {"label_probability": probability},
             )
-        share, real = evidence.own_share()
+        share, real = (likeness.own_share for likeness in evidence.likeness)
         limit = min(self.most, float(np.quantile(real, self.loss, method="lower"))) if len(real) else self.most
         limit = max(limit, 0.5 / self.neighbours)  # an image without any vote always fails
         # A class can't get more votes than it has real images.
@@ -198,7 +199,7 @@ class ManifoldGate(Gate):
     emptied."""
 
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
-        score, real = evidence.manifold()
+        score, real = (likeness.radii for likeness in evidence.likeness)
         if not len(real):
             return GateOutcome.of({"off-manifold": np.zeros_like(alive_N)}, "not tested: the encoder was fitted on every real image")
         limit = float(np.quantile(real, 1 - self.loss, method="higher"))

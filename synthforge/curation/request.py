@@ -62,12 +62,7 @@ def of_recipe(recipe: Recipe, real: str | None = None, out: str | None = None) -
     reference = real or recipe.reference
     if reference is None:
         raise RequestError("curate: the recipe names no real images; give it `reference:`, or use --real REAL")
-    return CurationRequest(
-        [recipe.pool_path],
-        reference,
-        out or recipe.curated_path,
-        recipe.curation,
-        name=f"{recipe.name}, curated",
-        licence=recipe.output.licence,
-        tags=recipe.output.tags,
-    )
+    card = recipe.output
+    place = out or recipe.curated_path
+    name = f"{recipe.name}, curated"
+    return CurationRequest([recipe.pool_path], reference, place, recipe.curation, name=name, licence=card.licence, tags=card.tags)

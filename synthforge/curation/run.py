@@ -9,6 +9,7 @@ interrupted run is fast.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +32,6 @@ from synthforge.data.storage import Folder, resolve
 from synthforge.errors import RequestError
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 RANDOM_DRAWS = 10
 """Random sets with which the selection is compared."""
@@ -218,8 +216,7 @@ _EXPECTED: dict[Nearer, Better] = {"smaller": "better", "larger": "worse", "no d
 
 
 def _counts(reasons: NDArray[np.object_]) -> dict[str, int]:
-    names, numbers = np.unique(reasons.astype(str), return_counts=True)
-    return dict(zip(names.tolist(), numbers.tolist(), strict=True))
+    return dict(sorted(Counter(map(str, reasons)).items()))
 
 
 def _in_words(counts: dict[str, int]) -> str:

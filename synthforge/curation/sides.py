@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.config import identity_of
-from synthforge.curation.evidence import EncodedView, Evidence, Texts
+from synthforge.curation.evidence import Bools, EncodedView, Evidence, Ints, Texts
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.collection import Collection, open_collection
@@ -32,9 +32,6 @@ from synthforge.features.encoders.config import EncoderConfig, FittedConfig, Ope
 from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, cache_folder
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 VERSION = 3
 """Version of the procedure. It is raised when the same inputs and settings choose other images."""
@@ -55,12 +52,14 @@ class Sides:
     reference_address: str
     pool: Table
     real: Table
-    classes: list[str]
     encoder: EncoderConfig
     metric_encoder: EncoderConfig
-    encoders: list[Encoder]
-    metric_encoders: list[Encoder]
     notes: list[str]
+    classes: list[str] = field(default_factory=list)
+    """Class names that both sides have, by class index."""
+    encoders: list[Encoder] = field(default_factory=list)
+    """The loaded models of the encoder."""
+    metric_encoders: list[Encoder] = field(default_factory=list)
 
     @classmethod
     def read(cls, pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Sides:
@@ -77,11 +76,8 @@ class Sides:
             reference_address=reference,
             pool=Table.of(opened),
             real=Table.of([real]),
-            classes=[],
             encoder=encoder,
             metric_encoder=metric_encoder,
-            encoders=[],
-            metric_encoders=[],
             notes=[f"{collection.address}: {problem}" for collection in [*opened, real] for problem in collection.problems],
         )
         sides._align()

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice
+from synthforge.curation.evidence import Ints
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides
@@ -30,8 +31,6 @@ from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import DECISIONS, GAP
-
-Ints = NDArray[np.int64]
 
 _AT_ONCE = 64
 """Samples held in memory while shards are written."""

@@ -292,11 +292,7 @@ def _unusable(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
 def _remove(tree: Any, path: Sequence[str]) -> None:

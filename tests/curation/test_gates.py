@@ -123,7 +123,7 @@ def test_real_images_that_the_model_has_seen_do_not_vote() -> None:
     pool, labels = drawn(40)
     unseen = np.zeros(280, bool)
     unseen[140:] = True  # only the second class is unseen: nothing else can be a neighbour
-    share, _ = Scene(pool, labels, unseen=unseen).evidence(neighbours=5).own_share()
+    share = Scene(pool, labels, unseen=unseen).evidence(neighbours=5).likeness[0].own_share
     assert (share[labels == 0] == 0).all() and (share[labels == 1] == 1).all()
 
 
@@ -202,5 +202,5 @@ def test_an_image_is_left_out_and_judged_by_models_that_have_not_seen_it() -> No
     evidence.views[:] = [replace(view, unseen_M=mask) for view, mask in zip(evidence.views, (first, ~first), strict=True)]
     rows, by_view = evidence.calibration
     assert rows.tolist() == list(range(280)) and (by_view == np.stack([first, ~first], axis=1)).all()
-    _, radii = evidence.manifold()
+    radii = evidence.likeness[1].radii
     assert radii.min() > 0  # each would be at no distance from itself, and its twin is in the other half
