@@ -194,14 +194,9 @@ def _summary(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bo
     if training is not None:
         probability = training.difference.probability
         expected = _EXPECTED[measured.verdict] if measured is not None and measured.verdict is not None else None
-        if expected is None:
-            finding = "By training"
-        elif training.direction == expected:
-            finding = "Training agrees"
-        elif training.direction == "no different":
-            finding = "Training does not confirm it"
-        else:
-            finding = "Training disagrees"
+        finding = "Training does not confirm it" if training.direction == "no different" else "Training disagrees"
+        if expected is None or training.direction == expected:
+            finding = "By training" if expected is None else "Training agrees"
         parts.append(
             f"{finding}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
             f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {probability.value:+.3f} "

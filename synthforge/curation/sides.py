@@ -318,7 +318,7 @@ class Sides:
 
 
 def identities(encoders: Iterable[Encoder]) -> list[dict[str, Any]]:
-    """What each encoder is; features are cached under its digest."""
+    """The identity of each encoder. Its features are cached under the digest of its identity."""
     return [encoder.identity() for encoder in encoders]
 
 

@@ -107,15 +107,13 @@ def _alone(folder: Folder) -> Iterator[None]:
     lock = FileLock(path, timeout=_PATIENCE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = lock.acquire()
     except Timeout as error:
         raise RequestError(f"{folder.address}: another curate is writing there; wait for it, or use another folder") from error
     except OSError as error:
         raise in_words(error, folder.address) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)

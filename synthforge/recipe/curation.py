@@ -31,8 +31,10 @@ Gates = Annotated[dict[str, Config], each_in(GATES, Config, "GatesConfig", "The 
 
 
 class SizeConfig(Config):
-    """How many images of each class are kept. Give at most one field; by default as many as the class has real images
-    in the fit part."""
+    """How many images of each class are kept. Give at most one field.
+
+    By default as many are kept as the class has real images in the fit part.
+    """
 
     ratio: float | None = identity(None, gt=0, le=1e6)
     """Images kept for each real image of the class's fit part. None: 1, unless another field is given."""
@@ -99,7 +101,7 @@ class TrialsConfig(Config):
 
 
 class CurationConfig(Config):
-    """How the subset of the pool is chosen that best matches the real images."""
+    """Chooses the subset of the pool that best matches the real images."""
 
     regime: Regime = identity("s2r")
     """What the images are for. `s2r`: training on synthetic images alone. `da`: training on them beside real ones."""

@@ -97,11 +97,10 @@ class TrainerConfig(Config):
     def _goes_together(self) -> TrainerConfig:
         if self.start == "scratch" and self.pretrained is not None:
             raise ValueError("pretrained: would not be used, since start is scratch; leave it out, or set start to probe or fine-tune")
-        if self.network == "residual":
-            if self.start != "scratch":
-                raise ValueError(f"start: {self.start} needs a network with pretrained weights; name one of timm's as `network`")
-            if self.resolution is not None and (self.resolution > 64 or self.resolution % 4):
-                raise ValueError("resolution: the residual network takes 8 to 64 px in steps of 4; name a timm model as `network` for more")
+        if self.network == "residual" and self.start != "scratch":
+            raise ValueError(f"start: {self.start} needs a network with pretrained weights; name a timm model as `network`")
+        if self.network == "residual" and self.resolution is not None and (self.resolution > 64 or self.resolution % 4):
+            raise ValueError("resolution: the residual network takes 8 to 64 px in steps of 4; name a timm model as `network` for more")
         return self
 
 
@@ -136,7 +135,7 @@ class ArmConfig(Config):
     of: list[str] = identity(min_length=1, max_length=10)
     """Sources of its images: `real`, `more`, `more-curated`, `random`, `curated`, or the name of a synthetic set."""
     mixing: MixingConfig | None = None
-    """How it mixes real and synthetic images. None: `evaluation.mixing`."""
+    """Mixing of real and synthetic images in this arm. None: `evaluation.mixing`."""
     selection: RuleName | None = identity(None)
     """Selection rule for `curated` images. None: `curation.selection.method`; its default depends on whether the arm
     has real images."""
@@ -186,8 +185,7 @@ class TuningConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """How it is measured whether synthetic images help: classifiers are trained on each arm and tested on held-out real
-    images."""
+    """Measures whether synthetic images help. Classifiers are trained on each arm and tested on held-out real images."""
 
     holdout: str | None = location(None)
     """The held-out test set: real images that nothing else may use. None: it has to be given on the command line."""
@@ -252,7 +250,7 @@ version."""
 
 
 class DiagnosisConfig(Config):
-    """How the loss of accuracy is decomposed into causes. Draws, seeds, classifier and held-out test set are those of
+    """Decomposes the loss of accuracy into causes. Draws, seeds, classifier and held-out test set are those of
     `evaluation`."""
 
     real_per_class: list[Amount] | None = identity(None, min_length=1, max_length=100)

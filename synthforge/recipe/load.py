@@ -6,6 +6,7 @@ Each mistake is one line: file and line, dotted path as in the YAML, what is wro
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import re
@@ -149,10 +150,8 @@ class _Source:
             names_model = path[0] == "generator" or path[:2] in _MODELS
             if names_model and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
                 continue  # a hub id, or a mistake that loading the model will report
-            node: Any = tree
-            for step in path[:-1]:
-                node = node[int(step)] if isinstance(node, list) else node[step]
-            node[path[-1]] = absolute if not value.startswith("builtin:") else value
+            if not value.startswith("builtin:"):
+                functools.reduce(_get, path[:-1], cast("Any", tree))[path[-1]] = absolute
         return Recipe.model_validate_json(json.dumps(tree), strict=True)
 
     def _in_words(self, error: dict[str, Any]) -> str:
@@ -297,7 +296,6 @@ def _is_text(text: str) -> bool:
 
 def _remove(tree: Any, path: Sequence[str]) -> None:
     *above, last = path or [""]
-    for step in above:
-        tree = _get(tree, step)
+    tree = functools.reduce(_get, above, tree)
     with suppress(KeyError, IndexError, ValueError, TypeError):
         del tree[_key(tree, last)]

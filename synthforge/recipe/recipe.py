@@ -161,11 +161,11 @@ class Recipe(Config):
     """Real images by class, used for everything except the final test: a dataset folder, WebDataset tars, a folder with
     one sub-folder per class, or a Hugging Face `datasets` folder. None: they are given on the command line."""
     curation: CurationConfig = Field(default_factory=CurationConfig)
-    """How the subset of the pool is chosen that best matches the real images."""
+    """Chooses the subset of the pool that best matches the real images."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-    """How it is measured whether the synthetic images help in training."""
+    """Measures whether the synthetic images help in training."""
     diagnosis: DiagnosisConfig = Field(default_factory=DiagnosisConfig)
-    """How the loss of accuracy is decomposed into causes."""
+    """Decomposes the loss of accuracy into causes."""
     output: OutputConfig = Field(default_factory=OutputConfig)
     """Where a run writes, and the format of its files."""
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)

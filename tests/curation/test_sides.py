@@ -15,11 +15,8 @@ from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets
 from tests.curation.planted import REFERENCE, Made, real, write_tar
 
-PIXELS = [
-    "encoder={kind: pixels, resolution: 8}",
-    "metric_encoder={kind: pixels, resolution: 4}",
-    "classes=['0','1','2','3','4','5','6','7','8','9']",
-]
+PIXELS = ["encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}"]
+NAMES = "classes=['0','1','2','3','4','5','6','7','8','9']"
 
 
 def config(tmp_path: Path, *sets: str) -> CurationConfig:
