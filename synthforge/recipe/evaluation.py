@@ -185,7 +185,8 @@ class TuningConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """Measures whether synthetic images help. Classifiers are trained on each arm and tested on held-out real images."""
+    """Measures whether synthetic images help. Classifiers are trained on each arm and tested on held-out real
+    images."""
 
     holdout: str | None = location(None)
     """The held-out test set: real images that nothing else may use. None: it has to be given on the command line."""
