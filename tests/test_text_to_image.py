@@ -340,7 +340,7 @@ def test_mistakes_are_one_line_each_and_start_nothing(models: Path, photos: Path
     mistake(
         run(guided, "sd", sampling__real_guidance__reference=photos, classes="[cat, cow]"), "no images of class 'cow'", "it has cat, dog"
     )
-    mistake(run(guided, "sd", sampling__real_guidance__reference=photos, sampling__steps=2), "0.4 of 2 steps is no step at all")
+    mistake(run(guided, "sd", sampling__real_guidance__reference=photos, sampling__steps=2), "0.4 of 2 steps is less than one step")
     mistake(run(guided, "sd", sampling__real_guidance__reference=photos, sampling__real_guidance__strength="[1.5]"), "strength")
     (photos / "dog" / "01.png").write_bytes(b"corrupt")
     mistake(run(guided, "sd", sampling__real_guidance__reference=photos), "dog/01.png: not a readable image", "remove or replace it")

@@ -1,1 +1,2 @@
-"""Curation: choose from a pool the subset whose distribution is that of the real images, and measure what is left of the gap."""
+"""Curation: choose the subset of a pool whose distribution matches the real images, and measure the gap that is
+left."""

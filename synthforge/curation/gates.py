@@ -1,13 +1,15 @@
-"""Gates: yes/no tests of single images, each with a reason, a score for the record, and a threshold set on the reference.
+"""Gates: tests of single images, such as the label filter and the duplicate filter.
 
-A gate is one class, added to `GATES`: its fields are its settings, `test` is its test; gates are applied in the order in which they were
-added. Thresholds come from the reference's *validation* part by
-the rule that stands in each docstring, so that about a share `loss` of real images would fail the gate too: with fewer than 1 / loss
-validation images none of them fails, and of others some 1 in as many. For labels and the manifold a reference without that part
-has its fit images in its place, each left out in turn and judged by the views that have not seen it. Gates are light: which images
-make a good *set* is the selection's business, and filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118).
-All are applied to every image, for the record; the reason that counts is that of the first that fails.
-Not covered: anything about the set as a whole.
+A gate is one class that is added to `GATES`. Its fields are its settings, and `test` is the test. Gates are applied in
+the order in which they were added. Each gives a reason for dropping an image and a score for the record. Every image is
+tested by all gates; the first gate that an image fails gives the reason.
+
+Thresholds are set on the *validation* part of the reference, so that about a share `loss` of real images would fail
+too. With fewer than 1 / loss validation images, none of them fails. Without a validation part, labels and manifold use
+the fit images instead: each is left out in turn, and judged by the views whose model has not seen it.
+
+Gates are mild on purpose. Filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118). Which
+images make a good *set* is the task of the selection. Not covered: properties of the set as a whole.
 """
 
 from __future__ import annotations
@@ -31,20 +33,21 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one gate says of the N images of a pool."""
+class GateOutcome:
+    """Result of one gate for the N images of a pool."""
 
     fails_N: Bools
+    """Images that fail the gate."""
     reasons: dict[str, Bools]
-    """Reason to the images that fail for it; their union is `fails_N`."""
+    """The images that fail for each reason, (N,) each. They don't overlap, and their union is `fails_N`."""
     rule: str
     """The threshold in words, with its value."""
     scores: dict[str, NDArray[np.generic]] = field(default_factory=dict)
-    """Columns for the record."""
+    """Columns for decisions.parquet, (N,) each."""
 
     @classmethod
-    def of(cls, reasons: dict[str, Bools], rule: str, scores: dict[str, NDArray[np.generic]] | None = None) -> Verdict:
-        """From reasons that may overlap; the first one counts."""
+    def of(cls, reasons: dict[str, Bools], rule: str, scores: dict[str, NDArray[np.generic]] | None = None) -> GateOutcome:
+        """From reasons that may overlap; an image fails for the first of its reasons."""
         fails, apart = np.zeros_like(next(iter(reasons.values()))), {}
         for reason, marks in reasons.items():
             apart[reason] = marks & ~fails
@@ -56,12 +59,12 @@ class Gate(Config):
     """A test of single images."""
 
     title: ClassVar[str]
-    """What the summary calls it."""
+    """Name of the gate in the summary."""
     reasons: ClassVar[dict[str, tuple[str, str]]] = {}
-    """For reports: each reason to what such images are called, and why they are dropped, without the words of gates."""
+    """For reports: each reason with a heading for such images and a sentence on why they are dropped."""
 
     on: bool = identity(True)
-    """Whether such images are dropped."""
+    """Whether the gate is applied."""
 
     @property
     def needs_texts(self) -> bool:
@@ -69,55 +72,61 @@ class Gate(Config):
         return False
 
     @abstractmethod
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
-        """Test every image; `alive_N` are those that passed the gates before, for gates that compare images with each other."""
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
+        """Test every image.
+
+        Args:
+            alive_N: images that passed the gates before. Gates that compare images with each other compare only these.
+        """
 
 
 @GATES.add("copies")
 class CopiesGate(Gate):
-    """Copies of real images: nearer to one than `factor` times the distance at which a share `loss` of the validation images has its
-    nearest other real image. An image made by real guidance is judged apart against the real image that it started from."""
+    """Drops copies of real images. An image is a copy if its distance to a real image is at most `factor` times a
+    reference distance. That distance is the `loss` quantile, over validation images, of the distance to the nearest
+    other real image. An image-to-image sample is also compared with its own source image."""
 
     title: ClassVar[str] = "copy"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
         "copy of a real image": (
             "Copies of a real image",
-            "So near to a real image that they show nothing else, and may give away what is private.",
+            "They show the same as a real image, and may reveal private data.",
         ),
-        "copy of its source": ("Hardly changed real images", "They started from a real image, and still are nearly that one."),
+        "copy of its source": ("Hardly changed real images", "They started from a real image, and are still nearly the same."),
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
-    """Share of the validation images that lie nearer to another real image than the distance that `factor` multiplies."""
+    """Share of validation images that lie nearer to another real image than the reference distance."""
     factor: float = identity(0.5, gt=0, le=10)
-    """Part of that distance within which an image counts as a copy."""
+    """An image counts as a copy within this multiple of the reference distance."""
     source: bool = identity(True)
-    """Also drop images that hardly changed the real image that they started from."""
+    """Also drop image-to-image samples that hardly differ from their source image."""
 
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002 - real images stay the same
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:  # noqa: ARG002 - real images stay the same
         limit = self.factor * evidence.natural_distance(self.loss)
-        copies = evidence.nearest_N <= limit
-        unchanged = evidence.source_distance_N <= limit if self.source else np.zeros_like(copies)
+        nearest = evidence.nearest
+        copies = nearest.distance_N <= limit
+        unchanged = nearest.source_distance_N <= limit if self.source else np.zeros_like(copies)
         words = f"distance to the nearest real image at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones"
-        return Verdict.of(
+        return GateOutcome.of(
             {"copy of a real image": copies, "copy of its source": unchanged},
             words + _by_strength(evidence, unchanged),
             {
-                "nearest_real_distance": evidence.nearest_N,
-                "nearest_real": evidence.real_keys(evidence.nearest_real_N),
-                "source_distance": evidence.source_distance_N,
+                "nearest_real_distance": nearest.distance_N,
+                "nearest_real": evidence.real_keys(nearest.real_N),
+                "source_distance": nearest.source_distance_N,
             },
         )
 
 
 def _calibrated_on(evidence: Evidence) -> str:
-    """By what real images a threshold was set, in words."""
+    """The real images on which a threshold was set, in words."""
     num = len(evidence.calibration[0])
     return f"{num} validation images" if len(evidence.validation) else f"{num} fit images, each left out in turn,"
 
 
 def _by_strength(evidence: Evidence, unchanged_N: Bools) -> str:
-    """How many images of each strength of real guidance hardly changed their source."""
+    """Share of images at each image-to-image strength that hardly differ from their source, in words."""
     levels = np.unique(evidence.strength_N[~np.isnan(evidence.strength_N)])
     shares = [f"{level:g}: {unchanged_N[evidence.strength_N == level].mean():.1%}" for level in levels]
     return f"; unchanged sources by strength: {', '.join(shares)}" if shares else ""
@@ -125,57 +134,58 @@ def _by_strength(evidence: Evidence, unchanged_N: Bools) -> str:
 
 @GATES.add("labels")
 class LabelGate(Gate):
-    """Images that don't look like their class. `vote`: the share of the `neighbours` nearest real images that have the label is below
-    the `loss` quantile of that share among validation images, and below `most`. `zero-shot`: the encoder's text probability of the class
-    among all classes is below chance, 1 / classes (He et al. 2022, arXiv 2210.07574)."""
+    """Label filter: drops images that don't look like their class. `vote`: the share of the nearest real images that
+    have the label is below the `loss` quantile of that share among validation images, and below `most`. `zero-shot`:
+    the encoder's text probability of the class is below chance, 1 / classes (He et al. 2022, arXiv 2210.07574)."""
 
     title: ClassVar[str] = "label"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
         "label disagrees": (
             "They look like another class",
-            "Too few of the real images that they resemble are of their class, or its words fit them badly.",
+            "Too few of the most similar real images have their label, or the text of their class fits them badly.",
         )
     }
 
     rule: Literal["vote", "zero-shot"] = identity("vote")
-    """Nearest real images, or texts."""
+    """`vote`: compare with the nearest real images. `zero-shot`: compare with texts; needs an encoder with texts."""
     neighbours: int = identity(10, ge=1, le=64)
-    """Real images that vote."""
+    """Nearest real images that vote."""
     loss: float = identity(0.02, ge=0, lt=1)
-    """Share of the validation images that may fail."""
+    """Share of validation images that may fail. It sets the threshold of `vote`."""
     most: float = identity(0.5, gt=0, le=1)
-    """An image with at least this share of the votes always passes."""
+    """Largest threshold of `vote`: an image with at least this share of the votes always passes."""
     template: str = identity("a photo of a {class}", min_length=1)
-    """Of `zero-shot`: the text of a class."""
+    """Text of a class for `zero-shot`."""
 
     @property
     def needs_texts(self) -> bool:
-        """Where texts take the place of real images."""
+        """Whether the rule is `zero-shot`."""
         return self.rule == "zero-shot"
 
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:  # noqa: ARG002
         if self.rule == "zero-shot":
             probability = evidence.text_probability(self.template)
             chance = 1 / len(evidence.classes)
-            return Verdict.of(
+            return GateOutcome.of(
                 {"label disagrees": probability < chance},
                 f"text probability of the class at least {chance:.3g}, which is chance",
                 {"label_probability": probability},
             )
-        share, real = evidence.own_share()
+        share, real = (likeness.own_share for likeness in evidence.likeness)
         limit = min(self.most, float(np.quantile(real, self.loss, method="lower"))) if len(real) else self.most
-        limit = max(limit, 0.5 / self.neighbours)  # no vote at all always disagrees
-        # A class with few real images can't get more votes than it has.
+        limit = max(limit, 0.5 / self.neighbours)  # an image without any vote always fails
+        # A class can't get more votes than it has real images.
         limit_N = np.minimum(limit, self.most * evidence.reachable_share[evidence.class_N])
         failing = f"{np.mean(real < limit):.1%} of {_calibrated_on(evidence)} fail" if len(real) else "no real image can be compared"
         words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
-        return Verdict.of({"label disagrees": share < limit_N}, words, {"label_share": share})
+        return GateOutcome.of({"label disagrees": share < limit_N}, words, {"label_share": share})
 
 
 @GATES.add("manifold")
 class ManifoldGate(Gate):
-    """Images unlike any real one: outside the balls around the real images that reach to their k-th neighbours (the manifold of
-    Kynkaanniemi et al. 2019, arXiv 1904.06991), scaled so that a share `loss` of the validation images lies outside."""
+    """Drops images unlike any real image. They lie outside the balls around real images that reach to the k-th
+    neighbour (the manifold of Kynkaanniemi et al. 2019, arXiv 1904.06991). The balls are scaled so that a share `loss`
+    of validation images lies outside."""
 
     title: ClassVar[str] = "off-manifold"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
@@ -183,14 +193,15 @@ class ManifoldGate(Gate):
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
-    """Share of the validation images outside."""
+    """Share of validation images that lie outside. It sets the threshold."""
     most: float = identity(0.6, gt=0, le=1)
-    """Largest share of a class that may be dropped, the farthest first: a pool far away is to be reported, not emptied."""
+    """Largest share of a class that may be dropped, the farthest images first. A pool that is far away is not
+    emptied."""
 
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
-        score, real = evidence.manifold()
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
+        score, real = (likeness.radii for likeness in evidence.likeness)
         if not len(real):
-            return Verdict.of({"off-manifold": np.zeros_like(alive_N)}, "not tested: the encoder was fitted on every real image")
+            return GateOutcome.of({"off-manifold": np.zeros_like(alive_N)}, "not tested: the encoder was fitted on every real image")
         limit = float(np.quantile(real, 1 - self.loss, method="higher"))
         outside = score > limit
         for number in range(len(evidence.classes)):
@@ -198,7 +209,7 @@ class ManifoldGate(Gate):
             bound = int(self.most * len(rows))
             farthest = rows[np.argsort(-score[rows], kind="stable")]
             outside[farthest[bound:]] = False
-        return Verdict.of(
+        return GateOutcome.of(
             {"off-manifold": outside},
             f"at most {limit:.3g} radii from the nearest real image; {np.mean(real > limit):.1%} of {_calibrated_on(evidence)} "
             f"lie beyond; at most {self.most:.0%} of a class",
@@ -208,65 +219,67 @@ class ManifoldGate(Gate):
 
 @GATES.add("content")
 class ContentGate(Gate):
-    """Images whose text probability of any of `words`, among those and the classes, is above `least` and above what all but a share
-    `loss` of the validation images reach. Needs an encoder with texts, and is only as good as that one."""
+    """Drops unwanted content: images that match any of `words`. Their text probability, among the words and the
+    classes, is above `least` and above the 1 - `loss` quantile of validation images. Needs an encoder with texts, and
+    is only as good as the encoder."""
 
     title: ClassVar[str] = "content"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
-        "unwanted content": ("Unwanted content", "They look like what the recipe does not want to be shown.")
+        "unwanted content": ("Unwanted content", "They match a text that the recipe lists as unwanted.")
     }
 
     on: bool = identity(False)
-    """Whether images are looked at for this."""
+    """Whether the gate is applied."""
     action: Literal["drop", "record"] = identity("drop")
-    """`record` only writes the probability into the decisions."""
+    """`drop`: drop such images. `record`: only write the probability to decisions.parquet."""
     words: list[str] = identity(lambda: ["pornography", "a naked person", "gore, blood and violence"], min_length=1, max_length=100)
-    """What is not wanted, in words."""
+    """Texts of unwanted content."""
     template: str = identity("a photo of a {class}", min_length=1)
-    """The text of a class."""
+    """Text of a class."""
     least: float = identity(0.5, gt=0, lt=1)
-    """No image below this probability is dropped."""
+    """Smallest threshold: no image with a lower probability is dropped."""
     loss: float = identity(0.01, ge=0, lt=1)
-    """Share of the validation images that may fail."""
+    """Share of validation images that may fail. It sets the threshold."""
 
     @property
     def needs_texts(self) -> bool:
         """Always."""
         return True
 
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:  # noqa: ARG002
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:  # noqa: ARG002
         probability, validation = evidence.flagged(self.template, self.words)
         limit = max(self.least, float(np.quantile(validation, 1 - self.loss))) if len(validation) else self.least
         flagged = probability > limit if self.action == "drop" else np.zeros(len(probability), bool)
-        return Verdict.of(
+        return GateOutcome.of(
             {"unwanted content": flagged}, f"text probability of unwanted words at most {limit:.3g}", {"content_probability": probability}
         )
 
 
 @GATES.add("duplicates")
 class DuplicatesGate(Gate):
-    """Near duplicates within the pool: of images of a class nearer to each other than `factor` times the distance at which a share
-    `loss` of the validation images has its nearest other real image, and of images with equal pixels, the one nearest to the real data
-    stays (as in SemDeDup, Abbas et al. 2023, arXiv 2303.09540, without its clusters)."""
+    """Drops duplicates within the pool: images with equal pixels, and images of a class within `factor` times a
+    reference distance. That distance is the `loss` quantile, over validation images, of the distance to the nearest
+    other real image. Of duplicates, the one nearest to the real images stays (as in SemDeDup, Abbas et al. 2023, arXiv
+    2303.09540, without its clusters)."""
 
     title: ClassVar[str] = "duplicate"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
-        "exact duplicate": ("The same image twice", "Another one has the same pixels, and was looked at in its place."),
+        "exact duplicate": ("The same image twice", "Another image has the same pixels, and was considered instead."),
         "near duplicate": (
             "Nearly the same image twice",
-            "Another one of the class is as good as the same, and nearer to the real ones, so that one was looked at in its place.",
+            "Another image of the class is nearly the same and nearer to the real images, so it was considered instead.",
         ),
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
-    """Share of the validation images that lie nearer to another real image than the distance that `factor` multiplies."""
+    """Share of validation images that lie nearer to another real image than the reference distance."""
     factor: float = identity(0.5, gt=0, le=10)
-    """Part of that distance within which two images count as the same."""
+    """Two images count as duplicates within this multiple of the reference distance."""
 
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
         limit = self.factor * evidence.natural_distance(self.loss)
         exact, near, kept = evidence.duplicates(limit, alive_N)
-        return Verdict.of(
+        return GateOutcome.of(
             {"exact duplicate": exact, "near duplicate": near},
             f"distance to another of the class at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones",
             {"duplicate_of": kept},
@@ -279,5 +292,5 @@ def in_order(config: CurationConfig) -> list[Gate]:
 
 
 def in_words(reason: str) -> tuple[str, str]:
-    """What a report calls images that were dropped for a reason, and why; the reason itself where no gate has it."""
+    """Heading and explanation of a reason for reports; the reason itself and an empty text if no gate has it."""
     return next((gate.reasons[reason] for gate in GATES.values() if reason in gate.reasons), (reason, ""))

@@ -1,4 +1,4 @@
-"""What `curate` is asked for on the command line: a recipe, or pools and real images without one."""
+"""A request to `curate`: from a recipe, or from pools and real images named on the command line."""
 
 from __future__ import annotations
 
@@ -15,29 +15,38 @@ from synthforge.recipe.recipe import Recipe
 
 @dataclass(frozen=True)
 class CurationRequest:
-    """A curation that was asked for."""
+    """Arguments of `curate`."""
 
     pools: Sequence[str]
-    """Dataset folders, WebDataset tars (also img2dataset's), folders of images by class, or `datasets` on disk."""
+    """Synthetic images: dataset folders, WebDataset tars (also img2dataset's), image folders by class, or
+    `datasets`."""
     reference: str
-    """Real images in any of these forms. Its validation part sets thresholds; its fit part is what is matched."""
+    """Real images in any of these forms. Their fit part is matched; their validation part sets thresholds."""
     out: str
-    """The curated folder."""
+    """Folder of the curated set."""
     config: CurationConfig = field(default_factory=CurationConfig)
     name: str = "curated"
-    """For the dataset card, as are the licence and the tags."""
+    """Title of the dataset card."""
     licence: str | None = None
+    """Licence of the images in the dataset card. None: the card names no licence."""
     tags: Sequence[str] = ()
+    """Further tags for the dataset card."""
 
 
 def request_of(sources: Sequence[str], real: str | None, out: str | None, sets: Sequence[str] = ()) -> CurationRequest:
-    """What the command line asks for; raises RequestError or RecipeError."""
+    """The request of a command line; raises RequestError or RecipeError.
+
+    Args:
+        sources: one recipe file, or pools.
+        real, out: needed without a recipe; with one they replace its reference and the curated folder of its run.
+        sets: overrides of the form `dotted.path=value`.
+    """
     if not all([*sources, real != "", out != ""]):
         raise RequestError("curate: an address is empty; give a pool, --real and --out as paths or addresses")
     recipes = [source for source in sources if source.endswith(RECIPES)]
     if not recipes:
         if real is None or out is None:
-            missing = [option for option, given in (("--real REAL", real), ("--out FOLDER", out)) if given is None]
+            missing = [option for option, value in (("--real REAL", real), ("--out FOLDER", out)) if value is None]
             raise RequestError(f"curate: without a recipe it also needs {' and '.join(missing)}")
         return CurationRequest(list(sources), real, out, config_from_sets(CurationConfig, sets))
     if len(sources) > 1:
@@ -49,16 +58,11 @@ def request_of(sources: Sequence[str], real: str | None, out: str | None, sets: 
 
 
 def of_recipe(recipe: Recipe, real: str | None = None, out: str | None = None) -> CurationRequest:
-    """A recipe's curation: its pool matched to its reference."""
+    """The request of a recipe: its pool, matched to its reference. Raises RequestError if there is no reference."""
     reference = real or recipe.reference
     if reference is None:
         raise RequestError("curate: the recipe names no real images; give it `reference:`, or use --real REAL")
-    return CurationRequest(
-        [recipe.pool_path],
-        reference,
-        out or recipe.curated_path,
-        recipe.curation,
-        name=f"{recipe.name}, curated",
-        licence=recipe.output.licence,
-        tags=recipe.output.tags,
-    )
+    card = recipe.output
+    place = out or recipe.curated_path
+    name = f"{recipe.name}, curated"
+    return CurationRequest([recipe.pool_path], reference, place, recipe.curation, name=name, licence=card.licence, tags=card.tags)

@@ -1,4 +1,4 @@
-"""What a curation found, as gap.json in the curated set holds it; no heavy import."""
+"""The result of a curation, in the format of gap.json in the curated set. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from synthforge.recipe.curation import Regime
 from synthforge.statistics import Measured
 
 Nearer = Literal["smaller", "no different", "larger"]
-"""Of a difference of distances: whether the first set is nearer to the real images."""
+"""Verdict on a difference of distances: whether the first distance is smaller."""
 DistanceOver = Literal["images", "splits", "real draws"]
-"""What an interval is over: weights of a bootstrap, random splits, or simulated draws of real images alone."""
+"""What an interval is over: bootstrap weights of images, random splits, or simulated draws of real images."""
 Better = Literal["better", "no different", "worse"]
 
 
@@ -21,231 +21,270 @@ class GateReport(Record):
     """What one gate did."""
 
     gate: str
+    """Name of the gate."""
     rule: str
     """Its threshold in words."""
     dropped: dict[str, int]
-    """Reason to number of images, of those that passed the gates before."""
+    """Number of images dropped for each reason, among those that passed the gates before."""
 
 
 class ClassReport(Record):
-    """One class, from pool to curated set."""
+    """Numbers of images of one class, from pool to curated set."""
 
     pool: int
+    """Images in the pools."""
     passed: int
-    """The gates."""
+    """Images that passed the gates."""
     asked: int
+    """Images to keep, by the settings."""
     kept: int
+    """Images kept."""
     at_floor: int
-    """Picks made at random because the set was as near to the real one as real images are."""
+    """Kept images that were picked at random, because the set was already as near to the reference as real images
+    are."""
 
 
 # The gap
 
 
 class Distance(Record):
-    """A metric's figure of one set, with its 95 % interval; value and interval are there together, or not at all."""
+    """One metric of one set, with its 95 % interval. Value and interval are None together."""
 
     value: float | None
+    """None: not measured, see `reason`."""
     low: float | None
     high: float | None
     n: int
     """Images of the set that were compared, in each view."""
     over: DistanceOver
+    """What the interval is over."""
     reason: str | None = None
-    """Why there is no value."""
+    """Why there is no value. None: there is one."""
 
     @property
     def measured(self) -> Measured | None:
-        """Value and interval."""
+        """Value and interval; None if there is no value."""
         if self.value is None or self.low is None or self.high is None:
             return None
         return Measured(value=self.value, low=self.low, high=self.high)
 
 
 class DistanceChange(Record):
-    """A paired difference of two sets' figures with its 95 % interval; smaller means that the first is nearer to the real images."""
+    """A paired difference of two sets' distances, with its 95 % interval. Below 0 the first set is nearer to the real
+    images."""
 
     value: float | None
+    """None: not measured, see `reason`."""
     low: float | None
     high: float | None
     verdict: Nearer | None
+    """Whether the interval excludes 0, and on which side."""
     reason: str | None = None
+    """Why there is no value. None: there is one."""
 
 
 class Distances(Record):
     """One metric of all sets."""
 
     before: Distance
-    """Every image of the pool that can be read."""
+    """The whole pool: every image that can be used."""
     after: Distance
     """The curated set."""
     random: Distance
-    """Mean over random sets with as many images of each class as the curated one."""
+    """Mean over random sets with as many images of each class as the curated set."""
     floor: Distance
-    """Real against other real images, of the same sizes."""
+    """Other real images, as many as in the curated set."""
     after_minus_random: DistanceChange | None = None
+    """Curated set less random sets. None: not computed for this metric."""
     after_minus_before: DistanceChange | None = None
+    """Curated set less whole pool. None: not computed for this metric."""
 
 
 class Gap(Record):
-    """How far sets are from the real images."""
+    """Distances of the whole pool, the curated set and random sets to the real images."""
 
     primary: str
     """The metric that verdicts are about."""
     metrics: dict[str, Distances]
+    """Each metric, over all classes."""
     per_class: dict[str, dict[str, Distances]]
-    """Class to metric to figures."""
+    """The same for each class, by class name and metric."""
     num_views: int
+    """Feature spaces over which distances are averaged."""
     num_real: int
     """Different real images in all views."""
     num_before: int
+    """Images of the whole pool."""
     num_after: int
+    """Images of the curated set."""
     num_random: int
     """Random sets."""
     nothing_chosen: bool = False
-    """Whether every random set is the curated one: all that passed the gates was kept."""
+    """Whether all images that passed the gates were kept, so that every random set is the curated set."""
     num_bootstrap: int
+    """Bootstrap replicates behind intervals over images."""
     num_splits: int
+    """Random splits behind intervals over splits."""
     sigma: list[float]
     """Kernel width in each view: the median distance between real images."""
     most_images: int
+    """Most images of a set that are compared. A larger set is represented by a random part."""
 
     @property
     def main(self) -> Distances:
-        """Of the metric that verdicts are about."""
+        """The metric that verdicts are about."""
         return self.metrics[self.primary]
 
     @property
     def against_random(self) -> DistanceChange | None:
-        """The curated set less random ones; None if that was not measured."""
-        found = self.main.after_minus_random
-        return found if found is not None and found.verdict is not None else None
+        """The curated set less random sets; None if that was not measured."""
+        change = self.main.after_minus_random
+        return change if change is not None and change.verdict is not None else None
 
 
 class Region(Record):
-    """A place in one class that holds fewer synthetic images than its share."""
+    """A cluster of real images of one class that holds fewer synthetic images than its share."""
 
     class_name: str
     view: int
+    """Index of the feature space."""
     number: int
-    """Of the region, in its class and view."""
+    """Index of the region in its class and view."""
     num_real: int
+    """Real images in the region."""
     num_pool: int
+    """Synthetic images in the region."""
     real_share: float
-    """Of the class's real images of this view."""
+    """Share of the class's real images that lie in the region."""
     pool_share: float
-    """Of the class's synthetic images that count."""
+    """Share of the class's synthetic images that lie in the region."""
     num_lacking: int
-    """Images that the region lacks."""
+    """Synthetic images that the region has less than its share."""
     num_wanted: int
-    """Images to make for it: what it lacks over the number of views, since each view finds the same holes once more."""
+    """Images to generate for it: `num_lacking` divided by the number of views, since each view finds the same holes
+    again."""
     p_value: float
-    """Of so few synthetic images by chance."""
+    """Probability of so few synthetic images by chance."""
     p_adjusted: float
-    """The smallest false discovery rate at which it counts as significant."""
+    """Smallest false discovery rate at which the region counts as significant."""
     is_significant: bool
+    """Whether `p_adjusted` is small enough."""
     real_keys: list[str]
-    """Examples, nearest to the centre first."""
+    """Keys of real images in the region, nearest to its centre first."""
     pool_keys: list[str]
-    """Synthetic images nearest to the centre, first the nearest; of the class, wherever they are counted."""
+    """Keys of the class's synthetic images nearest to its centre, nearest first."""
 
 
 # Training on what was kept
 
 
 class Score(Record):
-    """What training on one arm gave, over seeds and validation images."""
+    """Result of training on one arm: means over seeds and validation images."""
 
     images: int
+    """Synthetic images that the arm trained on."""
     accuracy: float
+    """Share of validation images classified correctly."""
     probability: float
     """Mean probability of the true class."""
     accuracy_by_class: dict[str, float]
     seeds: int
+    """Trainings."""
 
 
 class ScoreChange(Record):
-    """One arm less another, with intervals over validation images and seeds."""
+    """Difference of two arms, with intervals over validation images and seeds."""
 
     probability: Measured
-    """Mean probability of the true class."""
+    """Difference in the mean probability of the true class."""
     accuracy: Measured
 
 
 class Trial(Record):
-    """Training on the kept images against training on random ones of the same size per class."""
+    """Training on the kept images, compared with training on as many random images of each class."""
 
     kept: Score
     random: Score
     difference: ScoreChange
+    """Kept less random."""
     validation_images: int
+    """Images that both were tested on."""
 
     @property
     def direction(self) -> Better:
-        """What training says."""
+        """Whether the kept images trained better than random ones."""
         probability = self.difference.probability
         return "better" if probability.low > 0 else "worse" if probability.high < 0 else "no different"
 
 
 class CurateResult(Document):
-    """What `curate` leaves behind; gap.json holds all but what is of one run alone."""
+    """Result of `curate`. gap.json holds all fields except those of a single run."""
 
     of_one_run: ClassVar[frozenset[str]] = frozenset({"folder", "seconds", "contact_sheet"})
 
     folder: str = ""
+    """Address of the curated set."""
     digest: str
+    """Digest of inputs and settings."""
     regime: Regime
     method: str
+    """The selection rule, or `weights`."""
     pool: int
-    """Images looked at."""
+    """Images in the pools."""
     unusable: dict[str, int]
-    """Why images can't be used at all, to their number."""
+    """Number of images that can't be used, by reason."""
     gates: list[GateReport]
     kept: int
+    """Images kept."""
     per_class: dict[str, ClassReport]
     gap: Gap
-    """Against all real images that the metric encoder has not seen."""
+    """The gap to all real images that the metric encoder has not seen."""
     gap_held_out: Gap | None = None
-    """Against those of the validation part alone, which nothing was matched to: what part of the gain is not the reference's own noise."""
+    """The gap to the validation part alone, which nothing was matched to: a gain here is not just the reference's
+    noise."""
     training: Trial | None = None
-    """What a small classifier learns from the kept images, against random ones; None if it was not asked for."""
+    """The check by training on kept and random images. None: it was off, or not possible."""
     sentence: str
     """Whether curation helped."""
     trials: dict[str, Score]
-    """What `auto` tried, and how each rule's picks trained; empty if the rule was given."""
+    """Result of training on the picks of each rule that `auto` tried. Empty if a rule was given."""
     regions: list[Region]
-    """Where the curated set lacks images, the worst first, with the pool images that come nearest."""
+    """Regions where the curated set lacks images, those that lack most first."""
     notes: list[str]
     encoder: list[dict[str, Any]] = Field(default_factory=list)
-    """Of each view, as its features are named in the cache."""
+    """Identity of the encoder's model in each view."""
     metric_encoder: list[dict[str, Any]] = Field(default_factory=list)
+    """Identity of the metric encoder's model in each view."""
     seconds: float = 0.0
+    """Run time of `curate`."""
     contact_sheet: str | None = None
+    """Path of the picture of real, kept and dropped images. None: not drawn."""
     schema_version: Literal[2] = 2
 
     @property
     def lacking(self) -> list[Region]:
-        """Regions of which it is no chance that they lack images."""
+        """Regions that significantly lack images."""
         return [region for region in self.regions if region.is_significant]
 
     def to_bytes(self) -> bytes:
-        """As gap.json: equal inputs give equal bytes."""
+        """Content of gap.json. Equal inputs give equal bytes."""
         return canonical_json(self.model_dump(mode="json", exclude=set(self.of_one_run)))
 
     @model_validator(mode="before")
     @classmethod
     def _upgraded(cls, content: Any) -> Any:
-        """Version 1 had no number, at first another word for the metric encoder, and intervals beside what they are of."""
+        """Read version 1, which had no number. It called the metric encoder `judge`, and kept intervals in fields of
+        their own."""
         if not isinstance(content, dict) or "schema_version" in content:
             return content
-        renamed = {{"judge": "metric_encoder"}.get(name, name): value for name, value in content.items()}
-        if isinstance(training := renamed.get("training"), dict):
+        upgraded = {{"judge": "metric_encoder"}.get(name, name): value for name, value in content.items()}
+        if isinstance(training := upgraded.get("training"), dict):
             old = training["difference"]
             change = {
                 name: dict(zip(("value", "low", "high"), (old[name], *old[f"{name}_interval"]), strict=True))
                 for name in ("probability", "accuracy")
             }
-            renamed["training"] = {**training, "difference": change}
-        if any(isinstance(region, dict) for region in renamed.get("regions", [])):
-            renamed["regions"] = [{name: value for name, value in one.items() if name != "pool_rows"} for one in renamed["regions"]]
-        return renamed
+            upgraded["training"] = {**training, "difference": change}
+        if any(isinstance(region, dict) for region in upgraded.get("regions", [])):
+            upgraded["regions"] = [{name: value for name, value in region.items() if name != "pool_rows"} for region in upgraded["regions"]]
+        return upgraded

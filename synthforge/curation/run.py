@@ -1,13 +1,15 @@
-"""`curate`: choose from pools the subset whose distribution is that of the real images, and say what is left of the gap.
+"""`curate`: choose the subset of the pools whose distribution matches the real images, and measure the gap that is
+left.
 
-The steps, top to bottom: read and embed both sides, gates, selection, gap, under-covered regions, then the curated folder with a decision
-for every image. Everything before the folder is a pure function of pools, reference and settings, and features are kept, so a run that
-was killed, or one with other settings, costs little more than what is new.
+The steps: embed both sides, apply the gates, select, measure the gap, find under-covered regions, write the curated
+folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a repeated or
+interrupted run is fast.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import Better, CurateResult, Gap, GateReport, Nearer, Region, Trial
 from synthforge.curation.selection.auto import choose_method, compare_training, random_rows
-from synthforge.curation.sides import Sides
+from synthforge.curation.sides import Sides, identities
 from synthforge.curation.write import require_free, require_same, write
 from synthforge.data.layout import digest_of
 from synthforge.data.storage import Folder, resolve
@@ -31,19 +33,18 @@ from synthforge.errors import RequestError
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 RANDOM_DRAWS = 10
-"""Random selections that a selection is compared with."""
+"""Random sets with which the selection is compared."""
 
 
 def curate(request: CurationRequest, reporter: Reporter | None = None, *, reselect: bool = False) -> CurateResult:
-    """Choose from pools the subset whose distribution is that of the real images, and write it as a dataset folder.
+    """Choose the subset of the pools that best matches the real images, and write it as a dataset folder.
 
     Args:
-        reselect: replace what is there, chosen with other settings.
-    Raises: RequestError and its children before anything is changed; WorkError and its children once work has begun.
+        reporter: shows progress; None shows nothing.
+        reselect: replace a curated set that was chosen with other settings.
+    Raises: RequestError and its subclasses before anything is changed; WorkError and its subclasses once work has
+    begun.
     """
     config, reporter, started = request.config, reporter or Reporter(), time.perf_counter()
     inputs = [*request.pools, request.reference]
@@ -63,7 +64,7 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
 
     choice = _choice(_gated(sides, reporter), reporter)
     reporter.note("measuring the gap")
-    draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
+    draws = random_rows(sides, choice.gated.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
 
     def gap_to(views: Sequence[MetricView]) -> Gap:
         before = np.flatnonzero(sides.usable)
@@ -79,21 +80,21 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         method=choice.method,
         pool=len(sides.pool),
         unusable=_counts(sides.problem[~sides.usable]),
-        gates=choice.gates,
+        gates=choice.gated.reports,
         kept=len(choice.kept),
         per_class=choice.per_class,
         gap=gap,
         gap_held_out=held_out,
         training=training,
         trials=choice.trials,
-        sentence=_in_sentences(gap, held_out, training, bool(choice.trials)),
+        sentence=_summary(gap, held_out, training, bool(choice.trials)),
         regions=_regions(sides, choice),
         notes=[*sides.notes, *choice.notes],
-        encoder=sides.encoder_identities,
-        metric_encoder=sides.metric_identities,
+        encoder=identities(sides.encoders),
+        metric_encoder=identities(sides.metric_encoders),
     )
     reporter.note("writing the curated set")
-    sheet = write(folder, sides, choice, result, request, reporter, reselect=reselect)
+    sheet = write(folder, choice, result, request, reporter, reselect=reselect)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
 
 
@@ -102,7 +103,7 @@ class NothingLeftError(RequestError):
 
 
 def gate(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Gated:
-    """Read and embed both sides, and test the pools by the gates, as `curate` does; the same arguments and errors."""
+    """Embed both sides and apply the gates, as `curate` does. Raises the same errors."""
     sides = Sides.read(pools, reference, config, reporter)
     sides.load(reporter, with_metric_encoder=False)
     sides.embed_reference(reporter)
@@ -111,32 +112,31 @@ def gate(pools: Sequence[str], reference: str, config: CurationConfig, reporter:
 
 
 def choose(gated: Gated, config: CurationConfig, reporter: Reporter) -> Choice:
-    """What `curate` would keep, without measuring a gap or writing anything.
+    """The images that `curate` would keep, without measuring a gap or writing anything.
 
     Args:
-        config: that of the gates but for `selection` and `regime`.
+        config: equal to that of `gated`, except for `selection` and `regime`.
     """
     return _choice(replace(gated, sides=gated.sides.choosing_by(config)), reporter)
 
 
 def _gated(sides: Sides, reporter: Reporter) -> Gated:
     config = sides.config
-    reason = sides.problem.copy()
-    alive = sides.usable.copy()
+    reason, alive = sides.problem.copy(), sides.usable.copy()
     if not alive.any():
         raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
     reports = []
-    for one in in_order(config):
-        reporter.note(f"gate: {one.title}")
-        verdict = one.test(sides.evidence, alive)
+    for gate in in_order(config):
+        reporter.note(f"gate: {gate.title}")
+        outcome = gate.test(sides.evidence, alive)
         dropped = {}
-        for text, marks in verdict.reasons.items():
+        for text, marks in outcome.reasons.items():
             hit = marks & alive
             reason[hit], dropped[text] = text, int(hit.sum())
-        alive &= ~verdict.fails_N
-        scores |= verdict.scores
-        reports.append(GateReport(gate=one.title, rule=verdict.rule, dropped=dropped))
+        alive &= ~outcome.fails_N
+        scores |= outcome.scores
+        reports.append(GateReport(gate=gate.title, rule=outcome.rule, dropped=dropped))
     if not alive.any():
         raise NothingLeftError(
             f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
@@ -146,28 +146,24 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
 
 
 def _choice(gated: Gated, reporter: Reporter) -> Choice:
-    """A subset of what passed, class by class."""
+    """Select among the images that passed the gates, class by class."""
     sides, alive = gated.sides, gated.alive
-    config = sides.config
     method, trials = choose_method(sides, alive, sides.asked, reporter)
-    if config.selection.weights:
-        ranked, weight, at_floor = weighed(sides, alive)
-        method = "weights"
-    else:
-        reporter.note(f"selecting by {method}")
-        ranked, at_floor = pick(sides, alive, sides.asked, method)
-        weight = None
-    return Choice.of(gated, ranked, at_floor, weight, method=method, trials=trials)
+    if sides.config.selection.weights:
+        ranked, weight_N, at_floor = weighed(sides, alive)
+        return Choice.of(gated, ranked, at_floor, weight_N, method="weights", trials=trials)
+    reporter.note(f"selecting by {method}")
+    ranked, at_floor = pick(sides, alive, sides.asked, method)
+    return Choice.of(gated, ranked, at_floor, None, method=method, trials=trials)
 
 
 def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:
-    """Pools and reference are never written to."""
+    """Raise RequestError if a place is inside an input or contains one: pools and reference are never written to."""
     own = _parts(place)
     for address in inputs:
         other = _parts(address)
-        shared = min(len(own), len(other))
-        if own[:shared] == other[:shared]:
-            raise RequestError(f"{place}: is, holds or lies inside {address}, which is only read; {what} somewhere else")
+        if all(one == two for one, two in zip(own, other, strict=False)):
+            raise RequestError(f"{place}: is, contains or lies inside {address}, which is only read; {what} somewhere else")
 
 
 def _parts(address: str) -> tuple[str, ...]:
@@ -181,34 +177,28 @@ def _regions(sides: Sides, choice: Choice) -> list[Region]:
     )
 
 
-def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bool) -> str:
-    """Whether curation helped: by the gap, by the gap to images that nothing was matched to, and by training."""
+def _summary(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bool) -> str:
+    """Whether curation helped: by the gap, by the gap to the validation part alone, and by training."""
     parts = [sentence(gap)]
     measured = gap.against_random
-    if held_out is not None and not gap.nothing_chosen and (found := held_out.against_random) is not None and measured is not None:
-        if found.verdict == measured.verdict:
+    apart = held_out.against_random if held_out is not None and not gap.nothing_chosen else None
+    if apart is not None and measured is not None:
+        if apart.verdict == measured.verdict:
             words = "so it is the same there"
-        elif found.verdict == "no different":
-            words = "which may be chance"
         else:
-            words = "which is another answer"
+            words = "which may be chance" if apart.verdict == "no different" else "which disagrees"
         parts.append(
             f"Against the validation images alone{', on which auto chose the rule,' if is_auto else ''} the difference from random sets is "
-            f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {words}."
+            f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}], {words}."
         )
     if training is not None:
         probability = training.difference.probability
         expected = _EXPECTED[measured.verdict] if measured is not None and measured.verdict is not None else None
-        if expected is None:
-            story = "By training"
-        elif training.direction == expected:
-            story = "Training tells the same story"
-        elif training.direction == "no different":
-            story = "Training does not confirm it"
-        else:
-            story = "Training tells another story"
+        finding = "Training does not confirm it" if training.direction == "no different" else "Training disagrees"
+        if expected is None or training.direction == expected:
+            finding = "By training" if expected is None else "Training agrees"
         parts.append(
-            f"{story}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
+            f"{finding}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
             f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {probability.value:+.3f} "
             f"[{probability.low:+.3f}, {probability.high:+.3f}], {training.kept.seeds} seeds)"
             f"{', flattered, since auto chose the rule on the same images' if is_auto else ''}."
@@ -217,12 +207,11 @@ def _in_sentences(gap: Gap, held_out: Gap | None, training: Trial | None, is_aut
 
 
 _EXPECTED: dict[Nearer, Better] = {"smaller": "better", "larger": "worse", "no different": "no different"}
-"""What training should say, by whether the kept images are nearer to the real ones than random ones are."""
+"""The result of training that agrees with each verdict on the gap between kept and random images."""
 
 
 def _counts(reasons: NDArray[np.object_]) -> dict[str, int]:
-    names, numbers = np.unique(reasons.astype(str), return_counts=True)
-    return dict(zip(names.tolist(), numbers.tolist(), strict=True))
+    return dict(sorted(Counter(map(str, reasons)).items()))
 
 
 def _in_words(counts: dict[str, int]) -> str:

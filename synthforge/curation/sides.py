@@ -1,11 +1,15 @@
-"""Both sides of a curation, read, aligned and embedded: pools, reference, and the views of encoder and metric encoder."""
+"""The two sides of a curation, pools and reference: reads them, aligns their classes, and computes features.
+
+A *view* is the feature space of one model. A cross-fitted encoder consists of several models, so it gives several
+views.
+"""
 
 from __future__ import annotations
 
 import functools
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.config import identity_of
-from synthforge.curation.evidence import EncodedView, Evidence, Texts
+from synthforge.curation.evidence import Bools, EncodedView, Evidence, Ints, Texts
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.collection import Collection, open_collection
@@ -29,43 +33,42 @@ from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, cache_folder
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 VERSION = 3
-"""Of the whole procedure: raised when equal inputs and settings choose otherwise."""
+"""Version of the procedure. It is raised when the same inputs and settings choose other images."""
 SMALL = 64
-"""Up to so many pixels, models of natural images say little, and small networks fitted on the reference say more."""
+"""Largest height or width in pixels for which networks fitted on the reference are used. Models of natural images say
+little there."""
 CLIP = OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
-"""The encoder of larger images."""
+"""The default encoder of larger images."""
 _DIGITS = "builtin:digits/reference"
 
 
 @dataclass
 class Sides:
-    """Pools and reference in one frame: equal class indices, features of every image on disk."""
+    """Pools and reference, with the same class indices, and the features of all their images on disk."""
 
     config: CurationConfig
     cache: Path
     reference_address: str
     pool: Table
     real: Table
-    classes: list[str]
     encoder: EncoderConfig
     metric_encoder: EncoderConfig
-    encoders: list[Encoder]
-    metric_encoders: list[Encoder]
     notes: list[str]
+    classes: list[str] = field(default_factory=list)
+    """Class names that both sides have, by class index."""
+    encoders: list[Encoder] = field(default_factory=list)
+    """The loaded models of the encoder."""
+    metric_encoders: list[Encoder] = field(default_factory=list)
 
     @classmethod
     def read(cls, pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Sides:
-        """Open both sides; raises RequestError for whatever of the request can't be met."""
+        """Open both sides. Raises RequestError if the request can't be met, and DatasetError if an input can't be
+        used."""
         cache = cache_folder(config)
         _require_writable(cache)
         reporter.note("reading pool and reference")
-        opened = [open_collection(address, cache, classes=config.classes, reporter=reporter) for address in pools]
-        real = open_collection(reference, cache, classes=config.classes, reporter=reporter)
-        notes = [f"{collection.address}: {problem}" for collection in [*opened, real] for problem in collection.problems]
+        *opened, real = (open_collection(address, cache, classes=config.classes, reporter=reporter) for address in [*pools, reference])
         encoder, metric_encoder = _models(config, reference, real)
         sides = cls(
             config=config,
@@ -73,43 +76,51 @@ class Sides:
             reference_address=reference,
             pool=Table.of(opened),
             real=Table.of([real]),
-            classes=[],
             encoder=encoder,
             metric_encoder=metric_encoder,
-            encoders=[],
-            metric_encoders=[],
-            notes=notes,
+            notes=[f"{collection.address}: {problem}" for collection in [*opened, real] for problem in collection.problems],
         )
         sides._align()
         sides._require_possible()
         return sides
 
     def choosing_by(self, config: CurationConfig) -> Sides:
-        """The same sides with another `selection` and `regime`; raises RequestError for what of these can't be met."""
+        """The same sides with another `selection` and `regime`; raises RequestError if these can't be met."""
         assert config.model_copy(update={"selection": self.config.selection, "regime": self.config.regime}) == self.config
         sides = replace(self, config=config, notes=[])
         sides._require_possible()
         return sides
 
     def load(self, reporter: Reporter, with_metric_encoder: bool = True) -> None:
-        """Load encoder and metric encoder; those of kind `fitted` are fitted now. Without the metric encoder no gap can be measured."""
+        """Load encoder and metric encoder. Those of kind `fitted` are fitted now.
+
+        Args:
+            with_metric_encoder: needed to measure the gap.
+        """
         measuring = f" and metric encoder {_name(self.metric_encoder)}" if with_metric_encoder else ""
         reporter.note(f"loading encoder {_name(self.encoder)}{measuring}")
         self.encoders = loaded((self.encoder,), self.config.device, self.reference_address, self.cache, reporter)
         if with_metric_encoder:
             self.metric_encoders = loaded((self.metric_encoder,), self.config.device, self.reference_address, self.cache, reporter)
-        if set(self.encoder_digests) & set(self.metric_digests):
-            raise RequestError("metric_encoder: is the encoder itself, which would measure what it chose; name another model")
+        if set(_digests(self.encoders)) & set(_digests(self.metric_encoders)):
+            raise RequestError(
+                "metric_encoder: is the same model as the encoder, so it would measure its own selection; name another model"
+            )
         if any(gate.needs_texts for gate in in_order(self.config)) and any(encoder.logit_scale is None for encoder in self.encoders):
             raise RequestError("gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off")
 
     def embed_reference(self, reporter: Reporter) -> None:
-        """Embed real images that are not in the cache yet; raises DatasetError if one can't be read."""
+        """Compute features of real images that are not in the cache yet; raises DatasetError if an image can't be
+        read."""
         self._embed(self.real, reporter)
-        self._require_readable()
+        by_row = facts_of(self.real.collections[0], self.cache).column("problem").to_pylist()
+        problems = [f"{key}: {problem}" for key, problem in zip(self.real.strings("key"), by_row, strict=True) if problem is not None]
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise DatasetError(f"{self.reference_address}: {problems[0]}{more}; remove or replace it")
 
     def embed_pool(self, reporter: Reporter) -> None:
-        """Embed pool images that are not in the cache yet."""
+        """Compute features of pool images that are not in the cache yet."""
         self._embed(self.pool, reporter)
 
     def _embed(self, side: Table, reporter: Reporter) -> None:
@@ -126,33 +137,35 @@ class Sides:
                 reference=self.reference_address,
                 ready=[*self.encoders, *self.metric_encoders],
             )
-            embed(collection, [*self.encoder_digests, *self.metric_digests], work, config.workers, reporter)
+            embed(collection, _digests([*self.encoders, *self.metric_encoders]), work, config.workers, reporter)
 
     def _align(self) -> None:
-        """One list of classes that both sides have, in the pools' order."""
-        of_real = {name for name in self.real.strings("class") if name is not None}
+        """Set the classes to those that both sides have, in the order of the pools."""
+        real_names = {name for name in self.real.strings("class") if name is not None}
         in_pools = [name for collection in self.pool.collections for name in collection.classes]
-        self.classes = [name for name in dict.fromkeys([*in_pools, *self.real.collections[0].classes]) if name in of_real]
-        if unknown := sorted(set(in_pools) - of_real):
-            self.notes.append(f"{_list(unknown)}: in the pool, unknown to the reference; such images are not kept")
-        if not set(in_pools) & of_real:
+        self.classes = [name for name in dict.fromkeys([*in_pools, *self.real.collections[0].classes]) if name in real_names]
+        if unknown := sorted(set(in_pools) - real_names):
+            self.notes.append(f"{_list(unknown)}: in the pool, but not in the reference; such images are not kept")
+        if not set(in_pools) & real_names:
             raise RequestError(
                 f"pool and reference have no class in common: the pool has {_list(sorted(set(in_pools)))}, "
-                f"the reference {_list(sorted(of_real))}; give names to numbered labels with --set classes=[...]"
+                f"the reference {_list(sorted(real_names))}; give names to numbered labels with --set classes=[...]"
             )
-        of_pool = {name for name in self.pool.strings("class") if name is not None}
-        if without := [name for name in self.classes if name not in of_pool]:
-            self.notes.append(f"{_list(without)}: no images in the pool")
+        pool_names = set(self.pool.strings("class"))
+        if missing := [name for name in self.classes if name not in pool_names]:
+            self.notes.append(f"{_list(missing)}: no images in the pool")
 
     def _require_possible(self) -> None:
-        """Refuse now what would be refused after hours."""
+        """Raise now the errors that would otherwise come after hours of work."""
         pick_device(self.config.device, "device")
         if num := sum(name is None for name in self.real.strings("class")):
             raise DatasetError(f"{self.reference_address}: {num} of {len(self.real)} images have no label; give them one, or remove them")
         usable = self.pool_class >= 0
         formats = sorted(set(self.pool.strings("extension")[usable]))
         if len(formats) > 1:
-            raise RequestError(f"the pools' images are {' and '.join(formats)}; a set has one format: convert one, or curate them apart")
+            raise RequestError(
+                f"the pools' images are {' and '.join(formats)}; a set has one format: convert one pool, or curate them separately"
+            )
         if unfit := [name for name in formats if name not in EXTENSIONS]:
             raise RequestError(f"the pools' images are {unfit[0]}; shards hold {', '.join(EXTENSIONS)}, so convert them first")
         size = self.config.selection.size
@@ -160,11 +173,11 @@ class Sides:
             names = ", ".join(self.classes)
             raise RequestError(f"selection.size.quota: class {min(unknown)!r} is not in pool and reference; they have {names}")
         if not any(self.asked.values()):
-            raise RequestError("selection.size: asks for no image at all; raise it")
+            raise RequestError("selection.size: asks for no image; raise it")
         if self.fit.all():
             if self.config.selection.method == "auto":
                 raise RequestError(
-                    f"{self.reference_address}: has no validation part, which auto is scored on; name a selection.method, or add images"
+                    f"{self.reference_address}: has no validation part, on which auto tests rules; name a selection.method, or add images"
                 )
             self.notes.append(
                 "the reference has no validation part: gates are set by its fit images, each left out in turn, and no classifier is "
@@ -173,18 +186,11 @@ class Sides:
 
     @functools.cached_property
     def asked(self) -> dict[str, int]:
-        """How many images of each class are wanted."""
+        """Images to keep of each class, by the settings."""
         size = self.config.selection.size
         return {name: size.of(name, int((self.fit & (self.real_class == number)).sum())) for number, name in enumerate(self.classes)}
 
-    def _require_readable(self) -> None:
-        found = facts_of(self.real.collections[0], self.cache).column("problem").to_pylist()
-        problems = [f"{key}: {problem}" for key, problem in zip(self.real.strings("key"), found, strict=True) if problem is not None]
-        if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise DatasetError(f"{self.reference_address}: {problems[0]}{more}; remove or replace it")
-
-    # What is known of each image
+    # Facts about each image
 
     @functools.cached_property
     def _pool_facts(self) -> Any:
@@ -194,15 +200,18 @@ class Sides:
 
     @functools.cached_property
     def pool_class(self) -> Ints:
+        """Index into `classes` of each pool image; -1 for none."""
         return self.pool.class_indices(self.classes)
 
     @functools.cached_property
     def real_class(self) -> Ints:
+        """Index into `classes` of each real image."""
         return self.real.class_indices(self.classes)
 
     @functools.cached_property
     def output_classes(self) -> list[str]:
-        """Class names by label number: the first pool's, so that its labels stay what they are, then those of the others."""
+        """Class names of the curated set, by label number. Those of the first pool come first, so its labels stay the
+        same."""
         return list(dict.fromkeys([*(name for collection in self.pool.collections for name in collection.classes), *self.classes]))
 
     @functools.cached_property
@@ -212,7 +221,7 @@ class Sides:
 
     @functools.cached_property
     def problem(self) -> NDArray[np.object_]:
-        """Why each pool image can't be used at all; None if it can."""
+        """Why each pool image can't be used; None if it can."""
         names = self.pool.strings("class")
         problems = np.array(self._pool_facts.column("problem").to_pylist(), object)
         problems[(self.pool_class < 0) & (problems == None)] = "class unknown to the reference"  # noqa: E711 - elementwise
@@ -221,11 +230,12 @@ class Sides:
 
     @functools.cached_property
     def usable(self) -> Bools:
+        """Pool images that can be used."""
         return np.asarray(self.problem == None)  # noqa: E711
 
     @functools.cached_property
     def fit(self) -> Bools:
-        """Real images of the fit part; the others are the validation part."""
+        """Real images of the fit part. The others are the validation part."""
         (collection,) = self.real.collections
         parts = collection.part()
         return np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
@@ -234,27 +244,11 @@ class Sides:
 
     @functools.cached_property
     def device(self) -> str:
-        """Where selection and trials are computed."""
+        """The device of selection and trials."""
         return str(pick_device(self.config.device, "device"))
 
-    @property
-    def encoder_identities(self) -> list[dict[str, Any]]:
-        return [encoder.identity() for encoder in self.encoders]
-
-    @property
-    def metric_identities(self) -> list[dict[str, Any]]:
-        return [encoder.identity() for encoder in self.metric_encoders]
-
-    @property
-    def encoder_digests(self) -> list[str]:
-        return [digest_of(identity) for identity in self.encoder_identities]
-
-    @property
-    def metric_digests(self) -> list[str]:
-        return [digest_of(identity) for identity in self.metric_identities]
-
     def _view(self, encoder: Encoder) -> EncodedView:
-        digest = digest_of(encoder.identity())
+        (digest,) = _digests([encoder])
         return EncodedView(
             pool=features_of(self.pool.collections, digest, self.cache),
             real=features_of(self.real.collections, digest, self.cache),
@@ -263,12 +257,12 @@ class Sides:
 
     @functools.cached_property
     def views(self) -> list[EncodedView]:
-        """The encoder's."""
+        """The views of the encoder."""
         return [self._view(encoder) for encoder in self.encoders]
 
     @functools.cached_property
     def evidence(self) -> Evidence:
-        """What gates look at."""
+        """Comparisons of pool and reference, for the gates."""
         row_of = {sha256: row for row, sha256 in enumerate(self.real.strings("image_sha256"))}
         return Evidence(
             self.views,
@@ -287,52 +281,49 @@ class Sides:
         )
 
     def _embed_texts(self, texts: list[str]) -> list[Texts]:
-        found = [(encoder.embed_texts(texts), encoder.logit_scale) for encoder in self.encoders]
-        return [Texts(features, scale) for features, scale in found if features is not None and scale is not None]
-
-    @functools.cached_property
-    def held_out_views(self) -> list[MetricView]:
-        """The metric encoder's, with the validation part alone, which no selection was matched to."""
-        held_out = set(self.real.strings("key")[~self.fit])
-        views = []
-        for view in self.metric_views:
-            rows = np.array([row for row, key in enumerate(view.real_key_M) if key in held_out], np.int64)
-            keys = [view.real_key_M[row] for row in rows]
-            views.append(MetricView(view.pool_ND, view.pool_class_N, view.real_MD[rows], view.real_class_M[rows], keys))
-        return views
+        encoded = [(encoder.embed_texts(texts), encoder.logit_scale) for encoder in self.encoders]
+        return [Texts(features, scale) for features, scale in encoded if features is not None and scale is not None]
 
     @functools.cached_property
     def metric_views(self) -> list[MetricView]:
-        """The metric encoder's: all pool images, and the real ones that each of its models has not seen, of both parts."""
-        keys = self.real.strings("key")
+        """The views of the metric encoder: all pool images, and the real images of both parts that its model has not
+        seen."""
+        return self._metric_views(np.ones(len(self.fit), bool))
+
+    @functools.cached_property
+    def held_out_views(self) -> list[MetricView]:
+        """The same views with real images of the validation part alone, which the selection was not matched to."""
+        return self._metric_views(~self.fit)
+
+    def _metric_views(self, among_M: Bools) -> list[MetricView]:
         views = []
-        for metric_encoder in self.metric_encoders:
-            view = self._view(metric_encoder)
-            rows = np.flatnonzero(view.unseen_M)
-            views.append(
-                MetricView(
-                    pool_ND=view.pool,
-                    pool_class_N=self.pool_class,
-                    real_MD=view.real[rows],
-                    real_class_M=self.real_class[rows],
-                    real_key_M=keys[rows].tolist(),
-                )
-            )
+        for view in map(self._view, self.metric_encoders):
+            rows = np.flatnonzero(view.unseen_M & among_M)
+            keys = self.real.strings("key")[rows].tolist()
+            views.append(MetricView(view.pool, self.pool_class, view.real[rows], self.real_class[rows], keys))
         return views
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """Everything that the curated set depends on."""
-        chosen = identity_of(self.config, lambda path, value: "")
-        chosen.pop("encoder", None), chosen.pop("judge", None)
+        """Everything that the curated set depends on, as its digest sees it."""
+        settings = identity_of(self.config, lambda path, value: "")
         return {
             "curation_version": VERSION,
-            **chosen,
-            "encoder": self.encoder_identities,
-            "judge": self.metric_identities,
+            **settings,
+            "encoder": identities(self.encoders),
+            "judge": identities(self.metric_encoders),
             "pools": [collection.digest for collection in self.pool.collections],
             "reference": self.real.collections[0].digest,
         }
+
+
+def identities(encoders: Iterable[Encoder]) -> list[dict[str, Any]]:
+    """The identity of each encoder. Its features are cached under the digest of its identity."""
+    return [encoder.identity() for encoder in encoders]
+
+
+def _digests(encoders: Iterable[Encoder]) -> list[str]:
+    return [digest_of(identity) for identity in identities(encoders)]
 
 
 def _require_writable(cache: Path) -> None:
@@ -342,15 +333,15 @@ def _require_writable(cache: Path) -> None:
             pass
     except OSError as error:
         raise PlaceError(
-            f"{cache}: features can't be kept there ({error.strerror}); choose another place with the setting `cache`"
+            f"{cache}: features can't be cached there ({error.strerror}); choose another folder with the setting `cache`"
         ) from error
 
 
 def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[EncoderConfig, EncoderConfig]:
-    """Encoder and metric encoder, where the Config leaves them open."""
+    """Encoder and metric encoder, with defaults where the Config names none."""
     encoder, metric_encoder = config.encoder, config.metric_encoder
     if isinstance(metric_encoder, FittedConfig):
-        metric_encoder = metric_encoder.model_copy(update={"pixels": None})  # what was fitted measures; pixels may drive the selection
+        metric_encoder = metric_encoder.model_copy(update={"pixels": None})  # raw pixels may drive the selection, so they don't measure
     if encoder is not None and metric_encoder is not None:
         return encoder, metric_encoder
     if resolve(reference) == resolve(_DIGITS):
@@ -371,6 +362,5 @@ def _name(config: EncoderConfig) -> str:
     return f"{config.kind} {model}" if model else config.kind
 
 
-def _list(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _list(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

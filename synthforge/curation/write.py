@@ -1,4 +1,5 @@
-"""The curated dataset folder: the pool's bytes, a decision for every image, and the gap."""
+"""Writes the curated dataset folder: the kept images, byte for byte, a decision for every image of the pools, and the
+gap."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice
+from synthforge.curation.evidence import Ints
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides
@@ -31,22 +32,22 @@ from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkE
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import DECISIONS, GAP
 
-Ints = NDArray[np.int64]
-
 _AT_ONCE = 64
-"""Samples in memory while shards are written."""
+"""Samples held in memory while shards are written."""
 _SHOWN = 12
 """Images in a row of the contact sheet."""
 _LOCK = f"{LOG}/curate.lock"
 _PATIENCE = 2.0
-"""Seconds that a run waits for another one which writes into the same folder."""
+"""Seconds that a run waits for another run that writes into the same folder."""
 
 
 def require_free(folder: Folder) -> None:
-    """Fail if something other than a curated set is in the folder's place."""
+    """Raise RequestError if the folder holds anything but a curated set."""
     if not folder.exists(MANIFEST):
         if strangers := sorted(folder.list()):
-            raise RequestError(f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is no dataset of ours; use another folder")
+            raise RequestError(
+                f"{folder.address}: holds {strangers[0]} but no {MANIFEST}, so it is not a dataset of synthforge; use another folder"
+            )
         return
     manifest = DatasetFolder.open(folder.address).manifest
     if manifest.kind != "curated":
@@ -54,7 +55,7 @@ def require_free(folder: Folder) -> None:
 
 
 def require_same(folder: Folder, digest: str) -> None:
-    """Fail if the curated set that is there came of other inputs or settings."""
+    """Raise RequestError if the folder holds a curated set made from other inputs or settings."""
     if folder.exists(MANIFEST) and DatasetFolder.open(folder.address).manifest.plan_digest != digest:
         raise RequestError(
             f"{folder.address}: was curated from other pools or with other settings; replace it with --reselect, or use another folder"
@@ -62,92 +63,84 @@ def require_same(folder: Folder, digest: str) -> None:
 
 
 def write(
-    folder: Folder,
-    sides: Sides,
-    choice: Choice,
-    result: CurateResult,
-    request: CurationRequest,
-    reporter: Reporter,
-    *,
-    reselect: bool = False,
+    folder: Folder, choice: Choice, result: CurateResult, request: CurationRequest, reporter: Reporter, *, reselect: bool = False
 ) -> str | None:
-    """Write the curated set; what an equal run has written already stays. The contact sheet's path, if there is one.
+    """Write the curated set, and return the path of the contact sheet, if there is one. Shards that are already there
+    stay.
 
-    On a disk one run writes at a time; on a remote store shards of another selection are noticed, not prevented.
+    On a disk, one run writes at a time. On a remote store, shards of another selection are detected, but not prevented.
 
     Args:
-        reselect: replace what is there, also if it claims to be this very set and is not.
-    Raises: RequestError if another run writes there, or another set is there and must not be replaced; WorkError if what is there
-        claims to be this set and is not.
+        reselect: replace the set that is there, also if its digest is the same but its content is not.
+    Raises: RequestError if another run writes there, or another set is there and `reselect` is off; WorkError if the
+        set that is there has the same digest but other content, and `reselect` is off.
     """
-    manifest, keys = _manifest(sides, choice, result.digest), sides.pool.keys()
+    sides, keys = choice.gated.sides, choice.gated.sides.pool.keys()
+    manifest = _manifest(choice, result.digest)
     with _alone(folder):
         folder.sweep()
         expected = _Expected(manifest, keys[choice.kept].tolist(), sides.output_class_N[choice.kept].tolist())
         _make_room(folder, expected, reselect, reporter)
         dataset = DatasetFolder.create(folder, manifest)
-        _write_shards(dataset, sides, choice, expected, keys=keys, reporter=reporter)
+        _write_shards(dataset, choice, expected, keys, reporter)
 
         def side_files(completion: Completion, is_new: bool) -> None:
-            folder.replace(DECISIONS, _parquet(decisions(sides, choice, keys)))
+            table = io.BytesIO()
+            pq.write_table(decisions(choice, keys), table, compression="zstd")
+            folder.replace(DECISIONS, table.getvalue())
             folder.replace(GAP, result.to_bytes())
-            write_side_files(
-                dataset,
-                completion,
-                name=request.name,
-                licence=request.licence,
-                tags=request.tags,
-                only_missing=not is_new and not reselect,
-            )
+            missing = not is_new and not reselect
+            write_side_files(dataset, completion, name=request.name, licence=request.licence, tags=request.tags, only_missing=missing)
 
         kept = {**dict.fromkeys(sides.output_classes, 0), **{name: report.kept for name, report in choice.per_class.items()}}
         dataset.complete(lambda num, gone: kept, side_files)
-        return _draw(folder, sides, choice)
+        return _draw(folder, choice)
 
 
 @contextmanager
 def _alone(folder: Folder) -> Iterator[None]:
-    """Keep other runs from writing into the folder, on a disk; the lock of a run that was killed is free."""
+    """On a disk, keep other runs from writing into the folder. The lock of a killed run is free."""
     if folder.path is None:
         yield
         return
-    path = folder.path / _LOCK  # in the folder of telemetry, which is no part of the set
+    path = folder.path / _LOCK  # in the log folder, which is not part of the set
     lock = FileLock(path, timeout=_PATIENCE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = lock.acquire()
     except Timeout as error:
         raise RequestError(f"{folder.address}: another curate is writing there; wait for it, or use another folder") from error
     except OSError as error:
         raise in_words(error, folder.address) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the shards have to hold, in the order of the curated set."""
+    """The content that the shards must have, in the order of the curated set."""
 
     manifest: Manifest
     keys: list[str]
     labels: list[int]
 
     def check(self, error: Callable[[str], SynthforgeError], where: Callable[[str], str]) -> Check:
-        """A check of a shard's rows that raises an error of this kind."""
+        """A check of a shard's rows that raises this error; `where` turns a file's name into its address."""
 
         def check(shard: Shard, table: pa.Table) -> None:
-            wanted = slice(shard.first_sample, shard.first_sample + shard.num_samples)
-            found = table.column("key").to_pylist(), table.column("class_index").to_pylist()
-            if found != (self.keys[wanted], self.labels[wanted]):
+            samples = slice(shard.first_sample, shard.first_sample + shard.num_samples)
+            keys, labels = table.column("key").to_pylist(), table.column("class_index").to_pylist()
+            if (keys, labels) != (self.keys[samples], self.labels[samples]):
                 raise error(f"{where(shard.tar)}: was written from another selection")
 
         return check
 
 
 def _make_room(folder: Folder, expected: _Expected, reselect: bool, reporter: Reporter) -> None:
-    """Leave in the folder what belongs to this set, or nothing; it is looked at again, since another run may have been here meanwhile."""
+    """Keep the files in the folder if they belong to this set, else remove them.
+
+    The folder is checked again here, since another run may have written to it in the meantime.
+    """
     require_free(folder)
     if not folder.exists(MANIFEST):
         return
@@ -161,94 +154,93 @@ def _make_room(folder: Folder, expected: _Expected, reselect: bool, reporter: Re
         _require_agreement(dataset, expected, reselect)
     except (DatasetError, FileNotFoundError) as error:
         if not reselect:
-            raise WorkError(f"{folder.address}: what is there is not this set ({error}); write it again with --reselect") from error
-        reporter.note(f"what is there is not this set, and is written again: {error}")
+            raise WorkError(f"{folder.address}: does not hold the set it claims to ({error}); write it again with --reselect") from error
+        reporter.note(f"the folder does not hold the set it claims to, and is written again: {error}")
         _remove(folder)
 
 
 def _require_agreement(dataset: DatasetFolder, expected: _Expected, reselect: bool) -> None:
-    """Raise DatasetError if shards that are there are not those of this set.
+    """Raise DatasetError if the shards in the folder are not those of this set.
 
-    Cheap: tables are read, tars only if they have no seal yet; `verify` is what reads every byte.
+    This is cheap: it reads tables, and tars only where a shard has no seal yet. Only `verify` reads every byte.
     """
-    folder, manifest, wanted = dataset.folder, dataset.manifest, expected.manifest
-    if manifest.classes != wanted.classes or dataset.num_samples != len(expected.keys):
-        raise DatasetError(f"{folder.where(MANIFEST)}: tells of other classes or another number of images")
-    if reselect and manifest.to_bytes() != wanted.to_bytes():  # such as another size of shards
+    folder, manifest = dataset.folder, dataset.manifest
+    if manifest.classes != expected.manifest.classes or dataset.num_samples != len(expected.keys):
+        raise DatasetError(f"{folder.where(MANIFEST)}: names other classes or another number of images")
+    if reselect and manifest.to_bytes() != expected.manifest.to_bytes():  # such as another size of shards
         raise DatasetError(f"{folder.where(MANIFEST)}: was written with other settings")
     check = expected.check(DatasetError, folder.where)
     listing, state = folder.list(), dataset.state()
     owned = {shard.stem for shard in dataset.shards()}
     if strays := sorted(name for name in listing if name.startswith("train-") and name.partition(".")[0] not in owned):
-        raise DatasetError(f"{folder.where(strays[0])}: is of another set")
+        raise DatasetError(f"{folder.where(strays[0])}: belongs to another set")
     for shard, seal in zip(state.sealed, dataset.seals(state.sealed), strict=True):
         if listing.get(shard.tar) != seal.bytes:
-            raise DatasetError(f"{folder.where(shard.tar)}: is gone or not of the size that was sealed")
+            raise DatasetError(f"{folder.where(shard.tar)}: is missing, or has not the size in its seal")
         check(shard, dataset.table(shard))
     for shard in state.orphaned:
         dataset.adopt(shard, check)
     if reselect and (alone := [shard.table for shard in state.missing if shard.table in listing]):
-        raise DatasetError(f"{folder.where(alone[0])}: has lost its tar")  # a new one need not match it
+        raise DatasetError(f"{folder.where(alone[0])}: its tar is missing")  # a new tar need not match it
     dataset.completion()  # raises if it can't be read
 
 
 def _remove(folder: Folder) -> None:
-    """Remove a curated set, the manifest last: without it, a folder in which something is left would not be ours to write into."""
+    """Remove a curated set, the manifest last: `require_free` refuses a folder with files but no manifest."""
     for name in (COMPLETE, DECISIONS, GAP):
         folder.remove(name)
     remove_dataset(folder)
 
 
-def _write_shards(
-    dataset: DatasetFolder, sides: Sides, choice: Choice, expected: _Expected, *, keys: NDArray[np.object_], reporter: Reporter
-) -> None:
-    """Write the shards that are not there."""
-    folder, names = dataset.folder, sides.pool.strings("class")
+def _write_shards(dataset: DatasetFolder, choice: Choice, expected: _Expected, keys: NDArray[np.object_], reporter: Reporter) -> None:
+    """Write the shards that are not there yet."""
+    folder = dataset.folder
     check = expected.check(lambda problem: WorkError(f"{problem}; write the set again with --reselect"), folder.where)
     reporter.begin("writing", len(choice.kept))
     for shard in dataset.shards():
         rows = choice.kept[shard.first_sample : shard.first_sample + shard.num_samples]
         if not folder.exists(shard.seal):
             with folder.scratch(shard.tar) as path:
-                write_tar(path, _encoded(sides, rows, keys, names))
+                write_tar(path, _encoded(choice.gated.sides, rows, keys))
                 dataset.commit(shard, path, check)
         reporter.advance(len(rows))
     reporter.end()
 
 
-def _manifest(sides: Sides, choice: Choice, digest: str) -> Manifest:
+def _manifest(choice: Choice, digest: str) -> Manifest:
     if not len(choice.kept):
         raise RequestError("nothing is selected: ask for at least one image with selection.size")
-    (extension,) = set(sides.pool.strings("extension")[choice.kept])  # Sides has seen to it
-    manifests = [DatasetFolder.open(one.address).manifest for one in sides.pool.collections if one.kind == "dataset folder"]
+    sides = choice.gated.sides
+    pools = sides.pool.collections
+    (extension,) = set(sides.pool.strings("extension")[choice.kept])  # Sides refuses pools of several formats
+    manifests = [DatasetFolder.open(pool.address).manifest for pool in pools if pool.kind == "dataset folder"]
     generators = [manifest.generator for manifest in manifests if manifest.generator is not None]
-    marked = len(manifests) == len(sides.pool.collections) and all(one.recipe.get("output", {}).get("marking") for one in manifests)
+    is_marked = len(manifests) == len(pools) and all(manifest.recipe.get("output", {}).get("marking") for manifest in manifests)
+    several = {"class": "several or unknown", "pools": generators}
     return Manifest(
         kind="curated",
         classes=sides.output_classes,
         image_format=extension,
         plan_digest=digest,
-        recipe={**sides.settings, "output": {"marking": marked}},
-        generator=generators[0]
-        if len(generators) == 1 == len(sides.pool.collections)
-        else {"class": "several or unknown", "pools": generators},
+        recipe={**sides.settings, "output": {"marking": is_marked}},
+        generator=generators[0] if len(generators) == 1 == len(pools) else several,
         segment=Segment(first_sample=0, num_samples=len(choice.kept), first_shard=0, samples_per_shard=sides.config.samples_per_shard),
         parents=[*sides.settings["pools"], sides.settings["reference"]],
     )
 
 
-def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_], names: NDArray[np.object_]) -> Iterator[EncodedSample]:
-    """Samples in the order of the curated set; some are in memory at a time."""
+def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_]) -> Iterator[EncodedSample]:
+    """Samples in the order of the rows, some of which are in memory at a time."""
+    names = sides.pool.strings("class")
     for start in range(0, len(rows), _AT_ONCE):
         chunk = rows[start : start + _AT_ONCE]
-        found = dict(sides.pool.samples(chunk))
+        samples = dict(sides.pool.samples(chunk))
         for row in chunk.tolist():
-            members = found[row]
-            extension = "jpg" if members.extension == "jpeg" else members.extension
+            members = samples[row]
             yield EncodedSample(
                 key=keys[row],
                 image=members.image,
-                extension=extension,
+                extension="jpg" if members.extension == "jpeg" else members.extension,
                 class_index=int(sides.output_class_N[row]),
                 text=members.txt.decode("utf-8", "replace") if members.txt is not None else names[row],
                 record=_record(members, names[row]),
@@ -256,7 +248,7 @@ def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_], names: NDArray
 
 
 def _record(members: Members, class_name: str) -> dict[str, Any]:
-    """The sample's record; one of ours comes out byte for byte as it was."""
+    """The record of a sample. Records written by synthforge keep their bytes."""
     try:
         record = json.loads(members.json) if members.json is not None else {}
     except ValueError:
@@ -264,8 +256,13 @@ def _record(members: Members, class_name: str) -> dict[str, Any]:
     return {**(record if isinstance(record, dict) else {"record": record}), "class": class_name}
 
 
-def decisions(sides: Sides, choice: Choice, keys: NDArray[np.object_]) -> pa.Table:
-    """One row for each image of the pools, kept or not, with the reason and every score."""
+def decisions(choice: Choice, keys: NDArray[np.object_]) -> pa.Table:
+    """One row for each image of the pools, kept or not, with the reason and all scores.
+
+    Args:
+        keys: the key that each image has, or would have, in the curated set, (N,).
+    """
+    sides = choice.gated.sides
     rows = sides.pool.rows
     collection, block = rows.column("collection").to_numpy(), rows.column("block").to_numpy()
     shards = [sides.pool.collections[number].blocks[index].name for number, index in zip(collection, block, strict=True)]
@@ -280,7 +277,7 @@ def decisions(sides: Sides, choice: Choice, keys: NDArray[np.object_]) -> pa.Tab
         "rank": pa.array(choice.rank_N, mask=choice.rank_N < 0),
         "weight": choice.weight_N,
     }
-    for name, values in choice.scores.items():
+    for name, values in choice.gated.scores.items():
         if name == "duplicate_of":
             columns[name] = _masked(keys[np.maximum(values, 0)], values >= 0)
         elif values.dtype.kind == "f":
@@ -294,32 +291,28 @@ def _masked(values: NDArray[np.object_], there: NDArray[np.bool_]) -> pa.Array:
     return pa.array(values, pa.string(), mask=~there)
 
 
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _draw(folder: Folder, sides: Sides, choice: Choice) -> str | None:
-    """Real, kept and dropped images side by side, beside the curated set on a local disk; None elsewhere."""
+def _draw(folder: Folder, choice: Choice) -> str | None:
+    """Draw the contact sheet of real, kept and dropped images next to a local folder, and return its path; None
+    elsewhere."""
     if folder.path is None:
         return None
+    sides = choice.gated.sides
     real_images = _pictures(sides.real, _spread(np.flatnonzero(sides.fit), sides.real_class))
     rows = {"real": real_images, "kept": _pictures(sides.pool, _spread(choice.kept, sides.pool_class))}
-    for report in choice.gates:
+    for report in choice.gated.reports:
         for reason, number in report.dropped.items():
             if number:
                 rows[reason] = _pictures(sides.pool, np.flatnonzero(choice.reason_N == reason)[:_SHOWN])
-    path = Path(folder.path).with_name(f"{Path(folder.path).name}-sheet.png")
+    path = folder.path.with_name(f"{folder.path.name}-sheet.png")
     try:
         path.write_bytes(encode(contact_sheet(rows, title="real, kept, and dropped by each gate"), "png", 100, marking=False))
     except OSError:
-        return None  # the set is whole; a picture beside it is a courtesy
+        return None  # the set itself is complete without a picture
     return str(path)
 
 
 def _spread(rows: Ints, class_N: Ints) -> Ints:
-    """Some rows of as many classes as there is room for, the first of each first."""
+    """Rows to show: the first of each class, as far as there is room, then others; sorted by class."""
     order = np.argsort(class_N[rows], kind="stable")
     starts = [group[0] for group in np.split(order, np.flatnonzero(np.diff(class_N[rows][order])) + 1) if len(group)]
     chosen = list(dict.fromkeys([*starts, *range(len(rows))]))[:_SHOWN]
@@ -327,12 +320,16 @@ def _spread(rows: Ints, class_N: Ints) -> Ints:
 
 
 def _pictures(table: Any, rows: Ints) -> list[Any]:
-    found = {row: decode(members.image) for row, members in table.samples(rows)}
-    return [found[row] for row in rows.tolist()]
+    images = {row: decode(members.image) for row, members in table.samples(rows)}
+    return [images[row] for row in rows.tolist()]
 
 
 def weights_of(address: str, key_N: NDArray[np.object_]) -> NDArray[np.float64] | None:
-    """Importance weights of a curated set's images, float64 (N,); None if curation gave none, or it is another kind of set."""
+    """Importance weights of a curated set's images, float64 (N,); None if the set has none, or is not a curated set.
+
+    Args:
+        key_N: keys of the images in the curated set.
+    """
     folder = Folder(resolve(address))
     if not folder.exists(DECISIONS):
         return None

@@ -1,1 +1,1 @@
-"""The recipe and the Config of every stage; nothing heavy is imported here."""
+"""The recipe: settings of all stages, and reading them from YAML. Imports nothing heavy."""

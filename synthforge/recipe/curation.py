@@ -1,6 +1,6 @@
-"""What curation depends on: encoder, metric encoder, gates, selection. No heavy import: `recipe check` loads no model.
+"""The settings of `curate`: encoder, metric encoder, gates and selection.
 
-Each part's Config stands beside its code; here they are composed.
+This module imports nothing heavy, so `recipe check` loads no model. The Config of each part stands beside its code.
 """
 
 from __future__ import annotations
@@ -17,28 +17,31 @@ from synthforge.features.encoders.config import AnyEncoder
 from synthforge.registry import Registry, each_in, name_in
 
 DECISIONS, GAP = "decisions.parquet", "gap.json"
-"""What `curate` leaves beside the shards."""
+"""Files that `curate` writes beside the shards."""
 Regime = Literal["s2r", "da"]
 
 GATES: Registry[Any] = Registry("gate", "synthforge.curation.gates")
-"""Name to the class of each gate (see there), in the order in which they are applied."""
+"""Gates by name, in the order in which they are applied. The classes are in `synthforge.curation.gates`."""
 RULES: Registry[Any] = Registry("selection rule", "synthforge.curation.selection.rules")
-"""Name to each rule (see there)."""
+"""Selection rules by name. They are defined in `synthforge.curation.selection.rules`."""
 RuleName = Annotated[str, name_in(RULES, "auto")]
-"""A rule, or `auto`, which tries some out."""
+"""Name of a selection rule, or `auto`, which tries several rules and takes the best."""
 Gates = Annotated[dict[str, Config], each_in(GATES, Config, "GatesConfig", "The gates, in the order in which they are applied.")]
-"""Every gate by name, in order."""
+"""The settings of each gate, by name."""
 
 
 class SizeConfig(Config):
-    """How many images of each class are kept: one of `ratio`, `per_class`, `quota`; nothing means as many as the reference has to fit."""
+    """How many images of each class are kept. Give at most one field.
+
+    By default as many are kept as the class has real images in the fit part.
+    """
 
     ratio: float | None = identity(None, gt=0, le=1e6)
-    """So many for each real image of the class's fit part."""
+    """Images kept for each real image of the class's fit part. None: 1, unless another field is given."""
     per_class: int | None = identity(None, ge=1, le=10**9)
-    """The same number for each class."""
+    """Images kept of each class, the same number for all. None: see `ratio`."""
     quota: dict[str, Annotated[int, Field(ge=0, le=10**9)]] | None = identity(None)
-    """Class to number; classes that are not named get nothing."""
+    """Images kept of each class, by class name. Classes without an entry get none. None: see `ratio`."""
 
     @model_validator(mode="after")
     def _one_of_three(self) -> SizeConfig:
@@ -47,7 +50,7 @@ class SizeConfig(Config):
         return self
 
     def of(self, class_name: str, num_real: int) -> int:
-        """How many images of a class are asked for."""
+        """Images to keep of a class that has `num_real` real images in the fit part."""
         if self.quota is not None:
             return self.quota.get(class_name, 0)
         if self.per_class is not None:
@@ -56,22 +59,23 @@ class SizeConfig(Config):
 
 
 class SelectionConfig(Config):
-    """How the subset is chosen among the images that pass the gates."""
+    """How images are selected among those that pass the gates."""
 
     method: RuleName | None = identity(None)
-    """A rule, or `auto`: the one whose picks train the best small classifier, judged on the reference's validation part. Nothing means
-    `mmd` for s2r, and for da, where matching what is there already is not known to help, `random` among what passes the gates."""
+    """The selection rule. `auto` trains a small classifier on each rule's picks and takes the best on the validation
+    part. None: `mmd` for regime `s2r`; `random` for `da`, where matching the real images is not known to help."""
     size: SizeConfig = Field(default_factory=SizeConfig)
-    """How many of each class."""
+    """How many images of each class are kept."""
     dim: int | None = identity(32, ge=1, le=4096)
-    """Features of a class are projected to so many principal components of its real images; null keeps all."""
+    """Principal components of a class's real images to which features are projected. None: all features are kept."""
     stop_at_floor: bool = identity(False)
-    """Pick at random while the set is as near to the reference as an endless real set would be. Off, since with cross-fitted features
-    going on came nearer to real images that were not matched, too, where it was measured (benchmarks/results/curation-fashion.json)."""
+    """Pick at random once the set is as near to the reference as an endless set of real images would be. Off by
+    default: going on also came nearer to real images that were not matched
+    (benchmarks/results/curation-fashion.json)."""
     seed: int = identity(0, ge=0, lt=2**63)
-    """Of everything random in curation."""
+    """Seed of everything random in curation."""
     weights: bool = identity(False)
-    """Keep all images that pass the gates, whatever `size` says, and give each an importance weight instead (kernel mean matching)."""
+    """Keep all images that pass the gates, and give each an importance weight (kernel mean matching)."""
 
     @model_validator(mode="after")
     def _weights_or_size(self) -> SelectionConfig:
@@ -81,54 +85,56 @@ class SelectionConfig(Config):
 
 
 class TrialsConfig(Config):
-    """Small classifiers that are trained on selections and scored on the reference's validation part."""
+    """Small classifiers, trained on selected images and tested on the validation part of the reference."""
 
     check: bool = identity(True)
-    """At the end, train on the kept images and on random ones, and say whether that agrees with the gap."""
+    """At the end, train on the kept images and on as many random ones, and report whether training agrees with the
+    gap."""
     seeds: int = identity(5, ge=1, le=100)
-    """Trainings of each arm; the same seeds for all."""
+    """Trainings of each arm. All arms use the same seeds."""
     images: int = identity(32_000, ge=64, le=10**9)
-    """Images that each training sees; the same for all arms."""
+    """Images that each training sees, counted with repetitions; the same for all arms."""
     resolution: int = identity(32, ge=8, le=64, multiple_of=4)
-    """At most so many pixels."""
+    """Largest height and width of the training images, in pixels."""
     width: int = identity(16, ge=8, le=512, multiple_of=8)
     """Channels of the network's first layers."""
 
 
 class CurationConfig(Config):
-    """How the pool is matched to the real images."""
+    """Chooses the subset of the pool that best matches the real images."""
 
     regime: Regime = identity("s2r")
-    """What the images are for: `s2r`, training on them alone; `da`, training on them beside the real ones."""
+    """What the images are for. `s2r`: training on synthetic images alone. `da`: training on them beside real ones."""
     encoder: AnyEncoder | None = None
-    """Drives gates and selection. Nothing: the embedded one for the built-in digits, one fitted on the reference itself (cross-fitted)
-    up to 64 px, else the CLIP ViT-B-32 of LAION."""
+    """Model whose features drive gates and selection. None: up to 64 px, classifiers cross-fitted on the reference;
+    above, CLIP ViT-B-32 (LAION); for the built-in digits, an embedded model."""
     metric_encoder: AnyEncoder | None = part(None, was="judge")
-    """Measures the gap; never the encoder. Nothing: the embedded one for the built-in digits, a fitted one up to 64 px, else DINOv2."""
+    """Model whose features measure the gap; it must differ from `encoder`. None: up to 64 px, other cross-fitted
+    classifiers; above, DINOv2 ViT-S/14; for the built-in digits, an embedded model."""
     gates: Gates = Field(default_factory=lambda: {name: gate() for name, gate in GATES.items()})
-    """What an image has to pass."""
+    """Tests that an image has to pass."""
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
-    """What is chosen of the rest."""
+    """How images are selected among those that pass the gates."""
     trials: TrialsConfig = Field(default_factory=TrialsConfig)
-    """How selections are tried out."""
+    """Small classifiers that are trained on selections, for `auto` and for the check at the end."""
     index: IndexConfig = Field(default_factory=IndexConfig)
-    """How neighbours are searched."""
+    """How nearest neighbours are searched."""
     classes: list[str] | None = identity(None)
-    """Names for pools whose labels are numbers."""
+    """Class names for data whose labels are numbers, in the order of the numbers. None: the names in the data."""
     samples_per_shard: int = execution(1000, ge=1, le=1_000_000)
-    """Of the curated set."""
+    """Images in one tar of the curated set."""
     cache: str | None = execution(None, min_length=1)
-    """Where features are kept, by content; nothing means synthforge's folder in the user's cache."""
+    """Folder where features are cached. None: synthforge's folder in the user's cache."""
     device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto` takes a GPU if there is one."""
     batch: int = execution(64, ge=1, le=65_536)
     """Images per batch of the encoder."""
     decoders: int | None = execution(None, ge=1, le=256)
-    """Threads that decode images; nothing means one per CPU core, at most eight."""
+    """Threads that decode images. None: one per CPU core, at most eight."""
     workers: int = execution(1, ge=1, le=1024)
-    """Processes that embed."""
+    """Processes that compute features."""
 
 
 def cache_folder(config: CurationConfig) -> Path:
-    """Where features and indices are kept."""
+    """The folder where features and search indices are cached."""
     return Path(resolve(config.cache)) if config.cache is not None else user_cache()

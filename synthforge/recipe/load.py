@@ -1,11 +1,12 @@
-"""Read a recipe, or any Config, from a YAML file and `--set path=value` overrides, and find every mistake at once.
+"""Read a recipe, or any Config, from a YAML file and `--set path=value` overrides. All mistakes are reported at once.
 
-Each mistake is one line: file, line, dotted path as it stands in the YAML, what is wrong, and the nearest valid name.
+Each mistake is one line: file and line, dotted path as in the YAML, what is wrong, and the nearest valid name.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import re
@@ -27,25 +28,31 @@ from synthforge.recipe.recipe import Recipe, cross_checks
 from synthforge.registry import Late
 
 RECIPES = (".yaml", ".yml")
-"""How a recipe's file is told from other places."""
+"""Endings of recipe files, by which the command line tells them from folders and tars."""
+_MODELS = {("curation", "encoder"), ("curation", "metric_encoder"), ("diagnosis", "encoder")}
+"""Sections that may name a model by its hub id, as `generator` may."""
 
 
 def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and apply overrides of the form `dotted.path=value` (value in YAML); raises RecipeError."""
+    """Read a recipe file and apply overrides.
+
+    Args:
+        sets: overrides of the form `dotted.path=value`; the value is YAML.
+    Raises: RecipeError, which lists every mistake.
+    """
     return cast("Recipe", _Source(str(path), sets, Recipe).validated())
 
 
 def config_from_sets(config: type[ConfigT], sets: Sequence[str]) -> ConfigT:
-    """Any Config from `dotted.path=value` overrides alone, its defaults for the rest; raises RecipeError."""
+    """Make any Config from `dotted.path=value` overrides. Other fields keep their defaults. Raises RecipeError."""
     return cast("ConfigT", _Source(None, sets, config).validated())
 
 
 class _Source:
-    """A Config while it is read from a file and overrides: knows the line of every dotted path."""
+    """A Config while it is read from a file and overrides. It knows the line of every dotted path."""
 
     def __init__(self, path: str | None, sets: Sequence[str], config: type[Config]) -> None:
-        self.path = path
-        self.config = config
+        self.path, self.config = path, config
         self.tree = self._parse(path) if path is not None else CommentedMap()
         self.overridden: dict[tuple[str, ...], str] = {}
         problems = [problem for text in sets if (problem := self._override(text))]
@@ -57,18 +64,18 @@ class _Source:
         try:
             tree = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise RecipeError([f"{path}: no such file; begin with `synthforge recipe new --builtin digits`"]) from error
+            raise RecipeError([f"{path}: no such file; start with `synthforge recipe new --builtin digits`"]) from error
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError([f"{path}: can't be read as text ({error})"]) from error
         except RecursionError as error:
             raise RecipeError([f"{path}: is nested too deeply for a recipe"]) from error
-        except (YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+        except (YAMLError, ValueError) as error:  # ValueError: text that looks like a date, but is not one
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
             reason = getattr(error, "problem", None) or str(error).splitlines()[0]
             raise RecipeError([f"{path}{line}: not valid YAML: {reason}"]) from error
         if not isinstance(tree, CommentedMap):
-            raise RecipeError([f"{path}: a recipe is a mapping with generator, classes and count; this is something else"])
+            raise RecipeError([f"{path}: not a recipe; a recipe is a mapping with generator, classes and count"])
         return tree
 
     def _override(self, text: str) -> str | None:
@@ -89,38 +96,37 @@ class _Source:
             if isinstance(below, CommentedSeq) and step == "classes":
                 below = node[step] = CommentedMap({str(name): CommentedMap() for name in below})
             if not isinstance(below, (dict, list)):
-                return f"--set {text}: {'.'.join(steps[: number + 1])} holds no fields"
+                return f"--set {text}: {'.'.join(steps[: number + 1])} has no fields"
             node = below
         try:
-            key = _key(node, steps[-1])
-            node[key] = value
+            node[_key(node, steps[-1])] = value
         except (KeyError, IndexError, ValueError):
-            return f"--set {text}: no item {steps[-1]} there"
+            return f"--set {text}: there is no item {steps[-1]}"
         self.overridden[steps] = text
         return None
 
     def validated(self) -> Config:
-        """The whole, valid; raises RecipeError with everything that is wrong."""
+        """The valid Config; raises RecipeError with every mistake."""
         data = json.dumps(_plain(self.tree), default=str)
         problems = [self._at(path, text) for path, text in _unusable(self.tree)]
         if problems:
             raise RecipeError(problems)
-        found: Config | None = None
+        config: Config | None = None
         try:
-            found = self.config.model_validate_json(data, strict=True)
+            config = self.config.model_validate_json(data, strict=True)
         except ValidationError as error:
             problems += [self._in_words(dict(item)) for item in error.errors()]
-        if self.config is Recipe and (found is not None or str(_get(_get(self.tree, "generator"), "kind")) in GENERATORS):
-            recipe = found or self._what_is_valid(json.loads(data))
+        if self.config is Recipe and (config is not None or str(_get(_get(self.tree, "generator"), "kind")) in GENERATORS):
+            recipe = config or self._valid_part(json.loads(data))
             if isinstance(recipe, Recipe):
-                found = self._with_absolute_locations(recipe)
-                problems += [self._at(path, text) for path, text in cross_checks(found)]
-        if problems or found is None:
+                config = self._with_absolute_locations(recipe)
+                problems += [self._at(path, text) for path, text in cross_checks(config)]
+        if problems or config is None:
             raise RecipeError(list(dict.fromkeys(problems)))
-        return found
+        return config
 
-    def _what_is_valid(self, data: dict[str, Any]) -> Recipe | None:
-        """The recipe without its wrong fields, so that checks across the right ones still run; None if too little is left."""
+    def _valid_part(self, data: dict[str, Any]) -> Recipe | None:
+        """The recipe without its wrong fields, so that the others can still be checked; None if too little is left."""
         kept = json.loads(json.dumps(data))
         for _ in range(4):
             filled = {"name": "x", "generator": {"kind": "pixel", "model": "x"}, "count": {"total": 1}, **kept}
@@ -137,51 +143,41 @@ class _Source:
         base = Path(self.path).resolve().parent
         tree = recipe.model_dump(mode="json")
         for path, role, value in walk(recipe):
-            is_output = path == ("output", "path")
-            if value is None or not (role == "location" or is_output):
+            if value is None or not (role == "location" or path == ("output", "path")):
                 continue
-            given_here = any(path[: len(steps)] == steps for steps in self.overridden)
-            absolute = resolve(value, None if given_here else base)
-            names_model = path[0] == "generator" or path[:2] in {
-                ("curation", "encoder"),
-                ("curation", "metric_encoder"),
-                ("diagnosis", "encoder"),
-            }
+            is_override = any(path[: len(steps)] == steps for steps in self.overridden)
+            absolute = resolve(value, None if is_override else base)
+            names_model = path[0] == "generator" or path[:2] in _MODELS
             if names_model and not os.path.exists(absolute) and not value.startswith((".", "/", "~", "builtin:")):
-                continue  # a hub id, or a mistake that loading the model will name
-            node: Any = tree
-            for step in path[:-1]:
-                node = node[int(step)] if isinstance(node, list) else node[step]
-            node[path[-1]] = absolute if not value.startswith("builtin:") else value
+                continue  # a hub id, or a mistake that loading the model will report
+            if not value.startswith("builtin:"):
+                functools.reduce(_get, path[:-1], cast("Any", tree))[path[-1]] = absolute
         return Recipe.model_validate_json(json.dumps(tree), strict=True)
 
     def _in_words(self, error: dict[str, Any]) -> str:
         path, configs = _descend(self.config, error["loc"])
-        kind, given = error["type"], error.get("input")
+        kind, value = error["type"], error.get("input")
         message = str(error["msg"]).removeprefix("Value error, ")
         if kind == "extra_forbidden":
             if (renamed := new_name(configs[0], path[-1])) is not None:
                 return self._at(path, f"is called {renamed!r} now; write that")
             names = list(configs[0].model_fields)
-            close = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.6)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(names)}"
-            return self._at(path, f"unknown field{hint}")
+            return self._at(path, f"unknown field; {_hint(path[-1], names) or 'known here: ' + ', '.join(names)}")
         if kind == "missing":
             return self._at(path, "is missing")
         if kind == "union_tag_not_found":
             return self._at((*path, "kind"), f"is missing; one of {', '.join(_kinds(configs))}")
         if kind == "union_tag_invalid":
-            close = difflib.get_close_matches(str(error["ctx"]["tag"]), _kinds(configs), n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_kinds(configs))}"
-            return self._at((*path, "kind"), f"is {error['ctx']['tag']!r}; {hint}")
+            tag, kinds = str(error["ctx"]["tag"]), _kinds(configs)
+            return self._at((*path, "kind"), f"is {tag!r}; {_hint(tag, kinds, cutoff=0.4) or 'there are ' + ', '.join(kinds)}")
         if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
-            return self._at(path, f"is {given!r}, but must be text, a number, true or false")  # once, not for each of these
+            return self._at(path, f"is {value!r}, but must be text, a number, true or false")  # once, not for each of these
         if kind == "literal_error":
             expected = str(error["ctx"]["expected"])
-            close = difflib.get_close_matches(str(given), re.findall(r"'([^']+)'", expected), n=1, cutoff=0.6)
-            message = f"is {given!r}, but must be {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
-        elif not isinstance(given, (dict, list)) and kind != "value_error":
-            message = f"is {given!r}: {message[0].lower()}{message[1:]}"
+            hint = _hint(str(value), re.findall(r"'([^']+)'", expected))
+            message = f"is {value!r}, but must be {expected}" + (f"; {hint}" if hint else "")
+        elif not isinstance(value, (dict, list)) and kind != "value_error":
+            message = f"is {value!r}: {message[0].lower()}{message[1:]}"
         return self._at(path, message)
 
     def _at(self, path: tuple[str, ...], text: str) -> str:
@@ -193,10 +189,17 @@ class _Source:
         return f"{where}{'.'.join(path)}: {text}" if path else f"{where}{text}"
 
 
-def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, ...], list[type[Config]]]:
-    """A location as pydantic names it, as a dotted path of the YAML, and the Configs that its last name may stand in.
+def _hint(word: str, names: Sequence[str], cutoff: float = 0.6) -> str:
+    """Ask whether the nearest name was meant; empty if none is near."""
+    close = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
+    return f"did you mean {close[0]!r}?" if close else ""
 
-    In a union of kinds, pydantic puts the kind into the path behind the field.
+
+def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, ...], list[type[Config]]]:
+    """Turn pydantic's location of an error into a path of the YAML, and the Configs that its last name may be a field
+    of.
+
+    In a union of kinds, pydantic puts the kind into the path after the field.
     """
     path: list[str] = []
     configs = [config]
@@ -211,7 +214,7 @@ def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, 
 
 
 def _kinds(configs: Sequence[type[Config]]) -> list[str]:
-    """The kinds of a union's Configs."""
+    """The names of kinds in a union of Configs."""
     return [kind for member in configs if "kind" in member.model_fields for kind in get_args(member.model_fields["kind"].annotation)]
 
 
@@ -220,16 +223,16 @@ def _configs_in(annotation: Any, metadata: Sequence[Any] = ()) -> list[type[Conf
         return _configs_in(late[0].type)
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
-    return [found for argument in get_args(annotation) for found in _configs_in(argument)]
+    return [config for argument in get_args(annotation) for config in _configs_in(argument)]
 
 
 def _is_pydantic_tag(step: object) -> bool:
-    """Pydantic puts the names of union members into paths; they are not in the YAML."""
+    """Whether pydantic added a step to a path: the name of a union member, which is not in the YAML."""
     return isinstance(step, str) and (step in {"str", "int", "float", "bool"} or step.startswith(("list[", "dict[", "constrained-")))
 
 
 def _line_of(tree: Any, path: Sequence[str]) -> int:
-    """The line of a dotted path, or of the nearest thing above it that stands in the file."""
+    """The line of a dotted path, or of its nearest parent that is in the file."""
     line, node = 1, tree
     for step in path:
         try:
@@ -242,7 +245,7 @@ def _line_of(tree: Any, path: Sequence[str]) -> int:
 
 
 def _key(node: Any, step: str) -> Any:
-    """The key that a step of a dotted path means: YAML keys may be numbers, and lists are indexed."""
+    """The key for a step of a dotted path. YAML keys may be numbers, and lists are indexed."""
     if isinstance(node, list):
         if not 0 <= int(step) < len(node):
             raise IndexError(step)
@@ -258,7 +261,7 @@ def _get(node: Any, step: str) -> Any:
 
 
 def _plain(node: Any) -> Any:
-    """Mappings with text keys only: YAML also has numbers and dates for keys, which JSON has not."""
+    """The tree with text keys only, as JSON needs; YAML also allows numbers and dates."""
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -267,33 +270,32 @@ def _plain(node: Any) -> Any:
 
 
 def _unusable(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What YAML has and a recipe can't use: keys that are no names, keys that are the same as text (1 and "1"), broken text."""
+    """Find valid YAML that a recipe can't use: keys that are not names, keys that are equal as text (1 and "1"), broken
+    text.
+
+    Yields the path of each and what is wrong with it.
+    """
     items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
     seen: set[str] = set()
     for key, value in items:
         here = (*path, str(key))
         if isinstance(key, bool) or not isinstance(key, (str, int)) or str(key) == "":
-            yield here, f"{key!r} is no name; put quotes around what is meant as one"
+            yield here, f"{key!r} is not a name; put quotes around it if it is meant as one"
         elif str(key) in seen:
-            yield here, "stands twice"
+            yield here, "is given twice"
         seen.add(str(key))
         for text in (key, value):
             if isinstance(text, str) and not _is_text(text):
-                yield here, "holds characters that are no text"
+                yield here, "contains characters that are not valid text"
         yield from _unusable(value, here)
 
 
 def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
 def _remove(tree: Any, path: Sequence[str]) -> None:
     *above, last = path or [""]
-    for step in above:
-        tree = _get(tree, step)
+    tree = functools.reduce(_get, above, tree)
     with suppress(KeyError, IndexError, ValueError, TypeError):
         del tree[_key(tree, last)]

@@ -1,4 +1,4 @@
-"""`recipe new`: a recipe to start from, built in or written for a folder of real images."""
+"""`recipe new`: a recipe to start from. It is built in, or written for a folder of real images."""
 
 from __future__ import annotations
 
@@ -20,29 +20,32 @@ from synthforge.errors import DatasetError, PlaceError, RequestError
 
 
 def _recipes() -> Traversable:
-    """The shipped recipes: inside the wheel, or beside the package in a checkout."""
+    """The folder of built-in recipes: inside the wheel, or beside the package in a checkout."""
     package = importlib.resources.files("synthforge")
     inside = package / "recipes"
     return inside if inside.is_dir() else Path(str(package)).parent / "recipes"
 
 
 def builtin_names() -> list[str]:
-    """Names of the shipped recipes."""
+    """Names of the built-in recipes."""
     return sorted(entry.name.removesuffix(".yaml") for entry in _recipes().iterdir() if entry.name.endswith(".yaml"))
 
 
 def builtin(name: str) -> str:
-    """Text of a shipped recipe; raises RequestError."""
+    """Text of a built-in recipe; raises RequestError if there is none of that name."""
     if name not in builtin_names():
         raise RequestError(f"--builtin {name}: there are {', '.join(builtin_names())}")
     return (_recipes() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def for_folder(folder: str, out: Path) -> str:
-    """Text of a commented recipe for a folder of real images, to be written to `out`; raises DatasetError."""
+    """Text of a commented recipe for a folder of real images; raises DatasetError.
+
+    Args:
+        out: the file that it will be written to; the text names it.
+    """
     parts = read_labelled(folder)
     labelled = parts["fit"]
-    examples = [example for part in parts.values() for example in part.examples]
     name = _run_name(folder)
     sides = []
     for example in labelled.examples[:50]:
@@ -56,7 +59,7 @@ def for_folder(folder: str, out: Path) -> str:
     return str(
         template.render(
             folder=os.path.relpath(folder) if "://" not in folder else folder,
-            num_images=len(examples),
+            num_images=sum(len(part.examples) for part in parts.values()),
             class_names=labelled.classes,
             resolution=min(sides, default=0),
             name=name,
@@ -67,18 +70,20 @@ def for_folder(folder: str, out: Path) -> str:
 
 
 def builtin_for_folder(name: str, folder: str, out: Path) -> str:
-    """Text of a shipped recipe with the classes of a folder of real images, to be written to `out`; raises RequestError."""
+    """Text of a built-in recipe with the classes of a folder of real images; raises RequestError.
+
+    Args:
+        out: the file that it will be written to; paths in it are relative to that.
+    """
     yaml = YAML(typ="rt")
     tree = yaml.load(builtin(name))
     kind = str(tree["generator"]["kind"])
-    classes = read_labelled(folder)["fit"].classes
+    classes = CommentedMap({class_name: CommentedMap() for class_name in read_labelled(folder)["fit"].classes})
     if kind == "unconditional" and len(classes) > 1:
         raise RequestError(f"--builtin {name}: makes images of one class only, {folder} has {len(classes)}")
-    named = CommentedMap({class_name: CommentedMap() for class_name in classes})
-    for class_name in classes:
-        named[class_name].fa.set_flow_style()
-    tree["classes"] = named
-    tree["name"] = _run_name(folder)
+    for settings in classes.values():
+        settings.fa.set_flow_style()
+    tree["classes"], tree["name"] = classes, _run_name(folder)
     guided = tree.get("sampling", {}).get("real_guidance")
     if guided is not None:
         guided["reference"] = folder if "://" in folder or folder.startswith(BUILTIN) else os.path.relpath(folder, out.resolve().parent)

@@ -1,7 +1,7 @@
-"""The recipe: what the one YAML file that says everything a run depends on may hold.
+"""The recipe: one YAML file with all settings of a run.
 
-Sections are the Configs of the stages; they stand beside the code that they configure and are only composed here. `recipe_file`
-reads them from a file.
+Its sections are the Configs of the stages. They are defined beside the code that they configure, and composed here.
+`synthforge.recipe.load` reads a recipe from a file.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.evaluation import DiagnosisConfig, EvaluationConfig
 
 MAX_SAMPLES = 10**9
-"""Keys have nine digits."""
+"""Most samples of a dataset: keys have nine digits."""
 MAX_SHARDS = 10**6
-"""Shard names have six."""
+"""Most shards of a dataset: their names have six digits."""
 LATER_STAGES = ("reference", "curation", "evaluation", "diagnosis")
-"""Fields that generation does not depend on: not in the digest of a plan."""
+"""Fields that generation does not depend on. The digest of a plan leaves them out."""
 
 
 class Template(Config):
-    """A prompt with `{class}` and free `{names}` whose values multiply out."""
+    """A prompt with `{class}` and free `{names}`. All combinations of their values are used."""
 
     template: str = identity(min_length=1, max_length=10_000)
-    """For example "a {size} photo of a {class}"."""
+    """Text of the prompt, for example "a {size} photo of a {class}"."""
     weight: float = identity(1.0, gt=0, le=1e6)
     """How often it is used, relative to the class's other templates."""
 
@@ -59,39 +59,41 @@ class Template(Config):
     @property
     def names(self) -> list[str]:
         """The free names in order of appearance, without `class`."""
-        found = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
-        return [name for name in dict.fromkeys(found) if name != "class"]
+        names = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
+        return [name for name in dict.fromkeys(names) if name != "class"]
 
 
 class PromptsConfig(Config):
-    """Where the texts of a class come from: templates, or a file with one caption a line."""
+    """The prompts of a class: templates, a file of captions, or both."""
 
     templates: list[Template] | None = None
-    """Texts, or `{template: ..., weight: ...}`."""
+    """Prompts with `{class}` and free `{names}`; each a text or `{template: ..., weight: ...}`. None: only
+    `captions`."""
     values: dict[str, Annotated[list[str], Field(min_length=1)]] = identity(dict)
-    """Free name to its list of values."""
+    """The values of each free name. All combinations are used."""
     captions: str | None = location(None)
-    """A UTF-8 text file with one caption a line, used beside the templates."""
+    """A UTF-8 text file with one prompt per line, used in addition to `templates`. None: only `templates`."""
     negative: str | None = identity(None, max_length=10_000)
-    """What the images should not show; only for generators that take text."""
+    """Negative prompt: what the images should not show. Only for generators that take text. None: no negative
+    prompt."""
 
 
 class ClassConfig(PromptsConfig):
-    """One class; what it does not say comes from the recipe's `prompts`."""
+    """One class. Prompts that it does not set come from the recipe's `prompts`."""
 
     weight: float = identity(1.0, gt=0, le=1e9)
     """Its share of the samples, relative to the other classes."""
     label: str | int | None = identity(None)
-    """What the generator calls it, name or number; nothing means its name."""
+    """The generator's name or number for the class. None: the class's own name."""
 
 
 class CountConfig(Config):
-    """How many images: `total` or `per_class`."""
+    """How many images are generated. Give either `total` or `per_class`."""
 
     total: int | None = execution(None, ge=1, le=MAX_SAMPLES)
-    """Over all classes, shared by their weights."""
+    """Images over all classes, divided by the weights of the classes. None: see `per_class`."""
     per_class: int | None = execution(None, ge=1, le=MAX_SAMPLES)
-    """For each class."""
+    """Images of each class. None: see `total`."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> CountConfig:
@@ -101,85 +103,86 @@ class CountConfig(Config):
 
 
 class OutputConfig(Config):
-    """Where the run goes and how its files look."""
+    """Where a run writes, and the format of its files."""
 
     path: str | None = execution(None, min_length=1)
-    """The run's folder or address; nothing means runs/NAME below where the command is started."""
+    """Folder or remote address of the run. None: `runs/NAME` in the working directory."""
     format: ImageFormat = identity("png")
-    """Image format; png is lossless."""
+    """Image format. png is lossless."""
     quality: int = identity(95, ge=1, le=100)
-    """Of jpg and webp."""
+    """Quality of jpg and webp, from 1 to 100."""
     samples_per_shard: int = execution(1000, ge=1, le=1_000_000)
-    """How many samples one tar holds."""
+    """Samples in one tar."""
     marking: bool = identity(True)
-    """Mark each image as made by a trained algorithm (IPTC DigitalSourceType in XMP)."""
+    """Mark each image as machine-made (IPTC DigitalSourceType in XMP)."""
     single_writer: bool = execution(False)
-    """A promise that only one process writes, which stores without create-only writing need."""
+    """Promise that only one process writes. Needed for stores without conditional writes."""
     licence: str | None = execution(None, max_length=100)
-    """Licence of the images as the dataset card names it, for example cc-by-4.0."""
+    """Licence of the images in the dataset card, for example cc-by-4.0. None: the card names no licence."""
     tags: list[str] = execution(list, max_length=100)
-    """More tags for the dataset card."""
+    """Further tags for the dataset card."""
 
 
 class ExecutionConfig(Config):
-    """How the work is done; nothing here changes what is made, but for `threads`, on which bytes depend."""
+    """How the work is done. Only `threads` can change the images; `batch` changes pixels by rounding alone."""
 
     device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """`auto` takes a GPU if there is one, and with several workers one each."""
+    """`auto` takes a GPU if there is one; with several workers each takes its own."""
     batch: int | None = execution(None, ge=1, le=65_536)
-    """Images per batch; nothing means what the generator prefers, or on CUDA what is measured. It changes pixels by rounding only."""
+    """Images per batch. None: on CUDA the fastest batch size, which is measured; else the generator's default."""
     threads: int | None = identity(None, ge=1, le=1024)
-    """CPU threads of the model; nothing means torch's own choice. Bytes are equal for equal threads."""
+    """CPU threads of the model. The same number gives the same bytes. None: torch's default."""
     encoders: int | None = execution(None, ge=1, le=256)
-    """Threads that encode images; nothing means one per CPU core, at most eight."""
+    """Threads that encode images. None: one per CPU core, at most eight."""
     tries: int = execution(3, ge=1, le=100)
-    """How often a shard that fails is tried before it is quarantined."""
+    """Attempts at a shard before it is quarantined."""
     workers: int | None = execution(None, ge=1, le=1024)
-    """Processes on this machine; nothing means one per GPU, or one without GPU."""
+    """Processes on this machine. None: one per GPU, or one without a GPU."""
     deadline_seconds: float = execution(600.0, gt=0)
-    """A worker process that reports no batch for so long is taken for hung, ended and replaced."""
+    """Seconds without a finished batch after which a worker process counts as hung and is replaced."""
 
 
 class Recipe(Config):
-    """Everything a run depends on."""
+    """All settings of a run."""
 
     name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    """Names the run's folder."""
+    """Name of the run and of its folder."""
     generator: AnyGenerator
     """The model that makes the images."""
     classes: Annotated[dict[str, ClassConfig], Field(min_length=1, max_length=100_000)]
-    """Name to what is special about it; a plain list of names will do."""
+    """The classes: a list of names, or a mapping from each name to its own settings."""
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
-    """For all classes that don't say otherwise."""
+    """Prompts of all classes that have none of their own."""
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
-    """How images are drawn."""
+    """How images are sampled: seed, steps, guidance, image-to-image."""
     count: CountConfig
-    """How many."""
+    """How many images are generated."""
     reference: str | None = location(None)
-    """Real images by class, for everything but the final measurement: dataset folder, WebDataset tars, folder of images, `datasets`."""
+    """Real images by class, used for everything except the final test: a dataset folder, WebDataset tars, a folder with
+    one sub-folder per class, or a Hugging Face `datasets` folder. None: they are given on the command line."""
     curation: CurationConfig = Field(default_factory=CurationConfig)
-    """How the pool is matched to the reference."""
+    """Chooses the subset of the pool that best matches the real images."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-    """How it is measured what the images are worth."""
+    """Measures whether the synthetic images help in training."""
     diagnosis: DiagnosisConfig = Field(default_factory=DiagnosisConfig)
-    """How it is told what is wrong with them."""
+    """Decomposes the loss of accuracy into causes."""
     output: OutputConfig = Field(default_factory=OutputConfig)
-    """Where to."""
+    """Where a run writes, and the format of its files."""
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
-    """How."""
+    """Devices, processes and threads."""
 
     @model_validator(mode="before")
     @classmethod
     def _classes_by_name(cls, value: Any) -> Any:
-        """A list of class names becomes a mapping, and a class without anything special an empty one."""
+        """Turn a list of class names into a mapping, and a class without settings into an empty one."""
         if not isinstance(value, dict):
             return value
         classes = value.get("classes")
         if isinstance(classes, list) and all(isinstance(name, (str, int)) for name in classes):
             if "" in classes or any(isinstance(name, bool) for name in classes):
-                raise ValueError("classes: a class needs a name; put quotes around what is meant as one")
+                raise ValueError('classes: a class needs a name; put quotes around a name such as "yes"')
             if len({str(name) for name in classes}) != len(classes):
-                raise ValueError("classes: a name stands twice")
+                raise ValueError("classes: a name is given twice")
             classes = {str(name): {} for name in classes}
         elif isinstance(classes, dict):
             classes = {name: {} if spec is None else spec for name, spec in classes.items()}
@@ -187,15 +190,12 @@ class Recipe(Config):
 
     @property
     def num_samples(self) -> int:
-        """Images asked for."""
-        if self.count.total is not None:
-            return self.count.total
-        assert self.count.per_class is not None
-        return self.count.per_class * len(self.classes)
+        """Number of images to generate."""
+        return self.count.total or (self.count.per_class or 0) * len(self.classes)
 
     @property
     def run_path(self) -> str:
-        """The run's folder: absolute path or address."""
+        """The run's folder: an absolute path or a remote address."""
         return resolve(self.output.path or f"runs/{self.name}")
 
     @property
@@ -209,7 +209,8 @@ class Recipe(Config):
         return f"{self.run_path}/curated"
 
     def prompts_of(self, class_name: str) -> PromptsConfig:
-        """A class's prompts with the recipe's filled in; a class's own captions or templates replace both."""
+        """The prompts of a class. Own templates or captions replace both of the shared ones; own values are added to
+        the shared ones."""
         own, shared = self.classes[class_name], self.prompts
         has_own = own.templates is not None or own.captions is not None
         return PromptsConfig(
@@ -221,7 +222,7 @@ class Recipe(Config):
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of recipes, for editors; it also allows the short forms that `load_recipe` accepts."""
+    """The JSON Schema of recipes, for editors. It includes the short forms that `load_recipe` accepts."""
     schema = Recipe.model_json_schema(by_alias=False)
     mapping = schema["properties"]["classes"]
     mapping["additionalProperties"] = {"anyOf": [mapping["additionalProperties"], {"type": "null"}]}
@@ -243,7 +244,10 @@ def captions_in(path: str) -> list[str]:
 
 
 def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What no field can know alone: prompts against values, files against disk, capability against use."""
+    """Check fields against each other, against files, and against what the generator can do.
+
+    Yields the path of a field and what is wrong with it.
+    """
     capabilities = type(recipe.generator).capabilities
     used: set[str] = set()
     if recipe.prompts.templates == []:
@@ -254,22 +258,20 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     with_prompts = {name for name in recipe.classes if recipe.prompts_of(name).templates or recipe.prompts_of(name).captions}
     for name, spec in recipe.classes.items():
         here, prompts = ("classes", name), recipe.prompts_of(name)
-        own_templates = spec.templates is not None
         if spec.templates == []:
             yield (*here, "templates"), f"class {name!r} has no prompts; give at least one, or leave templates out to use the shared ones"
         elif name not in with_prompts and (with_prompts or capabilities.text):
             yield here, f"class {name!r} has no prompts; give it templates or captions, or give prompts.templates for all"
         for number, template in enumerate(prompts.templates or []):
             used.update(template.names)
-            where = (*(here if own_templates else ("prompts",)), "templates", str(number))
+            where = (*(here if spec.templates is not None else ("prompts",)), "templates", str(number))
             for missing in [free for free in template.names if free not in prompts.values]:
                 close = difflib.get_close_matches(missing, [*prompts.values, "class"], n=1, cutoff=0.6)
                 hint = f"did you mean {{{close[0]}}}?" if close else f"give values.{missing} a list"
                 yield where, f"{{{missing}}} has no values; {hint}"
         if prompts.negative is not None and not capabilities.text:
-            takes = f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text"
-            where = (*(here if spec.negative is not None else ("prompts",)), "negative")
-            yield where, f"{takes}: a negative prompt would do nothing; remove it"
+            problem = f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text: a negative prompt would do nothing"
+            yield (*(here if spec.negative is not None else ("prompts",)), "negative"), f"{problem}; remove it"
     yield from _capability_problems(recipe)
     for name in recipe.prompts.values:
         if name not in used:
@@ -280,15 +282,12 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         if recipe.num_samples > MAX_SAMPLES:
             yield ("count", "per_class"), f"makes {recipe.num_samples:,} samples in all; at most {MAX_SAMPLES:,} fit one dataset"
     if recipe.num_samples > MAX_SHARDS * recipe.output.samples_per_shard:
-        at_least = -(-recipe.num_samples // MAX_SHARDS)
-        yield (
-            ("output", "samples_per_shard"),
-            f"{recipe.num_samples:,} samples would make over {MAX_SHARDS:,} shards; raise it to {at_least:,} or more",
-        )
+        raised = f"raise it to {-(-recipe.num_samples // MAX_SHARDS):,} or more"
+        yield ("output", "samples_per_shard"), f"{recipe.num_samples:,} samples would make over {MAX_SHARDS:,} shards; {raised}"
 
 
 def _capability_problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What the recipe asks for and its kind of generator can't do, and which can."""
+    """Settings that the recipe's kind of generator can't use, with the kinds that can."""
     kind, capabilities, sampling = recipe.generator.kind, type(recipe.generator).capabilities, recipe.sampling
     if not capabilities.guidance:
         if sampling.guidance != [1.0]:
@@ -304,11 +303,8 @@ def _capability_problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]
         yield ("sampling", "real_guidance"), f"generator {kind!r} can't start from an image; remove it, or use generator {able}"
     for level in guided.strength:
         if int(sampling.steps * level) < 1:
-            least = 1 / sampling.steps
-            yield (
-                ("sampling", "real_guidance", "strength"),
-                f"{level:g} of {sampling.steps} steps is no step at all; use at least {least:.2g}, or more steps",
-            )
+            problem = f"{level:g} of {sampling.steps} steps is less than one step; use at least {1 / sampling.steps:.2g}, or more steps"
+            yield ("sampling", "real_guidance", "strength"), problem
 
 
 def _kinds_with(can: Callable[[Capabilities], bool]) -> str:
@@ -318,7 +314,7 @@ def _kinds_with(can: Callable[[Capabilities], bool]) -> str:
 def _caption_problems(path: str) -> Iterator[str]:
     try:
         if not captions_in(path):
-            yield f"{path} holds no captions; write one a line"
+            yield f"{path} holds no captions; write one per line"
     except FileNotFoundError:
         yield f"no file {path}"
     except (OSError, UnicodeDecodeError) as error:

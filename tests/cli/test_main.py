@@ -170,7 +170,7 @@ def test_torn_and_corrupt_real_data_end_with_status_2(cli: Cli, tmp_path: Path) 
     ("change", "word"),
     [
         ("output.path=s3://", "names no bucket"),
-        ('output.path="/tmp/a\\0b"', "no text"),
+        ('output.path="/tmp/a\\0b"', "not valid text"),
         ("output.path=nonsense://x", "not an address"),
         ("generator.model=" + "a" * 5000, "longer than any path"),
         ('classes=[""]', "needs a name"),

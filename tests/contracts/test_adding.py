@@ -23,8 +23,8 @@ import torch
 from synthforge.config import from_record, identity, identity_of, location, to_record
 from synthforge.curation.evidence import Evidence
 from synthforge.curation.gap.metrics import METRICS, Metric
-from synthforge.curation.gates import GATES, Bools, Gate, Verdict
-from synthforge.curation.selection.rules import RULES, Picked, Problem, Rule
+from synthforge.curation.gates import GATES, Bools, Gate, GateOutcome
+from synthforge.curation.selection.rules import RULES, Picked, Problem, SelectionRule
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.data.storage import sha256_of
@@ -159,9 +159,9 @@ class DarkGate(Gate):
     share: float = identity(0.1, gt=0, lt=1)
     """Share of the images that fail."""
 
-    def test(self, evidence: Evidence, alive_N: Bools) -> Verdict:
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
         light = evidence.joined(np.arange(len(alive_N))).mean(axis=1)
-        return Verdict.of({"too dark": light < np.quantile(light, self.share)}, f"the darkest {self.share:.0%}", {"light": light})
+        return GateOutcome.of({"too dark": light < np.quantile(light, self.share)}, f"the darkest {self.share:.0%}", {"light": light})
 
 
 def last_ones(problem: Problem) -> Picked:
@@ -172,7 +172,7 @@ ADDED: list[tuple[Registry[Any], str, Any]] = [
     (GENERATORS, "squares", SquaresConfig),
     (ENCODERS, "blocks", BlocksConfig),
     (GATES, "dark", DarkGate),
-    (RULES, "last", Rule(last_ones, "The last images of each class.", "both")),
+    (RULES, "last", SelectionRule(last_ones, "The last images of each class.", "both")),
     (METRICS, "light", Metric("lightness", "share", "near floor", "Mean of all features.", lambda pair: float(pair.other_ND.mean()))),
     (METRICS, "nothing", Metric("nothing", "ratio", "lower", "No number at all.", lambda pair: np.nan)),
     (METRICS, "flat", Metric("flat MMD²", "ratio", "lower", "Under a linear kernel.", kernel=lambda one, other, _: one @ other.T)),
@@ -300,7 +300,7 @@ def test_the_gap_has_a_figure_or_a_reason_of_each_metric(run: Path) -> None:
     assert 0 < found["light"]["floor"]["value"] < 2 and found["light"]["after"]["over"] == "splits"
     assert found["flat"]["after"]["value"] > 0 and found["flat"]["after"]["over"] == "images"
     assert found["nothing"]["after"]["value"] is None
-    assert found["nothing"]["after"]["reason"] == "it is no finite number in 20 of 20 splits"
+    assert found["nothing"]["after"]["reason"] == "it is not finite in 20 of 20 splits"
 
 
 def test_the_report_tells_of_them(run: Path, cli: Cli) -> None:
@@ -321,7 +321,7 @@ def test_the_report_tells_of_them(run: Path, cli: Cli) -> None:
 def test_a_kernel_without_finite_numbers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = Metric("endless", "ratio", "lower", "Never ends.", kernel=lambda one, other, _: np.full((len(one), len(other)), np.inf))
     monkeypatch.setitem(METRICS, "endless", endless)
-    with pytest.raises(WorkError, match="metric endless: its kernel gave what is no finite number"):
+    with pytest.raises(WorkError, match="metric endless: its kernel gives values that are not finite"):
         measured(draw(30, 1), draw(30, 2))
 
 

@@ -1,67 +1,14 @@
-"""Gates and evidence on features that are made up, where what is right is known."""
+"""Gates on synthetic features, where the right answer is known."""
 
 from __future__ import annotations
-
-import tempfile
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from synthforge.curation.evidence import EncodedView, Evidence, Texts
+from synthforge.curation.evidence import Texts
 from synthforge.curation.gates import ContentGate, CopiesGate, DuplicatesGate, LabelGate, ManifoldGate
 from synthforge.errors import RequestError
-from synthforge.features.config import IndexConfig
-from synthforge.features.embed import Features
-
-CENTRES = np.array([[0, 0, 0, 0], [8, 0, 0, 0]], np.float32)
-
-
-class Scene:
-    """Two classes of real images, 100 each to fit and 40 to validate, and a pool that a test plants."""
-
-    def __init__(self, pool: np.ndarray, labels: np.ndarray, num_views: int = 1, unseen: np.ndarray | None = None) -> None:
-        rng = np.random.default_rng(0)
-        self.real_class = np.repeat([0, 1], 140)
-        self.real = (CENTRES[self.real_class] + rng.normal(size=(280, 4))).astype(np.float32)
-        self.fit = np.tile(np.arange(140) < 100, 2)
-        self.pool, self.labels = pool.astype(np.float32), labels
-        self.source = np.full(len(pool), -1)
-        self.strength = np.full(len(pool), np.nan, np.float32)
-        self.pixels = np.arange(len(pool)).astype(np.uint64)
-        self.usable = np.ones(len(pool), bool)
-        self.unseen = np.ones(280, bool) if unseen is None else unseen
-        self.num_views = num_views
-        self.texts: list[Texts] = []
-
-    def evidence(self, neighbours: int = 10) -> Evidence:
-        half, place = len(self.pool) // 2, Path(tempfile.mkdtemp())
-        blocks = [self.pool[:half], self.pool[half:], self.real]
-        for number, block in enumerate(blocks):
-            np.save(place / f"{number}.npy", block)
-        pool = Features([place / "0.npy", place / "1.npy"], [half, len(self.pool) - half])
-        view = EncodedView(pool, Features([place / "2.npy"], [len(self.real)]), self.unseen)
-        return Evidence(
-            [view] * self.num_views,
-            ["a", "b"],
-            class_N=self.labels,
-            usable_N=self.usable,
-            pixels_N=self.pixels,
-            strength_N=self.strength,
-            source_N=self.source,
-            real_class_M=self.real_class,
-            real_key_M=[f"r{row}" for row in range(280)],
-            fit_M=self.fit,
-            neighbours=neighbours,
-            index=IndexConfig(),
-            embed_texts=lambda texts: self.texts,
-        )
-
-
-def drawn(num: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.arange(num) % 2
-    return CENTRES[labels] + np.random.default_rng(seed).normal(size=(num, 4)), labels
+from tests.curation.scene import CENTRES, Scene, drawn
 
 
 @pytest.mark.parametrize("num_views", [1, 2])
@@ -111,20 +58,12 @@ def test_of_many_twins_the_one_nearest_to_the_real_data_stays() -> None:
     evidence = scene.evidence()
     verdict = DuplicatesGate().test(evidence, np.ones(100, bool))
     kept = set(range(10, 60)) - set(np.flatnonzero(verdict.fails_N))
-    assert kept == {10 + int(np.argmin(evidence.nearest_N[10:60]))}
+    assert kept == {10 + int(np.argmin(evidence.nearest.distance_N[10:60]))}
     assert all(verdict.scores["duplicate_of"][row] in kept for row in set(range(10, 60)) - kept)
     assert verdict.reasons["exact duplicate"][[98, 99]].sum() == 1
     dead = np.ones(100, bool)
     dead[list(kept)] = False
     assert not DuplicatesGate().test(evidence, dead).fails_N[list(kept)].any()
-
-
-def test_real_images_that_the_model_has_seen_do_not_vote() -> None:
-    pool, labels = drawn(40)
-    unseen = np.zeros(280, bool)
-    unseen[140:] = True  # only the second class is unseen: nothing else can be a neighbour
-    share, _ = Scene(pool, labels, unseen=unseen).evidence(neighbours=5).own_share()
-    assert (share[labels == 0] == 0).all() and (share[labels == 1] == 1).all()
 
 
 def test_images_that_cannot_be_used_are_not_looked_at() -> None:
@@ -135,7 +74,7 @@ def test_images_that_cannot_be_used_are_not_looked_at() -> None:
     for gate in (CopiesGate(), LabelGate(), ManifoldGate(), DuplicatesGate()):
         verdict = gate.test(evidence, scene.usable)
         assert not (verdict.fails_N & scene.usable)[3]
-    assert np.isfinite(evidence.nearest_N[scene.usable]).all()
+    assert np.isfinite(evidence.nearest.distance_N[scene.usable]).all()
 
 
 def test_texts_flag_content_and_label() -> None:
@@ -180,27 +119,3 @@ def test_copies_within_the_reference_set_no_threshold() -> None:
     scene.real[1::2] = scene.real[::2]
     manifold = ManifoldGate().test(scene.evidence(), np.ones(200, bool))
     assert manifold.fails_N.mean() < 0.05
-
-
-def test_an_only_image_of_its_class_is_not_asked_for_its_neighbours_votes() -> None:
-    pool, labels = drawn(40)
-    scene = Scene(pool, labels)
-    scene.fit[:] = True
-    scene.real_class[:] = 0
-    scene.real_class[200] = 1
-    rows, _ = scene.evidence().calibration
-    assert len(rows) == 279 and 200 not in rows
-
-
-def test_an_image_is_left_out_and_judged_by_models_that_have_not_seen_it() -> None:
-    pool, labels = drawn(20)
-    first = np.arange(280) % 2 == 0
-    scene = Scene(pool, labels, num_views=2)
-    scene.fit[:] = True
-    scene.real = np.repeat(scene.real[::2], 2, axis=0) + np.float32(1e-4) * np.arange(280, dtype=np.float32)[:, None]  # pairs of twins
-    evidence = scene.evidence()
-    evidence.views[:] = [replace(view, unseen_M=mask) for view, mask in zip(evidence.views, (first, ~first), strict=True)]
-    rows, by_view = evidence.calibration
-    assert rows.tolist() == list(range(280)) and (by_view == np.stack([first, ~first], axis=1)).all()
-    _, radii = evidence.manifold()
-    assert radii.min() > 0  # each would be at no distance from itself, and its twin is in the other half

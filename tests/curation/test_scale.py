@@ -153,7 +153,7 @@ def child(folder: str) -> None:
     sides._align()
     choice = _choice(_gated(sides, reporter), reporter)
     reporter.note("reading the metric_encoder's features")
-    draws = random_rows(sides, choice.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
+    draws = random_rows(sides, choice.gated.alive, {name: report.kept for name, report in choice.per_class.items()}, RANDOM_DRAWS)
     before = np.flatnonzero(sides.usable)
     gaps = []
     for name in ("metric_views", "held_out_views"):
@@ -163,7 +163,7 @@ def child(folder: str) -> None:
     reporter.note("regions")
     _regions(sides, choice)
     reporter.note("end")
-    for report in choice.gates:
+    for report in choice.gated.reports:
         print(report)
 
     reasons = choice.reason_N.astype(str)
@@ -172,7 +172,7 @@ def child(folder: str) -> None:
     is_gone = np.isin(pairs, ["label disagrees", "off-manifold"]).all(axis=0)  # by an earlier gate
     assert ((pairs == "near duplicate").sum(axis=0) == ~is_gone).all() and is_gone.mean() < 0.5
     assert np.isin(reasons[COPIES + TWINS :][:NOISE], ["label disagrees", "off-manifold"]).mean() > 0.95
-    assert choice.alive.mean() > 0.5
+    assert choice.gated.alive.mean() > 0.5
     assert len(choice.kept) == int(sides.fit.sum())
     for gap in gaps:
         found = gap.metrics["mmd"]

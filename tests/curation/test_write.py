@@ -100,7 +100,7 @@ def caught(pool: Path, per_class: int, reference: str = REFERENCE, method: str =
         regions=[],
         notes=[],
     )
-    return Run((sides, _choice(_gated(sides, Reporter()), Reporter()), result, request, Reporter()))
+    return Run((_choice(_gated(sides, Reporter()), Reporter()), result, request, Reporter()))
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_reselect_repairs_a_set_of_equal_settings(tmp_path: Path, many: Run, few
     few.write(tmp_path / "few")
     wanted = many.written(place)
     damage(place, tmp_path / "few")
-    with pytest.raises(WorkError, match=r"what is there is not this set \(.*\); write it again with --reselect$"):
+    with pytest.raises(WorkError, match=r"does not hold the set it claims to \(.*\); write it again with --reselect$"):
         many.write(place)
     many.write(place, reselect=True)
     assert files_of(place) == wanted

@@ -287,7 +287,7 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
         ([], "which real images?"),
         (["--real", "{real}"], "which real images are to measure it?"),
         (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,curated"], "there is no source 'curated'"),
-        (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,real"], "'real' stands twice"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,real"], "'real' is given twice"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "a is better"], "write it like"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > nothing"], "there is no arm 'nothing'"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5 @ 7"], "7 is none of the amounts"),

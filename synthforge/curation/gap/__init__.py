@@ -1,1 +1,1 @@
-"""How far two sets of images lie apart."""
+"""The distance of sets of images to the real images."""

@@ -1,49 +1,41 @@
-"""The gap between synthetic and real images by the metric encoder: of the whole pool, the curated set, random sets, and the floor.
+"""The gap: distances of the whole pool, the curated set and random sets to the real images, by the metric encoder.
 
-Two kinds of figures. *MMD² and KID* have no bias by size and use all images. They are stratified U-statistics (`metrics.within`): pairs of
-an image with itself never count, and pairs inside classes have the share that two independent draws would give them, since sets have fixed
-numbers of each class. Their intervals come from a weighted bootstrap (Rubin 1981): each image, real or synthetic, gets a weight from the
-exponential distribution, the same in every set that it is in, so differences between sets are paired; weights are scaled class by class, so
-the share of each class is held as it is. Near distance 0 such intervals are wider than they need to be (the statistic is degenerate there).
-With n images of a class the variance is (n - 1) / (n + 1) of what it should be, for which intervals are widened.
-Where more than a tenth of a side's images are alone in their class nothing can be said of chance, and there is no figure of all classes.
-Their floor is what another draw of real images of the same size, with real images' share of each class, would give: 0 on average, with the
-spread of the null distribution (Gretton et al. 2009, NIPS 22), in which only deviations from the mean of the own class count. Real images
-that stand in several views deviate alike in all; how the other draw lies in views without common images can't be known, so its own part of
-the distance is taken to agree in all of them, which makes the floor rather too wide than too narrow.
-*The others* depend on the number of images. The real images are split in two halves by class; the second half (the floor) and equally
-large random parts of each set, in the set's own class shares, are compared with the first, again and again: intervals are over splits.
-Figures are averaged over views. Intervals hold one at a time; nothing corrects for their number.
-Not covered: what varies outside the images at hand, such as a second pool or another fit of the generator.
+The *floor* is the distance of other real images. Figures are averaged over views. Intervals are 95 % each, without a
+correction for their number. There are two kinds of metrics.
+
+*MMD² and KID* are unbiased for any size, and use all images. They are stratified U-statistics (see `metrics.within`).
+
+- Intervals come from a weighted bootstrap (Rubin 1981). Each image, real or synthetic, gets an exponential weight, the
+  same in every set that contains it, so differences between sets are paired. Weights are scaled class by class, so
+  class shares stay as they are.
+- With n images in a class, the variance is too small by (n - 1) / (n + 1); intervals are widened to correct this. Near
+  distance 0 they are wider than necessary, since the statistic is degenerate there.
+- If more than a tenth of a side's images are alone in their class, there is no figure of all classes.
+- The floor is a new draw of real images of the same size and class shares: 0 on average, with the spread of the null
+  distribution (Gretton et al. 2009, NIPS 22). Only deviations from the class mean count there. A real image deviates
+  alike in all its views. How the new draw lies in views without common images is unknown. Its own part of the distance
+  is assumed to agree in all views, which makes the floor rather too wide than too narrow.
+
+*The other metrics* depend on the number of images. The real images are split in two halves, class by class. The second
+half (the floor) and equally large random parts of each set are compared with the first half. This is repeated, and
+intervals are over splits.
+
+Not covered: variation outside the images at hand, such as a second pool or another fit of the generator.
 Shapes: N pool images, M real images, B bootstrap replicates, C classes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.curation.gap.metrics import (
-    BALL_NEIGHBOURS,
-    FEWEST_FOR_MMD,
-    METRICS,
-    Doubles,
-    Features,
-    Pair,
-    RealSide,
-    Weighted,
-    between,
-    figures,
-    median_sigma,
-    null_draws,
-    spread_within,
-    within,
-)
+from synthforge.curation.gap import metrics
+from synthforge.curation.gap.metrics import BALL_NEIGHBOURS, FEWEST_FOR_MMD, METRICS, Doubles, Features, Pair, RealSide, Weighted
 from synthforge.curation.result import Distance, DistanceChange, DistanceOver, Distances, Gap, Nearer
 from synthforge.errors import WorkError
 
@@ -51,33 +43,31 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-class Rows(Protocol):
-    """Features that are read by row numbers: an array, or what lies on disk."""
+class FeatureRows(Protocol):
+    """Features that are read by row numbers: an array, or features on disk."""
 
     def __getitem__(self, rows: Ints, /) -> Floats:
-        """(n, D)."""
+        """Features of these rows, (n, D)."""
 
 
 PRIMARY = "mmd"
 """The metric that verdicts are about."""
 FEWEST_IN_SPLIT = 2 * BALL_NEIGHBOURS
-"""With fewer on either side nothing is said of neighbourhoods and spread."""
+"""Metrics that depend on size are not given with fewer images on either side."""
 MOST_IMAGES = 2000
-"""Of a larger set so many are compared: memory and time are bounded, and noise is small beside that of the sets in question."""
+"""Most images of a set that are compared. It bounds memory and time; the noise that it adds is small."""
 _TAILS = [0.025, 0.975]
 
 
 @dataclass(frozen=True)
 class MetricView:
-    """Features of pool and real images by one metric encoder.
+    """Features of pool and real images by one model of the metric encoder. The pool is the same in all views."""
 
-    Of a metric encoder that was fitted on real images only those stand here that it has not seen; the pool is the same in all views.
-    """
-
-    pool_ND: Rows
+    pool_ND: FeatureRows
     pool_class_N: Ints
-    """-1 for none of the reference's."""
+    """Class index of each pool image; -1 for none."""
     real_MD: Floats
+    """Real images that the model has not seen."""
     real_class_M: Ints
     real_key_M: list[str]
 
@@ -94,14 +84,15 @@ def measure_gap(
     num_splits: int = 20,
     most_images: int = MOST_IMAGES,
 ) -> Gap:
-    """Measure how far three kinds of sets are from the real images.
+    """Measure how far the whole pool, the curated set and random sets are from the real images.
 
     Args:
-        views: the metric encoder's features; at least one.
-        classes: names; per-class figures come in their order.
+        views: features by the metric encoder; at least one view.
+        classes: class names, by class index.
         before, after: pool rows of the whole pool and of the curated set.
-        random: pool rows of several random sets of the same size per class as `after`.
-        most_images: a larger set is represented by so many of its images, drawn with each class in its share.
+        random: pool rows of random sets with as many images of each class as `after`.
+        num_bootstrap, num_splits: repetitions behind intervals.
+        most_images: a larger set is represented by a random part of this size, with the same class shares.
     """
     sides = _Sides.of(views, before=before, after=after, random=random, num_classes=len(classes), seed=seed, limit=most_images)
     tables = _by_bootstrap(sides, num_bootstrap, seed) | _by_splits(sides, num_splits, seed)
@@ -125,63 +116,61 @@ def measure_gap(
 
 
 def sentence(gap: Gap) -> str:
-    """Whether curation helped, against random sets and against the whole pool, and how far it is from the floor."""
-    found = gap.main
+    """Whether curation helped: compared with random sets, with the whole pool, and with the floor."""
+    main = gap.main
     if gap.num_after == 0:
         return "Nothing was kept, so there is nothing to compare."
-    if found.after.value is None:
-        return f"Whether curation helped can't be said: {found.after.reason}."
-    words: dict[Nearer, str] = {
-        "smaller": "nearer than",
-        "larger": "farther than",
-        "no different": "not measurably nearer or farther than",
-    }
+    if main.after.value is None:
+        return f"Whether curation helped can't be said: {main.after.reason}."
+    words: dict[Nearer, str] = {"smaller": "nearer", "larger": "farther", "no different": "not measurably nearer or farther"}
     parts = []
     for difference, other, name in (
-        (None if gap.nothing_chosen else found.after_minus_random, found.random, "random sets of its size"),
-        (found.after_minus_before, found.before, "the whole pool"),
+        (None if gap.nothing_chosen else main.after_minus_random, main.random, "random sets of its size"),
+        (main.after_minus_before, main.before, "the whole pool"),
     ):
         if difference is not None and difference.verdict is not None:
             interval = f"difference {difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-            parts.append(f"{words[difference.verdict]} {name} ({found.after.value:.4f} against {other.value:.4f}, {interval})")
-    compared = " and ".join(parts) or f"at {found.after.value:.4f}"
-    first = "All that passed the gates was kept, so nothing was chosen. " if gap.nothing_chosen else ""
+            parts.append(f"{words[difference.verdict]} than {name} ({main.after.value:.4f} against {other.value:.4f}, {interval})")
+    compared = " and ".join(parts) or f"at {main.after.value:.4f}"
+    first = "All images that passed the gates were kept, so nothing was chosen. " if gap.nothing_chosen else ""
     metric = METRICS[gap.primary].name
-    return f"{first}To the real images the curated set is, by the metric encoder's {metric}, {compared}; {_beside_floor(found)}."
+    return f"{first}To the real images the curated set is, by the metric encoder's {metric}, {compared}; {_beside_floor(main)}."
 
 
-def _beside_floor(found: Distances) -> str:
-    """How the curated set lies to the spread of real images."""
-    if found.floor.low is None or found.floor.high is None or found.after.value is None:
-        return "there is no floor to set it beside"
-    if found.after.value < found.floor.low:
-        return f"it is nearer than other real images would be (from {found.floor.low:.4f}), so it is fitted to these very images"
-    if found.after.value <= found.floor.high:
-        return f"it can't be told from other real images (up to {found.floor.high:.4f})"
-    times = found.after.value / found.floor.high if found.floor.high > 0 else np.inf
-    return f"other real images would come within {found.floor.high:.4f}, it is {times:.1f} times as far"
+def _beside_floor(distances: Distances) -> str:
+    """How the curated set compares with the floor, in words."""
+    value, low, high = distances.after.value, distances.floor.low, distances.floor.high
+    if low is None or high is None or value is None:
+        return "there is no floor to compare it with"
+    if value < low:
+        return f"it is nearer than other real images would be (from {low:.4f}), so it is fitted to these very images"
+    if value <= high:
+        return f"it can't be told from other real images (up to {high:.4f})"
+    return f"other real images would come within {high:.4f}, it is {value / high if high > 0 else np.inf:.1f} times as far"
 
 
-# What is compared
+# The sets that are compared
 
 
 @dataclass(frozen=True)
 class _Sides:
-    """Rows of every set and of each view's real images, bounded in number, sorted by class.
+    """Rows of every set, and of the real images in each view: bounded in number, sorted by class.
 
-    Of the pool only images that are in a set are here, read once; rows count among them.
+    Only pool images of some set are read. Rows of sets are numbers among these.
     """
 
     views: list[MetricView]
     pools: list[Floats]
-    """In each view the features of the pool images."""
+    """Features of the pool images in each view."""
     class_N: Ints
-    """Class of each of them."""
+    """Class of each of these images."""
     before: Ints
     after: Ints
     random: list[Ints]
     reals: list[Ints]
+    """Rows of the real images in each view."""
     sigmas: list[float]
+    """Kernel width in each view."""
     num_classes: int
 
     @classmethod
@@ -191,7 +180,7 @@ class _Sides:
         assert views, "no view"
         class_N = views[0].pool_class_N
         rows = [
-            part[_spread(class_N[part], limit, _rng(seed, 0))]  # of equal sets the same images, so that they are no different
+            part[_spread(class_N[part], limit, _rng(seed, 0))]  # the same seed: equal sets keep the same images
             for part in (np.sort(np.asarray(part, np.int64)) for part in (before, after, *random))
         ]
         used = np.unique(np.concatenate(rows))
@@ -204,21 +193,21 @@ class _Sides:
             after=after,
             random=others,
             reals=[_spread(view.real_class_M, limit, _rng(seed, 1, number)) for number, view in enumerate(views)],
-            sigmas=[median_sigma(view.real_MD) for view in views],
+            sigmas=[metrics.median_sigma(view.real_MD) for view in views],
             num_classes=num_classes,
         )
 
     def counts(self, rows: Ints) -> Ints:
-        """Images of each class, and last of all."""
+        """Images of each class, and last of all classes, (C + 1,)."""
         return _counts(self.class_N[rows], self.num_classes)
 
     def num_real(self) -> Ints:
-        """Fewest real images in a view, of each class and last of all."""
+        """Real images of each class, and last of all classes, in the view with the fewest, (C + 1,)."""
         fewest: Ints = np.min([_counts(class_N, self.num_classes) for class_N in self.real_classes()], axis=0)
         return fewest
 
     def real_classes(self) -> list[Ints]:
-        """In each view the classes of its real images."""
+        """Classes of the real images in each view."""
         return [view.real_class_M[rows] for view, rows in zip(self.views, self.reals, strict=True)]
 
 
@@ -227,7 +216,7 @@ def _rng(seed: int, *purpose: int) -> np.random.Generator:
 
 
 def _spread(class_N: Ints, limit: int, rng: np.random.Generator) -> Ints:
-    """At most `limit` positions drawn at random, each class in its share, sorted by class and in random order within."""
+    """At most `limit` random positions with the same class shares; sorted by class, in random order within a class."""
     order = np.lexsort((rng.random(len(class_N)), class_N))
     if len(order) > limit:
         order = order[((np.arange(limit) + rng.random()) * len(order) / limit).astype(np.int64)]
@@ -240,128 +229,125 @@ def _counts(class_N: Ints, num_classes: int) -> Ints:
 
 # MMD² and KID, by bootstrap
 
-Kernel = Callable[[Features, Features], Doubles]
-
-
-def _finite(metric: str, kernel: Callable[[Features, Features, float], Doubles], sigma: float) -> Kernel:
-    """A metric's kernel of one width; raises WorkError where it gives anything but finite numbers."""
-
-    def checked(one_ND: Features, other_MD: Features) -> Doubles:
-        kernel_NM = kernel(one_ND, other_MD, sigma)
-        if not np.isfinite(kernel_NM).all():
-            raise WorkError(f"metric {metric}: its kernel gave what is no finite number; mend it where it is added to METRICS")
-        return kernel_NM
-
-    return checked
-
 
 class _Reference:
-    """The real images of one view under one kernel."""
+    """The real images of one view under the kernel of one metric."""
 
-    def __init__(self, real_MD: Features, images: Weighted, kernel: Kernel, num_classes: int) -> None:
-        self._real_MD, self._images, self._kernel, self._num_classes = real_MD, images, kernel, num_classes
-        self._kernel_MM = kernel(real_MD, real_MD)
-        # A constant in the kernel changes no MMD²; without it sums in float32 stay exact enough.
+    def __init__(self, real_MD: Features, images: Weighted, metric: str, sigma: float, num_classes: int) -> None:
+        self._real_MD, self._images, self._metric, self._sigma, self._num_classes = real_MD, images, metric, sigma, num_classes
+        self._level = 0.0
+        self._kernel_MM = self.kernel(real_MD, real_MD)
+        # A constant in the kernel does not change MMD². Without it, sums in float32 stay exact enough.
         self._level = float(self._kernel_MM.mean()) if len(real_MD) else 0.0
         self._kernel_MM -= self._level
-        self._within = within(self._kernel_MM.copy(), images, num_classes)
+        self._within = metrics.within(self._kernel_MM.copy(), images, num_classes)
 
-    def kernel(self, features_ND: Features) -> Doubles:
-        """Of a set with itself, (N, N)."""
-        return self._kernel(features_ND, features_ND) - self._level
+    def kernel(self, one_ND: Features, other_MD: Features) -> Doubles:
+        """The kernel of all pairs, (N, M), up to a constant; raises WorkError if a value is not finite."""
+        kernel = METRICS[self._metric].kernel
+        assert kernel is not None
+        kernel_NM = kernel(one_ND, other_MD, self._sigma)
+        if not np.isfinite(kernel_NM).all():
+            raise WorkError(f"metric {self._metric}: its kernel gives values that are not finite; correct the kernel added to METRICS")
+        return kernel_NM - self._level
 
     def real_terms(self, features_ND: Features, images: Weighted) -> Doubles:
-        """The two terms of MMD² that real images are in, (1 + B, C + 1)."""
+        """The two terms of MMD² that contain real images, (1 + B, C + 1)."""
         if min(len(images), len(self._images)) < FEWEST_FOR_MMD:
             return np.full_like(self._within, np.nan)
-        kernel_NM = self._kernel(features_ND, self._real_MD) - self._level
-        return self._within - 2 * between(kernel_NM, images, self._images, self._num_classes)
+        return self._within - 2 * metrics.between(self.kernel(features_ND, self._real_MD), images, self._images, self._num_classes)
 
     def null(self, counts: Ints, normal_BM: Floats, rng: np.random.Generator) -> Doubles:
-        """Draws of MMD² between as many real images as here, which deviate as `normal_BM` says, and `counts` further ones, (B, C + 1)."""
+        """Draws of MMD² between the real images and `counts` further ones of their distribution, (B, C + 1).
+
+        Args:
+            normal_BM: deviations of the real images, as normal variables.
+        """
         draws = np.full((len(normal_BM), self._num_classes + 1), np.nan)
-        spread_MM = spread_within(self._kernel_MM, self._images)
+        spread_MM = metrics.spread_within(self._kernel_MM, self._images)
         for index, rows in [*self._images.blocks, (self._num_classes, slice(0, len(self._images)))]:
-            if index >= 0 and counts[index] >= FEWEST_FOR_MMD and not np.isnan(self._within[0, index]):  # so not where images are alone
-                draws[:, index] = null_draws(spread_MM[rows, rows], normal_BM[:, rows], int(counts[index]), rng)
+            if index >= 0 and counts[index] >= FEWEST_FOR_MMD and not np.isnan(self._within[0, index]):  # nan: too many images are alone
+                draws[:, index] = metrics.null_draws(spread_MM[rows, rows], normal_BM[:, rows], int(counts[index]), rng)
         return draws
 
 
 def _by_bootstrap(sides: _Sides, num: int, seed: int) -> dict[str, list[Distances]]:
-    """Figures of the unbiased metrics, of each class and last of all."""
+    """The unbiased metrics: for each metric its figures of each class, and last of all classes."""
     keys = {key: number for number, key in enumerate(sorted({key for view in sides.views for key in view.real_key_M}))}
     real_BK = _rng(seed, 2).standard_exponential((num, len(keys)), np.float32)
     pool_BU = _rng(seed, 3).standard_exponential((num, len(sides.class_N)), np.float32)
-    columns_of = [[keys[view.real_key_M[row]] for row in rows] for view, rows in zip(sides.views, sides.reals, strict=True)]
-    reals = [
-        (view.real_MD[rows], Weighted.of(view.real_class_M[rows], real_BK[:, columns]))
-        for view, rows, columns in zip(sides.views, sides.reals, columns_of, strict=True)
-    ]
     normal_BK = _rng(seed, 6).standard_normal((num, len(keys)), np.float32)
+    columns = [[keys[view.real_key_M[row]] for row in rows] for view, rows in zip(sides.views, sides.reals, strict=True)]
+    counts = sides.counts(sides.after)
     tables = {}
     for metric, row in METRICS.items():
         if row.kernel is None:
             continue
-        kernels = [_finite(metric, row.kernel, sigma) for sigma in sides.sigmas]
-        references = [_Reference(*real, kernel, sides.num_classes) for real, kernel in zip(reals, kernels, strict=True)]
-        distances = [
+        references = []
+        for view, rows, own, sigma in zip(sides.views, sides.reals, columns, sides.sigmas, strict=True):
+            images = Weighted.of(view.real_class_M[rows], real_BK[:, own])
+            references.append(_Reference(view.real_MD[rows], images, metric, sigma, sides.num_classes))
+        before, after, *others = (
             _widened(_to_references(sides, references, rows, pool_BU[:, rows]), sides, rows)
             for rows in (sides.before, sides.after, *sides.random)
-        ]
-        random = np.mean(distances[2:], axis=0) if sides.random else np.full_like(distances[0], np.nan)
-        counts = sides.counts(sides.after)
-        nulls = [
-            one.null(counts, normal_BK[:, columns], _rng(seed, 4, number))
-            for number, (one, columns) in enumerate(zip(references, columns_of, strict=True))
-        ]
+        )
+        random = np.mean(others, axis=0) if others else np.full_like(before, np.nan)
+        nulls = [reference.null(counts, normal_BK[:, columns[n]], _rng(seed, 4, n)) for n, reference in enumerate(references)]
         null = np.mean(nulls, axis=0)
         tables[metric] = [
-            _of_column(sides, column, (distances[0], distances[1], random), null, metric == PRIMARY)
-            for column in range(sides.num_classes + 1)
+            _distances(sides, column, (before, after, random), null, metric == PRIMARY) for column in range(sides.num_classes + 1)
         ]
     return tables
 
 
 def _to_references(sides: _Sides, references: Sequence[_Reference], rows: Ints, weights_BN: Floats) -> Doubles:
-    """MMD² of pool rows to the real images, mean over views, (1 + B, C + 1); nan where a view has too few.
+    """MMD² of pool rows to the real images, mean over views, (1 + B, C + 1); nan where a view has too few images.
 
-    The images and their weights are the same in all views, so the mean over views inside the set is that of the mean kernel.
+    The set and its weights are the same in all views, so its inner term is computed once, with the mean kernel.
     """
     images = Weighted.of(sides.class_N[rows], weights_BN)
     kernel_NN, real_terms = np.zeros((len(rows), len(rows))), np.zeros((1 + len(weights_BN), sides.num_classes + 1))
     for pool_ND, reference in zip(sides.pools, references, strict=True):
         features_ND = pool_ND[rows]
-        kernel_NN += reference.kernel(features_ND) / len(references)
+        kernel_NN += reference.kernel(features_ND, features_ND) / len(references)
         real_terms += reference.real_terms(features_ND, images) / len(references)
-    return within(kernel_NN, images, sides.num_classes) + real_terms
+    return metrics.within(kernel_NN, images, sides.num_classes) + real_terms
 
 
 def _widened(distances: Doubles, sides: _Sides, rows: Ints) -> Doubles:
-    """Replicates spread by what weights within a class of n images lack, with the smaller side's n; for all classes their mean."""
+    """Spread the replicates by ((n + 1) / (n - 1))^½, which weights in a class of n images lack; in place.
+
+    n is that of the smaller side; for all classes together, the mean number of images per class.
+    """
     sizes = np.minimum(sides.counts(rows), sides.num_real()).astype(np.float64)
     sizes[-1] = min(len(class_N) / max(len(np.unique(class_N)), 1) for class_N in [sides.class_N[rows], *sides.real_classes()])
-    sizes = np.maximum(sizes, 2)  # smaller classes have no figure
+    sizes = np.maximum(sizes, 2)  # smaller classes have no figure anyway
     distances[1:] += (distances[1:] - distances[0]) * (((sizes + 1) / (sizes - 1)) ** 0.5 - 1)
     return distances
 
 
-def _of_column(sides: _Sides, column: int, distances: tuple[Doubles, Doubles, Doubles], null: Doubles, is_primary: bool) -> Distances:
-    """One class, or all, from the replicates of before, after and random, and those of the floor."""
-    sizes = [int(sides.counts(rows)[column]) for rows in (sides.before, sides.after)]
+def _distances(sides: _Sides, column: int, tables: tuple[Doubles, Doubles, Doubles], null: Doubles, is_primary: bool) -> Distances:
+    """Figures of one class, or of all.
+
+    Args:
+        tables: figures and replicates of before, after and random, (1 + B, C + 1) each.
+        null: replicates of the floor, (B, C + 1).
+    """
+    num_before, num_after = (int(sides.counts(rows)[column]) for rows in (sides.before, sides.after))
     num_real = int(sides.num_real()[column])
     before, after, random = (
         _measured(table[0, column], table[1:, column], size, "images", _too_few(size, num_real, FEWEST_FOR_MMD))
-        for table, size in zip(distances, (sizes[0], sizes[1], sizes[1]), strict=True)
+        for table, size in zip(tables, (num_before, num_after, num_after), strict=True)
     )
-    floor = _measured(0.0, null[:, column], sizes[1], "real draws", _too_few(sizes[1], num_real, FEWEST_FOR_MMD))
-    return Distances(
-        before=before,
-        after=after,
-        random=random,
-        floor=floor,
-        after_minus_random=_difference(distances[1], distances[2], column) if is_primary else None,
-        after_minus_before=_difference(distances[1], distances[0], column) if is_primary else None,
-    )
+    floor = _measured(0.0, null[:, column], num_after, "real draws", _too_few(num_after, num_real, FEWEST_FOR_MMD))
+    distances = Distances(before=before, after=after, random=random, floor=floor)
+    if not is_primary:
+        return distances
+    changes = {
+        "after_minus_random": _difference(tables[1], tables[2], column),
+        "after_minus_before": _difference(tables[1], tables[0], column),
+    }
+    return distances.model_copy(update=changes)
 
 
 def _difference(one: Doubles, other: Doubles, column: int) -> DistanceChange:
@@ -390,9 +376,9 @@ def _too_few(num: int, num_real: int, fewest: int) -> str:
 
 
 def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Distances]]:
-    """Figures of the other metrics, of each class and last of all."""
+    """The other metrics: for each metric its figures of each class, and last of all classes."""
     names = [name for name, metric in METRICS.items() if metric.equal_sizes]
-    found = np.full((len(sides.views), num, sides.num_classes + 1, 4, len(names)), np.nan)
+    values = np.full((len(sides.views), num, sides.num_classes + 1, 4, len(names)), np.nan)
     sizes = np.full((sides.num_classes + 1, 5), np.iinfo(np.int64).max)
     for number, split in itertools.product(range(len(sides.views)), range(num)):
         view, rows, rng = sides.views[number], sides.reals[number], _rng(seed, 5, number, split)
@@ -406,10 +392,10 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Distances]]
                 (features, classes, rows if is_whole else rows[classes[rows] == column])
                 for features, classes, rows in [(view.real_MD, view.real_class_M, order[::2]), *sets]
             )
-            found[number, split, column], size = _one_split(half, others, is_whole, rng)
+            values[number, split, column], size = _one_split(half, others, is_whole, rng)
             taken = [*(min(len(rows), size or len(rows)) for _, _, rows in others), len(half[2])]
             sizes[column] = np.minimum(sizes[column], taken)
-    means = found.mean(axis=0)
+    means = values.mean(axis=0)
     return {
         metric: [_of_splits(means[:, column, :, index], sizes[column]) for column in range(sides.num_classes + 1)]
         for index, metric in enumerate(names)
@@ -417,21 +403,22 @@ def _by_splits(sides: _Sides, num: int, seed: int) -> dict[str, list[Distances]]
 
 
 Part = tuple[Features, Ints, Ints]
-"""Features of a side, its classes, and the rows in question."""
+"""Features of a side, its classes, and the rows of one set."""
 
 
 def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.random.Generator) -> tuple[Doubles, int]:
-    """Each metric by set, (4, metrics), and how many images of each set were taken; sets that are too small are left out."""
-    found = np.full((len(others), sum(metric.equal_sizes for metric in METRICS.values())), np.nan)
+    """Each metric of each set, (4, metrics), and the number of images taken of each set. Sets that are too small are
+    left out."""
+    values = np.full((len(others), sum(metric.equal_sizes for metric in METRICS.values())), np.nan)
     size = min((len(rows) for _, _, rows in others if len(rows) >= FEWEST_IN_SPLIT), default=0)
     if size == 0 or len(half[2]) < FEWEST_IN_SPLIT:
-        return found, 0
+        return values, 0
     real = RealSide(half[0][half[2]])
     for number, (features, classes, rows) in enumerate(others):
         if len(rows) >= FEWEST_IN_SPLIT:
             taken = features[rows[_spread(classes[rows], size, rng)]]
-            found[number] = [*figures(Pair(real, taken), of_class=not is_whole).values()]
-    return found, size
+            values[number] = [*metrics.figures(Pair(real, taken), of_class=not is_whole).values()]
+    return values, size
 
 
 def _of_splits(values_S4: Doubles, sizes: Ints) -> Distances:
@@ -443,7 +430,7 @@ def _of_splits(values_S4: Doubles, sizes: Ints) -> Distances:
     num_real = int(min(sizes[3:]))
 
     def of_set(values_S: Doubles, size: int) -> Distance:
-        reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
+        reason = f"it is not finite in {np.isnan(values_S).sum()} of {len(values_S)} splits"
         if min(size, num_real) < FEWEST_IN_SPLIT:
             reason = _too_few(size, num_real, FEWEST_IN_SPLIT)
         return _measured(values_S.mean(), values_S, size, "splits", reason)

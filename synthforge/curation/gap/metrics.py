@@ -1,15 +1,19 @@
-"""How far one set of images is from another: pure functions of their features, and a row for each that says how to read it.
+"""Metrics of the distance between two sets of images: pure functions of their features, and a table that says how to
+read each.
 
-Sources: unbiased MMD² (Gretton et al. 2012, JMLR 13) with a Gaussian kernel (CMMD: Jayasumana et al. 2024, arXiv 2401.09603) and a
-polynomial one (KID: Bińkowski et al. 2018, arXiv 1801.01401); Fréchet distance (Heusel et al. 2017, arXiv 1706.08500); precision and
-recall (Kynkäänniemi et al. 2019, arXiv 1904.06991); density and coverage (Naeem et al. 2020, arXiv 2002.09797); Vendi score (Friedman
-and Dieng 2022, arXiv 2210.02410). The features are the caller's: the same function is FID on one network's and FD-DINOv2 on another's.
-At the end stands MMD² of weighted images, of which gap.py makes its intervals: a stratified U-statistic. Leaving out the pair of an image
-with itself makes a mean over pairs unbiased for independent draws from all classes only. Where the number of images of each class is
-fixed, as in a set that is balanced by class, the images left out are all pairs inside a class, so that pairs across classes would get
-too much of the sum, a set would look nearer than it is by about 1/n, and small sets nearest of all.
-Not covered: equal sizes, which are the caller's care; blocks, so sets of some thousand images at most.
-Shapes: M real images, N others, D features; float32 or float64 in, computed in float64.
+Sources: unbiased MMD² (Gretton et al. 2012, JMLR 13) with a Gaussian kernel (as in CMMD, Jayasumana et al. 2024, arXiv
+2401.09603) and a polynomial kernel (KID, Bińkowski et al. 2018, arXiv 1801.01401); Fréchet distance (Heusel et al.
+2017, arXiv 1706.08500); precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991); density and coverage (Naeem
+et al. 2020, arXiv 2002.09797); Vendi score (Friedman and Dieng 2022, arXiv 2210.02410). Any features will do: the
+Fréchet distance is FID on features of Inception, and FD-DINOv2 on features of DINOv2.
+
+The last part computes MMD² of weighted images, class by class, as a stratified U-statistic. gap.py makes its intervals
+from it. The usual estimate leaves out pairs of an image with itself. That is unbiased only if classes are drawn at
+random, too. With a fixed number of images per class, all pairs left out lie inside a class, so pairs across classes
+would count too much. A set would look nearer than it is by about 1/n, and small sets nearest of all.
+
+Sets must be of equal size where a metric says so. Nothing works in blocks, so sets can have some thousand images.
+Shapes: M real images, N others, D features. Inputs are float32 or float64; computations are in float64.
 """
 
 from __future__ import annotations
@@ -28,15 +32,13 @@ Doubles = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]
 
 BALL_NEIGHBOURS = 5
-"""A ball around an image reaches to this neighbour."""
-CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
-"""Of the CMMD paper; they are meant for CLIP features of length 1."""
+"""The ball around an image reaches to this nearest neighbour."""
 FEWEST_FOR_MMD = 4
-"""With fewer images on either side MMD² says nothing."""
+"""MMD² is not given with fewer images on either side."""
 MOST_ALONE = 0.1
-"""If more of a side's images are the only ones of their class, nothing is said of all classes together."""
+"""No figure of all classes together is given if a larger share of a side's images are the only ones of their class."""
 _MEDIAN_OF = 2000
-"""Real images among which the median distance is taken."""
+"""Most real images among which the median distance is taken."""
 
 
 # Kernels
@@ -45,7 +47,7 @@ _MEDIAN_OF = 2000
 def squared_distances(one_ND: Features, other_MD: Features) -> Doubles:
     """Squared Euclidean distances (N, M)."""
     one_ND, other_MD = np.asarray(one_ND, np.float64), np.asarray(other_MD, np.float64)
-    # From a common centre less is lost to rounding.
+    # Rounding errors are smaller near the origin.
     centre_D = other_MD.sum(axis=0) / max(len(other_MD), 1)
     one_ND, other_MD = one_ND - centre_D, other_MD - centre_D
     squared_NM = one_ND @ other_MD.T
@@ -62,14 +64,15 @@ def gaussian_kernel(one_ND: Features, other_MD: Features, sigma: float) -> Doubl
     return np.exp(kernel_NM, out=kernel_NM)
 
 
-def cubic_kernel(one_ND: Features, other_MD: Features) -> Doubles:
+def cubic_kernel(one_ND: Features, other_MD: Features, sigma: float = 1.0) -> Doubles:  # noqa: ARG001 - it has no width
     """(x·y / D + 1)³, (N, M)."""
     kernel_NM: Doubles = (np.asarray(one_ND, np.float64) @ np.asarray(other_MD, np.float64).T / one_ND.shape[1] + 1) ** 3
     return kernel_NM
 
 
 def median_sigma(real_MD: Features) -> float:
-    """The median distance between two real images (of at most 2,000, evenly spaced in their order); 1 if there is none."""
+    """The median distance between two real images, among at most 2,000 that are evenly spaced in order; 1 if there is
+    none."""
     if len(real_MD) < 2:
         return 1.0
     rows = np.unique(np.linspace(0, len(real_MD) - 1, min(len(real_MD), _MEDIAN_OF)).astype(np.int64))
@@ -78,82 +81,37 @@ def median_sigma(real_MD: Features) -> float:
     return median**0.5 if median > 0 else 1.0
 
 
-def unbiased_mmd2(kernel_MM: Doubles, kernel_NN: Doubles, kernel_NM: Doubles) -> float:
-    """MMD² without the pairs of an image with itself; it can come out below 0. At least two images on each side."""
-    within = sum((kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1)) for kernel in (kernel_MM, kernel_NN))
-    return float(within - 2 * kernel_NM.mean())
-
-
-def mmd2(real_MD: Features, other_ND: Features, sigma: float | None = None) -> float:
-    """Unbiased MMD² under a Gaussian kernel; its width is the median distance between real images unless given."""
-    sigma = sigma or median_sigma(real_MD)
-    return unbiased_mmd2(
-        gaussian_kernel(real_MD, real_MD, sigma), gaussian_kernel(other_ND, other_ND, sigma), gaussian_kernel(other_ND, real_MD, sigma)
-    )
-
-
-def cmmd(real_MD: Features, other_ND: Features) -> float:
-    """CMMD with the paper's constants, on features brought to length 1, without bias (the paper's code keeps it)."""
-    return CMMD_SCALE * mmd2(normalised(real_MD), normalised(other_ND), CMMD_SIGMA)
-
-
-def kid(real_MD: Features, other_ND: Features) -> float:
-    """Unbiased MMD² under the cubic kernel, of all images at once."""
-    return unbiased_mmd2(cubic_kernel(real_MD, real_MD), cubic_kernel(other_ND, other_ND), cubic_kernel(other_ND, real_MD))
-
-
-def normalised(features_ND: Features) -> Doubles:
-    """Rows of length 1; a row of zeros stays."""
-    features_ND = np.asarray(features_ND, np.float64)
-    length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
-    unit_ND: Doubles = features_ND / np.where(length_N1 > 0, length_N1, 1)
-    return unit_ND
-
-
 # Metrics that depend on the number of images
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean, and a factor F of the covariance FᵀF (over n - 1) with at most D rows. At least two images."""
+class NormalFit:
+    """Mean and covariance of a set of at least two images."""
 
     mean_D: Doubles
     factor: Doubles
+    """A matrix F of at most D rows; the covariance (over n - 1) is FᵀF."""
 
     @classmethod
-    def of(cls, features_ND: Features) -> Moments:
+    def of(cls, features_ND: Features) -> NormalFit:
         rows = np.asarray(features_ND, np.float64)
         mean_D = rows.mean(axis=0)
         factor = (rows - mean_D) / np.sqrt(len(rows) - 1)
         return cls(mean_D, factor if len(factor) <= factor.shape[1] else np.asarray(np.linalg.qr(factor, mode="r")))
 
-    def frechet(self, other: Moments) -> float:
+    def frechet(self, other: NormalFit) -> float:
         """|μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½).
 
-        The trace of the root is the sum of singular values of F₁ F₂ᵀ: no root of a product that is only nearly symmetric, and cheap
-        where images are fewer than features.
+        The trace of the root is the sum of singular values of F₁ F₂ᵀ. This avoids the root of a product that is only
+        nearly symmetric, and is cheap where images are fewer than features.
         """
         root = np.linalg.svd(self.factor @ other.factor.T, compute_uv=False).sum()
         distance = ((self.mean_D - other.mean_D) ** 2).sum() + (self.factor**2).sum() + (other.factor**2).sum() - 2 * root
         return float(max(distance, 0.0))
 
 
-def frechet(real_MD: Features, other_ND: Features) -> float:
-    """Fréchet distance between the normal distributions with the sets' means and covariances. At least two images on each side."""
-    return Moments.of(real_MD).frechet(Moments.of(other_ND))
-
-
-def vendi(features_ND: Features) -> float:
-    """exp of the entropy of the eigenvalues of the cosine similarities over n: from 1 (all the same) to n (all different)."""
-    unit_ND = normalised(features_ND)
-    gram = unit_ND @ unit_ND.T if len(unit_ND) <= unit_ND.shape[1] else unit_ND.T @ unit_ND
-    eigenvalues = np.linalg.eigvalsh(gram / len(unit_ND))
-    eigenvalues = eigenvalues[eigenvalues > 1e-15]
-    return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
-
-
 class RealSide:
-    """Real images with what does not depend on the set that they are compared with. More than k of them."""
+    """Real images, more than k, with the quantities that don't depend on the other set."""
 
     def __init__(self, real_MD: Features, k: int = BALL_NEIGHBOURS) -> None:
         self.real_MD, self.k = real_MD, k
@@ -161,31 +119,27 @@ class RealSide:
         self.radius_M, self.among_M = _kth_other(squared_MM, k), np.sqrt(_kth_other(squared_MM, 1))
 
     @functools.cached_property
-    def moments(self) -> Moments:
+    def normal(self) -> NormalFit:
         """Mean and covariance."""
-        return Moments.of(self.real_MD)
+        return NormalFit.of(self.real_MD)
 
 
 class Pair:
-    """Real images and others, more than k, with what several metrics need, each computed once."""
+    """Real images and a set, both of more than k images, with quantities that several metrics need. Each is computed
+    once."""
 
     def __init__(self, real: RealSide, other_ND: Features) -> None:
         self.real, self.other_ND = real, other_ND
 
     @functools.cached_property
     def between_MN(self) -> Doubles:
-        """Squared distances."""
+        """Squared distances between real images and the set."""
         return squared_distances(self.real.real_MD, self.other_ND)
 
     @functools.cached_property
     def in_real_ball_MN(self) -> NDArray[np.bool_]:
-        """Whether each image lies in the ball around each real one."""
+        """Whether each image of the set lies in the ball around each real image."""
         return self.between_MN < self.real.radius_M[:, None]
-
-    @functools.cached_property
-    def in_other_ball_MN(self) -> NDArray[np.bool_]:
-        """Whether each real image lies in the ball around each of the others."""
-        return self.between_MN < _kth_other(squared_distances(self.other_ND, self.other_ND), self.real.k)
 
     @functools.cached_property
     def nearest_N(self) -> Doubles:
@@ -194,66 +148,80 @@ class Pair:
         return nearest_N
 
     def precision(self) -> float:
-        """Share of the images in a real ball."""
+        """Share of the set's images that lie in the ball of a real image."""
         return float(self.in_real_ball_MN.any(axis=0).mean())
 
     def recall(self) -> float:
-        """Share of the real images in another's ball."""
-        return float(self.in_other_ball_MN.any(axis=1).mean())
+        """Share of the real images that lie in the ball of an image of the set."""
+        in_ball_MN = self.between_MN < _kth_other(squared_distances(self.other_ND, self.other_ND), self.real.k)
+        return float(in_ball_MN.any(axis=1).mean())
 
     def density(self) -> float:
-        """Real balls around an image, over k."""
+        """Mean number of real balls around an image of the set, divided by k."""
         return float(self.in_real_ball_MN.sum(axis=0).mean() / self.real.k)
 
     def coverage(self) -> float:
-        """Share of the real balls with an image."""
+        """Share of the real images whose ball contains an image of the set."""
         return float(self.in_real_ball_MN.any(axis=1).mean())
 
     def frechet(self) -> float:
-        """Fréchet distance."""
-        return self.real.moments.frechet(Moments.of(self.other_ND))
+        """Fréchet distance between the normal distributions with the means and covariances of both sides."""
+        return self.real.normal.frechet(NormalFit.of(self.other_ND))
 
     def vendi(self) -> float:
-        """Vendi score of the others."""
-        return vendi(self.other_ND)
+        """Vendi score of the set: exp of the entropy of the eigenvalues of its cosine similarities over n.
+
+        It lies between 1 (all images are the same) and n (all are different).
+        """
+        unit_ND = np.asarray(self.other_ND, np.float64)
+        length_N1 = np.linalg.norm(unit_ND, axis=1, keepdims=True)
+        unit_ND = unit_ND / np.where(length_N1 > 0, length_N1, 1)
+        gram = unit_ND @ unit_ND.T if len(unit_ND) <= unit_ND.shape[1] else unit_ND.T @ unit_ND
+        eigenvalues = np.linalg.eigvalsh(gram / len(unit_ND))
+        eigenvalues = eigenvalues[eigenvalues > 1e-15]
+        return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
 
     def nearest(self) -> float:
-        """Median distance to the nearest real image against that among real images."""
+        """Median distance from the set's images to the nearest real image, over the same median among real images."""
         usual = float(np.median(self.real.among_M))
         return float(np.median(self.nearest_N)) / usual if usual > 0 else 1.0
 
     def nearer_than(self, share: float) -> float:
-        """Share of the images nearer to a real one than this share of the real images is to another."""
+        """Share of the set's images that are nearer to a real image than this share of real images are to another
+        one."""
         return float((self.nearest_N < np.quantile(self.real.among_M, share)).mean())
 
 
 def _kth_other(squared_NN: Doubles, k: int) -> Doubles:
-    """Squared distance of each to its k-th nearest other; changes the diagonal."""
+    """Squared distance of each image to its k-th nearest other; changes the diagonal."""
     np.fill_diagonal(squared_NN, np.inf)
     kth_N: Doubles = np.partition(squared_NN, k - 1, axis=1)[:, k - 1]
     return kth_N
 
 
-# What is measured
+# The table of metrics
 
 Better = Literal["lower", "higher", "near floor"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a figure is computed, and how to read it."""
+    """A metric of the gap: how it is computed, and how to read it. Give either `of_pair` or `kernel`."""
 
     name: str
     unit: str
     better: Better
+    """Which values are better."""
     sentence: str
+    """What it measures, for reports."""
     of_pair: Callable[[Pair], float] | None = None
-    """From two sets to the figure. It depends on the number of images, so only sets of one size are compared."""
+    """Computes a metric that depends on the number of images. So only sets of equal size are compared. None: see
+    `kernel`."""
     kernel: Callable[[Features, Features, float], Doubles] | None = None
-    """In its place, for an MMD², which compares sets of any sizes: from two sets and sigma, the median distance between real
-    images, to (n, m)."""
+    """Kernel of an MMD², which compares sets of any size. It maps features (n, D), (m, D) and sigma, the median
+    distance between real images, to (n, m). None: see `of_pair`."""
     of_classes: bool = True
-    """Whether it is given for single classes too."""
+    """Whether it is also given for single classes."""
 
     def __post_init__(self) -> None:
         if (self.of_pair is None) == (self.kernel is None):
@@ -261,55 +229,50 @@ class Metric:
 
     @property
     def equal_sizes(self) -> bool:
-        """Whether only sets of one size can be compared."""
+        """Whether only sets of equal size can be compared."""
         return self.kernel is None
 
 
 METRICS: Registry[Metric] = Registry("metric")
 """Every metric of the gap, in the order in which they are shown."""
+_DISTANCE = "squared distance"
 METRICS["mmd"] = Metric(
-    "MMD²",
-    "squared distance",
-    "lower",
-    "Distance between the two distributions under a Gaussian kernel; 0 if equal.",
-    kernel=gaussian_kernel,
+    "MMD²", _DISTANCE, "lower", "Distance between the two distributions under a Gaussian kernel; 0 if equal.", kernel=gaussian_kernel
 )
-METRICS["kid"] = Metric(
-    "KID",
-    "squared distance",
-    "lower",
-    "The same under a cubic kernel, which weighs outliers more.",
-    kernel=lambda one, other, _: cubic_kernel(one, other),
-)
+METRICS["kid"] = Metric("KID", _DISTANCE, "lower", "The same under a cubic kernel, which weighs outliers more.", kernel=cubic_kernel)
 METRICS["frechet"] = Metric(
-    "Fréchet distance", "squared distance", "lower", "Distance between mean and covariance of the two sets.", Pair.frechet, of_classes=False
+    "Fréchet distance", _DISTANCE, "lower", "Distance between mean and covariance of the two sets.", Pair.frechet, of_classes=False
 )
 METRICS["precision"] = Metric("precision", "share", "higher", "Share of images that lie where real images are.", Pair.precision)
 METRICS["recall"] = Metric("recall", "share", "higher", "Share of real images that lie where the set has images.", Pair.recall)
 METRICS["density"] = Metric(
-    "density", "ratio", "near floor", "How many real images' neighbourhoods an image lies in, against what is usual.", Pair.density
+    "density", "ratio", "near floor", "How many real images' neighbourhoods an image lies in, relative to real images.", Pair.density
 )
 METRICS["coverage"] = Metric(
-    "coverage", "share", "higher", "Share of real images that have one of the set in their neighbourhood.", Pair.coverage
+    "coverage", "share", "higher", "Share of real images with an image of the set in their neighbourhood.", Pair.coverage
 )
 METRICS["vendi"] = Metric(
-    "Vendi score", "images", "near floor", "How many wholly different images the set is worth: its variety.", Pair.vendi, of_classes=False
+    "Vendi score", "images", "near floor", "Variety: the number of completely different images with as much.", Pair.vendi, of_classes=False
 )
 METRICS["nearest"] = Metric(
-    "nearest real", "ratio", "near floor", "Median distance to the nearest real image, against that among real ones.", Pair.nearest
+    "nearest real", "ratio", "near floor", "Median distance to the nearest real image, relative to that among real images.", Pair.nearest
 )
 for percent in (1, 5):
     METRICS[f"copies{percent}"] = Metric(
         f"nearer than {percent} %",
         "share",
         "near floor",
-        f"Share nearer to a real image than {percent} % of real ones are to another.",
+        f"Share of images nearer to a real image than {percent} % of real images are to another.",
         functools.partial(Pair.nearer_than, share=percent / 100),
     )
 
 
 def figures(pair: Pair, of_class: bool = False) -> dict[str, float]:
-    """Every metric that needs equal sizes; nan where it is not given for single classes, or gives no finite number."""
+    """Every metric that needs equal sizes, by name; nan if it is not given for single classes, or is not finite.
+
+    Args:
+        of_class: whether the pair is of a single class.
+    """
     values = {
         name: metric.of_pair(pair) if metric.of_classes or not of_class else np.nan
         for name, metric in METRICS.items()
@@ -323,17 +286,18 @@ def figures(pair: Pair, of_class: bool = False) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Weighted:
-    """Images of one side, sorted by class, with a weight for each in each replicate; those of a class sum to its number of images."""
+    """Images of one side, sorted by class, with a weight for each image in each replicate."""
 
     blocks: list[tuple[int, slice]]
     """Each class that occurs (-1 included) and its rows."""
     weights_BN: NDArray[np.float32]
+    """The weights of a class sum to its number of images."""
 
     @classmethod
     def of(cls, class_N: NDArray[np.int64], weights_BN: NDArray[np.float32]) -> Weighted:
-        found, starts = np.unique(class_N, return_index=True)
-        ends = np.append(starts, len(class_N))[1:].tolist()
-        blocks = [(int(index), slice(start, end)) for index, start, end in zip(found, starts.tolist(), ends, strict=True)]
+        classes, starts = np.unique(class_N, return_index=True)
+        ends = [*starts[1:].tolist(), len(class_N)]
+        blocks = [(int(index), slice(start, end)) for index, start, end in zip(classes, starts.tolist(), ends, strict=False)]
         weights_BN = weights_BN.copy()
         for _, rows in blocks:
             weights_BN[:, rows] *= (rows.stop - rows.start) / weights_BN[:, rows].sum(axis=1, keepdims=True)
@@ -344,14 +308,17 @@ class Weighted:
 
 
 def within(kernel_NN: Doubles, images: Weighted, num_classes: int) -> Doubles:
-    """Mean of the kernel over two independent draws, of a class and of all classes in their shares, (1 + B, C + 1); zeroes its diagonal.
+    """Mean of the kernel over two independent draws from each class, and from all classes in their shares. Zeroes the
+    diagonal.
 
-    Of all: Σ_c p_c² (mean over pairs of different images of c) + Σ_{c≠d} p_c p_d (mean over pairs of c and d), whatever the weights. For
-    a class with one image, which has no pair, the mean inside the other classes stands in; its image's weight never varies. With more than
-    `MOST_ALONE` of such images there is no figure of all.
+    All classes: Σ_c p_c² (mean over pairs of different images of c) + Σ_{c≠d} p_c p_d (mean over pairs of c and d). A
+    class with a single image has no pair: the mean inside the other classes takes its place. With more than
+    `MOST_ALONE` of such images there is no figure for all classes.
+
+    Returns: (1 + B, C + 1): first without weights, then the replicates; first each class, last all classes.
     """
     np.fill_diagonal(kernel_NN, 0)
-    found = np.full((1 + len(images.weights_BN), num_classes + 1), np.nan)
+    means = np.full((1 + len(images.weights_BN), num_classes + 1), np.nan)
     paired = [(index, rows, rows.stop - rows.start) for index, rows in images.blocks if rows.stop - rows.start > 1]
     num_paired = sum(num for _, _, num in paired)
     num_alone = len(images) - num_paired
@@ -363,30 +330,31 @@ def within(kernel_NN: Doubles, images: Weighted, num_classes: int) -> Doubles:
             total += num**2 * mean - inside
             own += num * mean
             if index >= 0 and num >= FEWEST_FOR_MMD:
-                found[part, index] = mean
+                means[part, index] = mean
         if len(images) >= FEWEST_FOR_MMD and num_alone <= MOST_ALONE * len(images):
-            found[part, -1] = (total + num_alone * own / num_paired) / len(images) ** 2
-    return found
+            means[part, -1] = (total + num_alone * own / num_paired) / len(images) ** 2
+    return means
 
 
 def between(kernel_NM: Doubles, one: Weighted, other: Weighted, num_classes: int) -> Doubles:
-    """Mean of the kernel over pairs of one and the other, (1 + B, C + 1)."""
-    found = np.full((1 + len(one.weights_BN), num_classes + 1), np.nan)
+    """Mean of the kernel over pairs of an image of one side and one of the other, (1 + B, C + 1) as in `within`."""
+    means = np.full((1 + len(one.weights_BN), num_classes + 1), np.nan)
     blocks = dict(other.blocks)
     for (part, weights, kernel), (_, other_weights, _) in zip(
         _both(one.weights_BN, kernel_NM), _both(other.weights_BN, kernel_NM), strict=True
     ):
-        found[part, -1] = _dot(weights @ kernel, other_weights) / (len(one) * len(other))
+        means[part, -1] = _dot(weights @ kernel, other_weights) / (len(one) * len(other))
         for index, rows in one.blocks:
             if index >= 0 and index in blocks:
                 columns = blocks[index]
                 pairs = (rows.stop - rows.start) * (columns.stop - columns.start)
-                found[part, index] = _dot(weights[:, rows] @ kernel[rows, columns], other_weights[:, columns]) / pairs
-    return found
+                means[part, index] = _dot(weights[:, rows] @ kernel[rows, columns], other_weights[:, columns]) / pairs
+    return means
 
 
 def _both(weights_BN: NDArray[np.float32], kernel: Doubles) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
-    """Rows of the result, weights and kernel: for the images as they are in float64, for the replicates in float32."""
+    """Rows of the result, weights and kernel: first the unweighted images in float64, then the replicates in
+    float32."""
     yield slice(0, 1), np.ones((1, weights_BN.shape[1])), kernel
     yield slice(1, None), weights_BN, kernel.astype(np.float32)
 
@@ -398,27 +366,30 @@ def _dot(one_BN: NDArray[Any], other_BN: NDArray[Any]) -> Doubles:
 
 
 def spread_within(kernel_MM: Doubles, images: Weighted) -> NDArray[np.float32]:
-    """Kernel of the images' deviations from their class's mean, (M, M), without the bias that comes of taking the mean from them.
+    """Kernel of the images' deviations from the mean of their class, (M, M), corrected for estimating the mean from the
+    same images.
 
-    The diagonal is 0: the sum of squares over pairs of different images estimates the spread of the null without the square of the trace,
-    which would make it too wide where images are few and their deviations have many dimensions.
+    The diagonal is 0: pairs of different images estimate the spread of the null distribution. The square of the trace
+    would make it too wide where images are few and their deviations have many dimensions.
     """
     spread_MM = kernel_MM.copy()
-    for _, rows in images.blocks:
-        num = rows.stop - rows.start
-        spread_MM[rows] = (spread_MM[rows] - spread_MM[rows].mean(axis=0)) * (num / max(num - 1, 1)) ** 0.5
-    for _, rows in images.blocks:
-        num = rows.stop - rows.start
-        spread_MM[:, rows] = (spread_MM[:, rows] - spread_MM[:, rows].mean(axis=1, keepdims=True)) * (num / max(num - 1, 1)) ** 0.5
+    for side in (spread_MM, spread_MM.T):  # rows, then columns
+        for _, rows in images.blocks:
+            num = rows.stop - rows.start
+            side[rows] = (side[rows] - side[rows].mean(axis=0)) * (num / max(num - 1, 1)) ** 0.5
     np.fill_diagonal(spread_MM, 0)
     return spread_MM.astype(np.float32)
 
 
 def null_draws(spread_MM: NDArray[np.float32], one_BM: NDArray[np.float32], num_other: int, rng: np.random.Generator) -> Doubles:
-    """MMD² between M and `num_other` draws from the distribution of the M, (B,): quadratic forms in standard normal variables.
+    """Draws of MMD² between M and `num_other` images of one distribution, (B,): quadratic forms in standard normal
+    variables.
 
-    Those of the M are given; the others are drawn and brought in the order of their own term, so that draws with equal numbers agree as
-    far as they can across several kernels, as they do when the same images are seen by several encoders.
+    Args:
+        spread_MM: from `spread_within`.
+        one_BM: the normal variables of the M images. Those of the others are drawn here, and sorted by their own term.
+            So draws of the same number agree across kernels as far as possible, as when several encoders see the same
+            images.
     """
     num_real = len(spread_MM)
     spread_MM = (spread_MM / num_real).astype(np.float32)

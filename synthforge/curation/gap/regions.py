@@ -1,11 +1,15 @@
-"""Where the synthetic set has too little: regions of the real images by the metric encoder that hold fewer synthetic ones than their share.
+"""Under-covered regions: clusters of real images that hold fewer synthetic images than their share.
 
-The real images of each class are clustered (k-means) in each of the metric encoder's views, and both sides are counted by nearest centroid.
-A real image pulls its own centroid towards itself and a synthetic one doesn't, so small clusters would look under-covered by that alone:
-each real image is counted as if its cluster's centroid had been formed without it. A region lacks its share of the real images times the
-class's synthetic images, less those that it has. Whether that is chance says Fisher's exact test, one-sided; over all regions of all
-views and classes together the false discovery rate is held (Benjamini and Hochberg 1995).
-Not covered: regions across classes; a wrong class mix (the gap shows that); a class without synthetic images, which has no shares.
+The real images of each class are clustered (k-means) in each view of the metric encoder. Images of both sides are
+counted at the nearest centroid. A real image pulls its own centroid towards itself, and a synthetic one does not, so
+small clusters would always look under-covered. Therefore each real image is counted as if its centroid had been formed
+without it.
+
+A region lacks its share of the class's synthetic images, less those that it has. Fisher's exact test (one-sided) says
+whether this can be chance. The false discovery rate is controlled over all regions of all views and classes (Benjamini
+and Hochberg 1995).
+
+Not covered: regions across classes; wrong class shares, which the gap shows; classes without synthetic images.
 Shapes: N pool images, M real images, D features, R regions.
 """
 
@@ -19,20 +23,18 @@ import scipy
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from synthforge.curation.gap.gap import MetricView
+from synthforge.curation.gap.gap import Ints, MetricView
 from synthforge.curation.gap.metrics import Doubles, squared_distances
 from synthforge.curation.result import Region
 
-Ints = NDArray[np.int64]
-
 FALSE_DISCOVERIES = 0.05
-"""Of the regions called significant, at most such a share is expected to be chance."""
+"""Largest expected share of chance findings among the regions called significant."""
 REAL_PER_REGION = 10
-"""As many regions as give each so many real images on average."""
+"""Real images of a region, on average."""
 MOST_REGIONS = 25
-"""Of a class in a view."""
+"""Most regions of a class in a view."""
 _STARTS = 5
-"""Of k-means; the best one counts."""
+"""Starts of k-means; the best one counts."""
 _BLOCK = 8192
 """Synthetic images assigned at a time."""
 
@@ -50,85 +52,64 @@ def under_covered(
     """The regions that lack images, those that lack most first.
 
     Args:
-        rows: pool rows that count, such as the curated ones.
+        classes: class names, by class index.
+        rows: pool rows that count, such as those of the curated set.
         pool_key_N: keys of all pool images.
         num_shown: examples of each side.
-        per_region: real images of a region, on average; fewer give smaller regions, of which less can be said.
+        per_region: real images of a region, on average. Smaller regions are harder to tell from chance.
     """
-    found: list[Region] = []
-    for (number, view), (index, name) in itertools.product(enumerate(views), enumerate(classes)):
-        of_class = rows[view.pool_class_N[rows] == index].astype(np.int64)
-        asked = {"num_shown": num_shown, "per_region": per_region, "seed": seed, "num_views": len(views)}
-        found += _of_class(view, index, of_class, pool_key_N, class_name=name, view_number=number, **asked)
-    adjusted = adjusted_p_values(np.array([region.p_value for region in found]))
-    found = [
-        region.model_copy(update={"p_adjusted": float(value), "is_significant": bool(value <= FALSE_DISCOVERIES)})
-        for region, value in zip(found, adjusted, strict=True)
-    ]
-    lacking = [region for region in found if region.num_lacking > 0]
-    return sorted(lacking, key=lambda region: (-region.num_lacking, region.p_value, region.class_name, region.view, region.number))
-
-
-def _of_class(
-    view: MetricView,
-    index: int,
-    pool_rows: Ints,
-    pool_key_N: Sequence[str] | NDArray[np.object_],
-    *,
-    class_name: str,
-    view_number: int,
-    num_shown: int,
-    per_region: int,
-    seed: int,
-    num_views: int,
-) -> list[Region]:
-    """Every region of one class in one view, p values not yet adjusted."""
-    real_rows = np.flatnonzero(view.real_class_M == index)
-    num_regions = min(MOST_REGIONS, len(real_rows) // per_region)
-    if num_regions < 2 or len(pool_rows) == 0:
-        return []
-    centres_RD, real_to_centres, counted_M = _clustered(view.real_MD[real_rows], num_regions, seed)
-    pool_to_centres = _to_centres(view, pool_rows, centres_RD)
-    real_R = np.bincount(counted_M, minlength=len(centres_RD))
-    pool_R = np.bincount(pool_to_centres.argmin(axis=1), minlength=len(centres_RD))
-    regions = []
-    for number in range(len(centres_RD)):
-        num_real, num_pool = int(real_R[number]), int(pool_R[number])
-        lacking = max(0, round(num_real / len(real_rows) * len(pool_rows) - num_pool))
-        members = np.flatnonzero(counted_M == number)
-        shown = members[np.argsort(real_to_centres[members, number], kind="stable")[:num_shown]]
-        nearest = np.argsort(pool_to_centres[:, number], kind="stable")[:num_shown]
-        regions.append(
-            Region(
-                class_name=class_name,
-                view=view_number,
-                number=number,
-                num_real=num_real,
-                num_pool=num_pool,
-                real_share=num_real / len(real_rows),
-                pool_share=num_pool / len(pool_rows),
-                num_lacking=lacking,
-                num_wanted=round(lacking / num_views),
-                p_value=too_few_by_chance(num_pool, num_real, len(pool_rows), len(real_rows)),
-                p_adjusted=1.0,
-                is_significant=False,
-                real_keys=[view.real_key_M[row] for row in real_rows[shown]],
-                pool_keys=[pool_key_N[row] for row in pool_rows[nearest]],
+    regions: list[Region] = []
+    for (view_number, view), (index, name) in itertools.product(enumerate(views), enumerate(classes)):
+        pool_rows = rows[view.pool_class_N[rows] == index].astype(np.int64)
+        real_rows = np.flatnonzero(view.real_class_M == index)
+        num_regions = min(MOST_REGIONS, len(real_rows) // per_region)
+        if num_regions < 2 or len(pool_rows) == 0:
+            continue
+        centres_RD, real_to_centres, counted_M = _clustered(view.real_MD[real_rows], num_regions, seed)
+        pool_to_centres = _to_centres(view, pool_rows, centres_RD)
+        real_R = np.bincount(counted_M, minlength=len(centres_RD)).tolist()
+        pool_R = np.bincount(pool_to_centres.argmin(axis=1), minlength=len(centres_RD)).tolist()
+        for number, (num_real, num_pool) in enumerate(zip(real_R, pool_R, strict=True)):
+            lacking = max(0, round(num_real / len(real_rows) * len(pool_rows) - num_pool))
+            members = np.flatnonzero(counted_M == number)
+            shown = members[np.argsort(real_to_centres[members, number], kind="stable")[:num_shown]]
+            nearest = np.argsort(pool_to_centres[:, number], kind="stable")[:num_shown]
+            regions.append(
+                Region(
+                    class_name=name,
+                    view=view_number,
+                    number=number,
+                    num_real=num_real,
+                    num_pool=num_pool,
+                    real_share=num_real / len(real_rows),
+                    pool_share=num_pool / len(pool_rows),
+                    num_lacking=lacking,
+                    num_wanted=round(lacking / len(views)),
+                    p_value=too_few_by_chance(num_pool, num_real, len(pool_rows), len(real_rows)),
+                    p_adjusted=1.0,
+                    is_significant=False,
+                    real_keys=[view.real_key_M[row] for row in real_rows[shown]],
+                    pool_keys=[pool_key_N[row] for row in pool_rows[nearest]],
+                )
             )
-        )
-    return regions
+    adjusted = adjusted_p_values(np.array([region.p_value for region in regions])).tolist()
+    lacking_ones = [
+        region.model_copy(update={"p_adjusted": value, "is_significant": value <= FALSE_DISCOVERIES})
+        for region, value in zip(regions, adjusted, strict=True)
+        if region.num_lacking > 0
+    ]
+    return sorted(lacking_ones, key=lambda region: (-region.num_lacking, region.p_value, region.class_name, region.view, region.number))
 
 
 def _clustered(real_MD: NDArray[np.float32], num_regions: int, seed: int) -> tuple[Doubles, Doubles, Ints]:
-    """Centres, squared distances of real images to them, and the region of each: as if its centre had been formed without it."""
+    """Centres, squared distances of real images to them, and the region at which each real image is counted."""
     rows_MD = np.asarray(real_MD, np.float64)
     num_different = len(np.unique(rows_MD, axis=0))
-    found = KMeans(min(num_regions, num_different), n_init=_STARTS, random_state=seed % 2**32).fit(rows_MD)
-    centres_RD, own_M = found.cluster_centers_, found.labels_
-    size_R = np.bincount(own_M)
+    clusters = KMeans(min(num_regions, num_different), n_init=_STARTS, random_state=seed % 2**32).fit(rows_MD)
+    centres_RD, own_M = clusters.cluster_centers_, clusters.labels_
     to_centres = squared_distances(rows_MD, centres_RD)
-    # Without one of its n images a centre lies n / (n - 1) times as far from it; without its only one it does not exist.
-    everyone, size_M = np.arange(len(rows_MD)), size_R[own_M]
+    # Formed without one of its n images, a centre lies n / (n - 1) times as far from it; without its only one nowhere.
+    everyone, size_M = np.arange(len(rows_MD)), np.bincount(own_M)[own_M]
     without_itself = to_centres.copy()
     without_itself[everyone, own_M] *= (size_M / np.maximum(size_M - 1, 1)) ** 2
     without_itself[everyone[size_M == 1], own_M[size_M == 1]] = np.inf
@@ -141,10 +122,11 @@ def _to_centres(view: MetricView, pool_rows: Ints, centres_RD: Doubles) -> Doubl
 
 
 def too_few_by_chance(num_pool: int, num_real: int, all_pool: int, all_real: int) -> float:
-    """Fisher's exact test: how likely at most `num_pool` of `all_pool` are where `num_real` of `all_real` lie, at equal rates."""
+    """Fisher's exact test: the probability of at most `num_pool` of `all_pool` in a region with `num_real` of
+    `all_real`."""
     return float(scipy.stats.hypergeom.cdf(num_pool, all_pool + all_real, all_pool, num_pool + num_real))
 
 
 def adjusted_p_values(p_R: Doubles) -> Doubles:
-    """Benjamini and Hochberg's: compare with the rate of false discoveries that is to be held."""
+    """P-values adjusted for the false discovery rate (Benjamini and Hochberg 1995)."""
     return np.asarray(scipy.stats.false_discovery_control(p_R)) if len(p_R) else p_R

@@ -1,1 +1,1 @@
-"""The choice of a subset of a pool, as a set."""
+"""Selection: choose a subset of a pool that matches the real images as a set."""

@@ -1,12 +1,15 @@
-"""What a small classifier learns from selections: how `auto` chooses a rule, and whether training agrees with the measured gap.
+"""Trainings on selections: how `auto` chooses a rule, and whether training agrees with the measured gap.
 
-Every arm is trained from scratch with the same network, steps, augmentation and seeds, and scored on the reference's validation part,
-which nothing was fitted on; the holdout stays closed. Arms are compared by the mean probability of the true class, which is less noisy
-than accuracy on few images, paired by image and seed. Intervals cover validation images and trainings, of which each has its own random
-set (see statistics); they are about this very set, not about what the same rule would pick of another pool. Where `auto` chose the rule,
-it chose on these same images, so the closing comparison flatters it a little, and the summary says so. For `da` every arm trains on the
-real fit part as well. Not covered: what the curated set is worth to a user's own network (see `evaluate`).
+Every arm is trained from scratch with the same network, steps, augmentation and seeds. It is tested on the validation
+part of the reference, on which nothing was fitted. The held-out test set stays untouched. For `da` every arm also
+trains on the real fit part.
 
+Arms are compared by the mean probability of the true class, paired by image and seed. On few images it is less noisy
+than accuracy. Intervals cover validation images and trainings, each with its own random set (see
+`synthforge.statistics`). They are about this set, not about what the same rule would pick from another pool. If `auto`
+chose the rule, it chose on the same images. That flatters the final comparison a little, and the summary says so.
+
+Not covered: the value of the curated set to a user's own network (see `evaluate`).
 Shapes: V validation images, S seeds, C classes.
 """
 
@@ -24,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.curation.choice import pick
+from synthforge.curation.evidence import Bools, Ints
 from synthforge.curation.result import Score, ScoreChange, Trial
 from synthforge.curation.sides import Sides
 from synthforge.data.images import decode, resize
@@ -36,33 +40,37 @@ from synthforge.training.data import DeviceImages, to_float
 from synthforge.training.loop import Batch, TrainingLoop
 from synthforge.training.networks import Classifier
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 PREFERENCE = {
     "s2r": ("mmd", "mean+covariance", "covariance", "clusters", "nearest", "random"),
     "da": ("random", "smoothed", "mmd", "novel", "clusters"),
 }
-"""The rules that `auto` tries. Of equals the first is taken: matching where that is known to help, nothing where it is not."""
+"""The rules that `auto` tries. Of equally good rules the first is taken: for `s2r` one that matches the real images,
+for `da` `random`."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What trainings of one kind gave, a row for each seed."""
+    """Results of the trainings of one arm, with a row for each seed."""
 
     correct_SV: Floats
+    """Whether each validation image was classified correctly."""
     probability_SV: Floats
-    """Of the true class."""
+    """Probability of the true class."""
 
     @classmethod
     def of(cls, trainings: Sequence[tuple[Floats, Floats]]) -> Arm:
-        """From what `Trainer.learn` returns."""
-        return cls(np.stack([correct for correct, _ in trainings]), np.stack([probability for _, probability in trainings]))
+        """From the results of `Trainer.learn`."""
+        return cls(*map(np.stack, zip(*trainings, strict=True)))
 
 
 class Trainer:
-    """Trains arms on the images of both sides, held as small uint8 arrays."""
+    """Trains arms on small copies of the images, which are held in memory as uint8 arrays.
+
+    Args:
+        rows: pool images that arms may train on.
+    """
 
     def __init__(self, sides: Sides, rows: Ints) -> None:
         self.sides, self.config = sides, sides.config.trials
@@ -70,7 +78,7 @@ class Trainer:
         validation = np.flatnonzero(~sides.fit)
         if not len(validation):
             raise RequestError(
-                f"{sides.reference_address}: has no validation part, which trials are scored on; name a method instead of auto"
+                f"{sides.reference_address}: has no validation part, on which trials are tested; name a method instead of auto"
             )
         real = _arrays(sides.real, np.arange(len(sides.real)), self.resolution)
         self.real, self.real_class = real[sides.fit], sides.real_class[sides.fit]
@@ -81,19 +89,23 @@ class Trainer:
 
     @functools.cached_property
     def resolution(self) -> int:
-        """That of the real images, at most what the trials allow."""
+        """Height and width of the training images in pixels: those of the real images, at most `trials.resolution`."""
         first = next(members.image for _, members in self.sides.real.samples(np.zeros(1, np.int64)))
         return max(8, int(min(self.config.resolution, *decode(first).shape[:2])) // 4 * 4)
 
     def train(self, rows: Ints, seed: int) -> tuple[Floats, Floats]:
-        """Whether each validation image is right, and the probability of its class, after training on pool rows."""
+        """Train on pool rows, for `da` beside the real fit part; returns the same as `learn`."""
         images, labels = self._pool[self._place[rows]], torch.from_numpy(self.sides.pool_class[rows])
         if self.sides.config.regime == "da":
             images, labels = torch.cat([self.real, images]), torch.cat([torch.from_numpy(self.real_class), labels])
         return self.learn(images, labels, seed)
 
     def learn(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Floats, Floats]:
-        """The same after training on uint8 images (n, 3, H, W) and int64 labels (n,)."""
+        """Train on uint8 images (n, 3, H, W) with int64 labels (n,).
+
+        Returns: whether each validation image is classified correctly, and the probability of its true class, (V,)
+        each.
+        """
         data = DeviceImages(images, labels, self.device)
         config = LoopConfig(images=self.config.images, batch=64, learning_rate=2e-3, weight_decay=0.05, checks=1, seed=seed, compile=False)
         torch.manual_seed(seed)
@@ -117,11 +129,11 @@ class Trainer:
         return correct_V, probability_VC.gather(1, self.truth_V[:, None])[:, 0].double().numpy()
 
     def arm(self, by_seed: Sequence[Ints]) -> Arm:
-        """Train once for each seed, on that seed's rows."""
+        """Train once per seed, on the rows of that seed."""
         return Arm.of([self.train(rows, seed) for seed, rows in enumerate(by_seed)])
 
     def score(self, arm: Arm, images: int) -> Score:
-        """Means of an arm."""
+        """Means of an arm that trained on this number of images."""
         correct_V, truth_V = arm.correct_SV.mean(axis=0), self.truth_V.numpy()
         by_class = {
             name: round(float(correct_V[truth_V == number].mean()), 4)
@@ -149,19 +161,19 @@ def _measured(differences_SV: Floats, *, of_counts: bool = False) -> Measured:
 
 
 def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter: Reporter) -> tuple[str, dict[str, Score]]:
-    """The rule to select by, and what was tried: the one asked for, or the one whose picks train best.
+    """The rule to select by, and for `auto` the result of each rule that was tried.
 
-    Of the rules that are within one standard error of the best, paired, the first in `PREFERENCE` is taken.
+    `auto` takes the rule whose picks train best. Of the rules within one standard error of the best (paired), it takes
+    the first in `PREFERENCE`.
     """
     method = sides.config.selection.method or {"s2r": "mmd", "da": "random"}[sides.config.regime]
     if method != "auto" or sides.config.selection.weights:
         return method, {}
-    rules = PREFERENCE[sides.config.regime]
-    random = random_rows(sides, alive, asked, sides.config.trials.seeds)
-    picks = {rule: [np.concatenate(pick(sides, alive, asked, rule)[0])] * sides.config.trials.seeds for rule in rules if rule != "random"}
-    picks = {rule: random if rule == "random" else picks[rule] for rule in rules}
-    if all(len(rows[0]) == alive.sum() for rows in picks.values()):
-        return "random", {}  # everything is kept
+    rules, seeds = PREFERENCE[sides.config.regime], sides.config.trials.seeds
+    random = random_rows(sides, alive, asked, seeds)
+    picks = {rule: random if rule == "random" else [np.concatenate(pick(sides, alive, asked, rule)[0])] * seeds for rule in rules}
+    if all(len(by_seed[0]) == alive.sum() for by_seed in picks.values()):
+        return "random", {}  # every image is kept, whatever the rule
     trainer = Trainer(sides, np.unique(np.concatenate([rows for by_seed in picks.values() for rows in by_seed])))
     reporter.begin("auto: trying rules", len(picks), unit="rules")
     arms = {}
@@ -180,29 +192,28 @@ def _is_as_good(one: Arm, best: Arm) -> bool:
 
 
 def random_rows(sides: Sides, alive: Bools, asked: Mapping[str, int], draws: int) -> list[Ints]:
-    """Random selections of the size asked for, class by class; each draw another one."""
-    found = []
+    """Random selections of the sizes asked for, class by class; rows of each draw."""
+    selections = []
     for draw in range(draws):
-        chooser = np.random.Generator(np.random.Philox(key=[sides.config.selection.seed, draw]))
-        parts = []
-        for number, name in enumerate(sides.classes):
-            rows = np.flatnonzero(alive & (sides.pool_class == number))
-            parts.append(chooser.choice(rows, size=min(asked[name], len(rows)), replace=False))
-        found.append(np.concatenate(parts))
-    return found
+        rng = np.random.Generator(np.random.Philox(key=[sides.config.selection.seed, draw]))
+        by_class = [np.flatnonzero(alive & (sides.pool_class == number)) for number in range(len(sides.classes))]
+        sizes = [min(asked[name], len(rows)) for name, rows in zip(sides.classes, by_class, strict=True)]
+        selections.append(np.concatenate([rng.choice(rows, size=size, replace=False) for rows, size in zip(by_class, sizes, strict=True)]))
+    return selections
 
 
 def compare_training(sides: Sides, kept: Ints, draws: Sequence[Ints], reporter: Reporter) -> Trial:
-    """Train on the kept images and on random ones of the same size, another draw for each seed."""
+    """Train on the kept images and on as many random images, with another random draw for each seed."""
     seeds = sides.config.trials.seeds
     by_seed = [draws[seed % len(draws)] for seed in range(seeds)]
     trainer = Trainer(sides, np.unique(np.concatenate([kept, *by_seed])))
     reporter.begin("training on kept and random images", 2, unit="arms")
-    own = trainer.arm([kept] * seeds)
-    reporter.advance(1)
-    random = trainer.arm(by_seed)
-    reporter.advance(1)
+    arms = []
+    for rows in ([kept] * seeds, by_seed):
+        arms.append(trainer.arm(rows))
+        reporter.advance(1)
     reporter.end()
+    own, random = arms
     return Trial(
         kept=trainer.score(own, len(kept)),
         random=trainer.score(random, len(by_seed[0])),
@@ -212,9 +223,9 @@ def compare_training(sides: Sides, kept: Ints, draws: Sequence[Ints], reporter: 
 
 
 def _arrays(table: Any, rows: Ints, resolution: int) -> Tensor:
-    """uint8 (n, 3, H, W) in the order of rows."""
-    found = np.zeros((len(rows), 3, resolution, resolution), np.uint8)
+    """The images of these rows, uint8 (n, 3, H, W)."""
+    images = np.zeros((len(rows), 3, resolution, resolution), np.uint8)
     place = {int(row): number for number, row in enumerate(rows)}
     for row, members in table.samples(rows):
-        found[place[row]] = resize(decode(members.image, 3), resolution).transpose(2, 0, 1)
-    return torch.from_numpy(found)
+        images[place[row]] = resize(decode(members.image, 3), resolution).transpose(2, 0, 1)
+    return torch.from_numpy(images)

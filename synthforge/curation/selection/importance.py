@@ -1,11 +1,14 @@
-"""Importance weights: how much each pool image should count for the pool to match the real images; one class at a time.
+"""Importance weights: how much each pool image should count so that the pool matches the real images. One class at a
+time.
 
-Kernel mean matching (Huang, Gretton, Borgwardt, Schölkopf, Smola 2006): the weights, bounded and of mean 1, with which the pool's mean
-in the space of a Gaussian kernel comes nearest to that of the real images. Views add up as in selection.py. The kernel is represented by
-its values on landmarks (Nyström; Williams and Seeger 2001), so that memory and time grow with N alone. A penalty holds the weights near 1:
-their variance costs as much as the same squared distance would if the real images were so few that it is noise, V/M, so that
-weights follow the reference no further than it can be trusted.
-Not covered: choosing a subset (selection.py), weights across classes.
+Kernel mean matching (Huang, Gretton, Borgwardt, Schölkopf, Smola 2006): bounded weights of mean 1 that bring the pool's
+mean, in the space of a Gaussian kernel, nearest to that of the real images. Views add up as in methods.py. The kernel
+is represented by its values on landmarks (Nyström; Williams and Seeger 2001), so memory and time grow with N alone.
+
+A penalty on the variance of the weights, of strength V/M, holds them near 1. V/M is the noise in the mean of M real
+images. So the weights follow the reference only as far as it can be trusted.
+
+Not covered: choosing a subset (methods.py), weights across classes.
 Shapes: N pool images, M real images, L landmarks, F features of the kernel over all views.
 """
 
@@ -22,21 +25,22 @@ from torch import Tensor
 from synthforge.curation.selection.spaces import BLOCK, Gaussian, Rows, Space, View, project, variance_of
 
 LANDMARKS = 256
-"""Images of each side, evenly spaced in their order, on which the kernel is evaluated; exact for sets that have no more."""
+"""Images of each side, evenly spaced in order, that serve as landmarks. Sets that are not larger give exact results."""
 _ROUNDS = 1000
 _TOLERANCE = 1e-5
-"""Largest change of a weight in a round at which the search ends."""
+"""The search ends when no weight changes by more than this in a round."""
 
 
 def importance_weights(
     views: Sequence[View], *, max_weight: float = 10.0, dim: int | None = 32, device: str = "cpu"
 ) -> NDArray[np.float64]:
-    """A weight between 0 and `max_weight` for each of the pool's N images, mean 1; float64 (N,).
+    """A weight between 0 and `max_weight` for each of the pool's N images, with mean 1; float64 (N,).
 
     Args:
-        views: the same pool rows in each; real images may differ.
+        views: the same pool images in each view; the real images may differ.
         max_weight: at least 1.
-        dim: principal components of the real features to keep; None keeps all.
+        dim: principal components of the real features to keep. None: all features.
+        device: torch device.
     """
     assert max_weight >= 1, f"weights of mean 1 can't all be below {max_weight}"
     with torch.inference_mode():
@@ -47,10 +51,14 @@ def importance_weights(
 
 
 def _embedded(space: Space) -> tuple[Tensor, Tensor, float]:
-    """The pool in the space of the kernel less its mean there, float32 (N, F); the real mean less the pool's; V/M; all over √V or V."""
+    """One view in the space of its kernel.
+
+    Returns: the pool, centred, float32 (N, F); the real mean less the pool's, (F,); the noise of the real mean. In
+        units of the kernel's variance V, so the noise is 1/M.
+    """
     kernel = Gaussian.for_space(space)
     variance = variance_of(kernel, space.typical)
-    landmarks = Rows.of(torch.cat([_evenly(space.real), _evenly(space.pool)]))
+    landmarks = Rows.of(torch.cat([side.evenly(LANDMARKS).features_ND for side in (space.real, space.pool)]))
     values, axes = torch.linalg.eigh(kernel(landmarks, landmarks).double())
     is_kept = values > 1e-6 * values[-1]
     whiten_LF = (axes[:, is_kept] * (values[is_kept] * variance).rsqrt()).float()
@@ -64,13 +72,9 @@ def _embedded(space: Space) -> tuple[Tensor, Tensor, float]:
     return pool_NF.sub_(mean_F.float()), (real_F - mean_F).float(), 1 / len(space.real)
 
 
-def _evenly(rows: Rows) -> Tensor:
-    places = torch.linspace(0, len(rows) - 1, min(len(rows), LANDMARKS), dtype=torch.float64).long().to(rows.features_ND.device)
-    return rows.features_ND[places]
-
-
 def _matched(pool_NF: Tensor, wanted_F: Tensor, noise: float, max_weight: float) -> Tensor:
-    """Minimise |poolᵀ(w - 1)/N - wanted|² + noise · mean (w - 1)², by accelerated projected gradient steps (Beck and Teboulle 2009)."""
+    """Minimise |poolᵀ(w - 1)/N - wanted|² + noise · mean (w - 1)², by accelerated projected gradients (Beck and
+    Teboulle 2009)."""
     num = len(pool_NF)
     second_FF = (pool_NF.T @ pool_NF).double() / num
     rate = 1 / (float(torch.linalg.eigvalsh(second_FF)[-1]) + noise)
@@ -83,7 +87,7 @@ def _matched(pool_NF: Tensor, wanted_F: Tensor, noise: float, max_weight: float)
         moved_N = weight_N - before_N
         if float(moved_N.abs().max()) < _TOLERANCE:
             break
-        # Momentum that goes against the descent is dropped (O'Donoghue and Candès 2015).
+        # Momentum against the descent is dropped (O'Donoghue and Candès 2015).
         momentum = 1.0 if float(step_N @ moved_N) > 0 else momentum
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead_N, momentum = weight_N + moved_N * ((momentum - 1) / following), following
@@ -91,9 +95,9 @@ def _matched(pool_NF: Tensor, wanted_F: Tensor, noise: float, max_weight: float)
 
 
 def _into_bounds(weight_N: Tensor, max_weight: float) -> Tensor:
-    """The nearest weights between 0 and `max_weight` of mean 1: all shifted by one number, then cut.
+    """The nearest weights between 0 and `max_weight` with mean 1: all are shifted by one number, then clipped.
 
-    The number is found by Newton steps, which are exact between two kinks, or halvings where they leave the bracket.
+    The shift is found by Newton steps, which are exact between two kinks, or by bisection where they leave the bracket.
     """
     low, high = -float(weight_N.max()), max_weight - float(weight_N.min())
     shift = 1 - float(weight_N.mean())

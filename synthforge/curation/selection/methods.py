@@ -1,25 +1,32 @@
-"""Choose images from a pool so that, as a set, they match the real ones; one class at a time, in one or more views (feature spaces).
+"""Selection rules: choose a set of images from a pool that matches the real images. One class at a time, in one or more
+views.
 
-A method is a pure function from a `Problem` to indices in the order of picking, so a prefix is a smaller selection. The greedy ones
-take at each step the candidate after which their objective is lowest, exactly, and look once at every candidate per pick:
+A rule is a pure function from a `Problem` to rows in the order of picking, so a prefix is a smaller selection. The
+greedy rules pick at each step the candidate that gives the lowest objective. This is exact, and takes one pass over the
+candidates per pick.
 
-- kernel herding (Welling 2009; Chen, Welling, Smola 2010) with the self term k(x, x), so that what is minimised is MMD² itself and large
-  norms are not favoured; the linear plus the squared kernel match mean and covariance, the Gaussian one all of the distribution;
-- covariance matching (Rezaei, Kovačević, Locatello, Mondelli 2026, arXiv 2510.08123), by rank-one updates and with a bound on the mean.
+- Kernel herding (Welling 2009; Chen, Welling, Smola 2010) with the self term k(x, x). So the objective is MMD² itself,
+  and large norms are not favoured. The linear plus squared kernel matches mean and covariance; the Gaussian kernel
+  matches the whole distribution.
+- Covariance matching (Rezaei, Kovačević, Locatello, Mondelli 2026, arXiv 2510.08123), by rank-one updates and with a
+bound on the mean.
 
-Views (spaces.py) count alike: the objective is the sum of the views' squared distances, each in units of its kernel's variance, the
-squared distance at which one real image lies from all.
+The objective is the sum over views of squared distances, each in units of its kernel's variance. That is the mean
+squared distance of one real image from their mean.
 
-The floor is the objective that an endless set of real images would have: what it would miss the reference by is the reference's own
-noise. For a kernel of variance V and M real images that is V / M (a random real set of t images would come to V (1/t + 1/M) only, since
-it has noise of its own, which selection may well avoid); for covariances it follows from the variance of a sample covariance. A set
-below the floor follows the noise of the reference: with `stop_at_floor` the next image is then a random one.
-Not covered: weights (weights.py), joint selection over classes, judging images one by one (gates.py).
+The *floor* is the objective of an endless set of real images. It differs from the reference only by the reference's own
+noise. For a kernel of variance V and M real images it is V / M. (A random real set of t images would reach V (1/t +
+1/M): it has noise of its own, which selection can avoid.) For covariances it follows from the variance of a sample
+covariance. A set below the floor follows the noise of the reference. With `stop_at_floor` the next image is then a
+random one.
+
+Not covered: weights (importance.py), joint selection over classes, tests of single images (gates.py).
 Shapes: N pool images, M real images, D features, d projected features.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,10 +34,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.curation.selection.rules import RULES, Picked, Problem, Rule
+from synthforge.curation.selection.rules import RULES, Ints, Picked, Problem, SelectionRule
 from synthforge.curation.selection.spaces import (
     BLOCK,
     Gaussian,
@@ -45,52 +51,53 @@ from synthforge.curation.selection.spaces import (
     variance_of,
 )
 
-Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
-
 DRIFT = 2.0
-"""`covariance`: the mean may lie so many floors from the real mean; if the pool's own mean lies farther, so far."""
+"""`covariance`: largest distance of the set's mean from the real mean, in floors; larger if the pool's own mean is
+farther."""
 DRIFT_COST = 1e3
-"""`covariance`: what one bound more of drift costs, in units of the objective."""
+"""`covariance`: cost of each further such distance, in units of the objective."""
 SMOOTHING = 0.5
-"""`smoothed`: the Gaussian's standard deviation in each feature, in those of the real images."""
+"""`smoothed`: standard deviation of the Gaussian in each feature, relative to that of the real images."""
 CLUSTERS, CLUSTER_SIZE = 200, 10
-"""`clusters`: so many, but no more than leave so many pool images to each."""
+"""`clusters`: largest number of clusters, and fewest pool images per cluster on average."""
 
 
-# What the greedy methods minimise
+# Objectives of the greedy rules
 
 
 class Objective(Protocol):
-    """A function of the set of images picked so far, in one view."""
+    """A function of the images picked so far, in one view."""
 
     def candidates(self) -> Tensor:
-        """Its value after adding each of the N images, up to a constant; float64 (N,), inf for those picked."""
+        """The value after adding each of the N images, up to a constant, float64 (N,); inf for images already
+        picked."""
 
     def add(self, index: int) -> float:
-        """Pick an image; the value after it."""
+        """Pick an image, and return the value with it."""
 
     def floor(self, size: int) -> float:
-        """The mean value of an endless real set, for a set of that size; nan if unknown."""
+        """The mean value of an endless real set, for comparison with a set of this size; nan if unknown."""
 
 
 class Herding:
     """MMD² between a set and a target, in units of the kernel's variance.
 
     Args:
-        target_N: mean kernel of each pool image with the target, float64; `target_squared`: that of the target with itself.
-        fixed: images that belong to the set from the start, with their own means with the target.
+        target_N: mean kernel of each pool image with the target, float64.
+        target_squared: mean kernel of the target with itself.
+        fixed: images that belong to the set from the start.
+        fixed_target: mean kernel of these images with the target.
     """
 
     def __init__(
-        self, kernel: Kernel, space: Space, target_N: Tensor, target_squared: float, fixed: Rows | None = None, fixed_target: float = 0.0
+        self, kernel: Kernel, space: Space, target_N: Tensor, target_squared: float, *, fixed: Rows | None = None, fixed_target: float = 0.0
     ) -> None:
         self._kernel, self._pool, self._num_real = kernel, space.pool, len(space.real)
         self._variance = variance_of(kernel, space.typical)
         self._knows_floor = space.knows_floor and fixed is None
         self._target_N, self._target_squared = target_N, target_squared
         self._size = 0 if fixed is None else len(fixed)
-        # Kernel sums with the set and half of k(x, x): what a candidate adds, but for its target.
+        # What a candidate adds apart from its target: its kernel sums with the set, and half of k(x, x).
         self._adds_N = kernel.itself(space.pool) / 2
         if fixed is not None:
             self._adds_N += means_over(kernel, space.pool, fixed) * len(fixed)
@@ -115,15 +122,15 @@ class Herding:
 
 
 def matching(kernel: Kernel, space: Space) -> Herding:
-    """Match the real images."""
+    """The objective of matching the real images."""
     return Herding(kernel, space, means_over(kernel, space.pool, space.real), float(means_over(kernel, space.real, space.real).mean()))
 
 
 def matching_smoothed(space: Space) -> Herding:
-    """Match real and picked images together to the real ones convolved with a Gaussian.
+    """The objective of matching real and picked images together to the real images convolved with a Gaussian.
 
-    The mean of the kernel over the Gaussian is again a Gaussian, wider by it: each feature shrinks by σ / √(σ² + s²), and the kernel
-    by the product of these. In views by cross-fitting, the real images that a picked one stands beside are those of its view.
+    The mean of the kernel over that Gaussian is again a Gaussian: each feature shrinks by σ / √(σ² + s²), and the
+    kernel by the product of these factors. In cross-fitted views, the real images are those of the view.
     """
     kernel = Gaussian.for_space(space)
 
@@ -133,17 +140,19 @@ def matching_smoothed(space: Space) -> Herding:
         return means_over(kernel, narrow, real) * float(shrink_D.prod())
 
     real_target, squared = float(smoothed_mean(space.real, 1).mean()), float(smoothed_mean(space.real, 2).mean())
-    return Herding(kernel, space, smoothed_mean(space.pool, 1), squared, space.real, real_target)
+    return Herding(kernel, space, smoothed_mean(space.pool, 1), squared, fixed=space.real, fixed_target=real_target)
 
 
 class Covariance:
-    """|cov(S) - C|² (squared Frobenius norm) to the real covariance C, in units of the variance of the kernel (x·y)².
+    """|cov(S) - C|² to the real covariance C (squared Frobenius norm), in units of the variance of the kernel (x·y)².
 
-    cov(S) is about the set's own mean and divided by one less than its size, so of one image there is none, and the first pick is the
-    image nearest to the real mean. With n images of mean m and scatter W, u = x - m, A = W/n - C:
-    |cov(S + x) - C|² = |A|² + 2 uᵀAu / (n+1) + |u|⁴ / (n+1)². xᵀWx is kept up to date for every candidate by (x·u)² per pick.
-    As this leaves the mean free to wander, candidates are charged for taking it beyond the larger of `DRIFT` floors and the distance
-    of the pool's own mean.
+    cov(S) is about the set's own mean, over n - 1. One image has none, so the first pick is the image nearest to the
+    real mean. With n images of mean m and scatter W, u = x - m, A = W/n - C:
+
+    |cov(S + x) - C|² = |A|² + 2 uᵀAu / (n+1) + |u|⁴ / (n+1)².
+
+    xᵀWx is updated for every candidate by (x·u)² per pick. This objective does not fix the mean. So a candidate costs
+    more if it takes the mean farther than `DRIFT` floors, or than the pool's own mean if that is farther.
     """
 
     def __init__(self, space: Space) -> None:
@@ -151,11 +160,10 @@ class Covariance:
         self._squares_N = space.pool.squares_N.double()
         typical = space.typical.features_ND.double()
         self._real_DD = torch.cov(typical.T).reshape(typical.shape[1], -1) if space.knows_floor else self._zeros(2)
-        self._variance = variance_of(Moments(0, 1), space.typical)
-        self._spread = variance_of(Moments(1, 0), space.typical)
+        self._variance, self._spread = variance_of(Moments(0, 1), space.typical), space.spread
         self._pool_drift = float(self._pool.mean(dim=0, dtype=torch.float64).square().sum())
         self._knows_floor = space.knows_floor
-        # tr(C)² + |C|², the part of the variance of a sample covariance that a Gaussian has; |C|² without bias, from different images.
+        # tr(C)² + |C|²: variance of a Gaussian's sample covariance. |C|² is unbiased, from pairs of different images.
         size = len(space.typical)
         squared = float(means_over(Moments(0, 1), space.typical, space.typical).mean())
         squared = (squared - float(space.typical.squares_N.double().square().mean()) / size) * size / max(size - 1, 1)
@@ -170,12 +178,12 @@ class Covariance:
         return torch.zeros([self._pool.shape[1]] * axes, dtype=torch.float64, device=self._pool.device)
 
     def _quadratic(self, matrix_DD: Tensor) -> Tensor:
-        """xᵀ matrix x of every image, float64 (N,); in blocks."""
+        """xᵀ matrix x for every image, float64 (N,); in blocks."""
         blocks = (block.double() for block in self._pool.split(max(1, BLOCK // self._pool.shape[1])))
         return torch.cat([((block @ matrix_DD) * block).sum(dim=1) for block in blocks])
 
     def _on(self, vector_D: Tensor) -> Tensor:
-        """x·vector of every image, float32 (N,)."""
+        """x·vector for every image, float32 (N,)."""
         return self._pool @ vector_D.float()
 
     def candidates(self) -> Tensor:
@@ -215,36 +223,36 @@ class Covariance:
         return (more / self._num_real + self._gaussian / (self._num_real - 1)) / self._variance
 
 
-# Methods
+# Rules
 
 
 class Remaining:
-    """The pool's images that were not picked yet; of equal ones the lowest is handed out."""
+    """The images of the pool that are not picked yet. Of images with equal features, the one with the lowest row is
+    picked first."""
 
     def __init__(self, duplicate_of_N: Ints) -> None:
         self._duplicate_of_N = duplicate_of_N
         self.is_left_N = np.ones(len(duplicate_of_N), np.bool_)
         self._groups: dict[int, deque[int]] = {}
-        first, counts = np.unique(duplicate_of_N, return_counts=True)
-        several = np.isin(duplicate_of_N, first[counts > 1])
-        for index in np.flatnonzero(several).tolist():
+        for index in np.flatnonzero(np.bincount(duplicate_of_N)[duplicate_of_N] > 1).tolist():
             self._groups.setdefault(int(duplicate_of_N[index]), deque()).append(index)
 
     def take(self, index: int) -> int:
-        """Take an image, or the lowest one left that is equal to it."""
+        """Pick an image, or the one with the lowest row among those left with equal features; returns its row."""
         group = self._groups.get(int(self._duplicate_of_N[index]))
         while group and not self.is_left_N[group[0]]:
             group.popleft()
         return self.take_exactly(group[0] if group else index)
 
     def take_exactly(self, index: int) -> int:
+        """Pick this image."""
         assert self.is_left_N[index], f"image {index} was picked twice"
         self.is_left_N[index] = False
         return index
 
 
 def greedily(problem: Problem, objectives: Sequence[Objective]) -> Picked:
-    """Add the image after which the sum of the objectives is lowest, or, from a set at the floor, a random one."""
+    """Repeatedly add the image that gives the lowest sum of the objectives, or a random image to a set at the floor."""
     remaining = Remaining(problem.duplicate_of_N)
     random = (int(index) for index in problem.permutation(problem.num_pool) if remaining.is_left_N[index])
     indices = np.empty(problem.num_keep, np.int64)
@@ -255,7 +263,7 @@ def greedily(problem: Problem, objectives: Sequence[Objective]) -> Picked:
             index = remaining.take_exactly(next(random))
             num_at_floor += 1
         else:
-            index = remaining.take(int(_total(objectives).argmin()))
+            index = remaining.take(int(functools.reduce(Tensor.add_, (objective.candidates() for objective in objectives)).argmin()))
         indices[turn] = index
         reached[turn] = sum(objective.add(index) for objective in objectives)
         floor[turn] = sum(objective.floor(turn + 1) for objective in objectives)
@@ -263,61 +271,55 @@ def greedily(problem: Problem, objectives: Sequence[Objective]) -> Picked:
     return Picked(indices, reached, floor, num_at_floor)
 
 
-def _total(objectives: Sequence[Objective]) -> Tensor:
-    total_N = objectives[0].candidates()
-    for objective in objectives[1:]:
-        total_N += objective.candidates()
-    return total_N
-
-
 def at_random(problem: Problem) -> Picked:
-    """A permutation by the seed."""
+    """`random`: a random permutation of the pool."""
     return problem.picked(problem.permutation(problem.num_pool)[: problem.num_keep])
 
 
 def nearest_to_center(problem: Problem) -> Picked:
-    """By distance to the real mean."""
-    distance_N = sum(space.pool.squares_N.double() / variance_of(Moments(1, 0), space.typical) for space in problem.spaces)
-    assert isinstance(distance_N, Tensor)
+    """`center`: by distance to the real mean."""
+    distance_N = functools.reduce(torch.add, [space.pool.squares_N.double() / space.spread for space in problem.spaces])
     by_duplicate_N = distance_N.cpu().numpy()[problem.duplicate_of_N]
     return problem.picked(np.argsort(by_duplicate_N, kind="stable")[: problem.num_keep])
 
 
 def nearest_to_each(problem: Problem) -> Picked:
-    """Each real image of each view in turn claims the nearest image left, in rounds over a permutation of them."""
+    """`nearest`: each real image of each view in turn takes the nearest image left, in rounds over a random
+    permutation."""
     owners = [(space, row) for space in problem.spaces for row in range(len(space.real))]
     order = [owners[place] for place in problem.permutation(len(owners))]
     remaining = Remaining(problem.duplicate_of_N)
     depth = 4 + 2 * (problem.num_keep // len(order))
-    wishes: list[Iterator[int]] = [iter(()) for _ in order]
+    queues: list[Iterator[int]] = [iter(()) for _ in order]
     indices: list[int] = []
     for turn in range(problem.num_keep):
         place = turn % len(order)
-        index = next((index for index in wishes[place] if remaining.is_left_N[index]), None)
+        index = next((index for index in queues[place] if remaining.is_left_N[index]), None)
         if index is None:
             space, row = order[place]
-            wishes[place] = _nearest_left(space, row, remaining, depth)
-            index = next(wishes[place])
+            queues[place] = _nearest_left(space, row, remaining, depth)
+            index = next(queues[place])
         indices.append(remaining.take(index))
     return problem.picked(indices)
 
 
 def _nearest_left(space: Space, row: int, remaining: Remaining, depth: int) -> Iterator[int]:
-    """The images that are left, nearest to a real one first; at least `depth` of them, if there are so many."""
+    """Images that are left, nearest to a real image first; at least `depth` of them, if so many are left."""
     distance_N = space.pool.squares_N - 2 * (space.pool.features_ND @ space.real.features_ND[row])
     distance_N[~torch.from_numpy(remaining.is_left_N).to(distance_N.device)] = torch.inf
     depth = min(depth, int(remaining.is_left_N.sum()))
-    found = (distance_N <= torch.topk(distance_N, depth, largest=False).values.max()).nonzero()[:, 0]
-    return iter(found[distance_N[found].argsort(stable=True)].tolist())
+    near = (distance_N <= torch.topk(distance_N, depth, largest=False).values.max()).nonzero()[:, 0]
+    return iter(near[distance_N[near].argsort(stable=True)].tolist())
 
 
 def by_clusters(problem: Problem) -> Picked:
-    """DS3: cluster the pool, keep clusters that are nearest to a real image, then go round them, taking random members.
+    """`clusters` (DS3): cluster the pool, keep clusters that are nearest to a real image, and take random members from
+    each in turn.
 
-    When these are used up, the others follow in the same way. Clusters with more real images come first.
+    Clusters with more real images come first. When these clusters are used up, the others follow in the same way.
     """
     num_clusters = max(1, min(CLUSTERS, problem.num_pool // CLUSTER_SIZE))
-    scales = [variance_of(Moments(1, 0), space.typical) ** -0.5 for space in problem.spaces]
+    scales = [space.spread**-0.5 for space in problem.spaces]
     joint_ND = torch.cat([space.pool.features_ND * scale for space, scale in zip(problem.spaces, scales, strict=True)], dim=1)
     shuffled = problem.permutation(problem.num_pool)
     centres_KD, cluster_N = _k_means(joint_ND, torch.from_numpy(shuffled[:num_clusters].copy()))
@@ -328,7 +330,7 @@ def by_clusters(problem: Problem) -> Picked:
     by_cluster_N = cluster_N.cpu().numpy()
     together_N = shuffled[np.argsort(by_cluster_N[shuffled], kind="stable")]
     starts_K = np.searchsorted(by_cluster_N[together_N], np.arange(num_clusters))
-    turn_N = np.empty(problem.num_pool, np.int64)  # how many of its cluster come before it
+    turn_N = np.empty(problem.num_pool, np.int64)  # how many members of its cluster come before it
     turn_N[together_N] = np.arange(problem.num_pool) - starts_K[by_cluster_N[together_N]]
     order = np.lexsort((by_cluster_N, -num_real_K[by_cluster_N], turn_N, num_real_K[by_cluster_N] == 0))
     return problem.picked(order[: problem.num_keep])
@@ -341,14 +343,15 @@ def _nearest_centre(rows_ND: Tensor, centres_KD: Tensor) -> Tensor:
 
 
 def _k_means(rows_ND: Tensor, start_K: Tensor, rounds: int = 25) -> tuple[Tensor, Tensor]:
-    """Lloyd's algorithm from some of the rows: centres, and the cluster of each row. A cluster that empties keeps its centre."""
+    """Lloyd's algorithm, started from these rows: centres, and the cluster of each row. An empty cluster keeps its
+    centre."""
     centres_KD = rows_ND[start_K.to(rows_ND.device)]
     cluster_N = _nearest_centre(rows_ND, centres_KD)
     for _ in range(rounds):
         sums_KD, counts_K = torch.zeros_like(centres_KD), torch.zeros_like(centres_KD[:, 0])
         step = max(1, BLOCK // len(centres_KD))
         for block_ND, mine_N in zip(rows_ND.split(step), cluster_N.split(step), strict=True):
-            # A product with ones and zeros: scattered sums are in no fixed order on GPUs.
+            # A product with ones and zeros, since scattered sums have no fixed order on GPUs.
             members = (mine_N[:, None] == torch.arange(len(centres_KD), device=rows_ND.device)).to(rows_ND.dtype)
             sums_KD += members.T @ block_ND
             counts_K += members.sum(dim=0)
@@ -360,8 +363,11 @@ def _k_means(rows_ND: Tensor, start_K: Tensor, rounds: int = 25) -> tuple[Tensor
 
 
 def farthest_first(problem: Problem) -> Picked:
-    """The image farthest from all real and picked ones, again and again (Gonzalez 1985); the objective is how far the farthest is left."""
-    scales = [1 / variance_of(Moments(1, 0), space.typical) for space in problem.spaces]
+    """`novel`: repeatedly the image farthest from all real and picked images (Gonzalez 1985).
+
+    The objective is the distance of the farthest image left.
+    """
+    scales = [1 / space.spread for space in problem.spaces]
     away = [_nearest_squared(space) for space in problem.spaces]
     remaining = Remaining(problem.duplicate_of_N)
     indices, radius = [], np.empty(problem.num_keep)
@@ -387,28 +393,28 @@ def _squared(one: Rows, other: Rows) -> Tensor:
 
 
 def _nearest_squared(space: Space) -> Tensor:
-    """From each pool image to the nearest real one, float32 (N,); in blocks."""
+    """Squared distance from each pool image to the nearest real image, float32 (N,); in blocks."""
     step = max(1, BLOCK // len(space.real))
     return torch.cat([_squared(space.pool.part(at, at + step), space.real).amin(dim=1) for at in range(0, len(space.pool), step)])
 
 
 def by_covariance(problem: Problem) -> Picked:
-    """Greedily the image that brings the covariance nearest to the real one, while the mean stays in bounds."""
+    """`covariance`: match the covariance of the real images, while the mean stays in bounds."""
     return greedily(problem, [Covariance(space) for space in problem.spaces])
 
 
 def by_moments(problem: Problem) -> Picked:
-    """Greedily the image that brings mean and covariance nearest to the real ones."""
+    """`mean+covariance`: match mean and covariance of the real images."""
     return greedily(problem, [matching(Moments.for_space(space), space) for space in problem.spaces])
 
 
 def by_mmd(problem: Problem) -> Picked:
-    """Greedily the image that brings the whole distribution nearest to the real one."""
+    """`mmd`: match the whole distribution of the real images."""
     return greedily(problem, [matching(Gaussian.for_space(space), space) for space in problem.spaces])
 
 
 def by_smoothed_mmd(problem: Problem) -> Picked:
-    """Greedily the image that brings real and picked ones together nearest to a smoothed real distribution."""
+    """`smoothed`: match real and picked images together to a smoothed real distribution."""
     return greedily(problem, [matching_smoothed(space) for space in problem.spaces])
 
 
@@ -425,14 +431,17 @@ def select(
     """Pick `num_keep` of the pool's N images by one of `RULES`.
 
     Args:
-        views: the same pool rows in each; real images may differ.
+        method: name of the rule.
+        views: the same pool images in each view; the real images may differ.
         num_keep: at most N.
-        seed: of everything random.
-        dim: principal components of the real features to keep, at most one less than there are real images; None keeps all features.
-        stop_at_floor: pick at random while the set is as near to the real images as an endless set of other real ones would be.
-        device: of torch.
+        seed: seed of everything random.
+        dim: principal components of the real features to keep, at most one less than there are real images. None: all
+        features.
+        stop_at_floor: pick at random while the set is as near to the real images as an endless set of real images would
+        be.
+        device: torch device.
     """
-    rule: Rule = RULES[method]
+    rule: SelectionRule = RULES[method]
     num_pool = len(views[0].pool_ND)
     assert 0 < num_keep <= num_pool, f"{num_keep} of {num_pool}"
     assert all(len(view.pool_ND) == num_pool and len(view.real_MD) for view in views)

@@ -1,7 +1,7 @@
-"""The rules by which a subset is selected, by name; what a rule is given, and what it gives.
+"""The table of selection rules, with their input and output.
 
-A new rule is one function from a `Problem` to `Picked`, and its row in `RULES`. The functions of these rows stand in methods.py.
-No heavy import here: recipes ask for the names.
+A new rule is one function from a `Problem` to `Picked`, and a row in `RULES`. The functions of the rows here are in
+methods.py. This module imports nothing heavy, since recipes need the names.
 """
 
 from __future__ import annotations
@@ -25,53 +25,57 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be picked from what."""
+    """Input of a rule: the images of one class in pool and reference."""
 
     spaces: list[Space]
+    """Pool and real images in each view."""
     duplicate_of_N: Ints
-    """For each row the first one equal to it."""
+    """For each pool row the first row with equal features."""
     num_keep: int
+    """Images to pick."""
     seed: int
     stop_at_floor: bool
+    """Pick at random while the set is at the floor."""
 
     @property
     def num_pool(self) -> int:
+        """Images in the pool."""
         return len(self.duplicate_of_N)
 
     def permutation(self, num: int) -> Ints:
-        """Of the numbers below `num`, by the seed."""
+        """A random permutation of the numbers below `num`, the same for the same seed."""
         return np.random.Generator(np.random.Philox(key=self.seed)).permutation(num)
 
     def picked(self, indices: Sequence[int] | Ints, objective: Doubles | None = None) -> Picked:
-        """Of a method without a floor."""
+        """The output of a rule without a floor."""
         unknown = np.full(self.num_keep, np.nan)
         return Picked(np.asarray(indices, np.int64), unknown if objective is None else objective, unknown.copy(), 0)
 
 
 @dataclass(frozen=True)
 class Picked:
-    """What was picked, in order."""
+    """Output of a rule."""
 
     indices: Ints
-    """Rows of the pool; a prefix is a smaller selection."""
+    """Rows of the pool in the order of picking. A prefix is a smaller selection."""
     objective: Doubles
-    """After each pick, summed over views, in units of each view's kernel variance; nan where the method has none."""
+    """Objective after each pick: summed over views, in units of each view's kernel variance. nan: the rule has none."""
     floor: Doubles
-    """What an endless set of real images would have on average: the reference's own noise; nan where unknown."""
+    """Mean objective of an endless set of real images, which is the reference's own noise. nan: unknown."""
     num_at_floor: int
     """Picks made at random because the set was at the floor."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A way to select."""
+class SelectionRule:
+    """A rule of selection."""
 
     function: Callable[[Problem], Picked] | str
-    """A name is that of one in methods.py, which is loaded when it is first needed."""
+    """The function, or the name of one in methods.py, which is imported when it is first needed."""
     sentence: str
     """What it picks, for help and reports."""
     regime: Literal["s2r", "da", "both"]
-    """What it is meant for: training on synthetic images alone, beside real ones, or either."""
+    """What the images are for: training on synthetic images alone, beside real ones, or either."""
 
     def run(self, problem: Problem) -> Picked:
         """Pick images."""
@@ -82,26 +86,15 @@ class Rule:
         return picked
 
 
-RULES.update(
-    {
-        "random": Rule("at_random", "Random images: what every other rule has to beat.", "both"),
-        "nearest": Rule("nearest_to_each", "Each real image in turn claims the nearest image that is left.", "s2r"),
-        "center": Rule("nearest_to_center", "The images nearest to the mean of the real ones.", "s2r"),
-        "clusters": Rule("by_clusters", "Evenly from those clusters of the pool that are nearest to some real image (DS3).", "both"),
-        "covariance": Rule(
-            "by_covariance",
-            "Greedily the image that brings the set's covariance nearest to the real one, while the mean stays in bounds.",
-            "both",
-        ),
-        "mean+covariance": Rule(
-            "by_moments", "Greedily the image that brings the set's mean and covariance nearest to the real ones.", "s2r"
-        ),
-        "mmd": Rule("by_mmd", "Greedily the image that brings the set's whole distribution nearest to the real one (Gaussian MMD).", "s2r"),
-        "smoothed": Rule(
-            "by_smoothed_mmd",
-            "Greedily the image that brings real and picked ones together nearest to a smoothed real distribution.",
-            "da",
-        ),
-        "novel": Rule("farthest_first", "The image farthest from all real and picked ones, again and again.", "da"),
-    }
-)
+_TABLE: list[tuple[str, str, str, Literal["s2r", "da", "both"]]] = [
+    ("random", "at_random", "Random images: the baseline of all other rules.", "both"),
+    ("nearest", "nearest_to_each", "Each real image in turn takes the nearest image that is left.", "s2r"),
+    ("center", "nearest_to_center", "The images nearest to the mean of the real images.", "s2r"),
+    ("clusters", "by_clusters", "Images from each cluster of the pool that is nearest to some real image (DS3).", "both"),
+    ("covariance", "by_covariance", "Match the covariance of the real images, while the mean stays in bounds (greedy).", "both"),
+    ("mean+covariance", "by_moments", "Match mean and covariance of the real images (kernel herding).", "s2r"),
+    ("mmd", "by_mmd", "Match the whole distribution of the real images (kernel herding, Gaussian kernel).", "s2r"),
+    ("smoothed", "by_smoothed_mmd", "Fill in around the real images: with them, match their smoothed distribution.", "da"),
+    ("novel", "farthest_first", "Repeatedly the image farthest from all real and picked images.", "da"),
+]
+RULES.update({name: SelectionRule(function, sentence, regime) for name, function, sentence, regime in _TABLE})

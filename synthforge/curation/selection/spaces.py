@@ -1,12 +1,14 @@
-"""One class of pool and reference as a feature space for selection: centred, projected, with kernels and their variances.
+"""Feature spaces for selection: one class of pool and reference, centred and projected, and kernels with their
+variances.
 
-Features are centred on the real mean and projected to principal components of the real ones, so that distances count what varies among
-real images.
+Features are centred on the real mean and projected to principal components of the real images. So distances count what
+varies among real images.
 Shapes: N pool images, M real images, D features, d projected features.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,20 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.curation.gap.metrics import median_sigma
-
-Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
+from synthforge.curation.gap.metrics import Doubles, median_sigma
+from synthforge.curation.selection.rules import Ints
 
 BLOCK = 1 << 20
-"""Values held at a time where kernels are averaged: few enough to stay in a processor's cache."""
+"""Values held at a time while kernels are averaged; few enough for a processor's cache."""
 _SPREAD_OF = 2000
-"""Pool images whose spread stands in for that of the real ones where there is only one real image, or only equal ones."""
+"""Pool images that replace the real ones for scales if there is only one real image, or all are equal."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One class in one feature space; any floating type, and the pool may be memory-mapped: it is read in blocks."""
+    """One class in one feature space, of any floating type. The pool may be memory-mapped: it is read in blocks."""
 
     pool_ND: NDArray[np.floating[Any]]
     real_MD: NDArray[np.floating[Any]]
@@ -40,65 +40,77 @@ class View:
 
 @dataclass(frozen=True)
 class Rows:
-    """Features of some images, float32, with their squared norms."""
+    """Features of some images, float32 (n, d), with their squared norms, (n,)."""
 
     features_ND: Tensor
     squares_N: Tensor
 
     @classmethod
     def of(cls, features_ND: Tensor) -> Rows:
+        """Compute the squared norms."""
         return cls(features_ND, (features_ND * features_ND).sum(dim=1))
 
     def __len__(self) -> int:
         return len(self.features_ND)
 
     def part(self, start: int, stop: int) -> Rows:
+        """A slice of the images."""
         return Rows(self.features_ND[start:stop], self.squares_N[start:stop])
+
+    def evenly(self, num: int) -> Rows:
+        """At most `num` of the images, evenly spaced in order."""
+        places = torch.linspace(0, len(self) - 1, min(len(self), num), dtype=torch.float64).long().to(self.features_ND.device)
+        return Rows.of(self.features_ND[places])
 
 
 @dataclass(frozen=True)
 class Space:
-    """A view after projection; the real mean is at the origin."""
+    """A view after projection. The real mean is at the origin."""
 
     pool: Rows
     real: Rows
     typical: Rows
-    """Images by which scales are set: the real ones, or pool images if the real ones have no spread."""
+    """Images that set scales: the real images, or pool images if the real ones don't vary."""
 
     @property
     def knows_floor(self) -> bool:
-        """Whether the real images say how far real images vary."""
+        """Whether the real images vary, so that the floor is known."""
         return self.typical is self.real
 
     @property
     def variances(self) -> Tensor:
-        """Of each feature, float64 (d,)."""
+        """Variance of each feature, float64 (d,)."""
         return self.typical.features_ND.double().square().mean(dim=0)
+
+    @functools.cached_property
+    def spread(self) -> float:
+        """Variance of all features together: the mean squared distance of typical images from their mean."""
+        return variance_of(Moments(1, 0), self.typical)
 
 
 def project(view: View, dim: int | None, device: str) -> Space:
-    """Centre a view on its real mean and project it to at most `dim` principal components of its real images; None keeps all."""
+    """Centre a view on its real mean and project it to at most `dim` principal components of its real images; None
+    keeps all."""
     mean_D = np.asarray(view.real_MD.mean(axis=0, dtype=np.float64))
     basis = _principal(view.real_MD, mean_D, dim)
 
     def projected(features_ND: NDArray[np.floating[Any]]) -> Rows:
-        found = np.empty((len(features_ND), len(mean_D) if basis is None else basis.shape[1]), np.float32)
+        rows = np.empty((len(features_ND), len(mean_D) if basis is None else basis.shape[1]), np.float32)
         step = max(1, BLOCK // len(mean_D))
         for start in range(0, len(features_ND), step):
             centred = (features_ND[start : start + step] - mean_D).astype(np.float32)
-            found[start : start + step] = centred if basis is None else centred @ basis
-        assert np.isfinite(found).all(), "features must be finite"
-        return Rows.of(torch.from_numpy(found).to(device))
+            rows[start : start + step] = centred if basis is None else centred @ basis
+        assert np.isfinite(rows).all(), "features must be finite"
+        return Rows.of(torch.from_numpy(rows).to(device))
 
     pool, real = projected(view.pool_ND), projected(view.real_MD)
     if len(real) > 1 and float(real.squares_N.max()) > 0:
         return Space(pool, real, real)
-    rows = torch.linspace(0, len(pool) - 1, min(len(pool), _SPREAD_OF), dtype=torch.float64).long().to(device)
-    return Space(pool, real, Rows.of(pool.features_ND[rows]))
+    return Space(pool, real, pool.evenly(_SPREAD_OF))
 
 
 def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | None) -> NDArray[np.float32] | None:
-    """Axes as columns, largest variance first; None if all features stay as they are."""
+    """Principal axes as columns, largest variance first; None if all features are kept as they are."""
     num, width = real_MD.shape
     if dim is None or dim >= width or num < 2:
         return None
@@ -118,9 +130,9 @@ def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | N
 
 
 def first_duplicates(views: Sequence[View]) -> Ints:
-    """For each pool row the first row with exactly its features in all views, often itself; int64 (N,).
+    """For each pool row the first row with exactly the same features in all views, int64 (N,).
 
-    Matrix products round equal rows differently, depending on their place; so ties between them are found here.
+    Matrix products round equal rows differently, depending on their place. So ties between equal rows are found here.
     """
     hashes_N = np.zeros(len(views[0].pool_ND), np.uint64)
     for number, view in enumerate(views):
@@ -129,7 +141,7 @@ def first_duplicates(views: Sequence[View]) -> Ints:
         for start in range(0, len(hashes_N), step):
             block = np.ascontiguousarray(view.pool_ND[start : start + step], np.float32) + np.float32(0)  # -0 becomes 0
             bits = block.view(np.uint32) * np.uint64(0x9E3779B97F4A7C15)
-            bits ^= bits >> np.uint64(29)  # else rows that differ in high bits only collide too often
+            bits ^= bits >> np.uint64(29)  # else rows that differ only in high bits collide too often
             hashes_N[start : start + step] += bits @ factors_D
     _, first, inverse = np.unique(hashes_N, return_index=True, return_inverse=True)
     return first[inverse].astype(np.int64)
@@ -142,10 +154,10 @@ class Kernel(Protocol):
     """A positive definite function of two images."""
 
     def __call__(self, one: Rows, other: Rows) -> Tensor:
-        """Of all pairs, float32 (N, M)."""
+        """The kernel of all pairs, float32 (N, M)."""
 
     def itself(self, rows: Rows) -> Tensor:
-        """Of each image with itself, float64 (N,)."""
+        """The kernel of each image with itself, float64 (N,)."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,7 @@ class Gaussian:
 
     @classmethod
     def for_space(cls, space: Space) -> Gaussian:
-        """Its width is the median distance between two real images."""
+        """The width is the median distance between two real images."""
         return cls(median_sigma(space.typical.features_ND.cpu().numpy()))
 
     def __call__(self, one: Rows, other: Rows) -> Tensor:
@@ -170,16 +182,15 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Moments:
-    """a x·y + b (x·y)²: matches means and covariances, of features centred on the real mean."""
+    """a x·y + b (x·y)². It matches means and covariances of features that are centred on the real mean."""
 
     linear: float
     squared: float
 
     @classmethod
     def for_space(cls, space: Space) -> Moments:
-        """Mean and covariance count alike: each part is divided by its variance."""
-        parts = (variance_of(cls(1, 0), space.typical), variance_of(cls(0, 1), space.typical))
-        return cls(1 / parts[0], 1 / parts[1])
+        """Each part is divided by its variance, so that mean and covariance have equal weight."""
+        return cls(1 / space.spread, 1 / variance_of(cls(0, 1), space.typical))
 
     def __call__(self, one: Rows, other: Rows) -> Tensor:
         product_NM = one.features_ND @ other.features_ND.T
@@ -191,14 +202,15 @@ class Moments:
 
 
 def means_over(kernel: Kernel, one: Rows, other: Rows) -> Tensor:
-    """Mean of the kernel of each of N images over M others, float64 (N,); in blocks."""
+    """Mean of the kernel of each of N images with M others, float64 (N,); in blocks."""
     step = max(1, BLOCK // len(other))
     blocks = [kernel(one.part(start, start + step), other).sum(dim=1, dtype=torch.float64) for start in range(0, len(one), step)]
     return torch.cat(blocks) / len(other)
 
 
 def variance_of(kernel: Kernel, rows: Rows) -> float:
-    """Mean k(x, x) less mean k(x, x') of different images: E|φ(x) - Eφ|², without bias. 1 if there is none."""
+    """Variance of a kernel: mean k(x, x) less mean k(x, x') of different images, E|φ(x) - Eφ|², unbiased; 1 if it is
+    0."""
     num = len(rows)
     if num < 2:
         return 1.0

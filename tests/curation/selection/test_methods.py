@@ -15,7 +15,6 @@ from synthforge.curation.selection import methods, spaces
 from synthforge.curation.selection.methods import DRIFT, DRIFT_COST, SMOOTHING, Covariance, matching, select
 from synthforge.curation.selection.rules import RULES
 from synthforge.curation.selection.spaces import Gaussian, Moments, View, means_over, project, variance_of
-from synthforge.recipe.curation import SelectionConfig
 
 Array = NDArray[Any]
 GREEDY = ("covariance", "mean+covariance", "mmd", "smoothed")
@@ -221,11 +220,6 @@ def test_clusters_takes_evenly_from_those_near_real_images() -> None:
 # What every method holds
 
 
-def test_methods_are_those_that_can_be_asked_for() -> None:
-    assert all(SelectionConfig(method=name).method == name for name in ("auto", *RULES))
-    assert all(rule.sentence.endswith(".") for rule in RULES.values())
-
-
 @each
 @pytest.mark.parametrize("stop", [False, True])
 def test_a_prefix_is_a_smaller_selection_and_all_can_be_kept(method: str, stop: bool) -> None:
@@ -257,13 +251,6 @@ def test_a_copy_of_a_picked_image_waits_for_better_ones(method: str) -> None:
     picked = select(method, [View(np.repeat(once, 4, axis=0), real)], 16, seed=0, dim=None, stop_at_floor=False).indices
     assert set(picked[:4] // 4) == {0, 1, 2, 3}
     assert set(picked[:4] % 4) == {0}
-
-
-def test_equal_only_in_one_view_is_not_equal() -> None:
-    twins = methods.first_duplicates(
-        [View(np.zeros((4, 3), np.float32), np.zeros((1, 3))), View(np.float32([[0.0], [1], [-0.0], [1]]), np.zeros((1, 1)))]
-    )
-    np.testing.assert_array_equal(twins, [0, 1, 0, 1])
 
 
 @each
