@@ -99,7 +99,11 @@ class Measured(BaseModel):
     @property
     def leaves_out_0(self) -> bool:
         """Whether the whole interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
+        return self.is_beyond(0.0)
+
+    def is_beyond(self, margin: float) -> bool:
+        """Whether the whole interval lies above `margin`, or below `-margin`."""
+        return self.low > margin or self.high < -margin
 
     def _within(self, smallest: float, largest: float) -> Measured:
         return Measured(value=self.value, low=max(self.low, smallest), high=min(self.high, largest))

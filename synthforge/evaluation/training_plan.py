@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from synthforge.evaluation.conditions import RealDraw, Setting
-from synthforge.evaluation.results.findings import ArmTrainings, groups_of
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.trainer.jobs import Training
 from synthforge.evaluation.tuning import Tuned, key_of
@@ -20,6 +19,17 @@ from synthforge.recipe.evaluation import ALONE, REAL, ArmConfig, EvaluationConfi
 
 _MOST_DRAWS = 1000
 """As many as an evaluation can have."""
+
+
+@dataclass(frozen=True)
+class ArmTrainings:
+    """One arm in one setting."""
+
+    by_seed: list[Training]
+    twice: list[Training]
+    """The first of these with twice the steps; empty without `steps_check`."""
+    images: float
+    """Training images, mean over seeds."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,11 @@ class TrainingPlan:
         main += [training for ours in self.real_only.values() for training in ours]
         return [*main, *(training for arm in self.by_arm.values() for training in arm.twice)]
 
+    @property
+    def groups(self) -> list[list[int]]:
+        """Settings that differ only in their draw, by index."""
+        return _groups_of(self.settings)
+
 
 @dataclass(frozen=True)
 class Planner:
@@ -63,7 +78,7 @@ class Planner:
         """The trainings of each arm in each setting, and of real images alone in each draw; writes their sets."""
         settings, missing, notes = list(settings), dict[tuple[int, str], str](), list[str]()
         by_arm: dict[tuple[int, str], ArmTrainings] = {}
-        groups = groups_of(settings)
+        groups = _groups_of(settings)
         for group in groups:
             # A source that lacks a class in one draw makes no arm in any draw, and so does not bound the size of others.
             lacking = {key: name for index in group for key, name in settings[index].lacking(self.classes, self.is_copy).items()}
@@ -143,3 +158,10 @@ class Planner:
                 )
             )
         return trainings
+
+
+def _groups_of(settings: Sequence[Setting]) -> list[list[int]]:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, setting in enumerate(settings):
+        groups.setdefault((setting.origin, setting.draw.amount, setting.ratio), []).append(index)
+    return list(groups.values())

@@ -285,7 +285,7 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
     ("arguments", "words"),
     [
         ([], "which real images?"),
-        (["--real", "{real}"], "which real images are to measure it?"),
+        (["--real", "{real}"], "which real images are the held-out test set?"),
         (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,curated"], "there is no source 'curated'"),
         (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,real"], "'real' stands twice"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "a is better"], "write it like"),
