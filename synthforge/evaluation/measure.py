@@ -79,8 +79,8 @@ class Measurement:
 def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, required: Sequence[Requirement] = ()) -> Measurement:
     """Prepare, tune, train and test.
 
-    Raises RequestError or PlaceError before anything is made; RequestError also for an unusable holdout, which is opened late. Raises
-    WorkError for draws or trainings that fail.
+    Raises RequestError or PlaceError before anything is made; RequestError also for an unusable holdout, which is
+    opened late. Raises WorkError for draws or trainings that fail.
 
     Args:
         sources: what arms take their images from.

@@ -1,9 +1,9 @@
-"""Prepare what is compared, before the held-out test set is opened: generators, pools and the images that arms take from.
+"""Prepare draws before the held-out test set is opened: generators, pools and the images that arms take from.
 
-Each draw of real images gets a generator that has seen only its images: one that is there, or one that is fitted now. The generator makes
-a pool, and an encoder that has seen no other images chooses from it. These have the origin `own`. The recipe's own pool is prepared apart
-(origin `elsewhere`) where its generator saw other real images, or does not say. Folders are named by what they depend on, so an
-evaluation that was killed goes on where it was.
+Each draw of real images gets a generator that has seen only its images: one that is there, or one that is fitted now.
+The generator makes a pool, and an encoder that has seen no other images chooses from it. These have the origin `own`.
+The recipe's own pool is prepared apart (origin `elsewhere`) where its generator saw other real images, or does not
+say. Folders are named by what they depend on, so an evaluation that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from synthforge.recipe.recipe import ExecutionConfig
 
 _OnDevice = TypeVar("_OnDevice", ExecutionConfig, PixelFitConfig, CurationConfig)
 _DEADLINE = 24 * 3600.0
-"""Seconds without progress until a worker counts as hung. Fitting and generating report nothing to the executor meanwhile."""
+"""Seconds without progress until a worker counts as hung. Fitting and generating report nothing to the executor
+meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class PrepareWork:
 
     @functools.cached_property
     def choosing(self) -> Any:
-        """All that curation's choices depend on, models by their content. The metric encoder only measures, so it is left out."""
+        """All that curation's choices depend on, models by their content. The metric encoder does not choose."""
         curation = self.request.curation.model_copy(update={"metric_encoder": None})
         return identity_of(curation, lambda path, value: content_of(value))
 
@@ -79,7 +80,7 @@ class Preparer:
         self._reference = Reference.open(work.request.reference, cache_folder(work.request.curation), Reporter())
 
     def prepare(self, unit: DrawToPrepare) -> PreparedDraw | SynthforgeError:
-        """Prepare a draw; returns errors. Raises RequestError: other draws would meet the same mistake, but only after hours."""
+        """Prepare a draw; returns errors. Raises RequestError, a mistake that other draws would meet hours later."""
         try:
             with cpu_threads(self._work.request.config.trainer.threads):  # the same images for any number of workers
                 return _Preparation.of(unit, self._work, self._reference).run()
@@ -165,7 +166,7 @@ def prepared_settings(
         SetReader(work.request.folder, cache_folder(work.request.curation)),
     )
     elsewhere = {unit.amount for unit in prepared if unit.origin == "elsewhere"}
-    # If curation's encoder saw other images, an `own` draw turns out to be from elsewhere; there may be one of these already.
+    # If curation's encoder saw other images, an `own` draw counts as elsewhere; there may be one of these already.
     moved = {unit.amount for unit, found in prepared.items() if unit.origin == "own" and found.origin == "elsewhere"}
     settings = []
     for unit, found in prepared.items():

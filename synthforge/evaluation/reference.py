@@ -60,7 +60,8 @@ class Reference:
     def draws(self, amount: Amount, config: EvaluationConfig, where: str = "real_per_class") -> list[RealDraw]:
         """The draws of one amount; raises RequestError if there are too few images.
 
-        With `config.generators` each draw has the first images of each class, since those generators were fitted on them.
+        With `config.generators` each draw has the first images of each class, since those generators were fitted on
+        them.
 
         Args:
             where: the field that holds the amount, for errors.
@@ -122,7 +123,8 @@ class RealDraws:
 def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amount]:
     """Amounts for the real learning curve.
 
-    By default those that are evaluated, all images, and half of the smallest amount; also a quarter of it where these are too few.
+    By default those that are evaluated, all images, and half of the smallest amount; also a quarter of it where these
+    are too few.
     """
     if config.curve is not None:
         return [*config.curve]
@@ -138,8 +140,8 @@ def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amoun
 def _order(images: Images, draw: int | None, label: int) -> Ints:
     """Rows of a class in the order in which a draw takes them.
 
-    All draws share one random order, and begin at places that lie far apart. These are van der Corput's (1935), so a draw is the same
-    however many draws there are. `draw` None: the rows as they lie.
+    All draws share one random order, and begin at places that lie far apart. These are van der Corput's (1935), so a
+    draw is the same however many draws there are. `draw` None: the rows as they lie.
     """
     rows: Ints = np.flatnonzero(images.label_N == label)
     if draw is None:

@@ -118,7 +118,8 @@ def evaluation_of(
     """The evaluation of a recipe, or of synthetic sets; raises RequestError or RecipeError.
 
     Args:
-        arms: names of arms, separated by commas. None: those of the recipe, or every set alone and beside the real images.
+        arms: names of arms, separated by commas. None: those of the recipe, or every set alone and beside the real
+            images.
         require: comparisons that must hold, such as "curated > random".
         sets: overrides of the evaluation's fields without a recipe; a recipe has had its own.
     """
@@ -141,7 +142,7 @@ def evaluation_of(
 
 
 def start_workers(request: HoldoutRequest) -> None:
-    """Start two workers now if several are wanted: they import what they need while the caller still imports and reads."""
+    """Start two workers now if several are wanted: they import modules while the caller still imports and reads."""
     config = request.config
     wanted = config.workers or (os.cpu_count() if config.trainer.device in {"auto", "cpu"} else 1) or 1
     if wanted > 1 and not os.path.exists(request.out):  # what was evaluated before has little left to do

@@ -39,7 +39,8 @@ def diagnosis_of(
     Raises RequestError or RecipeError.
 
     Args:
-        sets: overrides without a recipe: of the diagnosis's fields with the prefix `diagnosis.`, otherwise of the evaluation's.
+        sets: overrides without a recipe: of the diagnosis's fields with the prefix `diagnosis.`, otherwise of the
+            evaluation's.
     """
     if recipe is None and synthetic is None:
         raise RequestError("diagnose: which images? give a recipe, or --synthetic SET with --real and --holdout")

@@ -1,6 +1,7 @@
 """The verb `diagnose`: split the accuracy that synthetic images lose into its causes, and say what to do next.
 
-It trains and measures as `evaluate` does, with the same held-out test set and classifiers, so no training is done twice.
+It trains and measures as `evaluate` does, with the same held-out test set and classifiers, so no training is done
+twice.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ class ArmImages:
     `variety`: see `content.variety`.
     `differing`: share of the classes that are distributed unlike the real ones; missing if no class could be tested.
     `compared`: share of the real images that could be compared; with renderings, those that have one.
-    `recognised`: share of the renderings that are nearest to their own real image. It falls if the strength is too high to keep content.
+    `recognised`: share of the renderings that are nearest to their own real image. It falls if the strength is too
+    high to keep content.
     """
     notes: list[str]
 

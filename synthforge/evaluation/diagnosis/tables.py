@@ -46,8 +46,8 @@ def _table(findings: Findings, origin: Origin) -> TableDiagnosis | None:
 def _taken(findings: Findings, setting: Setting) -> float:
     """Share of its pool that an arm takes.
 
-    1 for a generator that was fitted on just these real images: with lucky images its pool may be lucky too, so the two do not vary
-    independently.
+    1 for a generator that was fitted on just these real images: with lucky images its pool may be lucky too, so the
+    two do not vary independently.
     """
     if setting.origin == "own":
         return 1.0

@@ -73,7 +73,7 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
 
 
 def pool_note(config: EvaluationConfig, tables: Sequence[TableDiagnosis]) -> str | None:
-    """What intervals of one draw cover, with a pool from elsewhere. None: there is no such pool, or no such interval."""
+    """What intervals of a single draw cover, with a pool from elsewhere. None: there is no such pool or interval."""
     elsewhere = [table for table in tables if table.origin == "elsewhere"]
     if config.draws > 1 or config.seeds == 1 or not elsewhere:
         return None

@@ -33,7 +33,7 @@ class Chosen:
 
 
 class Chooser:
-    """Curation for one draw. Each set of images passes the gates once, whatever the number of rules that choose from it."""
+    """Curation for one draw. Each set passes the gates once, however many rules choose from it."""
 
     def __init__(self, made: DrawPool, pool: str, curation: CurationConfig, cache: Path) -> None:
         self._made, self._pool, self._curation, self._cache = made, pool, curation, cache

@@ -1,4 +1,4 @@
-"""Decide which draws to prepare, with pools of which origin. What can't be prepared is refused before anything is made."""
+"""Decide which draws to prepare, with pools of which origin, and refuse early what can't be prepared."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def rules_of(config: EvaluationConfig) -> list[ChoiceRule]:
 
 
 def draws_to_prepare(reference: Reference, request: HoldoutRequest) -> list[DrawToPrepare]:
-    """The draws of all amounts. Raises RequestError for a generator that saw more than its budget, or if there is no pool at all."""
+    """The draws of all amounts; empty without a recipe.
+
+    Raises RequestError if a generator saw more real images than its budget, or if there is no pool at all.
+    """
     recipe, config = request.recipe, request.config
     if recipe is None or not any(source in _PREPARED for arm in config.arms for source in arm.of):
         return []
@@ -70,7 +73,7 @@ def _of_amount(reference: Reference, amount: Amount, recipe: Recipe, config: Eva
     has_pool = Folder(recipe.pool_path).exists(MANIFEST)
     is_own_pool = is_own and amount == "all" and config.fit is None
     if has_pool and is_own_pool:
-        # This pool must come from this very generator. Nothing is claimed of a generator from elsewhere, so none is loaded.
+        # Nothing is claimed of a generator from elsewhere, so only this pool must come from this very generator.
         plan = Plan.of(recipe)
         DatasetFolder.open(recipe.pool_path).require_same_plan(plan.digest, plan.identity)
     if not has_pool and (is_own_pool or not is_own):
@@ -84,7 +87,7 @@ def _of_amount(reference: Reference, amount: Amount, recipe: Recipe, config: Eva
 
 
 def _has_own_generator(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> bool:
-    """Whether a generator exists that was fitted on just these images; raises RequestError for a named one that was not."""
+    """Whether a generator was fitted on just these images; raises RequestError if a named one was not."""
     if amount == "all":
         guided = recipe.sampling.real_guidance
         if guided is not None and resolve(guided.reference) != resolve(reference.address):

@@ -1,4 +1,4 @@
-"""The generator and the pool of one draw. Their folder is named by all that they depend on, so what is there is used again."""
+"""The generator and the pool of one draw, in a folder that is named by all they depend on, so they are used again."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class DrawPool:
         return recipe if recipe is self.recipe or (Path(recipe.pool_path) / COMPLETE).exists() else None
 
     def make(self) -> tuple[Recipe, str]:
-        """Fit the generator and make the pool if they are missing; returns the pool's recipe and the generator's name."""
+        """Fit the generator and make the pool if missing; returns the pool's recipe and the generator's name."""
         if self._is_fitted_here:
             self._fit()
         recipe, generator = self._made_by()

@@ -1,4 +1,4 @@
-"""From predictions to tables: accuracy of each arm, comparisons, exchange rates, and whether the training steps were enough.
+"""From predictions to tables: accuracy of each arm, comparisons, exchange rates, and a check of the training steps.
 
 Shapes: D draws, S seeds, V holdout images, C classes.
 """

@@ -1,4 +1,4 @@
-"""Notes on an evaluation's figures: what intervals do not cover, whether the curve rises, whether training was long enough."""
+"""Notes on figures: what intervals do not cover, whether the curve rises, whether training was long enough."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def holds(requirement: Requirement, tables: Sequence[TableResult]) -> bool:
 
     `a > b`: a helped over b on average, and is not proven to hurt in any setting.
     `a >= b`: a is proven to hurt neither on average nor in any setting.
-    `a > 0.9`: the whole interval lies above 0.9 in every setting. `a >= 0.9`: it does not lie wholly below 0.9 in any setting.
+    `a > 0.9`: the whole interval lies above 0.9 in every setting. `a >= 0.9`: it does not lie wholly below 0.9 in any
+    setting.
     """
     table = tables[0] if tables else None
     settings = [setting for setting in (table.settings if table else []) if requirement.amount in {None, setting.amount}]

@@ -1,6 +1,7 @@
-"""The images of a training set: resident on the device where they fit, decoded as they are needed where they do not.
+"""The images of a training set: resident on the device if they fit, otherwise decoded when they are needed.
 
-Both give the same batches, and real and synthetic images are decoded and resized in one way.
+Both ways give the same batches. Real and synthetic images are decoded and resized in the same way.
+
 Shapes: N images of the set, B batch, H = W = resolution.
 """
 
@@ -19,25 +20,25 @@ from torch import Tensor
 from synthforge.data.images import decode, resize
 
 Order = Callable[[int], Tensor]
-"""Step to the rows of its batch, int64 (B,); a pure function."""
+"""Pure function from a step to the rows of its batch, int64 (B,)."""
 Gather = Callable[[NDArray[np.int64]], Sequence[bytes]]
-"""Rows to encoded images; called from several threads."""
+"""Function from rows to encoded images; called from several threads."""
 
 AHEAD = 4
-"""Batches that are decoded before they are asked for."""
+"""Number of batches that are decoded ahead."""
 
 
 class TrainingImages(Protocol):
     """The images of one training."""
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Rows, int64 (B,), and images, uint8 (B, 3, H, W) on the device; steps are asked for in order."""
+        """Rows, int64 (B,), and images, uint8 (B, 3, H, W) on the device. Steps come in order."""
 
     def of(self, rows_B: Tensor) -> Tensor:
-        """The images of any rows."""
+        """Images of any rows, uint8 (B, 3, H, W) on the device."""
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Release threads."""
 
 
 class Resident:
@@ -59,7 +60,7 @@ class Resident:
 
 
 class Streamed:
-    """Implements `TrainingImages`: threads decode a few batches ahead, and only those are in memory."""
+    """Implements `TrainingImages`: threads decode a few batches ahead; only these are in memory."""
 
     def __init__(self, gather: Gather, resolution: int, order: Order, num_steps: int, device: torch.device) -> None:
         self._gather, self._resolution, self._order, self._device = gather, resolution, order, device
@@ -87,8 +88,8 @@ class Streamed:
 
 
 def decoded(files: Sequence[bytes], resolution: int) -> NDArray[np.uint8]:
-    """uint8 (n, 3, H, W); raises DatasetError for what can't be decoded."""
-    found = np.empty((len(files), 3, resolution, resolution), np.uint8)
+    """Images as uint8 (n, 3, H, W); raises DatasetError if one can't be decoded."""
+    images_NCHW = np.empty((len(files), 3, resolution, resolution), np.uint8)
     for number, data in enumerate(files):
-        found[number] = resize(decode(data, 3), resolution).transpose(2, 0, 1)
-    return found
+        images_NCHW[number] = resize(decode(data, 3), resolution).transpose(2, 0, 1)
+    return images_NCHW
