@@ -15,8 +15,8 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
 
 from synthforge.data.layout import Document
@@ -88,6 +88,7 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
     config, cache, folder = request.config, cache_folder(request.curation), request.folder
     _require_places(request)
 
+    # Real images
     reporter.note("reading the real images")
     reference = Reference.open(request.reference, cache, reporter)
     classes = reference.classes
@@ -95,27 +96,31 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
     assert base.resolution is not None
     draws = RealDraws.of(reference, config)
     units = draws_to_prepare(reference, request)
-    used = [images.row_N for draw in draws.all for images in (draw.fit, draw.validation) if images is not None]
-    reference.table.require_readable(np.unique(np.concatenate(used)))
+    draws.require_readable()
 
     tuning = Tuning.of(draws.all, base, config, folder, len(classes))
     preparing = PrepareWork(request, sources) if request.recipe is not None else None
     work = EvaluationWork(folder, cache, base.device, base.threads, preparing)
     with Workers(work, config.workers or default_workers(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
+        # Images that arms take from; workers without a draw to prepare tune meanwhile
         if preparing is not None:
-            different = {training.digest: training for training in tuning.trainings}
-            beside = [Beside(training) for training in different.values() if read_result(folder, training) is None]
-            settings, notes = prepared_settings(units, preparing, reference, draws, workers, beside=beside), list[str]()
+            beside = _not_done(tuning, folder)
+            settings, notes = prepared_settings(units, preparing, draws, workers, beside=beside), list[str]()
         else:
-            settings, notes = given_settings(request, sources, reference, draws, reporter)
+            settings, notes = given_settings(request, sources, draws, reporter)
         if base.start != "scratch":
             notes.append(f"classifiers start from weights of {base.pretrained or base.network}, which may have seen the holdout's images")
 
+        # Tuning
         started, platform, trainer = time.perf_counter(), platform_of(base), Trainings(folder, workers)
         tuned = tune(tuning, trainer)
+
+        # The held-out test set, opened only now
         holdout = open_holdout(request.holdout, classes, cache, reporter)
         leakage = find_leakage(holdout, draws.all, settings, SetReader(folder, cache), base.resolution)
         holdout_set = write_set(folder, [leakage.holdout])
+
+        # Arms
         planner = Planner(config, classes, tuned, platform, holdout_set, is_copy=leakage.is_copy, folder=folder)
         plan = planner.plan(settings, draws.all)
         predictions = trainer.run(plan.trainings, "training arms")
@@ -132,6 +137,12 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
     )
     notes = [*reference.notes, *notes, *holdout.notes, *leakage.notes, *notes_of_classes(leakage.holdout, classes), *plan.notes]
     return Measurement(findings, tuned, base, leakage.copies_removed, notes=notes, started=started)
+
+
+def _not_done(tuning: Tuning, folder: Path) -> list[Beside]:
+    """Trainings of the tuning that were not done yet, each once."""
+    different = {training.digest: training for training in tuning.trainings}
+    return [Beside(training) for training in different.values() if read_result(folder, training) is None]
 
 
 def write_result(request: HoldoutRequest, result: Document) -> None:

@@ -144,13 +144,7 @@ class _Preparation:
 
 
 def prepared_settings(
-    units: Sequence[DrawToPrepare],
-    work: PrepareWork,
-    reference: Reference,
-    draws: RealDraws,
-    workers: Workers[Any, Any],
-    *,
-    beside: Sequence[Any],
+    units: Sequence[DrawToPrepare], work: PrepareWork, draws: RealDraws, workers: Workers[Any, Any], *, beside: Sequence[Any]
 ) -> list[Setting]:
     """Settings of a recipe, those of `own` origin first; raises WorkError naming what could not be prepared.
 
@@ -161,10 +155,8 @@ def prepared_settings(
     if not units:  # no arm takes synthetic images
         has_more = any(MORE in arm.of for arm in config.arms)
         return draws.settings(config.synthetic_per_real if has_more else config.synthetic_per_real[:1], "own", {})
-    prepared, reader = (
-        _prepared(units, work, reference, workers, beside),
-        SetReader(work.request.folder, cache_folder(work.request.curation)),
-    )
+    prepared = _prepared(units, work, draws.reference, workers, beside)
+    reader = SetReader(work.request.folder, cache_folder(work.request.curation))
     elsewhere = {unit.amount for unit in prepared if unit.origin == "elsewhere"}
     # If curation's encoder saw other images, an `own` draw counts as elsewhere; there may be one of these already.
     moved = {unit.amount for unit, found in prepared.items() if unit.origin == "own" and found.origin == "elsewhere"}

@@ -97,6 +97,7 @@ class Reference:
 class RealDraws:
     """All draws of an evaluation or a diagnosis."""
 
+    reference: Reference
     by_amount: dict[Amount, list[RealDraw]]
     """Draws that are evaluated."""
     all: list[RealDraw]
@@ -105,7 +106,7 @@ class RealDraws:
     @classmethod
     def of(cls, reference: Reference, config: EvaluationConfig) -> RealDraws:
         """Raises RequestError if there are too few images."""
-        draws = cls({amount: reference.draws(amount, config) for amount in config.real_per_class}, [])
+        draws = cls(reference, {amount: reference.draws(amount, config) for amount in config.real_per_class}, [])
         if any(arm.of != [REAL] for arm in config.arms):
             for setting in draws.settings(config.synthetic_per_real, "own", {}):
                 if not setting.asked(len(reference.classes)).any():
@@ -114,6 +115,11 @@ class RealDraws:
         amounts = dict.fromkeys([*draws.by_amount, *_curve_amounts(config, reference)])
         of_curve = (draws.by_amount.get(amount) or reference.draws(amount, config, "evaluation.curve") for amount in amounts)
         return replace(draws, all=sorted(itertools.chain(*of_curve), key=lambda draw: (draw.per_class, draw.number)))
+
+    def require_readable(self) -> None:
+        """Raises DatasetError if an image of a draw can't be read."""
+        used = [images.row_N for draw in self.all for images in (draw.fit, draw.validation) if images is not None]
+        self.reference.table.require_readable(np.unique(np.concatenate(used)))
 
     def settings(self, ratios: Sequence[float], origin: Origin, sources: dict[str, Images], generator: str = "") -> list[Setting]:
         """Every evaluated draw with every ratio, all with the same sources."""

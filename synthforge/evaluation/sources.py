@@ -13,7 +13,7 @@ from synthforge.evaluation.conditions import Setting
 from synthforge.evaluation.draws.choice import Chooser
 from synthforge.evaluation.draws.origins import rules_of
 from synthforge.evaluation.draws.pool import DrawPool
-from synthforge.evaluation.reference import RealDraws, Reference
+from synthforge.evaluation.reference import RealDraws
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images, SetReader, classes_in, write_set
@@ -50,7 +50,7 @@ class ArmSources(Protocol):
         """Prepared sources, by their keys."""
 
     def given(
-        self, request: HoldoutRequest, reference: Reference, draws: RealDraws, sets: dict[str, Images], reporter: Reporter
+        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Images], reporter: Reporter
     ) -> tuple[list[Setting], list[str]]:
         """Settings and notes for sets that were given in place of a recipe."""
 
@@ -84,7 +84,6 @@ class EvaluationSources:
     def given(
         self,
         request: HoldoutRequest,
-        reference: Reference,  # noqa: ARG002
         draws: RealDraws,
         sets: dict[str, Images],
         reporter: Reporter,  # noqa: ARG002
@@ -94,18 +93,16 @@ class EvaluationSources:
         return draws.settings(request.config.synthetic_per_real, origin, sets, ", ".join(sets)), []
 
 
-def given_settings(
-    request: HoldoutRequest, sources: ArmSources, reference: Reference, draws: RealDraws, reporter: Reporter
-) -> tuple[list[Setting], list[str]]:
+def given_settings(request: HoldoutRequest, sources: ArmSources, draws: RealDraws, reporter: Reporter) -> tuple[list[Setting], list[str]]:
     """Settings and notes for the synthetic sets of a request without a recipe; raises RequestError or DatasetError."""
-    notes, sets = list[str](), dict[str, Images]()
+    notes, sets, classes = list[str](), dict[str, Images](), draws.reference.classes
     for name, address in request.synthetic:
         table = Table.open(address, cache_folder(request.curation), reporter)
-        classes_in(table, address, reference.classes)
-        images = Images.of(table, reference.classes, is_real=False, weight=weights_of(address, table.strings("key")))
+        classes_in(table, address, classes)
+        images = Images.of(table, classes, is_real=False, weight=weights_of(address, table.strings("key")))
         notes += [f"{address}: {problem}" for problem in table.collections[0].problems]
         if num := len(table) - len(images):
             notes.append(f"{address}: {num:,} images of classes that the real images lack, or without a label, are left out")
         sets[name] = images
-    settings, more = sources.given(request, reference, draws, sets, reporter)
+    settings, more = sources.given(request, draws, sets, reporter)
     return settings, [*notes, *more]

@@ -24,7 +24,7 @@ def test_given_sets_are_from_elsewhere_for_every_draw_and_ratio_without_unknown_
     )
     reference = Reference.open(request.reference, cache_folder(request.curation), Reporter())
     draws = RealDraws.of(reference, request.config)
-    settings, notes = given_settings(request, EvaluationSources(), reference, draws, Reporter())
+    settings, notes = given_settings(request, EvaluationSources(), draws, Reporter())
     assert {(setting.draw.amount, setting.ratio, setting.draw.number) for setting in settings} == {
         (amount, ratio, number) for amount in (5, 10) for ratio in (1, 2) for number in (0, 1)
     }

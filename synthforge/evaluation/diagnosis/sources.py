@@ -123,9 +123,9 @@ class DiagnosisSources:
         return {key: as_source(key, reader.images(digest)) for key, digest in in_new_names(digests).items()}
 
     def given(
-        self, request: HoldoutRequest, reference: Reference, draws: RealDraws, sets: dict[str, Images], reporter: Reporter
+        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Images], reporter: Reporter
     ) -> tuple[list[Setting], list[str]]:
-        ((name, address),) = request.synthetic
+        ((name, address),), reference = request.synthetic, draws.reference
         config = with_encoder(self.config, request.curation, reference.image_size, "elsewhere")
         cache, settings, notes = cache_folder(request.curation), [], []
         if (sets[name].weight_N != 1).any():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -28,39 +28,28 @@ AHEAD = 4
 """Number of batches that are decoded ahead."""
 
 
-class TrainingImages(Protocol):
-    """The images of one training."""
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Rows, int64 (B,), and images, uint8 (B, 3, H, W) on the device. Steps come in order."""
-
-    def of(self, rows_B: Tensor) -> Tensor:
-        """Images of any rows, uint8 (B, 3, H, W) on the device."""
-
-    def close(self) -> None:
-        """Release threads."""
-
-
 class Resident:
-    """Implements `TrainingImages`: all images are on the device, uint8 (N, 3, H, W)."""
+    """All images are on the device, uint8 (N, 3, H, W)."""
 
     def __init__(self, images_NCHW: NDArray[np.uint8], order: Order, device: torch.device) -> None:
         self._images_NCHW = torch.from_numpy(images_NCHW).to(device)
         self._order = order
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Rows, int64 (B,), and images, uint8 (B, 3, H, W) on the device. Steps come in order."""
         rows_B = self._order(step)
         return rows_B, self.of(rows_B)
 
     def of(self, rows_B: Tensor) -> Tensor:
+        """Images of any rows, uint8 (B, 3, H, W) on the device."""
         return self._images_NCHW[rows_B.to(self._images_NCHW.device)]
 
     def close(self) -> None:
-        pass
+        """Nothing is open."""
 
 
 class Streamed:
-    """Implements `TrainingImages`: threads decode a few batches ahead; only these are in memory."""
+    """Threads decode a few batches ahead; only these are in memory. Methods are those of `Resident`."""
 
     def __init__(self, gather: Gather, resolution: int, order: Order, num_steps: int, device: torch.device) -> None:
         self._gather, self._resolution, self._order, self._device = gather, resolution, order, device
@@ -85,6 +74,9 @@ class Streamed:
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+
+
+TrainingImages: TypeAlias = Resident | Streamed
 
 
 def decoded(files: Sequence[bytes], resolution: int) -> NDArray[np.uint8]:
