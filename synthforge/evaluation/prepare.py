@@ -159,15 +159,15 @@ def prepared_settings(
     reader = SetReader(work.request.folder, cache_folder(work.request.curation))
     elsewhere = {unit.amount for unit in prepared if unit.origin == "elsewhere"}
     # If curation's encoder saw other images, an `own` draw counts as elsewhere; there may be one of these already.
-    moved = {unit.amount for unit, found in prepared.items() if unit.origin == "own" and found.origin == "elsewhere"}
+    moved = {unit.amount for unit, made in prepared.items() if unit.origin == "own" and made.origin == "elsewhere"}
     settings = []
-    for unit, found in prepared.items():
+    for unit, made in prepared.items():
         if unit.origin == "own" and unit.amount in moved & elsewhere:
             continue
         draw = draws.by_amount[unit.amount][unit.draw]
-        for ratio, digests in zip(config.synthetic_per_real, found.sources, strict=True):
+        for ratio, digests in zip(config.synthetic_per_real, made.sources, strict=True):
             images = work.sources.read(digests, reader)
-            settings.append(Setting(draw, ratio, found.origin, images, found.generator, notes=found.notes, facts=found.facts))
+            settings.append(Setting(draw, ratio, made.origin, images, made.generator, notes=made.notes, facts=made.facts))
     return sorted(settings, key=lambda setting: (setting.origin != "own", setting.draw.per_class, setting.ratio, setting.draw.number))
 
 

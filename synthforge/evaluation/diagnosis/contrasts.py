@@ -59,8 +59,8 @@ def losses(
     """
     unshown = unshown or [()] * len(settings)
     each = [_contrasts(correct) for correct in settings]
-    common = [name for name in each[0] if name != "rest" and all(name in found for found in each)]
-    mean = {name: np.mean([found[name] for found in each], axis=0) for name in common}
+    common = [name for name in each[0] if name != "rest" and all(name in differences for differences in each)]
+    mean = {name: np.mean([differences[name] for differences in each], axis=0) for name in common}
     mean["rest"] = mean["whole"] - sum(mean[name] for name in PARTS if name in mean)
     nowhere = set.intersection(*map(set, unshown))
     taken = taken or [1.0] * len(settings)
@@ -72,34 +72,36 @@ def losses(
 
 def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
     """The whole loss and its parts, paired by draw, seed and image."""
-    found = {"whole": correct[REAL] - correct[RANDOM]}
+    differences = {"whole": correct[REAL] - correct[RANDOM]}
     if RENDERED in correct:
-        found["appearance"] = correct[REAL] - correct[RENDERED]
+        differences["appearance"] = correct[REAL] - correct[RENDERED]
     if {RESAMPLED, LABEL_FILTERED, REPEATED} <= correct.keys():
-        found["content"] = correct[REAL] - correct[RESAMPLED] - (correct[LABEL_FILTERED] - correct[REPEATED])
+        differences["content"] = correct[REAL] - correct[RESAMPLED] - (correct[LABEL_FILTERED] - correct[REPEATED])
     if LABEL_FILTERED in correct:
-        found["labels"] = correct[LABEL_FILTERED] - correct[RANDOM]
-    if RENDERED_RESAMPLED in correct and "content" in found:
-        found["interaction"] = correct[RENDERED] - correct[RENDERED_RESAMPLED] - (correct[REAL] - correct[RESAMPLED])
-    found["rest"] = found["whole"] - sum(found[name] for name in PARTS if name in found)
-    return found
+        differences["labels"] = correct[LABEL_FILTERED] - correct[RANDOM]
+    if RENDERED_RESAMPLED in correct and "content" in differences:
+        differences["interaction"] = correct[RENDERED] - correct[RENDERED_RESAMPLED] - (correct[REAL] - correct[RESAMPLED])
+    differences["rest"] = differences["whole"] - sum(differences[name] for name in PARTS if name in differences)
+    return differences
 
 
 def _with_verdicts(
     each: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]], of_other_draws: Sequence[Mapping[str, float]]
 ) -> list[Loss]:
-    shown = [{name: found[name] for name in found if name not in lacks} for found, lacks in zip(each, unshown, strict=True)]
-    largest = [_LARGEST.get(name, 1.0) for found in shown for name in found]
-    varying = [others.get(name, 0.0) for found, others in zip(shown, of_other_draws, strict=True) for name in found]
-    told = iter(verdicts([values_DSV for found in shown for values_DSV in found.values()], margin, largest, varying))
+    shown = [
+        {name: differences[name] for name in differences if name not in lacks} for differences, lacks in zip(each, unshown, strict=True)
+    ]
+    largest = [_LARGEST.get(name, 1.0) for differences in shown for name in differences]
+    varying = [others.get(name, 0.0) for differences, others in zip(shown, of_other_draws, strict=True) for name in differences]
+    judged = iter(verdicts([values_DSV for differences in shown for values_DSV in differences.values()], margin, largest, varying))
     results = []
-    for found, lacks, others in zip(shown, unshown, of_other_draws, strict=True):
+    for differences, lacks, others in zip(shown, unshown, of_other_draws, strict=True):
         parts = dict.fromkeys(lacks, LossPart(loss=None, verdict="not shown"))
-        for name, values_DSV in found.items():
+        for name, values_DSV in differences.items():
             most, varies = _LARGEST.get(name, 1.0), others.get(name, 0.0)
-            ratio = share(values_DSV, found["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else None
+            ratio = share(values_DSV, differences["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else None
             loss = Measured.difference(estimate(values_DSV, largest=most, of_other_draws=varies), most)
-            parts[name] = LossPart(loss=loss, verdict=_VERDICTS[next(told).word], share=ratio.rounded(4) if ratio is not None else None)
+            parts[name] = LossPart(loss=loss, verdict=_VERDICTS[next(judged).word], share=ratio.rounded(4) if ratio is not None else None)
         unmeasured = LossPart(loss=None, verdict="not measured")
         results.append(Loss(whole=parts["whole"], parts={name: parts.get(name, unmeasured) for name in PARTS}))
     return results

@@ -48,16 +48,8 @@ def diagnosis_of(
         raise RequestError("diagnose: --rendered is for --synthetic sets; a recipe's generator renders the real images itself")
     own = [text.removeprefix(_PREFIX) for text in sets if text.startswith(_PREFIX)]
     others = [text for text in sets if not text.startswith(_PREFIX)] if recipe is None else sets
-    shared = HoldoutRequest.of(
-        "diagnose",
-        recipe,
-        synthetic=[synthetic] if synthetic is not None else [],
-        real=real,
-        holdout=holdout,
-        out=out,
-        sets=others,
-        file=DIAGNOSIS,
-    )
+    given = [synthetic] if synthetic is not None else []
+    shared = HoldoutRequest.of("diagnose", recipe, synthetic=given, real=real, holdout=holdout, out=out, sets=others, file=DIAGNOSIS)
     diagnosis = recipe.diagnosis if recipe is not None else config_from_sets(DiagnosisConfig, own)
     amounts = diagnosis.real_per_class or shared.config.real_per_class
     update = {

@@ -59,13 +59,13 @@ class Renderings:
         """A set from elsewhere, matched by the images' names; raises RequestError if too few match."""
         keys = Table.open(address, cache).strings("key")
         names = reference.table.strings("key")[draw.fit.row_N]
-        found = cls(address, _rows(keys, names))
-        if (paired := float((found.row_N >= 0).mean())) < FEWEST_PAIRED:
+        renderings = cls(address, _rows(keys, names))
+        if (paired := float((renderings.row_N >= 0).mean())) < FEWEST_PAIRED:
             raise RequestError(
                 f"{address}: {paired:.0%} of the real images have one of the same name in it ({names[0]!r} is one of theirs); "
                 "render all of them"
             )
-        return found
+        return renderings
 
     @classmethod
     def made(cls, address: str, draw: RealDraw, real: str, cache: Path) -> Renderings:
@@ -199,18 +199,18 @@ def arm_images_of(
     usable_M = is_usable[everything.row_N]
     pool_MD, class_M = features[everything.row_N[usable_M]], everything.label_N[usable_M]
 
-    found = doubts(looks.features_KD, looks.class_K, pool_MD, class_M, neighbours=config.neighbours, loss=config.loss)
+    doubtful = doubts(looks.features_KD, looks.class_K, pool_MD, class_M, neighbours=config.neighbours, loss=config.loss)
     passes_M = usable_M.copy()
-    passes_M[usable_M], wholly_doubted = label_filter(found.doubted_M, class_M)
-    trusted_M = ~found.doubted_M
+    passes_M[usable_M], wholly_doubted = label_filter(doubtful.doubted_M, class_M)
+    trusted_M = ~doubtful.doubted_M
     weight_N = np.ones(len(draw.fit))
     weight_N[looks.has_N], by_chance = content_weights(looks.features_KD, looks.class_K, pool_MD[trusted_M], class_M[trusted_M])
     images = arm_images(draw.fit, everything, passes_M=passes_M, weight_N=weight_N, renderings=looks.renderings, is_rendered_N=looks.has_N)
 
     facts = {
-        "doubted": found.share,
-        "doubted_real": found.share_of_real,
-        "doubted_p": found.p_value,
+        "doubted": doubtful.share,
+        "doubted_real": doubtful.share_of_real,
+        "doubted_p": doubtful.p_value,
         "variety": variety(looks.features_KD, looks.class_K, pool_MD, class_M),
         "compared": float(looks.has_N.mean()),
     }

@@ -391,13 +391,13 @@ _ARMS_OF_6 = {"believed": "label-filtered"}
 
 
 def _table_of_2(table: dict[str, Any]) -> dict[str, Any]:
-    def claim(found: dict[str, Any]) -> dict[str, Any]:
-        return {**found, "kind": _KINDS_OF_2.get(found["what"], "pair")}
+    def claim(content: dict[str, Any]) -> dict[str, Any]:
+        return {**content, "kind": _KINDS_OF_2.get(content["what"], "pair")}
 
-    def required(found: dict[str, Any]) -> dict[str, Any]:
-        pair, _, amount = found["claim"]["what"].removesuffix(" real per class").partition(" with ")
+    def required(content: dict[str, Any]) -> dict[str, Any]:
+        pair, _, amount = content["claim"]["what"].removesuffix(" real per class").partition(" with ")
         arm, _, against = pair.partition(" less ")
-        return {**found, "arm": arm, "against": against, "amount": amount or None, "claim": {**found["claim"], "kind": "pair"}}
+        return {**content, "arm": arm, "against": against, "amount": amount or None, "claim": {**content["claim"], "kind": "pair"}}
 
     settings = [
         {**one, "worth": {arm: _joined(worth, *_INTERVALS_OF_2) for arm, worth in one["worth"].items()}} for one in table["settings"]
@@ -407,21 +407,21 @@ def _table_of_2(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _diagnosis_of_6(table: dict[str, Any]) -> dict[str, Any]:
-    def loss(found: dict[str, Any]) -> dict[str, Any]:
-        parts = {name: _joined(part, "share") for name, part in found["parts"].items()}
-        return {"whole": _joined(found["whole"], "share"), "parts": parts}
+    def loss(content: dict[str, Any]) -> dict[str, Any]:
+        parts = {name: _joined(part, "share") for name, part in content["parts"].items()}
+        return {"whole": _joined(content["whole"], "share"), "parts": parts}
 
-    def setting(found: dict[str, Any]) -> dict[str, Any]:
-        renamed = {field: {_ARMS_OF_6.get(arm, arm): value for arm, value in found[field].items()} for field in ("accuracy", "missing")}
-        return {**found, **renamed, "loss": loss(found["loss"])}
+    def setting(content: dict[str, Any]) -> dict[str, Any]:
+        renamed = {field: {_ARMS_OF_6.get(arm, arm): value for arm, value in content[field].items()} for field in ("accuracy", "missing")}
+        return {**content, **renamed, "loss": loss(content["loss"])}
 
     return {**table, "mean": loss(table["mean"]), "settings": [setting(one) for one in table["settings"]]}
 
 
 def _joined(content: dict[str, Any], *names: str) -> dict[str, Any]:
     """Join `x`, `x_low` and `x_high` into one figure."""
-    found = {name: value for name, value in content.items() if name.removesuffix("_low").removesuffix("_high") not in names}
+    joined = {name: value for name, value in content.items() if name.removesuffix("_low").removesuffix("_high") not in names}
     for name in names:
         value, low, high = content[name], content[f"{name}_low"], content[f"{name}_high"]
-        found[name] = {"value": value, "low": low, "high": high} if value is not None else None
-    return found
+        joined[name] = {"value": value, "low": low, "high": high} if value is not None else None
+    return joined

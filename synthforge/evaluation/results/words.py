@@ -105,7 +105,7 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     parts = []
     if table.origin == "elsewhere":
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
-    parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
+    parts += [_summed(claims[kind], comparisons) for kind, comparisons in kinds.items()]
     parts += filter(None, [_SO[use_of(table, arms)]])
     return " ".join([*parts, *filter(None, [_steps_in_words(table)])])
 

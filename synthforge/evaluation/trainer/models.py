@@ -125,13 +125,9 @@ def _timm(config: TrainerConfig, num_classes: int) -> tuple[nn.Module, dict[str,
     # Without pretrained weights the name of an architecture is enough. Folders and hub ids need their files.
     by_name = config.start == "scratch" and timm.is_model(name.split(".")[0])
     files = None if by_name else _find(config)
+    model, weights = files.model if files is not None else name.split(".")[0], None if config.start == "scratch" else files
     with in_one_line(name, f"{WHERE}.network"):
-        network = create(
-            files.model if files is not None else name.split(".")[0],
-            config.resolution,
-            None if config.start == "scratch" else files,
-            0 if config.start == "probe" else num_classes,
-        )
+        network = create(model, config.resolution, weights, 0 if config.start == "probe" else num_classes)
     data: dict[str, Any] = timm.data.resolve_model_data_config(network)
     if data["input_size"][0] != 3:
         raise ModelError(f"{WHERE}.network: {name} takes {data['input_size'][0]} channels; only RGB ones are supported")
