@@ -24,8 +24,8 @@ from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.data.images import encode, resize
 from synthforge.evaluation.diagnosis.content import BY_CHANCE, content_weights
+from synthforge.evaluation.diagnosis.request import diagnosis_of
 from synthforge.evaluation.diagnosis.run import diagnose
-from synthforge.evaluation.request import diagnosis_of
 from synthforge.evaluation.results.types import DiagnoseResult
 
 CLAIM = "the planted cause of a loss is named by `diagnose`"

@@ -37,7 +37,7 @@ _HOMES = {
     "compare": "reporting.compare",
     "curate": "curation.run",
     "diagnose": "evaluation.diagnosis.run",
-    "diagnosis_of": "evaluation.request",
+    "diagnosis_of": "evaluation.diagnosis.request",
     "evaluate": "evaluation.run",
     "evaluation_of": "evaluation.request",
     "fit": "generators.pixel.fit",
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from synthforge.data.audit import status as status
     from synthforge.data.folder import DatasetFolder as DatasetFolder
     from synthforge.errors import SynthforgeError as SynthforgeError
+    from synthforge.evaluation.diagnosis.request import diagnosis_of as diagnosis_of
     from synthforge.evaluation.diagnosis.run import diagnose as diagnose
-    from synthforge.evaluation.request import diagnosis_of as diagnosis_of
     from synthforge.evaluation.request import evaluation_of as evaluation_of
     from synthforge.evaluation.results.types import DiagnoseResult as DiagnoseResult
     from synthforge.evaluation.results.types import EvaluateResult as EvaluateResult

@@ -26,7 +26,8 @@ from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, Completion, Document, Record, digest_of, parse
 from synthforge.data.storage import Folder, content_of, resolve
 from synthforge.errors import DatasetError, RequestError, SynthforgeError
-from synthforge.evaluation.request import DIAGNOSIS, RESULT, diagnosis_of, evaluation_of, start_workers
+from synthforge.evaluation.diagnosis.request import DIAGNOSIS, diagnosis_of
+from synthforge.evaluation.request import RESULT, evaluation_of, start_workers
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
 from synthforge.generation.plan import Plan
 from synthforge.progress import Reporter

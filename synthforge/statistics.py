@@ -1,17 +1,23 @@
-"""Means, paired differences, verdicts and exchange rates of arms, with intervals over all that varies.
+"""Means, paired differences, verdicts and exchange rates of arms, with intervals over draws, seeds and holdout images.
 
-Every training of an arm is scored on every holdout image. Trainings come in *draws*: a draw of the real subset with what was fitted and
-made from it, trained with some seeds; draws and seeds are paired across arms. The mean over all of them varies because other draws, with
-other seeds, and other holdout images would have given something else. Draws and images are crossed, so the variance of a mean, or of
-any contrast of arms, is that of the means of draws, plus that of the means of images, less what both contain (two-way clustering: Cameron,
-Gelbach, Miller 2011, J. Bus. Econ. Stat. 29; the same as the unbiased estimate of a two-way random-effects model). Intervals are Student's
-with as many degrees of freedom as the parts have together (Satterthwaite 1946). A bootstrap of five draws would give intervals that
-are much too narrow: its variance lacks (D - 1) / D, and its tails are not those of t.
-Two images more are imagined, on which arms differ as much as they can, one each way, as Agresti and Min do (2005, Stat. Med. 24): where
-nearly all images are right, that few differ, or none by chance, would else pass for certainty.
-With one draw nothing is known of others: seeds take its place, and the interval is about that draw alone, unless it is told how much other
-draws would vary.
-Not covered: dependence among holdout images, such as several of one person.
+Every training of an arm is scored on every holdout image. Trainings come in *draws*: a subset of the real images, with
+the generator and pool made from it, trained with some seeds. Draws and seeds are paired across arms.
+
+Variance: draws and images are crossed. The variance of a mean, or of a contrast of arms, is that of the means of draws,
+plus that of the means of images, less what both contain. This is two-way clustering (Cameron, Gelbach, Miller 2011,
+J. Bus. Econ. Stat. 29), and equals the unbiased estimate of a two-way random-effects model.
+
+Intervals are Student's, with the degrees of freedom of all parts together (Satterthwaite 1946). A bootstrap of five
+draws
+would be much too narrow: its variance lacks (D - 1) / D, and its tails are not those of t.
+
+Two imagined images are added on which arms differ as much as they can, one each way (Agresti and Min 2005, Stat. Med.
+24). Without them, few or no differing images would pass for certainty.
+
+With one draw nothing is known of other draws. Seeds take their place, and the interval is about that draw alone, unless
+the variance of other draws is given.
+
+Not covered: dependence among holdout images, such as several images of one person.
 
 Shapes: A arms, D draws, S seeds, V holdout images, K sizes of the real learning curve.
 """
@@ -33,14 +39,15 @@ Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 POWER = 0.8
-"""With which so many draws as are asked for would tell."""
+"""Probability with which `draws_needed` draws find a difference."""
 _SIMULATED = 2000
-"""Draws of the means from which an exchange rate's interval is taken."""
+"""Number of simulated means behind an exchange rate's interval."""
 _MOST_DRAWS = 1000
+"""Largest answer of `draws_needed`."""
 
 Word = Literal["helped", "hurt", "did not help", "cannot tell"]
 Over = Literal["draws and images", "seeds and images", "images"]
-"""What an interval covers."""
+"""What varies in an interval."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Of the hypothesis that the mean is 0, two-sided; 1 if nothing varies and it is."""
+        """Two-sided p-value of the hypothesis that the mean is 0; 1 if the mean is 0 and nothing varies."""
         if self.error == 0:
             return 0.0 if self.value else 1.0
         return float(2 * scipy.stats.t.sf(abs(self.value) / self.error, self.freedom))
@@ -78,28 +85,32 @@ class Measured(BaseModel):
 
     @classmethod
     def of(cls, one: Estimate, digits: int = 5) -> Measured:
-        """Of an estimate, rounded."""
+        """An estimate with its interval, rounded."""
         low, high = one.interval()
         return cls(value=one.value, low=low, high=high).rounded(digits)
 
     def rounded(self, digits: int) -> Measured:
-        """With so many digits after the point."""
+        """Rounded to so many digits after the point."""
         return Measured(value=round(self.value, digits), low=round(self.low, digits), high=round(self.high, digits))
 
     @classmethod
     def share(cls, one: Estimate) -> Measured:
-        """Of an estimate that lies between 0 and 1."""
+        """An estimate with its interval, which lies between 0 and 1."""
         return cls.of(one)._within(0.0, 1.0)
 
     @classmethod
     def difference(cls, one: Estimate, largest: float = 1.0) -> Measured:
-        """Of an estimate that lies between -largest and largest."""
+        """An estimate with its interval, which lies between -largest and largest."""
         return cls.of(one)._within(-largest, largest)
 
     @property
     def leaves_out_0(self) -> bool:
         """Whether the whole interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
+        return self.is_beyond(0.0)
+
+    def is_beyond(self, margin: float) -> bool:
+        """Whether the whole interval lies above `margin`, or below `-margin`."""
+        return self.low > margin or self.high < -margin
 
     def _within(self, smallest: float, largest: float) -> Measured:
         return Measured(value=self.value, low=max(self.low, smallest), high=min(self.high, largest))
@@ -115,7 +126,7 @@ class _Parts:
     num_draws: int
     num_images: int
     of_other_draws: float = 0.0
-    """By other draws than the only one, judged from as many values."""
+    """Variance by other draws than the only one, estimated from `num_draws` seeds."""
 
     @property
     def variance(self) -> float:
@@ -125,19 +136,19 @@ class _Parts:
     @property
     def freedom(self) -> float:
         draws, images = max(self.num_draws - 1, 1), max(self.num_images - 1, 1)
-        of_draws = self.of_draws + self.of_other_draws  # judged from the same seeds
+        of_draws = self.of_draws + self.of_other_draws  # estimated from the same seeds
         spread = of_draws**2 / draws + self.of_images**2 / images + self.shared**2 / (draws * images)
         return max(self.variance**2 / spread, 1.0) if spread > 0 else float(images)
 
     def with_draws(self, num: int) -> _Parts:
-        """What so many draws would be expected to give."""
+        """Expected variances with so many draws."""
         share = self.num_draws / num
         only_images = max(self.of_images - self.shared, 0.0)
         return _Parts(self.of_draws * share, only_images + self.shared * share, self.shared * share, num, self.num_images)
 
 
 def _clusters(values_DSV: Floats) -> Floats:
-    """(clusters, V): draws, or the seeds of the only one."""
+    """Means (clusters, V). Clusters are draws, or the seeds of a single draw."""
     cells_DV: Floats = values_DSV[0] if len(values_DSV) == 1 else values_DSV.mean(axis=1)
     return cells_DV
 
@@ -152,24 +163,23 @@ def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, 
     if num_draws > 1 and num_images > 1:
         left_DV = cells_DV - mean_D[:, None] - mean_V + cells_DV.mean()
         shared = float((left_DV**2).sum()) / ((num_draws - 1) * (num_images - 1) * num_draws * num_images)
-    return _Parts(
-        of_draws=of_draws, of_images=of_images, shared=shared, num_draws=num_draws, num_images=num_images, of_other_draws=of_other_draws
-    )
+    return _Parts(of_draws, of_images, shared, num_draws, num_images=num_images, of_other_draws=of_other_draws)
 
 
 def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) -> float:
-    """Variance of a mean by the images that it is over; each is between -largest and largest."""
+    """Variance of a mean over images by the choice of images; values lie between -largest and largest."""
     num = len(mean_V)
     return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2 * largest**2 * of_counts) / (num * max(num - 1, 1))
 
 
 def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_other_draws: float = 0.0) -> Estimate:
-    """The mean of one arm, or of the paired difference of two: values of every draw, seed and holdout image.
+    """The mean of one arm, or of the paired difference of two, with its standard error.
 
     Args:
-        of_counts: each value says whether an answer is right, or how that differs; not where it is a probability.
-        largest: what the value of an image can be; 2 where it is a difference of differences.
-        of_other_draws: variance that other draws than the only one would bring, judged from as many values as there are seeds.
+        values_DSV: value of every draw, seed and holdout image.
+        of_counts: values say whether an answer is right, or how that differs; False for probabilities.
+        largest: largest value of an image: 1, or 2 for a difference of differences.
+        of_other_draws: variance by other draws than the only one, estimated from the seeds.
     """
     parts = _parts(values_DSV, of_counts=of_counts, largest=largest, of_other_draws=of_other_draws)
     over: Over = (
@@ -179,14 +189,14 @@ def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0
 
 
 def of_two_trainings(difference_V: Floats, correct_SV: Floats) -> Estimate:
-    """The difference of two single trainings that vary as those of other seeds do; its intervals cover rather too often than too seldom.
+    """The difference of two single trainings that vary as trainings with other seeds do. Intervals are rather too wide.
 
     Args:
-        difference_V: of the two, on each holdout image.
-        correct_SV: of as many trainings with other seeds as there are; of one alone nothing is known of seeds.
+        difference_V: of the two trainings, on each holdout image.
+        correct_SV: of trainings with all seeds. With one seed the interval covers holdout images only.
     """
     of_images = _of_images(difference_V)
-    # Each of the two is one of S, so its mean varies S times as much as that of all; what both contain is not counted twice.
+    # A single training varies S times as much as the mean over all S. What seeds and images share is not counted twice.
     num, parts = len(correct_SV), _parts(correct_SV[None])
     of_seeds, shared = 2 * num * parts.of_draws, 2 * num * parts.shared
     variance = max(of_images + of_seeds - shared, of_images, of_seeds)
@@ -196,70 +206,71 @@ def of_two_trainings(difference_V: Floats, correct_SV: Floats) -> Estimate:
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:
-    """P values that hold for all comparisons together (Holm 1979)."""
-    order = np.argsort(p_values)
-    found, highest = np.empty(len(p_values)), 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        found[index] = highest
-    return [float(one) for one in found]
+    """P-values corrected for their number (Holm 1979)."""
+    order, num = np.argsort(p_values), len(p_values)
+    corrected = np.empty(num)
+    corrected[order] = np.maximum.accumulate(np.minimum(np.arange(num, 0, -1) * np.asarray(p_values, np.float64)[order], 1.0))
+    return [float(p) for p in corrected]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether one arm is better than another, in words."""
+class Judged:
+    """A verdict on whether one arm is better than another."""
 
     word: Word
     difference: Estimate
     p_adjusted: float
-    """For all comparisons of the evaluation together."""
-    margin: float
-    """A gain below this one is not worth having."""
+    """P-value of no difference, corrected for the number of comparisons."""
     draws_needed: int | None
-    """Of `cannot tell`: how many draws, or seeds of a single one, would tell four times in five, if the difference is what it was here;
-    None if no number would, with these images, and of one training, which tells nothing of others."""
+    """For `cannot tell`: draws, or seeds of a single draw, that would find this difference with probability `POWER`.
+    None: no number would with these images, or there is only one training."""
 
 
 def verdicts(
     differences: Sequence[Floats], margin: float, largest: Sequence[float] | None = None, of_other_draws: Sequence[float] | None = None
-) -> list[Verdict]:
-    """One for each paired difference (D, S, V).
+) -> list[Judged]:
+    """A verdict for each paired difference (D, S, V), corrected for their number.
 
-    `helped` and `hurt`: the difference is not 0, and of evaluations in which all arms are the same at most one in twenty says so of any.
-    `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
-    One training of each (D = S = 1) can't tell: how far another seed would fall is not known, whatever the images say.
-    `largest` and `of_other_draws` are as for `estimate`.
+    - `helped`, `hurt`: the difference is not 0. If all arms are the same, at most one evaluation in twenty says so of
+      any.
+    - `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
+    - `cannot tell`: neither. One training of each arm (D = S = 1) never tells, since other seeds may differ.
+
+    Args:
+        margin: a smaller gain is not worth having.
+        largest, of_other_draws: for each difference, as for `estimate`.
     """
-    largest = largest if largest is not None else [1.0] * len(differences)
-    of_other_draws = of_other_draws if of_other_draws is not None else [0.0] * len(differences)
-    asked = list(zip(differences, largest, of_other_draws, strict=True))
-    estimates = [estimate(values, largest=most, of_other_draws=others) for values, most, others in asked]
+    largest, of_other_draws = largest or [1.0] * len(differences), of_other_draws or [0.0] * len(differences)
+    estimates = [
+        estimate(values_DSV, largest=most, of_other_draws=others)
+        for values_DSV, most, others in zip(differences, largest, of_other_draws, strict=True)
+    ]
     nonzero = adjusted([one.p for one in estimates])
     smaller = adjusted([_p_below(one, margin) for one in estimates])
-    found = []
-    for (values, most, _), one, p, p_small in zip(asked, estimates, nonzero, smaller, strict=True):
-        word: Word = "cannot tell"
-        if one.over == "images":
-            found.append(Verdict(word, one, p, margin, None))
-            continue
-        if p < 1 - CONFIDENCE:
-            word = "helped" if one.value > 0 else "hurt"
-        elif p_small < (1 - CONFIDENCE) / 2:
-            word = "did not help"
-        needed = _draws_needed(_parts(values, largest=most), one.value, margin, len(estimates)) if word == "cannot tell" else None
-        found.append(Verdict(word, one, p, margin, needed))
-    return found
+    judged = []
+    for values_DSV, most, one, p, p_small in zip(differences, largest, estimates, nonzero, smaller, strict=True):
+        word, needed = _word(one, p, p_small), None
+        if word == "cannot tell" and one.over != "images":
+            needed = _draws_needed(_parts(values_DSV, largest=most), one.value, margin, len(estimates))
+        judged.append(Judged(word, one, p, needed))
+    return judged
+
+
+def _word(one: Estimate, p_nonzero: float, p_small: float) -> Word:
+    if one.over != "images" and p_nonzero < 1 - CONFIDENCE:
+        return "helped" if one.value > 0 else "hurt"
+    return "did not help" if one.over != "images" and p_small < (1 - CONFIDENCE) / 2 else "cannot tell"
 
 
 def _p_below(one: Estimate, margin: float) -> float:
-    """Of the hypothesis that the mean is at least `margin`, one-sided."""
+    """One-sided p-value of the hypothesis that the mean is at least `margin`."""
     if one.error == 0:
         return 0.0 if one.value < margin else 1.0
     return float(scipy.stats.t.cdf((one.value - margin) / one.error, one.freedom))
 
 
 def _draws_needed(parts: _Parts, value: float, margin: float, comparisons: int) -> int | None:
-    """The fewest draws at which a difference of this size is told from 0, or from the margin, four times in five."""
+    """Fewest draws that tell a difference of this size from 0, or from the margin, with probability `POWER`."""
     wanted = max(abs(value), margin - value)
     level = 1 - (1 - CONFIDENCE) / 2 / comparisons
 
@@ -269,8 +280,8 @@ def _draws_needed(parts: _Parts, value: float, margin: float, comparisons: int) 
         return bool(errors * expected.variance**0.5 <= wanted)
 
     first = parts.num_draws + 1
-    found = first + bisect.bisect_left(range(first, _MOST_DRAWS + 1), True, key=tells)
-    return found if found <= _MOST_DRAWS else None
+    fewest = first + bisect.bisect_left(range(first, _MOST_DRAWS + 1), True, key=tells)
+    return fewest if fewest <= _MOST_DRAWS else None
 
 
 # Exchange rate
@@ -278,28 +289,26 @@ def _draws_needed(parts: _Parts, value: float, margin: float, comparisons: int) 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Of how many real images an accuracy is."""
+    """How many real images give an accuracy."""
 
-    equivalent: float
-    """Real images per class that give this accuracy, by the real learning curve; an end of the curve if it lies beyond."""
-    low: float
-    high: float
-    """95 % interval, inside the ends of the curve."""
+    equivalent: Measured
+    """Real images per class that give this accuracy, by the real learning curve; at most its ends."""
     low_is_end: bool
-    """The interval begins where the curve does, so the number may be lower."""
+    """The interval begins at the curve's beginning, so the number may be lower."""
     high_is_end: bool
-    """It ends where the curve does, so the number may be higher."""
+    """The interval ends at the curve's end, so the number may be higher."""
     is_at_least: bool
-    """The accuracy reaches the curve's end, so the number is no more than a lower bound."""
+    """The accuracy reaches the curve's end, so the number is a lower bound."""
     is_at_most: bool
-    """The accuracy is below the curve's beginning."""
+    """The accuracy does not exceed the curve's beginning, so the number is an upper bound."""
 
 
 def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed: int = 0) -> Exchange:
     """How many real images per class give the arm's accuracy.
 
-    The curve is linear in the logarithm of the number between the sizes that were measured, made monotone (isotonic regression), and ends
-    with them. The interval comes of drawing all means together from Student's distribution with their covariance, and inverting each draw.
+    The curve is linear in the logarithm of the number between measured sizes, and made monotone (isotonic regression).
+    The interval: all means are drawn together from Student's distribution with their covariance, and each draw is
+    inverted.
 
     Args:
         curve: correct (D, S, V) at each of K sizes, with the arm's draws, seeds and images.
@@ -315,9 +324,7 @@ def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed:
     places = [_invert(logs_K, means[:-1], float(means[-1]), weights_K) for means in (mean_A, *(mean_A + normal * scale))]
     low, high = np.quantile(np.exp(places[1:]), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Exchange(
-        equivalent=float(np.exp(places[0])),
-        low=float(low),
-        high=float(high),
+        equivalent=Measured(value=float(np.exp(places[0])), low=float(low), high=float(high)),
         low_is_end=bool(np.log(low) <= logs_K[0] + 1e-9),
         high_is_end=bool(np.log(high) >= logs_K[-1] - 1e-9),
         is_at_least=bool(places[0] >= logs_K[-1]),
@@ -326,9 +333,9 @@ def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed:
 
 
 def _joint(arms: Sequence[Floats], of_other_draws: Sequence[float] = ()) -> tuple[Floats, Floats, float]:
-    """Means (A,), a root of their covariance (A, A), and the fewest degrees of freedom of an arm's.
+    """Means (A,), a root of their covariance (A, A), and the fewest degrees of freedom of any arm.
 
-    What other draws would bring is taken to be as good as the same in all arms.
+    Other draws are assumed to move all arms alike.
     """
     others_A = np.array(of_other_draws or [0.0] * len(arms))
     cells_ADV = np.stack([_clusters(values) for values in arms])
@@ -346,7 +353,7 @@ def _joint(arms: Sequence[Floats], of_other_draws: Sequence[float] = ()) -> tupl
 
 
 def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) -> float:
-    """Where a monotone curve has a value, in log n; its ends if it lies beyond. On a flat stretch the middle."""
+    """Where a monotone curve reaches a value, in log n: at most its ends, and the middle of a flat stretch."""
     rising_K = scipy.optimize.isotonic_regression(curve_K, weights=weights_K).x
     if value <= rising_K[0]:
         return float(logs_K[0])
@@ -354,24 +361,19 @@ def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) ->
         return float(logs_K[-1])
     above = int(np.searchsorted(rising_K, value, side="right"))
     below = int(np.searchsorted(rising_K, value, side="left")) - 1
-    if above - below > 1:  # the value itself stands on a flat stretch
+    if above - below > 1:  # a flat stretch has this very value
         return float((logs_K[below + 1] + logs_K[above - 1]) / 2)
     share = (value - rising_K[below]) / (rising_K[above] - rising_K[below])
     return float(logs_K[below] + share * (logs_K[above] - logs_K[below]))
 
 
-def recovered(arm: Floats, without: Floats, more_real: Floats) -> Measured | None:
-    """What share of the gain of as many more real images an arm has, with its 95 % interval; as `share`."""
-    return share(arm - without, more_real - without)
-
-
 def share(part: Floats, whole: Floats, of_other_draws: Sequence[float] = (0.0, 0.0)) -> Measured | None:
     """The ratio of two means of paired differences (D, S, V), with its 95 % interval (Fieller 1954).
 
-    None where the whole can't be told from 0, or is negative, for then a share has no bounds.
+    None: the whole is negative or can't be told from 0, so a share has no bounds.
 
     Args:
-        of_other_draws: of both, as for `estimate`.
+        of_other_draws: for part and whole, as for `estimate`.
     """
     mean_A, root_AA, freedom = _joint([part, whole], of_other_draws)
     covariance_AA = root_AA @ root_AA.T

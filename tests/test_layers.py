@@ -29,6 +29,7 @@ def test_import_layers_hold() -> None:
         "synthforge.recipe.recipe",
         "synthforge.generators.config",
         "synthforge.evaluation.request",
+        "synthforge.evaluation.diagnosis.request",
         "synthforge.executors.process",
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from synthforge.evaluation.results.scores import claimed
-from synthforge.statistics import adjusted, estimate, exchange, of_two_trainings, recovered, verdicts
+from synthforge.statistics import adjusted, estimate, exchange, of_two_trainings, share, verdicts
 
 SIZES = [5, 10, 20, 50, 80]
 CURVE = [0.5, 0.6, 0.67, 0.72, 0.74]
@@ -149,37 +149,37 @@ def test_exchange_of_real_images_in_disguise_is_one() -> None:
     for turn in range(200):
         *curve, arm = trainings(turn, [*CURVE, CURVE[2]], V=1000)
         found = exchange(curve, SIZES, arm, seed=turn)
-        hits.append(found.low <= 20 <= found.high)
+        hits.append(found.equivalent.low <= 20 <= found.equivalent.high)
         ends += found.low_is_end or found.high_is_end
     assert 0.92 <= np.mean(hits) <= 0.98
     assert ends <= 10  # so that it is not covered by the whole curve
     *curve, arm = trainings(1, [*CURVE, CURVE[2]], V=20_000, sd=0.0)
-    assert exchange(curve, SIZES, arm).equivalent == pytest.approx(20, rel=0.1)
+    assert exchange(curve, SIZES, arm).equivalent.value == pytest.approx(20, rel=0.1)
 
 
 def test_exchange_between_sizes_and_beyond_the_ends() -> None:
     *curve, between, below, above = trainings(2, [*CURVE, 0.635, 0.3, 0.9], V=20_000, sd=0.0)
     found = exchange(curve, SIZES, between)
-    assert found.equivalent == pytest.approx(10 * 2**0.5, rel=0.08) and not (found.is_at_least or found.is_at_most)
-    assert exchange(curve, SIZES, below).is_at_most and exchange(curve, SIZES, below).equivalent == pytest.approx(5)
+    assert found.equivalent.value == pytest.approx(10 * 2**0.5, rel=0.08) and not (found.is_at_least or found.is_at_most)
+    assert exchange(curve, SIZES, below).is_at_most and exchange(curve, SIZES, below).equivalent.value == pytest.approx(5)
     highest = exchange(curve, SIZES, above)
-    assert highest.is_at_least and highest.equivalent == pytest.approx(80) and highest.low == pytest.approx(80)
+    assert highest.is_at_least and highest.equivalent.value == pytest.approx(80) and highest.equivalent.low == pytest.approx(80)
 
 
 def test_a_curve_that_falls_by_chance_is_made_monotone() -> None:
     *curve, arm = trainings(4, [0.5, 0.62, 0.61, 0.72, 0.74, 0.615], V=20_000, sd=0.0)
-    assert 8 < exchange(curve, SIZES, arm).equivalent < 25
+    assert 8 < exchange(curve, SIZES, arm).equivalent.value < 25
 
 
 def test_share_of_what_real_images_gain() -> None:
     hits = []
     for turn in range(150):
         without, more, arm = trainings(turn, [0.5, 0.67, 0.65])
-        found = recovered(arm, without, more)
+        found = share(arm - without, more - without)
         hits.append(found is not None and found.low <= 0.15 / 0.17 <= found.high)
     assert 0.90 <= np.mean(hits) <= 1.0
     without, more, arm = trainings(0, [0.5, 0.5, 0.6])
-    assert recovered(arm, without, more) is None  # nothing to have a share of
+    assert share(arm - without, more - without) is None  # nothing to have a share of
 
 
 def test_adjusted_p_values_are_those_of_holm() -> None:

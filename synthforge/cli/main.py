@@ -278,7 +278,8 @@ def diagnose(
     quiet: Quiet = False,
 ) -> None:
     """Say what synthetic images lose their accuracy by (appearance, content, wrong labels), and what to do about it."""
-    from synthforge.evaluation.request import diagnosis_of, start_workers
+    from synthforge.evaluation.diagnosis.request import diagnosis_of
+    from synthforge.evaluation.request import start_workers
     from synthforge.executors.process import end_early
 
     given, own = _recipe_or_sets(recipe, sets)

@@ -1,9 +1,12 @@
-"""The settings of an evaluation: draws of the real images, and beside each the sets that were made for it.
+"""Settings: draws of the real images, each with the image sets that arms take from.
 
-A *draw* is a subset of the reference's fit part, as if there were no other real images. Draws of one number and different sizes are nested;
-those of one size lie apart as far as they can, since what they share does not vary between them. A *setting*
-is a draw with a number of synthetic images for each real one, and with pools of one origin: made by a generator that has seen only
-the draw's images (`own`), or by one that has seen others, or does not say (`elsewhere`). The two are never put in one table.
+A *draw* is a subset of the reference's fit part that stands for all real images somebody has. Draws of one number and
+different sizes are nested. Draws of one size share as few images as they can.
+
+A *setting* is a draw, a number of synthetic images for each real one, and pools of one origin. `own` pools come from a
+generator that has seen only the draw's images. Pools from `elsewhere` come from a generator that has seen others, or
+does not say. The two are never put in one table.
+
 Shapes: C classes.
 """
 
@@ -21,13 +24,13 @@ from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
 
 @dataclass(frozen=True)
 class RealDraw:
-    """Some of the reference's images, and what is left of its fit part."""
+    """Some of the reference's images, and the rest of its fit part."""
 
     amount: Amount
     number: int
     fit: Images
     validation: Images | None
-    """The validation part, which belongs to the whole reference only."""
+    """The validation part. None: the draw is not the whole reference."""
     rest: Images
     """Images of the fit part that are not in the draw."""
 
@@ -38,12 +41,12 @@ class RealDraw:
 
     @property
     def budget(self) -> int:
-        """Every real image that may have been seen by what is behind an arm."""
+        """Number of real images that generator, encoder and tuning may have seen."""
         return len(self.fit) + (len(self.validation) if self.validation is not None else 0)
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """For its folder."""
         return f"real-{self.amount}-draw-{self.number}"
 
     @property
@@ -61,45 +64,48 @@ class Setting:
     """Synthetic images for each real one."""
     origin: Origin
     sources: dict[str, Images]
-    """Images that arms take from besides `real` and `more`, by `ArmConfig.key_of`. Arms take all that curation chose, of others some."""
+    """Images that arms take from besides `real` and `more`, by `ArmConfig.key_of`."""
     generator: str = ""
-    """Name of the generator."""
+    """The generator's name."""
     notes: list[str] = field(default_factory=list)
     facts: dict[str, float] = field(default_factory=dict)
-    """Diagnosis only: figures that are known without training (`DiagnosisSources.facts`)."""
+    """Diagnosis only: figures that need no training (`ArmImages.facts`)."""
 
     @property
     def where(self) -> str:
-        """The setting in words, for notes."""
+        """For notes."""
         return f"{self.draw.per_class:g} real per class" + (", from elsewhere" if self.origin == "elsewhere" else "")
 
     def asked(self, num_classes: int) -> Ints:
-        """Images of each class that arms are to take of each source beside `real`, int64 (C,)."""
+        """Images of each class that an arm should take from each source besides `real`, int64 (C,)."""
         asked_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
         return asked_C
 
     def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
-        """Images of each class that they take, int64 (C,): no more than every source has, so that arms are of one size."""
+        """Images of each class that an arm takes, int64 (C,).
+
+        At most as many as every source has, so that all arms are of one size.
+        """
         wanted_C = self.asked(num_classes)
         for images in self.sources.values():
             wanted_C = np.minimum(wanted_C, images.usable(is_copy).reach(num_classes))
         return wanted_C
 
     def lacking(self, classes: list[str], is_copy: Mapping[str, bool]) -> dict[str, str]:
-        """Keys of sources that have no image of a class at all, and the class."""
-        found = {}
+        """Keys of sources that have no image of some class, and the first such class."""
+        lacking = {}
         for key, images in self.sources.items():
             lacks_C = (self.asked(len(classes)) > 0) & (images.usable(is_copy).reach(len(classes)) == 0)
             if lacks_C.any():
-                found[key] = classes[int(np.flatnonzero(lacks_C)[0])]
-        return found
+                lacking[key] = classes[int(np.flatnonzero(lacks_C)[0])]
+        return lacking
 
     def parts(self, arm: ArmConfig, seed: int, num_classes: int, is_copy: Mapping[str, bool]) -> list[Images] | str:
-        """The images of one arm and seed, without copies of holdout images; or why there can't be such an arm."""
+        """The images of one arm and seed, without copies of holdout images; or the reason why there is no such arm."""
         wanted_C = self.wanted(num_classes, is_copy)
         parts = []
         for name in arm.of:
-            if name == REAL and REAL not in self.sources:  # in a diagnosis it is cut to the size of the others
+            if name == REAL and REAL not in self.sources:  # a diagnosis cuts it to the size of the others
                 parts.append(self.draw.fit.usable(is_copy))
                 continue
             source = self.draw.rest if name == MORE else self.sources.get(arm.key_of(name))
@@ -108,6 +114,6 @@ class Setting:
             source = source.usable(is_copy)
             if (source.reach(num_classes) < wanted_C).any():
                 return f"{name} has too few images of a class"
-            # Draw and seed alone decide, so that arms which take from one source take the same images.
+            # Only draw and seed decide, so arms with a common source take the same images.
             parts.append(source.draw(wanted_C, (self.draw.number, seed)))
         return parts

@@ -1,12 +1,12 @@
-"""Open the holdout, once all choices are made, and find the training images that copy one of it.
+"""Open the held-out test set after all choices are made, and find training images that copy one of its images.
 
-A copy is the same file, or the same picture but for re-encoding, also mirrored. Pictures are compared in pixels, at 32 px or less: two are
-one if their pixels differ by a root mean square of at most `NEAR` of 255 levels.
+A copy is the same file, or the same picture re-encoded or mirrored. Pictures are compared by their pixels at 32 px or
+less: two are copies if the root mean square of their difference is at most `NEAR` of 255 levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,41 +23,44 @@ from synthforge.progress import Reporter
 from synthforge.training.memorising import nearest
 
 NEAR = 3.0
-"""Levels: JPEG at quality 75 or more, and rescaling by a few pixels, stay below on photographs."""
+"""Levels. Photographs stay below it after JPEG at quality 75 or more, and after rescaling by a few pixels."""
 LARGEST = 32
 """Pixels."""
 OVERLAP = 0.1
-"""A real set that holds so much of the holdout is the holdout."""
+"""Share of the holdout above which the real images must not copy it."""
 FEW_HOLDOUT = 20
-"""Holdout images of a class, below which its recall says little."""
+"""A class with fewer holdout images has a recall that says little."""
 _AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """The holdout as it was found."""
+    """The held-out test set, opened."""
 
     address: str
-    """As the user named it."""
+    """As the user gave it."""
     images: Images
     notes: list[str]
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """Training images that copy the holdout, and the holdout images that are left to measure on."""
+    """Training images that copy holdout images, and the holdout images that remain."""
 
     is_copy: Mapping[str, bool]
-    """SHA-256 of every image file to whether it copies the holdout. A file that can't be decoded counts as a copy: no arm takes it."""
+    """SHA-256 of every image file to whether it copies a holdout image. Files that can't be decoded count as copies."""
     copies_removed: dict[str, int]
-    """Number of copies by source; sources without any are not named."""
+    """Number of copies by source, for sources that have any."""
     holdout: Images
     """The holdout images that no real image copies."""
     notes: list[str]
 
 
 def open_holdout(address: str, classes: list[str], cache: Path, reporter: Reporter) -> Holdout:
-    """Open it; raises RequestError if an image has no label, or its classes are not the real images', DatasetError for a broken image."""
+    """Open the held-out test set.
+
+    Raises RequestError if an image has no label or an unknown class, DatasetError for a broken image.
+    """
     reporter.note(f"opening the holdout {address}")
     table = Table.open(address, cache, reporter)
     table.require_labels(address)
@@ -71,7 +74,7 @@ def open_holdout(address: str, classes: list[str], cache: Path, reporter: Report
 
 
 def find_leakage(holdout: Holdout, draws: Sequence[RealDraw], settings: Sequence[Setting], reader: SetReader, resolution: int) -> Leakage:
-    """Compare all training images with the holdout; raises RequestError if the real images are the holdout."""
+    """Compare all training images with the holdout; raises RequestError if the real images copy much of it."""
     by_name: dict[str, list[Images]] = {
         "real": [part for draw in draws for part in (draw.fit, draw.rest, draw.validation) if part is not None]
     }
@@ -81,8 +84,8 @@ def find_leakage(holdout: Holdout, draws: Sequence[RealDraw], settings: Sequence
     copies = HoldoutCopies(holdout.images, reader, resolution)
     copies.look([images for sources in by_name.values() for images in sources])
     files = {name: {sha256 for images in sources for sha256 in images.sha256_N} for name, sources in by_name.items()}
-    removed = {name: sum(copies.is_copy[sha256] and sha256 not in copies.unreadable for sha256 in found) for name, found in files.items()}
-    removed = {name: num for name, num in removed.items() if num}
+    copied = {sha256 for sha256, is_copy in copies.is_copy.items() if is_copy and sha256 not in copies.unreadable}
+    removed = {name: len(of_source & copied) for name, of_source in files.items() if of_source & copied}
     overlap, left, notes = removed.get("real", 0), holdout.images, []
     if copies.unreadable:
         first = next(iter(copies.unreadable.values()))
@@ -93,7 +96,7 @@ def find_leakage(holdout: Holdout, draws: Sequence[RealDraw], settings: Sequence
             "images that are used for nothing else"
         )
     if overlap:
-        # Generators, encoders and tuning have seen the real ones, so that every arm may know these, and not all equally well.
+        # Generators, encoders and tuning have seen these images, so every arm may know them, some better than others.
         copied_V = copies.copied_by([images for images in by_name["real"] if len(images)])
         notes.append(f"{int(copied_V.sum()):,} holdout images that real images copy were left out of the measurement")
         left = left.take(~copied_V)
@@ -102,7 +105,7 @@ def find_leakage(holdout: Holdout, draws: Sequence[RealDraw], settings: Sequence
 
 
 def notes_of_classes(images: Images, classes: list[str]) -> list[str]:
-    """Which classes have too few holdout images to tell much."""
+    """Notes on classes with few or no holdout images."""
     counts, notes = images.per_class(len(classes)), []
     if without := [name for name, num in zip(classes, counts, strict=True) if num == 0]:
         notes.append(f"the holdout has no images of class {', '.join(without)}: nothing is known of them")
@@ -112,7 +115,7 @@ def notes_of_classes(images: Images, classes: list[str]) -> list[str]:
 
 
 class HoldoutCopies:
-    """Finds copies of holdout images; each image is looked at once."""
+    """Finds copies of holdout images. Each image is compared once."""
 
     def __init__(self, holdout: Images, reader: SetReader, resolution: int) -> None:
         self._reader, self._resolution = reader, min(LARGEST, resolution)
@@ -125,45 +128,46 @@ class HoldoutCopies:
         self.is_copy: dict[str, bool] = {}
         """SHA-256 of each image file to whether it is a copy."""
         self.unreadable: dict[str, str] = {}
-        """SHA-256 of each file that can't be decoded to what is wrong with it."""
+        """SHA-256 of each file that can't be decoded to the error."""
 
     def look(self, sources: Sequence[Images]) -> None:
-        """Look at images that were not looked at yet."""
+        """Compare images that were not compared yet."""
         for source in sources:
             new = np.array([sha256 not in self.is_copy for sha256 in source.sha256_N], np.bool_)
-            left = source.take(new)
-            for start in range(0, len(left), _AT_ONCE):
-                readable = self._readable(left.take(np.arange(start, min(start + _AT_ONCE, len(left)))))
-                if not readable:
+            for part in _parts(source.take(new)):
+                if not (readable := self._readable(part)):
                     continue
                 distance_N = nearest(_flat(np.concatenate([*readable.values()])), self._pixels_WD) / self._scale
                 for sha256, distance in zip(readable, distance_N.tolist(), strict=True):
                     self.is_copy[sha256] = sha256 in self._files or distance <= NEAR
 
     def copied_by(self, sources: Sequence[Images]) -> Bools:
-        """Which of the V holdout images some of these copy, of images that were looked at."""
+        """Which holdout images are copied by images that were compared, bool (V,)."""
         copied_W = torch.zeros(len(self._pixels_WD), dtype=torch.bool)
         for source in sources:
-            those = source.take(np.array([self.is_copy[sha256] and sha256 not in self.unreadable for sha256 in source.sha256_N], np.bool_))
-            for start in range(0, len(those), _AT_ONCE):
-                part = self._pixels(those.take(np.arange(start, min(start + _AT_ONCE, len(those)))))
-                copied_W |= nearest(self._pixels_WD, part) / self._scale <= NEAR
-        found: Bools = copied_W.view(2, -1).any(dim=0).numpy()
-        return found
+            copies = source.take(np.array([self.is_copy[sha256] and sha256 not in self.unreadable for sha256 in source.sha256_N], np.bool_))
+            for part in _parts(copies):
+                copied_W |= nearest(self._pixels_WD, self._pixels(part)) / self._scale <= NEAR
+        copied_V: Bools = copied_W.view(2, -1).any(dim=0).numpy()
+        return copied_V
 
     def _readable(self, images: Images) -> dict[str, NDArray[np.uint8]]:
         """Pixels (1, 3, H, W) of files that can be decoded, by their SHA-256."""
-        found = {}
+        pixels = {}
         for sha256, data in zip(images.sha256_N, self._reader.files(images), strict=True):
             try:
-                found[sha256] = decoded([data], self._resolution)
+                pixels[sha256] = decoded([data], self._resolution)
             except DatasetError as error:
                 self.unreadable[sha256] = str(error)
                 self.is_copy[sha256] = True
-        return found
+        return pixels
 
     def _pixels(self, images: Images) -> torch.Tensor:
         return _flat(decoded(self._reader.files(images), self._resolution))
+
+
+def _parts(images: Images) -> Iterator[Images]:
+    return (images.take(np.arange(start, min(start + _AT_ONCE, len(images)))) for start in range(0, len(images), _AT_ONCE))
 
 
 def _flat(pixels_NCHW: NDArray[np.uint8]) -> torch.Tensor:

@@ -1,8 +1,12 @@
-"""Train a classifier on every arm, and test it on the holdout.
+"""Measure what training sets are worth: the steps that an evaluation and a diagnosis share, in their order.
 
-The real-only arm is tuned on validation data; only then the holdout is opened; images that copy one of it are removed from every arm; every
-arm is trained with the same steps, settings and seeds. What follows from it is `findings`.
-The settings (draws, pools, what curation chose) were prepared before, without the holdout.
+1. Open the real images and take draws of them.
+2. Prepare for each draw the images that arms take from.
+3. Tune the real-only arm on validation data; every arm takes its settings.
+4. Open the held-out test set, and leave out training images that copy one of it.
+5. Train every arm with the same steps, settings and seeds, and test it.
+
+`Findings` turns the predictions into figures.
 """
 
 from __future__ import annotations
@@ -11,49 +15,59 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from synthforge.devices import pick_device
-from synthforge.evaluation.conditions import Setting
+from synthforge.data.layout import Document
+from synthforge.data.storage import Folder, require_writable_file
+from synthforge.devices import one_worker_each, pick_device
+from synthforge.errors import PlaceError
+from synthforge.evaluation.draws.origins import draws_to_prepare
 from synthforge.evaluation.holdout import find_leakage, notes_of_classes, open_holdout
-from synthforge.evaluation.request import Request
+from synthforge.evaluation.prepare import PrepareWork, prepared_settings
+from synthforge.evaluation.reference import RealDraws, Reference
+from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.findings import Findings
-from synthforge.evaluation.results.requirements import holds
-from synthforge.evaluation.results.types import EvaluateResult
-from synthforge.evaluation.results.words import use_of, verdict_of
+from synthforge.evaluation.results.requirements import Requirement
 from synthforge.evaluation.sets import SetReader, write_set
-from synthforge.evaluation.trainer.jobs import Trainings
-from synthforge.evaluation.trainer.models import platform_of
+from synthforge.evaluation.sources import ArmSources, given_settings
+from synthforge.evaluation.trainer.jobs import Trainings, read_result
+from synthforge.evaluation.trainer.models import filled_in, platform_of
 from synthforge.evaluation.training_plan import Planner
 from synthforge.evaluation.tuning import Tuned, Tuning, tune
+from synthforge.evaluation.work import Beside, EvaluationWork
+from synthforge.executors.running import Workers
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.evaluation import TrainerConfig
 
+TRAINING_DEADLINE = 1800.0
+"""Seconds without progress after which a training counts as hung."""
+
 
 @dataclass(frozen=True)
-class Evaluation:
-    """An evaluation that was run: what its result tells beside the findings."""
+class Measurement:
+    """Everything that was trained and tested."""
 
-    settings: Sequence[Setting]
+    findings: Findings
     tuned: Mapping[tuple[str, int], Tuned]
-    base: TrainerConfig
+    trainer: TrainerConfig
+    """Before tuning."""
     copies_removed: dict[str, int]
     notes: list[str]
-    num_trainings: int
     started: float
-    """Time of `time.perf_counter` once draws were prepared."""
+    """`time.perf_counter` once draws were prepared."""
 
     def all_notes(self, before: Sequence[str], after: Sequence[str]) -> list[str]:
-        """Everything that is to be said beside the figures, each once."""
-        of_settings = [note for setting in self.settings for note in setting.notes]
-        return list(dict.fromkeys([*before, *self.notes, *after, *of_settings]))
+        """All notes, each once."""
+        settings_notes = [note for setting in self.findings.plan.settings for note in setting.notes]
+        return list(dict.fromkeys([*before, *self.notes, *after, *settings_notes]))
 
     @property
     def device_name(self) -> str:
         """The device that classifiers were trained on."""
-        device = pick_device(self.base.device)
+        device = pick_device(self.trainer.device)
         return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
 
     @property
@@ -62,74 +76,86 @@ class Evaluation:
         return round(time.perf_counter() - self.started, 1)
 
 
-def measure(
-    request: Request,
-    settings: Sequence[Setting],
-    classes: list[str],
-    tuning: Tuning,
-    trainer: Trainings,
-    *,
-    notes: Sequence[str],
-    reporter: Reporter,
-) -> tuple[Evaluation, Findings]:
-    """Tune, open the holdout, and train every arm.
+def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, required: Sequence[Requirement] = ()) -> Measurement:
+    """Prepare, tune, train and test.
 
-    Raises RequestError for a holdout that can't be used, WorkError for trainings that fail.
+    Raises RequestError or PlaceError before anything is made; RequestError also for an unusable holdout, which is
+    opened late. Raises WorkError for draws or trainings that fail.
 
     Args:
-        settings: prepared without the holdout, those of `own` origin first.
-        tuning: of their draws, and of those of further amounts, on which only `real` is trained.
+        sources: what arms take their images from.
     """
-    started, base, config, cache = time.perf_counter(), tuning.base, request.config, cache_folder(request.curation)
+    config, cache, folder = request.config, cache_folder(request.curation), request.folder
+    _require_places(request)
+
+    # Real images
+    reporter.note("reading the real images")
+    reference = Reference.open(request.reference, cache, reporter)
+    classes = reference.classes
+    base = filled_in(config.trainer, reference.image_size)
     assert base.resolution is not None
-    platform = platform_of(base)
-    tuned = tune(tuning, trainer)
-    holdout = open_holdout(request.holdout, classes, cache, reporter)
-    leakage = find_leakage(holdout, tuning.draws, settings, SetReader(request.folder, cache), base.resolution)
-    holdout_set = write_set(request.folder, [leakage.holdout])
-    planner = Planner(config, classes, tuned, platform, holdout_set, is_copy=leakage.is_copy, folder=request.folder)
-    plan = planner.plan(settings, tuning.draws)
-    trainings = plan.trainings
-    predictions = dict(zip([one.digest for one in trainings], trainer.run(trainings, "training arms"), strict=True))
+    draws = RealDraws.of(reference, config)
+    units = draws_to_prepare(reference, request)
+    draws.require_readable()
+
+    tuning = Tuning.of(draws.all, base, config, folder, len(classes))
+    preparing = PrepareWork(request, sources) if request.recipe is not None else None
+    work = EvaluationWork(folder, cache, base.device, base.threads, preparing)
+    with Workers(work, config.workers or one_worker_each(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
+        # Images that arms take from; workers without a draw to prepare tune meanwhile
+        if preparing is not None:
+            beside = _not_done(tuning, folder)
+            settings, notes = prepared_settings(units, preparing, draws, workers, beside=beside), list[str]()
+        else:
+            settings, notes = given_settings(request, sources, draws, reporter)
+        if base.start != "scratch":
+            notes.append(f"classifiers start from weights of {base.pretrained or base.network}, which may have seen the holdout's images")
+
+        # Tuning
+        started, platform, trainer = time.perf_counter(), platform_of(base), Trainings(folder, workers)
+        tuned = tune(tuning, trainer)
+
+        # The held-out test set, opened only now
+        holdout = open_holdout(request.holdout, classes, cache, reporter)
+        leakage = find_leakage(holdout, draws.all, settings, SetReader(folder, cache), base.resolution)
+        holdout_set = write_set(folder, [leakage.holdout])
+
+        # Arms
+        planner = Planner(config, classes, tuned, platform, holdout_set, is_copy=leakage.is_copy, folder=folder)
+        plan = planner.plan(settings, draws.all)
+        predictions = trainer.run(plan.trainings, "training arms")
+
     findings = Findings(
-        settings=plan.settings,
-        draws=tuning.draws,
-        arms={arm.name: arm for arm in config.arms},
+        plan=plan,
+        draws=draws.all,
         config=config,
         classes=classes,
         holdout=leakage.holdout,
-        by_arm=plan.by_arm,
-        real_only=plan.real_only,
-        predictions=predictions,
+        predictions={training.digest: predicted for training, predicted in zip(plan.trainings, predictions, strict=True)},
         is_copy=leakage.is_copy,
-        missing=plan.missing,
-        required=request.require,
+        required=required,
     )
-    notes = [*notes, *holdout.notes, *leakage.notes, *notes_of_classes(leakage.holdout, classes), *plan.notes]
-    evaluation = Evaluation(plan.settings, tuned, base, leakage.copies_removed, notes, num_trainings=len(predictions), started=started)
-    return evaluation, findings
+    notes = [*reference.notes, *notes, *holdout.notes, *leakage.notes, *notes_of_classes(leakage.holdout, classes), *plan.notes]
+    return Measurement(findings, tuned, base, leakage.copies_removed, notes=notes, started=started)
 
 
-def result_of(request: Request, evaluation: Evaluation, findings: Findings) -> EvaluateResult:
-    """What follows from it, as it is written to a file."""
-    arms, curve = findings.arms, findings.curve
-    compared = next((table for table in findings.tables if table.compares), None)
-    return EvaluateResult(
-        holdout=request.holdout,
-        holdout_images=len(findings.holdout),
-        classes=findings.classes,
-        verdict=verdict_of(findings.tables, [(point.real_per_class, point.accuracy) for point in curve], arms),
-        tables=findings.tables,
-        curve=curve,
-        tuned=[one.result for one in evaluation.tuned.values()],
-        trainer=evaluation.base.model_dump(mode="json"),
-        steps=evaluation.base.steps,
-        copies_removed=evaluation.copies_removed,
-        notes=evaluation.all_notes([*findings.of_steps, *findings.of_curve], findings.of_intervals),
-        trainings=evaluation.num_trainings,
-        device=evaluation.device_name,
-        seconds=evaluation.seconds,
-        file=request.out,
-        requirements={one.text: holds(one, findings.tables) for one in request.require},
-        use=use_of(compared, arms) if compared is not None else "not measured",
-    )
+def _not_done(tuning: Tuning, folder: Path) -> list[Beside]:
+    """Trainings of the tuning that were not done yet, each once."""
+    different = {training.digest: training for training in tuning.trainings}
+    return [Beside(training) for training in different.values() if read_result(folder, training) is None]
+
+
+def write_result(request: HoldoutRequest, result: Document) -> None:
+    """Write the result's file, whole or not at all."""
+    place, _, file = request.out.rpartition("/")
+    Folder(place).replace(file, result.to_bytes())
+
+
+def _require_places(request: HoldoutRequest) -> None:
+    """Raises PlaceError if the folder or the result can't be written."""
+    try:
+        request.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        how = "output.path" if request.recipe is not None else "--out"
+        raise PlaceError(f"{request.folder}: can't be written ({error.strerror}); choose another place with {how}") from error
+    require_writable_file(request.out)

@@ -1,7 +1,9 @@
-"""Training and test sets as small files: which images, with what labels and weights; never the images themselves.
+"""Training and test sets as small files: which images, with which labels and weights, but not the images themselves.
 
-A set is a table of places. Its digest is over the images' SHA-256, labels, domains and weights, in order, so it is the same wherever the
-images lie, and what was trained on it is found again. Images are read from their collection when they are wanted.
+A set is a table of places; images are read from there when they are needed. The set's digest is over SHA-256, label,
+domain and weight of its images, in order. It is the same wherever the images lie, so trainings on the set are found
+again.
+
 Shapes: N images.
 """
 
@@ -41,11 +43,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images of one collection, of which arms take some; N of them."""
+    """N labelled images of one collection."""
 
     address: str
     row_N: Ints
-    """In the collection."""
+    """Rows of the collection."""
     label_N: Ints
     sha256_N: NDArray[np.object_]
     is_real: bool
@@ -53,7 +55,12 @@ class Images:
 
     @classmethod
     def of(cls, table: Table, classes: list[str], rows: Ints | None = None, *, is_real: bool, weight: Floats | None = None) -> Images:
-        """Rows of a table of one collection, or all; those of classes that are not evaluated are left out."""
+        """Some rows of a table with one collection, without those of other classes.
+
+        Args:
+            rows: None: all rows.
+            weight: importance weights of the rows. None: all weigh 1.
+        """
         rows = np.arange(len(table)) if rows is None else rows
         (collection,) = table.collections
         label = table.class_indices(classes)[rows]
@@ -66,29 +73,29 @@ class Images:
         return len(self.row_N)
 
     def take(self, index: Ints | Bools) -> Self:
-        """Some of them, in the order of the index."""
+        """Some of the images, in the order of the index."""
         parts = {name: getattr(self, name)[index] for name in ("row_N", "label_N", "sha256_N", "weight_N")}
         return replace(self, **parts)
 
     def not_copied(self, is_copy: Mapping[str, bool]) -> Bools:
-        """Which of them are no copies of holdout images; bool (N,)."""
+        """Which images do not copy a holdout image; bool (N,)."""
         return np.array([not is_copy.get(sha256, False) for sha256 in self.sha256_N], np.bool_)
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
-        """All that can be in an arm: no copies of holdout images, and nothing that an importance weight of 0 leaves out."""
+        """Images that an arm can take: no copies of holdout images, and no importance weight of 0."""
         kept = self.not_copied(is_copy) & (self.weight_N > 0)
         return self if kept.all() else self.take(kept)
 
     def per_class(self, num_classes: int) -> Ints:
-        """How many of each class."""
+        """Number of images of each class, int64 (C,)."""
         return np.bincount(self.label_N, minlength=num_classes).astype(np.int64)
 
     def reach(self, num_classes: int) -> Ints:
-        """How many of each class can be drawn."""
+        """Number of images of each class that `draw` can give, int64 (C,)."""
         return self.per_class(num_classes)
 
     def draw(self, wanted_C: Ints, seed: tuple[int, ...]) -> Images:
-        """So many of each class at random, without repetition; in the order they lie in, with the importance weights that they have."""
+        """So many images of each class at random, without repetition, in the order of their rows."""
         chooser = np.random.default_rng(seed)
         parts = [chooser.permutation(np.flatnonzero(self.label_N == number))[:wanted] for number, wanted in enumerate(wanted_C)]
         return self.take(np.sort(np.concatenate(parts)))
@@ -105,7 +112,7 @@ def classes_in(table: Table, address: str, classes: list[str]) -> set[str]:
 
 
 def digest_of_set(parts: list[Images]) -> str:
-    """SHA-256 over what is trained on, wherever it lies."""
+    """SHA-256 over the images' content, labels, domains and weights."""
     total = hashlib.sha256()
     for part in parts:
         for sha256, label, weight in zip(part.sha256_N, part.label_N.tolist(), part.weight_N.tolist(), strict=True):
@@ -114,12 +121,12 @@ def digest_of_set(parts: list[Images]) -> str:
 
 
 def path_of(folder: Path, digest: str) -> Path:
-    """Where a set's file lies."""
+    """A set's file."""
     return folder / "sets" / f"{digest[:32]}.parquet"
 
 
 def write_set(folder: Path, parts: list[Images]) -> str:
-    """Write a set's file; returns the set's digest."""
+    """Write a set's file; returns the digest."""
     digest = digest_of_set(parts)
     path = path_of(folder, digest)
     columns: dict[str, Any] = {
@@ -130,25 +137,25 @@ def write_set(folder: Path, parts: list[Images]) -> str:
         "weight": np.concatenate([part.weight_N for part in parts]),
         "image_sha256": pa.array([sha256 for part in parts for sha256 in part.sha256_N], pa.string()),
     }
-    # Written again even if it is there: the same images may lie elsewhere now.
+    # An existing file is replaced: the same images may lie elsewhere now.
     replace_file(path, lambda temporary: pq.write_table(pa.table(columns, schema=SCHEMA), temporary))
     return digest
 
 
 class SetReader:
-    """Reads sets in one process; collections are opened once."""
+    """Reads sets in one process. Each collection is opened once."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self._folder, self._cache = folder, cache
         self._tables: dict[str, Table] = {}
 
     def read(self, digest: str) -> TrainingSet:
-        """A set by its digest; its images are read when they are wanted, and checked then."""
+        """A set by its digest. Images are read, and checked against their SHA-256, when they are needed."""
         table = pq.read_table(path_of(self._folder, digest))
         places = list(zip(table["address"].to_pylist(), table["row"].to_pylist(), table["image_sha256"].to_pylist(), strict=True))
 
         def gather(rows: Ints) -> list[bytes]:
-            found: dict[int, bytes] = {}
+            files: dict[int, bytes] = {}
             wanted = dict.fromkeys(int(row) for row in rows)  # a batch may hold an image twice
             for address in dict.fromkeys(places[row][0] for row in wanted):
                 here: dict[int, list[int]] = {}
@@ -158,8 +165,8 @@ class SetReader:
                 for place, members in self._table(address).samples(np.array(list(here), np.int64)):
                     if hashlib.sha256(members.image).hexdigest() != places[here[place][0]][2]:
                         raise WorkError(f"{address}: has changed since the evaluation began; run it again")
-                    found.update(dict.fromkeys(here[place], members.image))
-            return [found[int(row)] for row in rows]
+                    files.update(dict.fromkeys(here[place], members.image))
+            return [files[int(row)] for row in rows]
 
         return TrainingSet(
             label_N=table["label"].to_numpy().astype(np.int64),
@@ -170,15 +177,15 @@ class SetReader:
 
     def images(self, digest: str) -> Images:
         """A set of images of one collection."""
-        table, found = pq.read_table(path_of(self._folder, digest)), self.read(digest)
+        table, of_set = pq.read_table(path_of(self._folder, digest)), self.read(digest)
         address, row_N = table["address"][0].as_py() if len(table) else "", table["row"].to_numpy()
         sha256_N = np.array(table["image_sha256"].to_pylist(), dtype=object)
-        return Images(address, row_N, found.label_N, sha256_N, is_real=bool(found.is_real_N.all()), weight_N=found.weight_N)
+        return Images(address, row_N, of_set.label_N, sha256_N, is_real=bool(of_set.is_real_N.all()), weight_N=of_set.weight_N)
 
     def files(self, images: Images) -> list[bytes]:
-        """The image files of some images, in order."""
-        found = {row: members.image for row, members in self._table(images.address).samples(images.row_N)}
-        return [found[row] for row in images.row_N.tolist()]
+        """The files of some images, in order."""
+        files = {row: members.image for row, members in self._table(images.address).samples(images.row_N)}
+        return [files[row] for row in images.row_N.tolist()]
 
     def _table(self, address: str) -> Table:
         if address not in self._tables:

@@ -1,4 +1,4 @@
-"""Plan the trainings of an evaluation: every arm of every setting with the same steps, seeds and number of images, paired across arms.
+"""Plan all trainings: every arm of every setting with the same steps, seeds and number of images, paired across arms.
 
 Shapes: C classes, G draws of one setting.
 """
@@ -12,14 +12,24 @@ from pathlib import Path
 import numpy as np
 
 from synthforge.evaluation.conditions import RealDraw, Setting
-from synthforge.evaluation.results.findings import ArmTrainings, groups_of
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.trainer.jobs import Training
 from synthforge.evaluation.tuning import Tuned, key_of
 from synthforge.recipe.evaluation import ALONE, REAL, ArmConfig, EvaluationConfig, MixingConfig
 
 _MOST_DRAWS = 1000
-"""As many as an evaluation can have."""
+"""Largest number of draws of an evaluation."""
+
+
+@dataclass(frozen=True)
+class ArmTrainings:
+    """One arm in one setting."""
+
+    by_seed: list[Training]
+    twice: list[Training]
+    """The first of these with twice the steps; empty without `steps_check`."""
+    images: float
+    """Training images, mean over seeds."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +37,26 @@ class TrainingPlan:
     """Everything that is to be trained."""
 
     settings: list[Setting]
-    """Without the sources that lack a class."""
+    """Without sources that lack a class."""
     by_arm: dict[tuple[int, str], ArmTrainings]
-    """Index of the setting and name of the arm to its trainings."""
+    """Index of the setting and name of the arm to the arm's trainings."""
     real_only: dict[tuple[str, int], list[Training]]
-    """`key_of` the draw to one training for each seed."""
+    """`key_of` a draw to one training for each seed."""
     missing: dict[tuple[int, str], str]
-    """Why there is no such arm in a setting."""
+    """Index of the setting and name of the arm to the reason why there is no such arm."""
     notes: list[str]
 
     @property
     def trainings(self) -> list[Training]:
-        """All of them; those with twice the steps come last."""
+        """All trainings; those with twice the steps come last."""
         main = [training for arm in self.by_arm.values() for training in arm.by_seed]
         main += [training for ours in self.real_only.values() for training in ours]
         return [*main, *(training for arm in self.by_arm.values() for training in arm.twice)]
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Settings that differ only in their draw, by index."""
+        return _groups_of(self.settings)
 
 
 @dataclass(frozen=True)
@@ -51,21 +66,21 @@ class Planner:
     config: EvaluationConfig
     classes: list[str]
     tuned: Mapping[tuple[str, int], Tuned]
-    """The trainer's settings for each draw, by `key_of` it."""
+    """The trainer's settings for each draw, by `key_of` the draw."""
     platform: str
     holdout_set: str
-    """Digest of the set that all are tested on."""
+    """Digest of the held-out test set."""
     is_copy: Mapping[str, bool]
     folder: Path
     """Where the training sets are written."""
 
     def plan(self, settings: Sequence[Setting], draws: Sequence[RealDraw]) -> TrainingPlan:
-        """The trainings of each arm in each setting, and of real images alone in each draw; writes their sets."""
+        """Trainings of each arm in each setting, and of real images alone in each draw; writes their sets."""
         settings, missing, notes = list(settings), dict[tuple[int, str], str](), list[str]()
         by_arm: dict[tuple[int, str], ArmTrainings] = {}
-        groups = groups_of(settings)
+        groups = _groups_of(settings)
         for group in groups:
-            # A source that lacks a class in one draw makes no arm in any draw, and so does not bound the size of others.
+            # A source that lacks a class in one draw has no arm in any draw, and does not limit other arms' size.
             lacking = {key: name for index in group for key, name in settings[index].lacking(self.classes, self.is_copy).items()}
             for arm in self.config.arms:
                 for source in (source for source in arm.of if arm.key_of(source) in lacking):
@@ -77,12 +92,12 @@ class Planner:
             notes += self._notes_of_size([settings[index] for index in group])
         for index, setting in enumerate(settings):
             for arm in (arm for arm in self.config.arms if (index, arm.name) not in missing):
-                found = self._arm(setting, arm)
-                if isinstance(found, str):
-                    missing[index, arm.name] = found
+                trainings = self._arm(setting, arm)
+                if isinstance(trainings, str):
+                    missing[index, arm.name] = trainings
                 else:
-                    by_arm[index, arm.name] = found
-        # An arm that is missing in one draw is left out in all draws of its setting.
+                    by_arm[index, arm.name] = trainings
+        # An arm that is missing in one draw is left out in all draws of the setting.
         for group in groups:
             for name in {name for index, name in missing if index in group}:
                 for index in group:
@@ -91,7 +106,7 @@ class Planner:
         return TrainingPlan(settings, by_arm, real_only, missing, notes)
 
     def _notes_of_size(self, of_group: Sequence[Setting]) -> list[str]:
-        """A note if a source has fewer images than were asked for."""
+        """A note if a source has fewer images than the arms ask for."""
         num = len(self.classes)
         short_GC = np.stack([setting.asked(num) - setting.wanted(num, self.is_copy) for setting in of_group])
         if not (short_GC > 0).any():
@@ -99,14 +114,14 @@ class Planner:
         worst, label = (int(place) for place in np.unravel_index(int(np.argmax(short_GC)), short_GC.shape))
         asked = int(of_group[worst].asked(num)[label])
         whole = "" if REAL in of_group[0].sources else "; real only has all its own"
-        told = (
+        note = (
             f"{of_group[0].where}: {asked:,} images of class {self.classes[label]!r} were wanted of each source, one has "
             f"{asked - int(short_GC[worst, label]):,}: every arm takes no more, so that arms are of one size{whole}"
         )
-        return [told]
+        return [note]
 
     def _arm(self, setting: Setting, arm: ArmConfig) -> ArmTrainings | str:
-        """One arm's trainings, or why there is no such arm."""
+        """One arm's trainings, or the reason why there is no such arm."""
         by_seed: list[list[Images]] = []
         for seed in range(self.config.seeds):
             parts = setting.parts(arm, seed, len(self.classes), self.is_copy)
@@ -124,9 +139,10 @@ class Planner:
         return ArmTrainings(trainings, twice, images=float(np.mean([sum(map(len, parts)) for parts in by_seed])))
 
     def _trainings(self, by_seed: Sequence[list[Images]], draw: RealDraw, mixing: MixingConfig) -> list[Training]:
-        """One training for each seed, on images that copy none of the holdout.
+        """One training for each seed, without copies of holdout images.
 
-        Each draw has seeds of its own, so that trainings differ even where draws are of the same images. More draws or seeds change none.
+        Each draw has its own seeds, so trainings differ even if draws hold the same images. More draws or seeds leave
+        the other trainings as they are.
         """
         trainings = []
         for seed, parts in enumerate(by_seed):
@@ -143,3 +159,10 @@ class Planner:
                 )
             )
         return trainings
+
+
+def _groups_of(settings: Sequence[Setting]) -> list[list[int]]:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, setting in enumerate(settings):
+        groups.setdefault((setting.origin, setting.draw.amount, setting.ratio), []).append(index)
+    return list(groups.values())

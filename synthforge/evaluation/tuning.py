@@ -1,14 +1,14 @@
-"""Tune the real-only arm on validation data, before the holdout is opened; its settings are then those of every arm.
+"""Tune the real-only arm on validation data, before the held-out test set is opened. Every arm then takes its settings.
 
-The search is small and stated: every augmentation with every learning rate (`TuningConfig`), scored by the mean log-probability of the true
-class, which tells more of few images than accuracy does. With the whole reference it is that of the validation part. With less, no other
-image may be looked at, and it is that of folds of the n images themselves.
+The search is a small grid: every augmentation with every learning rate (`TuningConfig`). The score is the mean
+log-probability of the true class, which says more than accuracy if images are few. With the whole reference it is
+measured on the validation part. A smaller draw must see no other images, so it is cross-validated.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,36 +34,36 @@ STRENGTHS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Tuned:
-    """The settings that were chosen for one draw of real images."""
+    """The settings chosen for one draw of real images."""
 
     result: TunedResult
     config: TrainerConfig
 
 
 def candidates(tuning: TuningConfig, base: TrainerConfig) -> dict[str, TrainerConfig]:
-    """The trainers that are tried, by what is special about them."""
-    found = {}
+    """The trainers to try, by their names."""
+    trainers = {}
     for strength, flip, rate in itertools.product(tuning.augmentations, tuning.flip, tuning.learning_rates):
         augment = TrainerAugmentConfig(**{**base.augment.model_dump(), **STRENGTHS[strength], "flip": flip and strength != "none"})
         name = f"{strength}{', flip' if flip else ''}, learning rate {rate:g}"
-        found[name] = base.model_copy(update={"augment": augment, "learning_rate": rate})
-    return found
+        trainers[name] = base.model_copy(update={"augment": augment, "learning_rate": rate})
+    return trainers
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The trainings that try candidates on some draws."""
+    """Trainings of every candidate on some draws."""
 
     draws: Sequence[RealDraw]
     base: TrainerConfig
     tried: dict[str, TrainerConfig]
     trainings: list[Training]
     plan: list[tuple[RealDraw, str, str, slice]]
-    """Draw, candidate, what it is scored on, and which of the trainings are its own."""
+    """Draw, candidate, what it is scored on, and which of the trainings belong to it."""
 
     @classmethod
     def of(cls, draws: Sequence[RealDraw], base: TrainerConfig, config: EvaluationConfig, folder: Path, num_classes: int) -> Tuning:
-        """Every candidate on every split of every draw; writes the sets that these train and test on. Without a choice there are none."""
+        """Every candidate on every split of every draw; writes their sets. A single candidate is not trained."""
         tried = candidates(config.tuning, base) if config.tuning.on else {"": base}
         trainings: list[Training] = []
         plan: list[tuple[RealDraw, str, str, slice]] = []
@@ -98,12 +98,14 @@ def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
             config, on = next(iter(tried.values())), "nothing, there is no choice"
         else:
             config, on = tuning.base, "nothing, one image a class can't be split"
-        tuned[key] = _tuned(draw, config, on, of_draw)
+        chosen = {"augment": config.augment.model_dump(), "learning_rate": config.learning_rate}
+        rounded = {name: round(score, 4) for name, score in of_draw.items()}
+        tuned[key] = Tuned(TunedResult(amount=str(draw.amount), draw=draw.number, chosen=chosen, on=on, scores=rounded), config)
     return tuned
 
 
 def key_of(draw: RealDraw) -> tuple[str, int]:
-    """The key under which a draw's settings are kept."""
+    """Key of a draw in mappings: amount and number."""
     return str(draw.amount), draw.number
 
 
@@ -113,23 +115,15 @@ def _score(results: Sequence[Predictions]) -> float:
 
 
 def _splits(draw: RealDraw, folds: int, num_classes: int) -> tuple[list[tuple[Images, Images]], str]:
-    """Pairs of what is fitted and what is tested."""
+    """Pairs of images to train on and to score on, and the latter in words."""
     if draw.validation is not None:
         return [(draw.fit, draw.validation)] * 2, f"{len(draw.validation)} validation images"
-    rank = np.empty(len(draw.fit), np.int64)
+    rank = np.empty(len(draw.fit), np.int64)  # of each image in its class
     for label in range(num_classes):
         rows = np.flatnonzero(draw.fit.label_N == label)
         rank[rows] = np.arange(len(rows))
-    smallest = int(draw.fit.per_class(num_classes).min())
-    num = min(folds, smallest)
+    num = min(folds, int(draw.fit.per_class(num_classes).min()))
     if num < 2:
         return [], ""
-    return [
-        (draw.fit.take(rank % num != fold), draw.fit.take(rank % num == fold)) for fold in range(num)
-    ], f"{num} folds of the real images"
-
-
-def _tuned(draw: RealDraw, config: TrainerConfig, on: str, scores: Mapping[str, float] | None = None) -> Tuned:
-    chosen = {"augment": config.augment.model_dump(), "learning_rate": config.learning_rate}
-    rounded = {name: round(score, 4) for name, score in (scores or {}).items()}
-    return Tuned(TunedResult(amount=str(draw.amount), draw=draw.number, chosen=chosen, on=on, scores=rounded), config)
+    pairs = [(draw.fit.take(rank % num != fold), draw.fit.take(rank % num == fold)) for fold in range(num)]
+    return pairs, f"{num} folds of the real images"

@@ -1,4 +1,4 @@
-"""The long work of an evaluation: draws to prepare, and trainings. One kind of worker does both, and stays."""
+"""The long work of an evaluation: draws to prepare, and trainings. The same workers do both."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import torch
 from synthforge.devices import own_gpu, pick_device
 from synthforge.errors import SynthforgeError
 from synthforge.evaluation.draws.origins import DrawToPrepare
-from synthforge.evaluation.prepare import PreparedDraw, Preparer, PrepareWork
+from synthforge.evaluation.prepare import Preparer, PrepareWork
+from synthforge.evaluation.sources import PreparedDraw
 from synthforge.evaluation.trainer.jobs import ClassifierTrainer, Training
 from synthforge.executors.protocol import Place
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A training of which progress is not counted, since it is done while draws are prepared and a worker has none left."""
+    """A training for a worker that has no draw left to prepare. It does not count as progress."""
 
     training: Training
 
@@ -34,9 +35,9 @@ class EvaluationWork:
     """Prepare draws and train on them; picklable.
 
     Args:
-        folder: for sets and results of trainings.
+        folder: for sets and predictions.
         device, threads: for trainings.
-        preparing: None if there is nothing to prepare.
+        preparing: None: there is nothing to prepare.
     """
 
     folder: Path
@@ -46,12 +47,12 @@ class EvaluationWork:
     preparing: PrepareWork | None
 
     def open(self, place: Place) -> EvaluationStream:
-        """Take a device."""
+        """Take a worker's device."""
         return EvaluationStream(self, place)
 
 
 class EvaluationStream:
-    """Implements `executors.protocol.Stream`; a receipt is what was prepared, or the training's digest."""
+    """Implements `executors.protocol.Stream`. Receipts are prepared draws and digests of trainings."""
 
     def __init__(self, work: EvaluationWork, place: Place) -> None:
         self._work, self._place = work, place
@@ -60,30 +61,30 @@ class EvaluationStream:
         self._prepared_last = False
 
     def describe(self) -> str:
-        """The device."""
+        """The device's name."""
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
 
     def run(
         self, units: Iterator[Job], advance: Callable[[int], None]
     ) -> Generator[tuple[Job, PreparedDraw | str | SynthforgeError], None, None]:
-        """Do one after another."""
+        """Do the jobs one after another."""
         for job in units:
             self._change_to(type(job) is DrawToPrepare)
             if isinstance(job, DrawToPrepare):
-                found = self._preparer.prepare(job)
-                advance(int(not isinstance(found, SynthforgeError)))
-                yield job, found
+                prepared = self._preparer.prepare(job)
+                advance(int(not isinstance(prepared, SynthforgeError)))
+                yield job, prepared
             elif isinstance(job, Beside):
                 yield job, self._trainer.train(job.training, lambda num: advance(0))
             else:
                 yield job, self._trainer.train(job, advance)
 
     def _change_to(self, prepares: bool) -> None:
-        """On a GPU draws leave nothing behind for trainings and these nothing for draws: memory, and networks that were compiled."""
+        """Free GPU memory and compiled networks between preparing and training."""
         if prepares != self._prepared_last and torch.cuda.is_initialized():
             gc.collect()
             torch.cuda.empty_cache()
-            torch.compiler.reset()  # compiled networks share a limit, above which steps are slow, or sampling fails
+            torch.compiler.reset()  # compiled networks share a limit; above it steps are slow, or sampling fails
         self._prepared_last = prepares
 
     @functools.cached_property

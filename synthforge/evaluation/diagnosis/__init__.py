@@ -1,1 +1,1 @@
-"""`diagnose`: the parts of the accuracy that synthetic images lose."""
+"""`diagnose`: loss decomposition, the accuracy that synthetic images lose split into its causes."""

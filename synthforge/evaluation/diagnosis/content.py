@@ -1,4 +1,4 @@
-"""Does a pool show the same kinds of images as the real ones, equally often? Weights, a test, and variety, class by class.
+"""Compare the content of a pool with the real images, class by class: which kinds of images, and how often each.
 
 Shapes: N real images, M pool images, D features.
 """
@@ -17,26 +17,27 @@ from synthforge.features.config import IndexConfig
 from synthforge.features.neighbours import Neighbours
 
 NEAREST = 16
-"""Real images for which a pool image counts; a third of the class's images where these are few."""
+"""Nearest real images that a pool image counts for; at most a third of the class's images."""
 ABSENT = 0.7
-"""A real image counts as absent if the pool has less than this share of what the real images have."""
+"""Weight below which a real image counts as absent from the pool."""
 BY_CHANCE = 0.05
-"""A class is distributed otherwise than the real one if so large a difference would come by chance this seldom."""
+"""Largest p-value at which a class of the pool is distributed unlike the real one."""
 _STEPS = 20
 _PERMUTATIONS = 99
 _MOST_TESTED = (200, 600)
-"""Real and pool images of a class that the test looks at."""
+"""Largest number of real and of pool images of a class in the test."""
 
 
 def content_weights(
     real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints
 ) -> tuple[Floats, dict[int, float]]:
-    """How often the pool has images like each real image of its class, compared with how often the real images have.
+    """How often the pool has images like each real image of its class, relative to the real images.
 
-    Returns the weights (N,), mean 1 in each class, and the p-value (`_by_chance`) of each class that has images enough for the test.
-    All weights of a class are 1 where its p-value is above `BY_CHANCE`.
-    On planted pools more of the weight came to lie where these were than with k-means of 5 to a cluster, kernel mean matching, or
-    a classifier of real and pool images.
+    Returns weights (N,), mean 1 in each class, and the p-value (`_by_chance`) of each class with enough images for the
+    test. All weights of a class are 1 if its p-value is above `BY_CHANCE`.
+
+    On pools with planted content, these weights lay closer to the truth than those of k-means with 5 images to a
+    cluster, kernel mean matching, or a classifier of real and pool images.
     """
     weight_N, by_chance = np.ones(len(real_ND)), {}
     for number in np.unique(real_class_N).tolist():
@@ -53,14 +54,14 @@ def content_weights(
 def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Floats:
     """Weights of one class's real images, (N,).
 
-    A pool image counts for its `nearest` real images. The weights are such that the real images, so weighted, would be counted alike.
-    They come of some steps of Richardson's (1972) and Lucy's (1974) deconvolution, as many as gather the weight where the pool's images
-    are. Weights below `ABSENT` become 0: a trace of a kind that the pool lacks brings back much of the accuracy that lacking it costs.
+    Every pool image counts for its `nearest` real images. Real images with these weights would give the same counts.
+    Some steps of Richardson-Lucy deconvolution find the weights (Richardson 1972; Lucy 1974).
+    Weights below `ABSENT` become 0: even a few images of a kind that the pool lacks would restore much accuracy.
     """
     num, index = len(real_ND), Neighbours(np.asarray(real_ND, np.float32), IndexConfig())
-    found = index.search(np.asarray(pool_MD, np.float32), nearest)[1]
-    share_N = np.bincount(found.ravel(), minlength=num) / found.size
-    own_N = np.arange(num)[:, None]  # of which real images each would be counted for: itself, and its nearest others
+    counted_Mk = index.search(np.asarray(pool_MD, np.float32), nearest)[1]
+    share_N = np.bincount(counted_Mk.ravel(), minlength=num) / counted_Mk.size
+    own_N = np.arange(num)[:, None]  # a real image counts for itself and for its nearest others
     for_Nk = np.concatenate([own_N, index.exclude_self(nearest - 1)[1]], axis=1) if nearest > 1 else own_N
     places = np.repeat(np.arange(num), nearest), for_Nk.ravel()
     counts_NN = scipy.sparse.csr_array((np.full(for_Nk.size, 1 / nearest), places), shape=(num, num))
@@ -74,9 +75,9 @@ def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Floa
 
 
 def _by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: int) -> float:
-    """Probability that pool and real images of a class are counted so differently by their nearest real ones by chance.
+    """P-value of the difference between pool and real images of a class, by counts over their nearest real images.
 
-    By a permutation test: as many other images, drawn from both together, stand for the real ones.
+    A permutation test: images drawn from both sets together stand for the real ones.
     """
     chooser = np.random.default_rng(seed)
     real, pool = (
@@ -105,7 +106,7 @@ def _by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed:
 
 
 def variety(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, tries: int = 5) -> float:
-    """How far pool images of a class lie from each other, over how far as many real ones do: to the nearest one, mean over classes.
+    """Mean distance to the nearest other pool image, over the same for as many real images; mean over classes.
 
     Below 1 the pool has less variety than the real images. It is 1 if no class has two images on both sides.
     """

@@ -1,4 +1,4 @@
-"""Which pool images have doubtful labels: few of the real images most like them are of their class.
+"""Label filter: doubt the label of a pool image if few of the real images most like it are of its class.
 
 Shapes: N real images, M pool images, D features, C classes.
 """
@@ -17,33 +17,36 @@ from synthforge.features.config import IndexConfig
 from synthforge.features.neighbours import Neighbours
 
 DOUBTED_BY_CHANCE = 0.01
-"""A pool has more doubtful labels than the real images if so many would come by chance this seldom."""
+"""Largest p-value at which a pool has more doubtful labels than the real images."""
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """Images whose label is doubted, since they don't look like their class."""
+    """Images whose label is doubted, because they don't look like their class."""
 
     doubted_M: Bools
     share: float
-    """Share of the pool that is doubted."""
+    """Of the pool."""
     share_of_real: float
-    """Share of the real images that is doubted, each judged by the others."""
+    """Of the real images, each judged by the others."""
     p_value: float
-    """Probability of so many in the pool by chance, if it had the rate of the real images (`_more_by_chance`). Where classes overlap it is
-    not exact, since the same images decide which classes are doubted at all."""
+    """Probability of so many in the pool by chance, at the rate of the real images (`_more_by_chance`). It is not
+    exact if
+    classes overlap, since the same images decide which classes are doubted at all."""
 
 
 def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, *, neighbours: int, loss: float) -> Doubts:
-    """Doubt a pool image if fewer of its nearest real images are of its class than is usual for a real image of that class.
+    """Doubt a pool image if fewer of its nearest real images are of its class than usual for real images of that class.
 
-    Usual is what all real images of the class reach but a share `loss`. Some classes have more such images, which have no neighbour of
-    their class at all. There, a pool image without such a neighbour is doubted only if most of them must be wrong: they are more than
-    twice as many as among the real images, and more than chance would make them.
+    Usual is what all real images of the class reach except a share `loss`.
+
+    In classes that overlap with others, more than this share has no neighbour of its own class. There a pool image
+    without such a neighbour is doubted only if most of these must be wrong: they are more than twice as frequent as
+    among the real images, and more than chance explains.
 
     Args:
-        real_ND: features of the real images, or of their renderings where there are some, so that looks are alike.
-        neighbours: number of real images that vote. A smaller class can't have all votes, and needs fewer.
+        real_ND: features of the real images, or of their renderings if there are some.
+        neighbours: number of real images that vote. Smaller classes can't have all votes, and need fewer.
     """
     votes = max(1, min(neighbours, len(real_class_N) - 1))
     index = Neighbours(np.asarray(real_ND, np.float32), IndexConfig())
@@ -64,19 +67,19 @@ def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], poo
 
 
 def label_filter(doubted_M: Bools, class_M: Ints) -> tuple[Bools, list[int]]:
-    """Which pool images pass, bool (M,): those that are not doubted, but all of a class of which every image is; and such classes."""
+    """Which pool images pass, bool (M,), and the classes in which every image is doubted; these pass as a whole."""
     passes_M = ~doubted_M
     wholly_doubted = [number for number in np.unique(class_M).tolist() if not passes_M[class_M == number].any()]
     return passes_M | np.isin(class_M, wholly_doubted), wholly_doubted
 
 
 def _are_mostly_wrong(pool_M: Bools, real_N: Bools, num_classes: int) -> bool:
-    """Are more than twice as many of a class marked in the pool, and not by chance in one of so many classes?"""
+    """Whether a class has more than twice the share of marked images in the pool, and not by chance."""
     is_more = len(pool_M) > 0 and pool_M.mean() > 2 * real_N.mean()
     return bool(is_more) and _more_by_chance(pool_M, real_N) <= DOUBTED_BY_CHANCE / num_classes
 
 
 def _more_by_chance(pool_M: Bools, real_N: Bools) -> float:
-    """Probability that so many more of the pool's images are marked by chance (Fisher's exact test, one-sided)."""
+    """P-value of the pool's larger share of marked images (Fisher's exact test, one-sided)."""
     counts = [[int(pool_M.sum()), int((~pool_M).sum())], [int(real_N.sum()), int((~real_N).sum())]]
     return float(scipy.stats.fisher_exact(counts, alternative="greater").pvalue)

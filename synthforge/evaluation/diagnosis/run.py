@@ -1,23 +1,27 @@
-"""The verb `diagnose`: what of the accuracy that synthetic images lose comes of what, and what to do about it.
+"""The verb `diagnose`: split the accuracy that synthetic images lose into its causes, and say what to do next.
 
-It trains and measures as `evaluate` does, on the same holdout and with the same classifiers, so that what that has trained is not trained
-again; nothing is chosen by what it finds.
+It trains and measures as `evaluate` does, with the same held-out test set and classifiers, so no training is done
+twice.
 """
 
 from __future__ import annotations
 
-from synthforge.evaluation.diagnosis.words import advice_of, notes_of, of_intervals, tables_of, verdict_of
-from synthforge.evaluation.request import Request
+from synthforge.evaluation.diagnosis.request import DiagnosisRequest
+from synthforge.evaluation.diagnosis.sources import DiagnosisSources
+from synthforge.evaluation.diagnosis.tables import tables_of
+from synthforge.evaluation.diagnosis.words import advice_of, notes_of, pool_note, verdict_of
+from synthforge.evaluation.measure import measure, write_result
+from synthforge.evaluation.results.notes import comparison_notes, interval_notes
 from synthforge.evaluation.results.types import DiagnoseResult
-from synthforge.evaluation.run import measured, write_result
 from synthforge.progress import Reporter
 
 
-def diagnose(request: Request, reporter: Reporter | None = None) -> DiagnoseResult:
-    """Prepare every setting, train the arms that differ in one thing, and write the result; errors as for `evaluate`."""
-    assert request.diagnosis is not None
-    evaluation, findings = measured(request, reporter or Reporter())
-    tables = tables_of(findings)
+def diagnose(request: DiagnosisRequest, reporter: Reporter | None = None) -> DiagnoseResult:
+    """Train arms that differ in one thing, compare them, and write the result; errors as for `measure`."""
+    measured = measure(request, DiagnosisSources(request.diagnosis, request.rendered), reporter or Reporter())
+    findings, tables = measured.findings, tables_of(measured.findings)
+    covered = pool_note(request.config, tables)
+    of_intervals = [covered, *comparison_notes(findings)] if covered is not None else interval_notes(findings)
     result = DiagnoseResult(
         verdict=verdict_of(tables),
         advice=advice_of(tables),
@@ -25,13 +29,13 @@ def diagnose(request: Request, reporter: Reporter | None = None) -> DiagnoseResu
         holdout=request.holdout,
         holdout_images=len(findings.holdout),
         strength=request.diagnosis.strength if request.recipe is not None else None,
-        trainer=evaluation.base.model_dump(mode="json"),
+        trainer=measured.trainer.model_dump(mode="json"),
         draws=request.config.draws,
         seeds=request.config.seeds,
-        notes=evaluation.all_notes(notes_of(tables), of_intervals(findings, tables)),
-        trainings=evaluation.num_trainings,
-        device=evaluation.device_name,
-        seconds=evaluation.seconds,
+        notes=measured.all_notes(notes_of(tables), of_intervals),
+        trainings=len(findings.predictions),
+        device=measured.device_name,
+        seconds=measured.seconds,
         file=request.out,
     )
     write_result(request, result)

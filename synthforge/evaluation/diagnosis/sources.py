@@ -1,4 +1,4 @@
-"""From a draw of real images and a pool to the images that the arms of a diagnosis take from: embed, compare, build the arms.
+"""Build the arms of a diagnosis from a draw of real images and a pool: render, embed, compare.
 
 Shapes: N real images of the draw, K of these that can be compared, M pool images, D features.
 """
@@ -6,29 +6,40 @@ Shapes: N real images of the draw, K of these that can be compared, M pool image
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from synthforge.config import identity_of
 from synthforge.curation.sides import CLIP, SMALL
 from synthforge.data.collection import Collection
 from synthforge.data.pools import Table
+from synthforge.data.storage import content_of
 from synthforge.errors import RequestError
-from synthforge.evaluation.conditions import RealDraw
-from synthforge.evaluation.diagnosis.arms import arm_images
+from synthforge.evaluation.conditions import RealDraw, Setting
+from synthforge.evaluation.diagnosis.arms import arm_images, as_source, in_new_names
 from synthforge.evaluation.diagnosis.content import BY_CHANCE, content_weights, variety
 from synthforge.evaluation.diagnosis.labels import doubts, label_filter
-from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.draws.pool import DrawPool
+from synthforge.evaluation.reference import RealDraws, Reference
+from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
-from synthforge.evaluation.sets import Bools, Images, Ints
+from synthforge.evaluation.sets import Bools, Images, Ints, SetReader, write_set
+from synthforge.evaluation.sources import PreparedDraw
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features, Floats, embedded
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.features.neighbours import Neighbours
+from synthforge.generation.render import VERSION as RENDERING_VERSION
+from synthforge.generation.render import render, why_not
+from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, cache_folder
-from synthforge.recipe.evaluation import DiagnosisConfig
+from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, DiagnosisConfig
+from synthforge.recipe.recipe import Recipe
 
 FEWEST_PAIRED = 0.5
 """Share of the real images that must have a rendering for these to stand for all."""
@@ -37,64 +48,114 @@ _Embed = Callable[[Collection], tuple[Features, Bools]]
 
 @dataclass(frozen=True)
 class Renderings:
-    """A set of renderings, and which real image each is of. Shapes: N real images of a draw."""
+    """A set of renderings: the real images as the generator makes them again. N real images of a draw."""
 
     address: str
     row_N: Ints
-    """Row of each real image's rendering in the set; -1 if it has none."""
+    """Row of each real image's rendering; -1 if it has none."""
 
     @classmethod
     def given(cls, address: str, reference: Reference, draw: RealDraw, cache: Path) -> Renderings:
-        """A set made elsewhere, whose images have the real ones' names; raises RequestError if too few have."""
+        """A set from elsewhere, matched by the images' names; raises RequestError if too few match."""
         keys = Table.open(address, cache).strings("key")
         names = reference.table.strings("key")[draw.fit.row_N]
-        found = cls(address, _rows(keys, names))
-        if (paired := float((found.row_N >= 0).mean())) < FEWEST_PAIRED:
+        renderings = cls(address, _rows(keys, names))
+        if (paired := float((renderings.row_N >= 0).mean())) < FEWEST_PAIRED:
             raise RequestError(
                 f"{address}: {paired:.0%} of the real images have one of the same name in it ({names[0]!r} is one of theirs); "
                 "render all of them"
             )
-        return found
+        return renderings
 
     @classmethod
     def made(cls, address: str, draw: RealDraw, real: str, cache: Path) -> Renderings:
-        """A set that `render` made of the set `real`, which holds the draw's images."""
+        """A set that `render` made from the set `real`, which holds the draw's images."""
         # A draw's images may have been encoded anew when they were written.
         sha256_N = draw.fit.sha256_N if draw.is_whole else Table.open(real, cache).strings("image_sha256")
         return cls(address, _rows(Table.open(address, cache).strings("source_sha256"), sha256_N))
 
 
 @dataclass(frozen=True)
-class DiagnosisSources:
-    """The images that the arms of a diagnosis take from, and figures that are known without training."""
+class ArmImages:
+    """The images that the arms of a diagnosis take from, and figures that need no training."""
 
     images: dict[str, Images]
     """Name of the arm to its images."""
     facts: dict[str, float]
-    """`doubted`, `doubted_real`, `doubted_p`: the shares of doubtful labels and their p-value (`Doubts`).
-    `variety`: see there.
-    `differing`: share of the classes that are distributed otherwise than the real ones; missing if none could be tested.
+    """`doubted`, `doubted_real`, `doubted_p`: shares of doubtful labels and their p-value (`Doubts`).
+    `variety`: see `content.variety`.
+    `differing`: share of the classes that are distributed unlike the real ones; missing if no class could be tested.
     `compared`: share of the real images that could be compared; with renderings, those that have one.
-    `recognised`: share of the renderings that are nearest to their own real image; it falls if the strength is too high to keep content.
+    `recognised`: share of the renderings that are nearest to their own real image. It falls if the strength is too
+    high to keep content.
     """
     notes: list[str]
 
 
 @dataclass(frozen=True)
+class DiagnosisSources:
+    """Implements `sources.ArmSources`: arms that differ in one thing."""
+
+    config: DiagnosisConfig
+    rendered: str | None
+    """Without a recipe: address of the real images as the generator renders them."""
+
+    def identity(self, made: DrawPool) -> list[Any]:
+        config = with_encoder(self.config, made.request.curation, made.reference.image_size, made.origin)
+        return [DIAGNOSIS_VERSION, RENDERING_VERSION, identity_of(config, lambda path, value: content_of(value))]
+
+    def prepare(self, made: DrawPool, pool: Collection, recipe: Recipe, generator: str) -> PreparedDraw:  # noqa: ARG002
+        curation, renderings, notes = made.request.curation, None, []
+        config = with_encoder(self.config, curation, made.reference.image_size, made.origin)
+        if (reason := why_not(recipe, config.strength)) is not None:
+            notes.append(f"{made.draw.name}: appearance can't be measured: {reason}")
+        else:
+            real = made.real_address()
+            address = render(recipe, real, config.strength, made.folder, made.threads)
+            renderings = Renderings.made(address, made.draw, real, cache_folder(curation))
+        arms = arm_images_of(made.reference, made.draw, recipe.pool_path, renderings, config=config, curation=curation)
+        notes += [f"{made.draw.name}: {note}" for note in arms.notes]
+        digests = {name: write_set(made.request.folder, [images]) for name, images in arms.images.items()}
+        rendered = renderings.address if renderings is not None else None
+        return PreparedDraw(made.origin, generator, [digests], notes, rendered=rendered, facts=arms.facts)
+
+    def read(self, digests: Mapping[str, str], reader: SetReader) -> dict[str, Images]:
+        return {key: as_source(key, reader.images(digest)) for key, digest in in_new_names(digests).items()}
+
+    def given(
+        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Images], reporter: Reporter
+    ) -> tuple[list[Setting], list[str]]:
+        ((name, address),), reference = request.synthetic, draws.reference
+        config = with_encoder(self.config, request.curation, reference.image_size, "elsewhere")
+        cache, settings, notes = cache_folder(request.curation), [], []
+        if (sets[name].weight_N != 1).any():
+            notes.append(f"{address}: importance weights are not used in a diagnosis, where every image counts alike")
+        if self.rendered is None:
+            notes.append("appearance can't be measured without the generator; give --rendered, the real images as it renders them")
+        for draw in itertools.chain(*draws.by_amount.values()):
+            reporter.note(f"comparing {address} with {draw.per_class:g} real images per class")
+            renderings = Renderings.given(self.rendered, reference, draw, cache) if self.rendered is not None else None
+            arms = arm_images_of(reference, draw, address, renderings, config=config, curation=request.curation)
+            settings.append(Setting(draw, 1.0, "elsewhere", arms.images, generator=name, facts=arms.facts))
+            notes += arms.notes
+        return settings, notes
+
+
+@dataclass(frozen=True)
 class _Looks:
-    """Real images as they are compared with the pool: as the generator renders them, or else as they are."""
+    """Real images as they are compared with the pool: rendered by the generator, or else as they are."""
 
     features_KD: Floats
     class_K: Ints
     has_N: Bools
-    """Which real images can be compared, and so are among the K."""
+    """Which real images can be compared, and are among the K."""
     real_KD: Floats
-    """Features of the same images as they are."""
+    """Features of the same images, not rendered."""
     renderings: Images | None
 
 
 def with_encoder(config: DiagnosisConfig, curation: CurationConfig, image_size: int, origin: Origin) -> DiagnosisConfig:
-    """The config with the encoder by whose features images are alike: one that has seen no more than the arms may have."""
+    """The config with the encoder that compares images: one that has seen no more images than the arms may see."""
     encoder = config.encoder
     if encoder is None and (image_size <= SMALL or origin == "own"):
         encoder = PixelsConfig()
@@ -105,12 +166,12 @@ def with_encoder(config: DiagnosisConfig, curation: CurationConfig, image_size: 
     return config.model_copy(update={"encoder": encoder})
 
 
-def sources_of(
+def arm_images_of(
     reference: Reference, draw: RealDraw, pool: str, renderings: Renderings | None, *, config: DiagnosisConfig, curation: CurationConfig
-) -> DiagnosisSources:
+) -> ArmImages:
     """Compare a pool with the real images of a draw, and build the arms.
 
-    Raises RequestError if images of less than two classes can be compared.
+    Raises RequestError if fewer than two classes can be compared.
 
     Args:
         pool: address of the synthetic images.
@@ -138,18 +199,18 @@ def sources_of(
     usable_M = is_usable[everything.row_N]
     pool_MD, class_M = features[everything.row_N[usable_M]], everything.label_N[usable_M]
 
-    found = doubts(looks.features_KD, looks.class_K, pool_MD, class_M, neighbours=config.neighbours, loss=config.loss)
+    doubtful = doubts(looks.features_KD, looks.class_K, pool_MD, class_M, neighbours=config.neighbours, loss=config.loss)
     passes_M = usable_M.copy()
-    passes_M[usable_M], wholly_doubted = label_filter(found.doubted_M, class_M)
-    trusted_M = ~found.doubted_M
+    passes_M[usable_M], wholly_doubted = label_filter(doubtful.doubted_M, class_M)
+    trusted_M = ~doubtful.doubted_M
     weight_N = np.ones(len(draw.fit))
     weight_N[looks.has_N], by_chance = content_weights(looks.features_KD, looks.class_K, pool_MD[trusted_M], class_M[trusted_M])
     images = arm_images(draw.fit, everything, passes_M=passes_M, weight_N=weight_N, renderings=looks.renderings, is_rendered_N=looks.has_N)
 
     facts = {
-        "doubted": found.share,
-        "doubted_real": found.share_of_real,
-        "doubted_p": found.p_value,
+        "doubted": doubtful.share,
+        "doubted_real": doubtful.share_of_real,
+        "doubted_p": doubtful.p_value,
         "variety": variety(looks.features_KD, looks.class_K, pool_MD, class_M),
         "compared": float(looks.has_N.mean()),
     }
@@ -159,7 +220,7 @@ def sources_of(
         facts["recognised"] = _recognised(looks)
     names = [reference.classes[number] for number in wholly_doubted]
     notes = [f"no image of class {name} in {pool} looks like it; its wrong labels count as the rest" for name in names]
-    return DiagnosisSources(images, facts, notes)
+    return ArmImages(images, facts, notes)
 
 
 def _looks(reference: Reference, real: Images, renderings: Renderings | None, embed: _Embed, cache: Path) -> _Looks:
@@ -177,7 +238,7 @@ def _looks(reference: Reference, real: Images, renderings: Renderings | None, em
 
 
 def _recognised(looks: _Looks) -> float:
-    """Share of the renderings that are nearest to the real image that they are of."""
+    """Share of the renderings that are nearest to their own real image."""
     nearest_K = Neighbours(looks.real_KD, IndexConfig()).search(looks.features_KD, 1)[1][:, 0]
     return float(np.mean(nearest_K == np.arange(len(nearest_K))))
 

@@ -1,123 +1,24 @@
-"""What became of a diagnosis: how much of the loss is appearance, content, labels, and what to do about it, in words."""
+"""A diagnosis in words: how much of the loss is appearance, content or labels, and what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-
-from synthforge.evaluation.conditions import Setting
-from synthforge.evaluation.diagnosis.contrasts import MOST_TAKEN, losses
 from synthforge.evaluation.diagnosis.labels import DOUBTED_BY_CHANCE
-from synthforge.evaluation.results.findings import Findings
-from synthforge.evaluation.results.scores import Outcomes
-from synthforge.evaluation.results.types import (
-    ORIGINS,
-    PARTS,
-    Advice,
-    Cause,
-    ImageFacts,
-    Loss,
-    LossPart,
-    PartName,
-    SettingDiagnosis,
-    TableDiagnosis,
-)
+from synthforge.evaluation.results.types import PARTS, Advice, Cause, ImageFacts, Loss, LossPart, PartName, TableDiagnosis
 from synthforge.evaluation.results.words import points
-from synthforge.statistics import Measured, estimate
+from synthforge.recipe.evaluation import EvaluationConfig
+from synthforge.statistics import Measured
 
 RECOGNISED = 0.9
-"""If fewer of the rendered images are nearest to the real one that they started from, content was not kept."""
+"""Content was not kept if a smaller share of the renderings is nearest to their own real image."""
 MANY_DOUBTS = 0.02
-"""So large a share of the pool, beyond that of the real images, is worth naming."""
+"""Smallest share of doubtful labels worth naming, beyond the share among the real images."""
 
 
-def tables_of(findings: Findings) -> list[TableDiagnosis]:
-    """The parts of the loss in every setting, `own` first."""
-    tables = []
-    for origin in ORIGINS:
-        groups = [group for group in findings.groups if findings.settings[group[0]].origin == origin]
-        outcomes = [findings.arms_of(group) for group in groups]
-        known = [(group, found) for group, found in zip(groups, outcomes, strict=True) if {"real", "random"} <= found.keys()]
-        if not known:
-            continue
-        unshown = [_unshown([findings.settings[index] for index in group]) for group, _ in known]
-        correct = [{name: one.correct_DSV for name, one in found.items()} for _, found in known]
-        taken = [float(np.mean([_taken(findings, index) for index in group])) for group, _ in known]
-        *each, mean = losses(correct, findings.config.margin, unshown, taken)
-        settings = [_setting(findings, group, found, loss) for (group, found), loss in zip(known, each, strict=True)]
-        generators = list(dict.fromkeys(findings.settings[group[0]].generator for group, _ in known))
-        varied = [_has_other_real_images(findings, group) for group, _ in known]
-        is_covered = all(varied) or (findings.config.draws == 1 < findings.config.seeds and max(taken) <= MOST_TAKEN)
-        tables.append(
-            TableDiagnosis(
-                origin=origin,
-                generator="; ".join(filter(None, generators)),
-                settings=settings,
-                mean=mean,
-                covers_real_images=is_covered,
-            )
-        )
-    return tables
-
-
-def _setting(findings: Findings, group: Sequence[int], found: Mapping[str, Outcomes], loss: Loss) -> SettingDiagnosis:
-    of_group = [findings.settings[index] for index in group]
-    per_class = round(float(np.mean([setting.draw.per_class for setting in of_group])), 2)
-    facts = _facts(of_group)
-    return SettingDiagnosis(
-        amount=str(of_group[0].draw.amount),
-        real_per_class=per_class,
-        loss=loss,
-        facts=facts,
-        accuracy={name: Measured.share(estimate(one.correct_DSV)) for name, one in found.items()},
-        missing={name: why for (index, name), why in findings.missing.items() if index in group},
-        sentence=f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}",
-    )
-
-
-def _has_other_real_images(findings: Findings, group: Sequence[int]) -> bool:
-    """Whether draws differ in them."""
-    return len({tuple(findings.settings[index].draw.fit.sha256_N) for index in group}) > 1
-
-
-def _taken(findings: Findings, index: int) -> float:
-    """Share of its pool that an arm takes. 1 for a generator that was fitted on just these real images: if they are lucky ones, so may
-    be its pool, so that they do not vary apart."""
-    setting = findings.settings[index]
-    if setting.origin == "own":
-        return 1.0
-    num_classes = len(findings.classes)
-    wanted_C = setting.wanted(num_classes, findings.is_copy)
-    there_C = setting.sources["random"].usable(findings.is_copy).per_class(num_classes)
-    return float(np.average(wanted_C / np.maximum(there_C, 1), weights=wanted_C)) if wanted_C.any() else 1.0
-
-
-def _unshown(of_group: Sequence[Setting]) -> set[str]:
-    """Parts in which no image of any draw can be shown to differ, so that their arms are the same."""
-    facts = [setting.facts for setting in of_group]
-    found = set()
-    if all(one and not one.get("differing") for one in facts):  # none, or too few images to ask
-        found |= {"content", "interaction"}
-    if all(one.get("doubted") == 0 for one in facts):
-        found.add("labels")
-    return found
-
-
-def _facts(of_group: Sequence[Setting]) -> ImageFacts | None:
-    found = [setting.facts for setting in of_group if setting.facts]
-    if not found:
-        return None
-    mean = {name: round(sum(one[name] for one in found) / len(found), 4) for name in found[0] if all(name in one for one in found)}
-    return ImageFacts(
-        doubted=mean["doubted"],
-        doubted_real=mean["doubted_real"],
-        p_value=max(one["doubted_p"] for one in found),
-        variety=mean["variety"],
-        differing=mean.get("differing"),
-        compared=mean["compared"],
-        recognised=mean.get("recognised"),
-    )
+def sentence_of(per_class: float, loss: Loss, facts: ImageFacts | None) -> str:
+    """One setting in words."""
+    return f"{per_class:g} real images per class: {_in_words(loss)}.{_facts_in_words(facts)}"
 
 
 def _many_doubts(facts: ImageFacts | None) -> bool:
@@ -128,32 +29,30 @@ def _facts_in_words(facts: ImageFacts | None) -> str:
     if facts is None:
         return ""
     look = "" if facts.recognised is not None else ", looks included"
-    told = f" The pool's images lie {facts.variety:.2f} times as far apart as the same number of real ones{look}."
+    words = f" The pool's images lie {facts.variety:.2f} times as far apart as the same number of real ones{look}."
     if facts.differing:
-        told += f" In {facts.differing:.0%} of the classes they are distributed otherwise than the real ones{look} (5% by chance alone)."
+        words += f" In {facts.differing:.0%} of the classes they are distributed otherwise than the real ones{look} (5% by chance alone)."
     else:
-        told += " In no class can they be shown to be distributed otherwise than so few real ones, so nothing was trained for content."
+        words += " In no class can they be shown to be distributed otherwise than so few real ones, so nothing was trained for content."
     if _many_doubts(facts):
-        told += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
+        words += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
     if facts.compared < 1:
-        told += f" Only {facts.compared:.0%} of the real images could be compared, and stand for all."
+        words += f" Only {facts.compared:.0%} of the real images could be compared, and stand for all."
     if facts.recognised is not None and facts.recognised < RECOGNISED:
-        told += (
+        words += (
             f" Only {facts.recognised:.0%} of the rendered images are nearest to their own real one, so some of what is called appearance "
             "is content; lower diagnosis.strength."
         )
-    return told
+    return words
 
 
 def _in_words(loss: Loss) -> str:
     whole = loss.whole
     assert whole.loss is not None
-    told = f"synthetic images cost {points(whole.loss)} points of accuracy"
-    if whole.verdict != "loss":
-        words = {"none": ", no loss worth naming", "gain": ", so they are the better ones"}
-        told += words.get(whole.verdict, ", which may be chance")
-    parts = [f"{name} {_part_in_words(loss.parts[name])}" for name in PARTS]
-    return f"{told}; {', '.join(parts)}"
+    verdicts = {"loss": "", "none": ", no loss worth naming", "gain": ", so they are the better ones"}
+    verdict = verdicts.get(whole.verdict, ", which may be chance")
+    parts = ", ".join(f"{name} {_part_in_words(loss.parts[name])}" for name in PARTS)
+    return f"synthetic images cost {points(whole.loss)} points of accuracy{verdict}; {parts}"
 
 
 def _part_in_words(part: LossPart) -> str:
@@ -163,7 +62,7 @@ def _part_in_words(part: LossPart) -> str:
 
 
 def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
-    """What is to be known of the means."""
+    """Settings in which a part is not shown and counts as 0 in the mean."""
     notes = []
     for table in tables:
         for name in PARTS if table.mean.whole.loss is not None else ():
@@ -173,19 +72,19 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
     return notes
 
 
-def of_intervals(findings: Findings, tables: Sequence[TableDiagnosis]) -> list[str]:
-    """What they do not cover, as notes."""
-    config = findings.config
-    if config.draws > 1 or config.seeds == 1 or all(table.origin == "own" for table in tables):
-        return findings.of_intervals
-    if all(table.covers_real_images for table in tables if table.origin == "elsewhere"):
-        told = "allow for others too, as if these varied like the choice of pool images"
+def pool_note(config: EvaluationConfig, tables: Sequence[TableDiagnosis]) -> str | None:
+    """What intervals of a single draw cover, with a pool from elsewhere. None: there is no such pool or interval."""
+    elsewhere = [table for table in tables if table.origin == "elsewhere"]
+    if config.draws > 1 or config.seeds == 1 or not elsewhere:
+        return None
+    if all(table.covers_real_images for table in elsewhere):
+        others = "allow for others too, as if these varied like the choice of pool images"
     else:
-        told = "do not all allow for others either: arms take too much of the pool for it to tell how these would vary"
-    first = (
-        "one draw: intervals cover seeds and holdout images, not other real images; those of the whole loss and of the rest by a pool from "
+        others = "do not all allow for others either: arms take too much of the pool for it to tell how these would vary"
+    return (
+        "one draw: intervals cover seeds and holdout images, not other real images; "
+        f"those of the whole loss and of the rest by a pool from elsewhere {others}"
     )
-    return [f"{first}elsewhere {told}", *findings.of_many]
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
@@ -207,13 +106,13 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     is_sure = mean.whole.verdict == "loss"
     first += "" if is_sure else ", which may be chance"
     if not shown and is_sure:
-        return f"{first}; of which part they come can't be told from so few trainings."
+        return f"{first}; so few trainings can't tell by which part."
     if not shown:
         return f"{first}; more draws or seeds, or more real images, would tell."
-    told = [f"{_lost(loss)} {_CAUSES[name]}{_share(mean.parts[name])}" for name, loss in shown]
+    causes = [f"{_lost(loss)} {_CAUSES[name]}{_share(mean.parts[name])}" for name, loss in shown]
     measurable: tuple[PartName, ...] = ("appearance", "content", "labels")
     unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]
-    return f"{first}: {', '.join([*told, *unknown])}."
+    return f"{first}: {', '.join([*causes, *unknown])}."
 
 
 def _largest_first(mean: Loss) -> list[tuple[PartName, Measured]]:
@@ -250,7 +149,7 @@ ADVICE: dict[Cause, str] = {
     "none": "Nothing to mend: use the images, and let `synthforge evaluate` say whether adding them to real ones helps.",
     "unclear": "More to tell from first: raise evaluation.seeds or evaluation.draws, or give more real images, until a part stands out.",
 }
-"""By part, and where there is no loss, or no part of it is proven."""
+"""By part; `none`: there is no loss, `unclear`: no part of it is proven."""
 
 
 def advice_of(tables: Sequence[TableDiagnosis]) -> list[Advice]:

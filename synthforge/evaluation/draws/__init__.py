@@ -1,1 +1,1 @@
-"""Each draw of the real images has a generator that has seen no others, a pool of it, and images that curation chose."""
+"""For each draw of the real images: a generator that has seen no others, its pool, and images that curation chose."""

@@ -1,4 +1,4 @@
-"""Images that curation chooses for the arms of one draw, by an encoder that has seen no other real images than the draw's."""
+"""Curate for the arms of one draw, with an encoder that has seen only the draw's real images."""
 
 from __future__ import annotations
 
@@ -12,31 +12,13 @@ from synthforge.curation.run import NothingLeftError, choose, gate
 from synthforge.curation.sides import Sides
 from synthforge.data.pools import Table
 from synthforge.evaluation.conditions import RealDraw, Setting
-from synthforge.evaluation.draws.origins import curated_sources
+from synthforge.evaluation.draws.origins import ChoiceRule
 from synthforge.evaluation.draws.pool import DrawPool
 from synthforge.evaluation.sets import Images
 from synthforge.features.encoders.config import FittedConfig
 from synthforge.features.encoders.protocol import SEEN_DIGITS
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, SizeConfig
-from synthforge.recipe.evaluation import EvaluationConfig
-
-
-@dataclass(frozen=True, order=True)
-class Rule:
-    """How curation chooses for some arms."""
-
-    key: str
-    """The source's, by `ArmConfig.key_of`."""
-    source: str
-    method: str
-    """The selection's; empty for that of the recipe."""
-    regime: str
-
-
-def rules_of(config: EvaluationConfig) -> list[Rule]:
-    """The different rules of all arms, in order."""
-    return sorted({Rule(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in curated_sources(config)})
 
 
 @dataclass(frozen=True)
@@ -44,21 +26,21 @@ class Chosen:
     """Images that one rule chose."""
 
     images: Images | None
-    """None if there are too few images to choose from, or none is left."""
+    """None: there are too few images to choose from, or none passes the gates."""
     is_own: bool
-    """Whether the encoder has seen no other real images than the draw's."""
+    """Whether the encoder has seen only the draw's real images."""
     notes: list[str]
 
 
 class Chooser:
-    """Curation for one draw. Each set of images passes the gates once; rules and numbers differ in what they choose of it."""
+    """Curation for one draw. Each set passes the gates once, however many rules choose from it."""
 
     def __init__(self, made: DrawPool, pool: str, curation: CurationConfig, cache: Path) -> None:
         self._made, self._pool, self._curation, self._cache = made, pool, curation, cache
         self._gated: dict[str, Gated] = {}
 
-    def choose(self, rule: Rule, ratio: float) -> Chosen:
-        """Images by a rule, so many for each real image of the draw."""
+    def choose(self, rule: ChoiceRule, ratio: float) -> Chosen:
+        """Choose `ratio` images for each real image of the draw."""
         draw, classes = self._made.draw, self._made.reference.classes
         wanted_C = Setting(draw, ratio, self._made.origin, {}).asked(len(classes))
         is_real = rule.source == "more-curated"
@@ -85,7 +67,7 @@ class Chooser:
         images = Images.of(sides.pool, classes, kept, is_real=False, weight=choice.weight_N[kept])
         return Chosen(images, _is_own(sides, draw), [*notes, *(f"{draw.name}: {note}" for note in choice.notes)])
 
-    def _config(self, rule: Rule, quota: dict[str, int]) -> tuple[CurationConfig, list[str]]:
+    def _config(self, rule: ChoiceRule, quota: dict[str, int]) -> tuple[CurationConfig, list[str]]:
         """The recipe's curation with this rule, and notes on its encoder."""
         draw, encoder, selection = self._made.draw, self._curation.encoder, self._curation.selection
         selection = selection.model_copy(update={"seed": selection.seed + draw.number})

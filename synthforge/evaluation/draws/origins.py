@@ -1,4 +1,4 @@
-"""Which draws are to be prepared, with pools of which origin; and a refusal, before anything is made, of what can't be prepared."""
+"""Decide which draws to prepare, with pools of which origin, and refuse early what can't be prepared."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from synthforge.data.storage import Folder, resolve
 from synthforge.data.units import Part
 from synthforge.errors import RequestError, some
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.features.encoders.config import FittedConfig
 from synthforge.generation.plan import Plan
@@ -19,35 +20,60 @@ from synthforge.generators.pixel.report import was_fitted_on
 from synthforge.recipe.evaluation import Amount, ArmConfig, EvaluationConfig
 from synthforge.recipe.recipe import Recipe
 
-_SYNTHETIC = ("random", "curated", "more-curated")
-"""Sources that draws are prepared for; the last is real, but curation chooses it."""
+_PREPARED = ("random", "curated", "more-curated")
+"""Sources that need a prepared draw. The last holds real images, but curation chooses them."""
 _PARTS: tuple[Part, ...] = ("fit", "validation")
 
 
 @dataclass(frozen=True)
 class DrawToPrepare:
-    """One draw with pools of one origin, which are prepared in one go."""
+    """One draw with pools of one origin, prepared in one go."""
 
     amount: Amount
     draw: int
     origin: Origin
 
+    @property
+    def name(self) -> str:
+        """For progress and errors."""
+        return f"{self.amount} real images, draw {self.draw}"
 
-def curated_sources(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:
-    """Every arm with each of its sources that curation chooses."""
-    return [(arm, source) for arm in config.arms for source in arm.of if source.endswith("curated")]
+
+@dataclass(frozen=True, order=True)
+class ChoiceRule:
+    """How curation chooses for some arms."""
+
+    key: str
+    """The source's key, `ArmConfig.key_of`."""
+    source: str
+    method: str
+    """The selection method; empty for the recipe's."""
+    regime: str
 
 
-def draws_to_prepare(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> list[DrawToPrepare]:
-    """The draws of one amount; raises RequestError for a generator that has seen more than its budget, or no pool at all."""
-    if not any(source in _SYNTHETIC for arm in config.arms for source in arm.of):
+def rules_of(config: EvaluationConfig) -> list[ChoiceRule]:
+    """The different rules of all arms, sorted."""
+    return sorted({ChoiceRule(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated_sources(config)})
+
+
+def draws_to_prepare(reference: Reference, request: HoldoutRequest) -> list[DrawToPrepare]:
+    """The draws of all amounts; empty without a recipe.
+
+    Raises RequestError if a generator saw more real images than its budget, or if there is no pool at all.
+    """
+    recipe, config = request.recipe, request.config
+    if recipe is None or not any(source in _PREPARED for arm in config.arms for source in arm.of):
         return []
+    return [unit for amount in config.real_per_class for unit in _of_amount(reference, amount, recipe, config)]
+
+
+def _of_amount(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> list[DrawToPrepare]:
     _require_possible(reference, amount, recipe, config)
     is_own = config.fit is not None or _has_own_generator(reference, amount, recipe, config)
     has_pool = Folder(recipe.pool_path).exists(MANIFEST)
     is_own_pool = is_own and amount == "all" and config.fit is None
     if has_pool and is_own_pool:
-        # What lies there must be of this very generator. Of one from elsewhere nothing is claimed, so none is loaded.
+        # Nothing is claimed of a generator from elsewhere, so only this pool must come from this very generator.
         plan = Plan.of(recipe)
         DatasetFolder.open(recipe.pool_path).require_same_plan(plan.digest, plan.identity)
     if not has_pool and (is_own_pool or not is_own):
@@ -61,13 +87,13 @@ def draws_to_prepare(reference: Reference, amount: Amount, recipe: Recipe, confi
 
 
 def _has_own_generator(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> bool:
-    """Is there a generator that was fitted on just these images? Raises RequestError for one that is named and was not."""
+    """Whether a generator was fitted on just these images; raises RequestError if a named one was not."""
     if amount == "all":
         guided = recipe.sampling.real_guidance
         if guided is not None and resolve(guided.reference) != resolve(reference.address):
             return False
         parts = read_labelled(reference.address)
-        present = [found for part in _PARTS if (found := parts.get(part)) is not None and found.examples]
+        present = [images for part in _PARTS if (images := parts.get(part)) is not None and images.examples]
         return was_fitted_on(Path(resolve(str(recipe.generator.model))), present)
     if config.generators is None:
         return False
@@ -83,7 +109,7 @@ def _has_own_generator(reference: Reference, amount: Amount, recipe: Recipe, con
 
 
 def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> None:
-    """Refuse now what would fail only once a generator is fitted."""
+    """Refuse now what would fail only after a generator is fitted; raises RequestError."""
     if lacking := [name for name in reference.classes if name not in recipe.classes]:
         raise RequestError(
             f"evaluation: class {lacking[0]!r} of the real images is not among the recipe's ({', '.join(list(recipe.classes)[:8])}): there "
@@ -101,7 +127,7 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
                 f"evaluation.fit: class {missing[0]!r} of the recipe is not among the real images' ({some(reference.classes)}); "
                 "leave it out, or add images of it"
             )
-    curated = curated_sources(config)
+    curated = _curated_sources(config)
     encoder = recipe.curation.encoder or FittedConfig()
     folds = encoder.folds if isinstance(encoder, FittedConfig) and encoder.model is None and curated else 0
     if isinstance(amount, int) and (num := amount * len(reference.classes)) < 2 * folds:
@@ -114,3 +140,8 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
         raise RequestError(
             f"evaluation: selection `auto` tries rules out on a validation part, and {amount} real images have none; name a rule"
         )
+
+
+def _curated_sources(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:
+    """Each arm with each of its sources that curation chooses."""
+    return [(arm, source) for arm in config.arms for source in arm.of if source.endswith("curated")]

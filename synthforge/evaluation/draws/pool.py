@@ -1,4 +1,4 @@
-"""The generator and the pool of one draw, in a folder named by all that they depend on, so that what is there is used again."""
+"""The generator and the pool of one draw, in a folder that is named by all they depend on, so they are used again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import COMPLETE, digest_of
 from synthforge.evaluation.conditions import RealDraw
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.generation.plan import Plan
 from synthforge.generation.run import generate
@@ -21,9 +22,9 @@ from synthforge.recipe.evaluation import EvaluationConfig
 from synthforge.recipe.recipe import Recipe
 
 VERSION = 2
-"""Raised when equal images and settings give another pool or other choices."""
+"""To be raised when equal images and settings give another pool or other choices."""
 _MODEL = "model_index.json"
-"""The last file of a model that is saved."""
+"""The file that is written last when a model is saved."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,28 @@ class DrawPool:
     reference: Reference
     draw: RealDraw
     origin: Origin
-    recipe: Recipe
-    config: EvaluationConfig
-    beside: Path
-    """The folder in which all draws have theirs."""
+    request: HoldoutRequest
+    """With a recipe."""
+
+    @property
+    def config(self) -> EvaluationConfig:
+        """What is evaluated."""
+        return self.request.config
+
+    @property
+    def recipe(self) -> Recipe:
+        """The request's recipe."""
+        assert self.request.recipe is not None
+        return self.request.recipe
 
     @property
     def threads(self) -> int:
-        """CPU threads, on which pixels may depend."""
+        """CPU threads of generation; pixels may depend on their number."""
         return self.recipe.execution.threads or self.config.trainer.threads
 
     @functools.cached_property
     def folder(self) -> Path:
-        """The folder for everything that is made of the draw's images alone."""
+        """The folder for everything that depends on the draw's images alone."""
         real = [
             [part.sha256_N.tolist(), [str(label) for label in part.label_N.tolist()]]
             for part in (self.draw.fit, self.draw.validation, self.draw.rest)
@@ -53,10 +63,10 @@ class DrawPool:
         ]
         fitting = identity_of(self.config.fit, lambda path, value: value) if self.config.fit is not None else None
         depends = [VERSION, self.reference.classes, real, self.draw.number, fitting, self.threads]
-        return self.beside / f"{self.draw.name}-{digest_of(depends)[:12]}"
+        return self.request.folder / f"{self.draw.name}-{digest_of(depends)[:12]}"
 
     def left(self) -> Recipe | None:
-        """The recipe of the pool, if generator and pool are there and whole."""
+        """The recipe of the pool. None: generator or pool is missing or not whole."""
         is_guided = self.recipe.sampling.real_guidance is not None and not self.draw.is_whole
         needs = [self._model / _MODEL] * self._is_fitted_here + [self.folder / "reference" / COMPLETE] * is_guided
         if not all(path.exists() for path in needs):
@@ -65,7 +75,7 @@ class DrawPool:
         return recipe if recipe is self.recipe or (Path(recipe.pool_path) / COMPLETE).exists() else None
 
     def make(self) -> tuple[Recipe, str]:
-        """Fit and generate what is not there yet; returns the recipe of the pool, and a name for its generator."""
+        """Fit the generator and make the pool if missing; returns the pool's recipe and the generator's name."""
         if self._is_fitted_here:
             self._fit()
         recipe, generator = self._made_by()
@@ -74,7 +84,7 @@ class DrawPool:
         return recipe, generator
 
     def _made_by(self) -> tuple[Recipe, str]:
-        """The recipe of the pool, and a name for its generator, which is there."""
+        """The recipe of the pool, and a name for its generator, which exists already."""
         recipe, draw = self.recipe, self.draw
         model = name = str(recipe.generator.model)
         if self.origin == "elsewhere" or (draw.is_whole and self.config.fit is None and draw.number == 0):
@@ -101,7 +111,7 @@ class DrawPool:
         return made.model_copy(update={"output": recipe.output.model_copy(update={"path": str(place)})}), name
 
     def real_address(self) -> str:
-        """The draw's images as a set of their own, which is written if it is not there."""
+        """Address of the draw's images as a set of their own, written if it is missing."""
         if self.draw.is_whole:
             return self.reference.address
         place = self.folder / "reference"

@@ -1,1 +1,1 @@
-"""What an evaluation found: scores, comparisons, verdicts, and their words."""
+"""Results of an evaluation: scores, comparisons, verdicts, and their words."""

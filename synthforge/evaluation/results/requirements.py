@@ -1,4 +1,4 @@
-"""Requirements such as "curated > random": whether an evaluation's figures meet them. No heavy import."""
+"""Requirements such as "curated > random", and whether an evaluation meets them. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ _REQUIREMENT = re.compile(r"^\s*([^<>=@]+?)\s*(>=|>)\s*([^<>=@]+?)\s*(?:@\s*(\w+
 
 @dataclass(frozen=True)
 class Requirement:
-    """Of an evaluation's figures, for an exit status."""
+    """A comparison that must hold; otherwise the command's exit status is 1."""
 
     text: str
     arm: str
     is_strict: bool
-    """`>`; otherwise `>=`."""
+    """Whether it is `>`; otherwise `>=`."""
     other: str
-    """An arm; nothing where an accuracy is asked for."""
+    """The other arm; empty if `arm` is compared with an accuracy."""
     level: float | None
-    """That accuracy."""
+    """An accuracy from 0 to 1. None: `arm` is compared with `other`."""
     amount: str | None
-    """Of real data; None for all together."""
+    """Amount of real data. None: all amounts together."""
+
+    @property
+    def pair(self) -> tuple[str, str, str | None]:
+        """Both arms and the amount."""
+        return self.arm, self.other, self.amount
 
 
 def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requirement:
@@ -44,7 +49,7 @@ def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requiremen
 
 
 def in_words(arm: str, other: str, amount: str | None) -> str:
-    """The comparison that is asked for."""
+    """The comparison of two arms."""
     return f"{arm} less {other}" + (f" with {amount} real per class" if amount is not None else "")
 
 
@@ -57,10 +62,12 @@ def _as_accuracy(text: str) -> float | None:
 
 
 def holds(requirement: Requirement, tables: Sequence[TableResult]) -> bool:
-    """Whether a requirement holds in the first table, for all settings that it speaks of.
+    """Whether a requirement holds in the first table, for all settings of its amount.
 
-    `a > b`: on average a helped over b, and is not proven to hurt in any setting. `a >= b`: a is proven to hurt neither on average nor in
-    one. With an accuracy in place of b: the whole interval lies above it, or not all of it below, in every setting.
+    `a > b`: a helped over b on average, and is not proven to hurt in any setting.
+    `a >= b`: a is proven to hurt neither on average nor in any setting.
+    `a > 0.9`: the whole interval lies above 0.9 in every setting. `a >= 0.9`: it does not lie wholly below 0.9 in any
+    setting.
     """
     table = tables[0] if tables else None
     settings = [setting for setting in (table.settings if table else []) if requirement.amount in {None, setting.amount}]
@@ -68,9 +75,8 @@ def holds(requirement: Requirement, tables: Sequence[TableResult]) -> bool:
         return False
     if requirement.level is not None:
         level, accuracies = requirement.level, [setting.arms[requirement.arm].accuracy for setting in settings]
-        return all(one.low > level if requirement.is_strict else one.high >= level for one in accuracies)
-    asked = (requirement.arm, requirement.other, requirement.amount)
-    found = next((one for one in table.required if (one.arm, one.against, one.amount) == asked), None)
-    if found is None or found.claim.comparisons < len(settings) or found.hurts_at:
+        return all(accuracy.low > level if requirement.is_strict else accuracy.high >= level for accuracy in accuracies)
+    answer = next((one for one in table.required if (one.arm, one.against, one.amount) == requirement.pair), None)
+    if answer is None or answer.claim.comparisons < len(settings) or answer.hurts_at:
         return False
-    return found.claim.verdict == "helped" if requirement.is_strict else found.claim.verdict != "hurt"
+    return answer.claim.verdict == "helped" if requirement.is_strict else answer.claim.verdict != "hurt"

@@ -1,6 +1,6 @@
-"""What an evaluation and a diagnosis found, as evaluation.json and diagnosis.json hold it; no heavy import.
+"""The results of an evaluation and a diagnosis, as evaluation.json and diagnosis.json hold them. Imports nothing heavy.
 
-Decisions are made on codes (verdicts, kinds of claims, causes); texts are for people alone.
+Decisions use codes (verdicts, kinds of claims, causes). Texts are for people alone.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from synthforge.data.layout import Document, Record
 from synthforge.statistics import Measured, Over, Word
 
 Origin = Literal["own", "elsewhere"]
-"""Of pools: made by generators that have seen nothing but the real images of each setting, or by others."""
+"""Whether pools come from generators that have seen only the real images of each setting (`own`), or from others."""
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 Kind = Literal[
     "adding", "instead", "curated-instead", "curation", "curation-beside-real", "more-real", "other-real", "rule-on-real", "pair"
 ]
-"""What a comparison is about, such as adding synthetic images to real ones; `pair` is two arms that stand for nothing else."""
+"""What a comparison is about, such as adding synthetic images to real ones; `pair`: none of the other kinds."""
 Use = Literal["everywhere", "where they helped", "nowhere", "no proof", "not measured"]
 PartName = Literal["appearance", "content", "labels", "interaction", "rest"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-"""In the order in which they are told."""
+"""In their order in results."""
 LossVerdict = Literal["loss", "gain", "none", "cannot tell", "not shown", "not measured"]
 Cause = Literal["appearance", "content", "labels", "interaction", "rest", "none", "unclear"]
 
@@ -31,128 +31,133 @@ Cause = Literal["appearance", "content", "labels", "interaction", "rest", "none"
 
 
 class ArmScore(Record):
-    """What one arm is worth on the holdout."""
+    """Figures of one arm on the held-out test set."""
 
     arm: str
     images: int
-    """In its training set, the mean over draws and seeds."""
+    """Size of the training set, mean over draws and seeds."""
     accuracy: Measured
     interval_over: Over
     recall: dict[str, Measured]
     """Accuracy on the holdout images of each class."""
     calibration_error: float
-    """Mean over trainings."""
+    """Expected calibration error, mean over trainings."""
     log_loss: float
     draws: int
     seeds: int
 
 
 class Comparison(Record):
-    """One arm less another, paired by draw, seed and holdout image."""
+    """The difference of two arms, paired by draw, seed and holdout image."""
 
     arm: str
     against: str
     difference: Measured
     p_adjusted: float
-    """For all comparisons of its table together (Holm)."""
+    """P-value of no difference, corrected for all comparisons of the table (Holm)."""
     verdict: Word
     draws_needed: int | None
-    """Of `cannot tell`: draws, or with a single draw seeds, that would tell; None if none would, with these holdout images, and of one
-    training, which tells nothing of others."""
+    """For `cannot tell`: draws that would tell, or seeds of a single draw. None: no number would with these holdout
+    images,
+    or there is only one training."""
     interval_over: Over
     by_class: dict[str, Measured]
-    """Difference of recall of each class; these intervals are not corrected for their number."""
+    """Difference in recall of each class. Intervals are not corrected for their number."""
     steps_change: Measured | None = None
-    """What twice the steps add to the difference, of one seed in each draw; None with a single draw, or where it was not measured."""
+    """What twice the steps add to the difference, for one seed of each draw. None: a single draw, or not measured."""
 
 
 class Claim(Record):
-    """What all comparisons of one kind tell together, such as curation over random selection at every amount of real data."""
+    """The mean over all comparisons of one kind, such as curation over random selection for all amounts."""
 
     kind: Kind
     what: str
-    """The kind in words; of a pair its arms."""
+    """The kind in words; for a pair its arms."""
     comparisons: int
     difference: Measured
-    """Mean over them."""
+    """Mean over the comparisons."""
     lowest: float
-    """Of their differences, and the highest."""
+    """Smallest difference of a comparison."""
     highest: float
+    """Largest difference of a comparison."""
     p_adjusted: float
-    """For all claims of the table together (Holm)."""
+    """P-value of no difference, corrected for all claims of the table (Holm)."""
     verdict: Word
     draws_needed: int | None
     interval_over: Over
 
 
 class RequiredClaim(Record):
-    """What was found of a comparison that --require asked for."""
+    """The result of a comparison that --require asks for."""
 
     arm: str
     against: str
     amount: str | None
-    """Of real data; None for all together."""
+    """Amount of real data. None: all amounts together."""
     claim: Claim
-    """Corrected for the other requirements alone, since they were asked beforehand."""
+    """Corrected for the other requirements alone, since these are stated beforehand."""
     hurts_at: list[str]
-    """Amounts of real data at which the arm is proven to hurt; corrected for these alone."""
+    """Amounts of real data at which the arm is proven to hurt, corrected for these amounts alone."""
 
 
 class Worth(Record):
-    """Of how many real images an arm is."""
+    """How many real images give an arm's accuracy."""
 
     arm: str
     equivalent: Measured
-    """Real images of each class that give this accuracy, by the real learning curve."""
+    """Real images per class that give this accuracy, by the real learning curve."""
     low_is_end: bool
-    """The interval begins where the curve does: the number may be lower."""
+    """The interval begins at the curve's beginning, so the number may be lower."""
     high_is_end: bool
-    """It ends where the curve does: the number may be higher."""
+    """The interval ends at the curve's end, so the number may be higher."""
     at_least: bool
-    """It reaches the end of the curve: the number is a lower bound."""
+    """The accuracy reaches the curve's end, so the number is a lower bound."""
     at_most: bool
-    """It lies below the beginning of the curve."""
+    """The accuracy does not exceed the curve's beginning, so the number is an upper bound."""
     more_real: Measured
-    """`equivalent` less the real images of the arm: how many more its other images are worth."""
+    """`equivalent` less the real images of the arm: how many more real images its other images are worth."""
     others_per_real: Measured | None
-    """How many of the arm's other images give what one more real image does; None where they may give nothing, or the curve ends."""
+    """How many of the arm's other images equal one more real image. None: they may be worth nothing, or the curve
+    ends."""
     recovered: Measured | None
-    """Share of what as many more real images would have gained, and for `curated` alone of what random images lose to as many real ones;
-    None where that is not known to be a gain, or was not measured."""
+    """Share of the gain of as many more real images. For `curated` alone: share of what random images lose against as
+    many
+    real ones. None: that is not known to be a gain, or not measured."""
 
 
 class SettingResult(Record):
-    """One row of a table: an amount of real data with so many synthetic images for each."""
+    """One row of a table: an amount of real data, and a number of synthetic images for each real one."""
 
     amount: str
     real_per_class: float
     synthetic_per_real: float
     budget: int
-    """Every real image that anything behind the arms has seen, but for `more` ones and what came with weights from elsewhere."""
+    """Number of real images that anything behind the arms has seen, without `more` ones and those behind pretrained
+    weights."""
     arms: dict[str, ArmScore]
     comparisons: list[Comparison]
     worth: dict[str, Worth]
     steps_check: dict[str, Measured]
-    """Accuracy after twice the steps less that after the steps of the evaluation, by arm; of one seed in each draw."""
+    """What twice the steps add to accuracy, by arm, for one seed of each draw."""
     steps_check_mean: Measured | None
-    """The same over all arms."""
+    """Mean of `steps_check` over arms."""
     has_enough_steps: bool
-    """Nothing shows that accuracy moves by more than the margin with twice the steps; true also where that was not measured."""
+    """Twice the steps are not shown to change accuracy by more than the margin; also true if that was not measured."""
     sentence: str
     missing: dict[str, str]
     """Arms that could not be made, and why."""
 
 
 class TableResult(Record):
-    """Settings whose pools are of one origin."""
+    """Settings with pools of one origin."""
 
     origin: Origin
     generator: str
     settings: list[SettingResult]
     claims: list[Claim]
-    """What comparisons of a kind tell together, over all settings."""
+    """Means over all settings, for each kind of comparison."""
     required: list[RequiredClaim] = Field(default_factory=list)
-    """Of the comparisons that --require asked for, apart from all others."""
+    """Comparisons that --require asks for."""
 
     @property
     def compares(self) -> bool:
@@ -160,12 +165,12 @@ class TableResult(Record):
         return any(setting.comparisons for setting in self.settings)
 
     def claim(self, kind: Kind) -> Claim | None:
-        """What it claims of a kind of comparisons; None if it has none."""
+        """The claim of a kind. None: there is no such comparison."""
         return next((claim for claim in self.claims if claim.kind == kind), None)
 
 
 class CurvePoint(Record):
-    """Real only, with so many images of each class."""
+    """Accuracy of the real-only arm with so many images per class."""
 
     amount: str
     real_per_class: float
@@ -173,19 +178,19 @@ class CurvePoint(Record):
 
 
 class TunedResult(Record):
-    """What the search on validation data chose for one draw of real images."""
+    """Settings that tuning chose for one draw of real images."""
 
     amount: str
     draw: int
     chosen: dict[str, Any]
     on: str
-    """What it was scored on."""
+    """What candidates were scored on."""
     scores: dict[str, float]
-    """Mean log-probability of the true class of each candidate."""
+    """Mean log-probability of the true class, by candidate."""
 
 
 class EvaluateResult(Document):
-    """What `evaluate` found; evaluation.json."""
+    """Result of `evaluate`, evaluation.json."""
 
     oldest = 2
 
@@ -202,17 +207,17 @@ class EvaluateResult(Document):
     trainer: dict[str, Any]
     steps: int
     copies_removed: dict[str, int]
-    """Images left out because they copy a holdout image, by source."""
+    """Number of images left out because they copy a holdout image, by source."""
     notes: list[str]
     trainings: int
     device: str
     seconds: float
-    """Since draws were prepared: what was left of the tuning, arms and figures."""
+    """Since draws were prepared: the rest of the tuning, trainings and figures."""
     file: str | None = None
     requirements: dict[str, bool] = Field(default_factory=dict)
-    """What --require asked for, and whether it holds."""
+    """Text of each requirement to whether it holds."""
     use: Use = "not measured"
-    """Where synthetic images are worth adding to real ones, by the first table that compares anything."""
+    """Where to add synthetic images to real ones, by the first table that compares anything."""
     schema_version: Literal[3] = 3
 
     @property
@@ -223,7 +228,7 @@ class EvaluateResult(Document):
     @model_validator(mode="before")
     @classmethod
     def _upgraded(cls, content: Any) -> Any:
-        """Version 2 had claims without codes, and three fields for each interval of what arms are worth."""
+        """Version 2 had claims without codes, and three fields for each figure of `Worth`."""
         if not isinstance(content, dict) or content.get("schema") != 2:
             return content
         tables = [_table_of_2(table) for table in content["tables"]]
@@ -234,19 +239,20 @@ class EvaluateResult(Document):
 
 
 class LossPart(Record):
-    """Some of the accuracy that is lost."""
+    """A part of the lost accuracy."""
 
     loss: Measured | None
-    """None where it was not measured, or nothing is shown."""
+    """None: not measured, or not shown."""
     verdict: LossVerdict
-    """`none`: a loss of the margin or more is ruled out; `not shown`: the images can't be shown to differ in this, so nothing was trained
-    for it, and what there may be is in the rest."""
+    """`none`: a loss of the margin or more is ruled out. `not shown`: the images can't be shown to differ in this, so
+    nothing
+    was trained for it; any such loss is in the rest."""
     share: Measured | None = None
-    """Of the whole loss; None where that can't be told from 0, for then shares have no bounds."""
+    """Share of the whole loss. None: the whole can't be told from 0, so shares have no bounds."""
 
 
 class Loss(Record):
-    """The accuracy that is lost by training on random synthetic images instead of as many real ones, and its parts."""
+    """Accuracy lost by training on random synthetic images instead of as many real ones, and its parts."""
 
     whole: LossPart
     parts: dict[PartName, LossPart]
@@ -264,23 +270,24 @@ class Loss(Record):
 
 
 class ImageFacts(Record):
-    """What can be said of the images without training on them, mean over draws."""
+    """Figures of the images that need no training, mean over draws."""
 
     doubted: float
     """Share of the pool's images that don't look like their class."""
     doubted_real: float
-    """Of the real images, each judged by the others."""
+    """Share of the real images that don't look like their class, each judged by the others."""
     p_value: float
-    """Of the pool's share by chance, the largest of any draw."""
+    """P-value of `doubted` at the rate of `doubted_real`, the largest of any draw."""
     variety: float
-    """How far pool images of a class lie apart, over how far as many real ones do."""
+    """How far pool images of a class lie apart, relative to as many real ones."""
     differing: float | None
-    """Share of the classes whose images are shown to be distributed otherwise than the real ones; 0.05 of them are by chance. None if no
-    class has images enough to tell."""
+    """Share of the classes that are shown to be distributed unlike the real ones; 0.05 by chance. None: no class has
+    enough
+    images for the test."""
     compared: float
-    """Share of the real images that could be compared, and have a rendering where any have."""
+    """Share of the real images that could be compared; with renderings, those that have one."""
     recognised: float | None
-    """Share of the rendered images that are nearest to the real image that they started from; None where none were rendered."""
+    """Share of the renderings that are nearest to their own real image. None: there are no renderings."""
 
 
 class SettingDiagnosis(Record):
@@ -291,20 +298,20 @@ class SettingDiagnosis(Record):
     loss: Loss
     facts: ImageFacts | None
     accuracy: dict[str, Measured]
-    """Of each arm."""
+    """By arm."""
     missing: dict[str, str]
     """Arms that could not be made, and why."""
     sentence: str
 
 
 class TableDiagnosis(Record):
-    """Settings whose pools are of one origin."""
+    """Settings with pools of one origin."""
 
     origin: Origin
     generator: str
     settings: list[SettingDiagnosis]
     mean: Loss
-    """Over all settings."""
+    """Mean over all settings."""
     covers_real_images: bool
     """Whether the intervals of the whole loss and of the rest allow for other real images."""
 
@@ -313,17 +320,17 @@ class Advice(Record):
     """What to do next."""
 
     cause: Cause
-    """The part of the loss that it is about; `none` where there is nothing to mend, `unclear` where no part is proven."""
+    """The part of the loss. `none`: there is nothing to mend; `unclear`: no part is proven."""
     text: str
 
 
 class DiagnoseResult(Document):
-    """What `diagnose` found; diagnosis.json."""
+    """Result of `diagnose`, diagnosis.json."""
 
     oldest = 6
 
     verdict: str
-    """In words, of the first table."""
+    """The first table in words."""
     advice: list[Advice]
     """The most promising first."""
     tables: list[TableDiagnosis]
@@ -331,7 +338,8 @@ class DiagnoseResult(Document):
     holdout: str
     holdout_images: int
     strength: float | None
-    """Of real guidance, with which real images were rendered; None where that was done elsewhere, or not at all."""
+    """Image-to-image strength with which real images were rendered. None: they were rendered elsewhere, or not at
+    all."""
     trainer: dict[str, Any]
     draws: int
     seeds: int
@@ -345,7 +353,7 @@ class DiagnoseResult(Document):
     @model_validator(mode="before")
     @classmethod
     def _upgraded(cls, content: Any) -> Any:
-        """Version 6 had advice without its cause, an arm of another name, and three fields for each interval of a share."""
+        """Version 6 had advice without causes, another name for an arm, and three fields for each share."""
         if not isinstance(content, dict) or content.get("schema") != 6:
             return content
         advice = [
@@ -383,13 +391,13 @@ _ARMS_OF_6 = {"believed": "label-filtered"}
 
 
 def _table_of_2(table: dict[str, Any]) -> dict[str, Any]:
-    def claim(found: dict[str, Any]) -> dict[str, Any]:
-        return {**found, "kind": _KINDS_OF_2.get(found["what"], "pair")}
+    def claim(content: dict[str, Any]) -> dict[str, Any]:
+        return {**content, "kind": _KINDS_OF_2.get(content["what"], "pair")}
 
-    def required(found: dict[str, Any]) -> dict[str, Any]:
-        pair, _, amount = found["claim"]["what"].removesuffix(" real per class").partition(" with ")
+    def required(content: dict[str, Any]) -> dict[str, Any]:
+        pair, _, amount = content["claim"]["what"].removesuffix(" real per class").partition(" with ")
         arm, _, against = pair.partition(" less ")
-        return {**found, "arm": arm, "against": against, "amount": amount or None, "claim": {**found["claim"], "kind": "pair"}}
+        return {**content, "arm": arm, "against": against, "amount": amount or None, "claim": {**content["claim"], "kind": "pair"}}
 
     settings = [
         {**one, "worth": {arm: _joined(worth, *_INTERVALS_OF_2) for arm, worth in one["worth"].items()}} for one in table["settings"]
@@ -399,21 +407,21 @@ def _table_of_2(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _diagnosis_of_6(table: dict[str, Any]) -> dict[str, Any]:
-    def loss(found: dict[str, Any]) -> dict[str, Any]:
-        parts = {name: _joined(part, "share") for name, part in found["parts"].items()}
-        return {"whole": _joined(found["whole"], "share"), "parts": parts}
+    def loss(content: dict[str, Any]) -> dict[str, Any]:
+        parts = {name: _joined(part, "share") for name, part in content["parts"].items()}
+        return {"whole": _joined(content["whole"], "share"), "parts": parts}
 
-    def setting(found: dict[str, Any]) -> dict[str, Any]:
-        renamed = {field: {_ARMS_OF_6.get(arm, arm): value for arm, value in found[field].items()} for field in ("accuracy", "missing")}
-        return {**found, **renamed, "loss": loss(found["loss"])}
+    def setting(content: dict[str, Any]) -> dict[str, Any]:
+        renamed = {field: {_ARMS_OF_6.get(arm, arm): value for arm, value in content[field].items()} for field in ("accuracy", "missing")}
+        return {**content, **renamed, "loss": loss(content["loss"])}
 
     return {**table, "mean": loss(table["mean"]), "settings": [setting(one) for one in table["settings"]]}
 
 
 def _joined(content: dict[str, Any], *names: str) -> dict[str, Any]:
-    """With one figure in place of `x`, `x_low` and `x_high`."""
-    found = {name: value for name, value in content.items() if name.removesuffix("_low").removesuffix("_high") not in names}
+    """Join `x`, `x_low` and `x_high` into one figure."""
+    joined = {name: value for name, value in content.items() if name.removesuffix("_low").removesuffix("_high") not in names}
     for name in names:
         value, low, high = content[name], content[f"{name}_low"], content[f"{name}_high"]
-        found[name] = {"value": value, "low": low, "high": high} if value is not None else None
-    return found
+        joined[name] = {"value": value, "low": low, "high": high} if value is not None else None
+    return joined

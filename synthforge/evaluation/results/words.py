@@ -1,8 +1,8 @@
-"""The verdict in words."""
+"""Figures, comparisons and the verdict in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, TableResult, Use, Worth
@@ -21,12 +21,12 @@ def percent(one: Measured) -> str:
 
 
 def number(value: float) -> str:
-    """Few digits."""
+    """A number with three significant digits."""
     return f"{value + 0.0:.3g}"  # never "-0"
 
 
 def most(comparison: Comparison) -> str:
-    """The class whose recall changes most, if its interval leaves out 0; otherwise nothing."""
+    """The class whose recall changes most, if its interval leaves out 0; otherwise empty."""
     known = {name: one for name, one in comparison.by_class.items() if one.leaves_out_0}
     if not known:
         return ""
@@ -35,7 +35,7 @@ def most(comparison: Comparison) -> str:
 
 
 def told(comparison: Comparison | Claim) -> str:
-    """A comparison's verdict with what it needs."""
+    """A comparison's verdict; for `cannot tell`, what would tell."""
     if comparison.verdict != "cannot tell":
         return comparison.verdict
     if comparison.interval_over == "images":
@@ -46,7 +46,7 @@ def told(comparison: Comparison | Claim) -> str:
 
 
 _OF: dict[Over, str] = {"draws and images": "draws", "seeds and images": "seeds"}
-"""Of what more would tell, by what intervals are over."""
+"""What more is needed to tell, by what varies in intervals."""
 
 
 def sentence_of(
@@ -73,7 +73,7 @@ def sentence_of(
 
 
 def worth_in_words(one: Worth) -> str:
-    """An exchange rate; losses are told like gains."""
+    """An exchange rate."""
     low, high = ("≤ " if one.low_is_end else ""), ("≥ " if one.high_is_end else "")
     equal, gain, rate = one.equivalent, one.more_real, one.others_per_real
     at_end = f"as good as {number(equal.value)} real images per class, where the real learning curve"
@@ -84,45 +84,52 @@ def worth_in_words(one: Worth) -> str:
     if gain.high <= 0 and not one.high_is_end:
         interval = f"[{number(-gain.high)}, {'≥ ' if one.low_is_end else ''}{number(-gain.low)}]"
         return f"its other images cost as much as {number(-gain.value)} {interval} real ones per class fewer"
-    told = f"its other images are worth {number(gain.value)} [{low}{number(gain.low)}, {high}{number(gain.high)}] real ones per class"
+    worth = f"its other images are worth {number(gain.value)} [{low}{number(gain.low)}, {high}{number(gain.high)}] real ones per class"
     if rate is None:
-        return told
-    return f"{told}, so {number(rate.value)} [{'≤ ' if one.high_is_end else ''}{number(rate.low)}, {number(rate.high)}] for each"
+        return worth
+    return f"{worth}, so {number(rate.value)} [{'≤ ' if one.high_is_end else ''}{number(rate.low)}, {number(rate.high)}] for each"
 
 
 def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]], arms: Mapping[str, ArmConfig]) -> str:
-    """Whether to bother, over all settings of the first table that compares anything."""
+    """Whether to use the synthetic images, by the first table that compares anything."""
     table = next((table for table in tables if table.compares), None)
     if table is None:
         if not curve:
             return "nothing was compared"
         rising = ", ".join(f"{percent(accuracy)} with {number(size)}" for size, accuracy in curve)
         return f"Real only, tuned: {rising} images per class."
-    known = [one for setting in table.settings for one in setting.comparisons]
     kinds: dict[tuple[Kind, str], list[Comparison]] = {}
-    for one in known:
+    for one in (one for setting in table.settings for one in setting.comparisons):
         kinds.setdefault(kind_of(arms[one.arm], arms[one.against]), []).append(one)
     claims = {(claim.kind, claim.what): claim for claim in table.claims}
     parts = []
     if table.origin == "elsewhere":
         parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
-    parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
+    parts += [_summed(claims[kind], comparisons) for kind, comparisons in kinds.items()]
     parts += filter(None, [_SO[use_of(table, arms)]])
+    return " ".join([*parts, *filter(None, [_steps_in_words(table)])])
+
+
+def _steps_in_words(table: TableResult) -> str:
     short = [setting for setting in table.settings if not setting.has_enough_steps]
-    moved = [one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean] if one is not None]
-    if changes := [abs(one.value) for one in moved if one.leaves_out_0]:
-        parts.append(
-            f"But the trainings were short: with twice the steps accuracy still moves by up to {100 * max(changes):.1f} points, and "
+    moved = _largest(one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean])
+    if moved:
+        return (
+            f"But the trainings were short: with twice the steps accuracy still moves by up to {100 * moved:.1f} points, and "
             "differences with it; raise trainer.steps before believing this."
         )
-    else:
-        means = [setting.steps_check_mean for setting in table.settings if setting.steps_check_mean is not None]
-        if changes := [abs(one.value) for one in means if one.leaves_out_0]:
-            parts.append(
-                f"Twice the steps still change accuracy, by up to {100 * max(changes):.1f} points over all arms, so smaller "
-                "differences may come of trainings that are not done."
-            )
-    return " ".join(parts)
+    moved = _largest(setting.steps_check_mean for setting in table.settings)
+    if not moved:
+        return ""
+    return (
+        f"Twice the steps still change accuracy, by up to {100 * moved:.1f} points over all arms, so smaller "
+        "differences may come from unfinished trainings."
+    )
+
+
+def _largest(changes: Iterable[Measured | None]) -> float:
+    """The largest change that is told from 0; 0 if there is none."""
+    return max((abs(one.value) for one in changes if one is not None and one.leaves_out_0), default=0.0)
 
 
 def use_of(table: TableResult, arms: Mapping[str, ArmConfig]) -> Use:
@@ -160,7 +167,7 @@ _WHAT: dict[Kind, str] = {
 
 
 def kind_of(arm: ArmConfig, against: ArmConfig) -> tuple[Kind, str]:
-    """What a comparison tells, and that in words."""
+    """The kind of a comparison, and the kind in words."""
     kind = _kind(arm, against)
     return kind, _WHAT.get(kind, f"{arm.name} less {against.name}")
 
@@ -179,6 +186,7 @@ def _kind(arm: ArmConfig, against: ArmConfig) -> Kind:
 
 
 def _summed(claim: Claim, comparisons: Sequence[Comparison]) -> str:
+    """A claim and the verdicts of its comparisons."""
     if len(comparisons) == 1:
         return f"{claim.what}: {points(claim.difference)} points of accuracy, {told(claim)}."
     counts = {word: sum(one.verdict == word for one in comparisons) for word in get_args(Word)}

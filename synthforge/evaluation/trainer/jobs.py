@@ -1,7 +1,7 @@
-"""Trainings as work for an executor: one unit is one training, and what it found is a small file under its digest.
+"""Trainings as units of work for an executor. The predictions of a training are a small file named by its digest.
 
-The digest is over everything that decides the result: both sets, trainer, mixing and seed. A training whose file is there is not repeated,
-whichever evaluation it was done for, so a killed sweep goes on where it was.
+The digest is over everything that decides the result: both sets, trainer, mixing and seed. A training with a file is
+not repeated, whichever evaluation it was done for, so an evaluation that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from synthforge.executors.running import Workers
 from synthforge.recipe.evaluation import MixingConfig, TrainerConfig
 
 VERSION = 3
-"""Of training: raised when equal sets and settings give another result."""
+"""To be raised when equal sets and settings give another training."""
 TRIES = 2
 
 
@@ -39,34 +39,35 @@ class Training:
     """One training and its test."""
 
     train_set: str
-    """Digest."""
+    """Digest of the training set."""
     test_set: str
+    """Digest of the test set."""
     config: TrainerConfig
     mixing: MixingConfig
     seed: int
     num_classes: int
     platform: str = ""
-    """Device and weights from elsewhere, on which figures depend as well."""
+    """Device and pretrained weights, on which the result depends too."""
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over all that decides the result."""
+        """SHA-256 over everything that decides the result."""
         settings = [identity_of(config, lambda path, value: value) for config in (self.config, self.mixing)]
         return digest_of([VERSION, self.train_set, self.test_set, *settings, self.seed, self.num_classes, self.platform])
 
     @property
     def images(self) -> int:
-        """Training images that it sees."""
+        """Number of training images that it sees, repetitions included."""
         return self.config.steps * self.config.batch
 
 
 def result_path(folder: Path, training: Training) -> Path:
-    """Where its predictions lie."""
+    """The file for its predictions."""
     return folder / "trainings" / f"{training.digest[:32]}.npz"
 
 
 def read_result(folder: Path, training: Training) -> Predictions | None:
-    """What a training found; None if it was not done, or its file is torn."""
+    """Predictions of a training. None: it was not done, or its file is damaged."""
     try:
         with np.load(io.BytesIO(result_path(folder, training).read_bytes()), allow_pickle=False) as file:
             return Predictions(file["predicted"], file["confidence"], file["probability"])
@@ -75,7 +76,7 @@ def read_result(folder: Path, training: Training) -> Predictions | None:
 
 
 class ClassifierTrainer:
-    """Trains classifiers on one device, and tests them."""
+    """Trains and tests classifiers on one device."""
 
     def __init__(self, folder: Path, cache: Path, device: torch.device, threads: int) -> None:
         self._folder, self._device, self._threads = folder, device, threads
@@ -83,7 +84,7 @@ class ClassifierTrainer:
         self._test: tuple[tuple[str, int], np.ndarray, np.ndarray] | None = None
 
     def train(self, training: Training, advance: Callable[[int], None]) -> str | SynthforgeError:
-        """Do a training and write its result; returns its digest, or what failed."""
+        """Do a training and write its predictions; returns its digest, or the error."""
         done = 0
 
         def progress(images: int) -> None:
@@ -93,12 +94,12 @@ class ClassifierTrainer:
 
         try:
             with cpu_threads(self._threads):
-                found = self._train(training, progress)
+                predictions = self._train(training, progress)
         except WorkError as error:
             advance(-done)
             return error
-        columns = {"predicted": found.predicted_V, "confidence": found.confidence_V, "probability": found.probability_V}
-        replace_file(result_path(self._folder, training), lambda temporary: np.savez_compressed(temporary, **columns))  # type: ignore[arg-type]
+        columns = {name.removesuffix("_V"): values_V for name, values_V in vars(predictions).items()}
+        replace_file(result_path(self._folder, training), lambda temporary: np.savez_compressed(temporary, **columns))
         progress(training.images)
         return training.digest
 
@@ -112,7 +113,7 @@ class ClassifierTrainer:
             device=self._device,
             on_progress=lambda at: progress(at.step * training.config.batch),
         )
-        # Only now, so that nothing of the test is in reach while the classifier is trained.
+        # Read only now: the test set is out of reach while the classifier is trained.
         images_VCHW, truth_V = self._test_images(training)
         return predict(network, images_VCHW, truth_V, self._device)
 
@@ -126,31 +127,31 @@ class ClassifierTrainer:
 
 
 class Trainings:
-    """Does trainings that were not done yet on some workers."""
+    """Has workers do the trainings that were not done yet."""
 
     def __init__(self, folder: Path, workers: Workers[Any, Any]) -> None:
         self.folder, self._workers = folder, workers
 
     def run(self, trainings: Sequence[Training], task: str) -> list[Predictions]:
-        """The result of each training, done now if it is not there yet; raises WorkError naming what failed."""
-        wanted = {training.digest: training for training in trainings}
-        todo = [training for training in wanted.values() if read_result(self.folder, training) is None]
-        todo.sort(key=lambda training: -training.images)  # the longest first, so that workers end together
+        """Predictions of each training, done now if they are missing; raises WorkError for trainings that fail."""
+        different = {training.digest: training for training in trainings}
+        todo = [training for training in different.values() if read_result(self.folder, training) is None]
+        todo.sort(key=lambda training: -training.images)  # the longest first, so workers end together
         if todo:
             _, failed = self._workers.run(
                 todo,
                 task=f"{task}: {len(todo)} trainings",
                 size=lambda training: training.images,
                 name=lambda training: f"seed {training.seed}",
-                done=sum(training.images for training in wanted.values()) - sum(training.images for training in todo),
+                done=sum(training.images for training in different.values()) - sum(training.images for training in todo),
                 tries=TRIES,
             )
             if failed:
                 raise WorkError(
                     f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others"
                 )
-        found = {digest: read_result(self.folder, training) for digest, training in wanted.items()}
-        results = [found[training.digest] for training in trainings]
-        if any(result is None for result in results):
+        by_digest = {digest: read_result(self.folder, training) for digest, training in different.items()}
+        results = [result for training in trainings if (result := by_digest[training.digest]) is not None]
+        if len(results) < len(trainings):
             raise WorkError(f"{self.folder / 'trainings'}: results vanished while they were read; run again")
-        return [result for result in results if result is not None]
+        return results

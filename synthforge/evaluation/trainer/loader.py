@@ -1,6 +1,7 @@
-"""The images of a training set: resident on the device where they fit, decoded as they are needed where they do not.
+"""The images of a training set: resident on the device if they fit, otherwise decoded when they are needed.
 
-Both give the same batches, and real and synthetic images are decoded and resized in one way.
+Both ways give the same batches. Real and synthetic images are decoded and resized in the same way.
+
 Shapes: N images of the set, B batch, H = W = resolution.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,47 +20,36 @@ from torch import Tensor
 from synthforge.data.images import decode, resize
 
 Order = Callable[[int], Tensor]
-"""Step to the rows of its batch, int64 (B,); a pure function."""
+"""Pure function from a step to the rows of its batch, int64 (B,)."""
 Gather = Callable[[NDArray[np.int64]], Sequence[bytes]]
-"""Rows to encoded images; called from several threads."""
+"""Function from rows to encoded images; called from several threads."""
 
 AHEAD = 4
-"""Batches that are decoded before they are asked for."""
-
-
-class TrainingImages(Protocol):
-    """The images of one training."""
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Rows, int64 (B,), and images, uint8 (B, 3, H, W) on the device; steps are asked for in order."""
-
-    def of(self, rows_B: Tensor) -> Tensor:
-        """The images of any rows."""
-
-    def close(self) -> None:
-        """Let go of what is held."""
+"""Number of batches that are decoded ahead."""
 
 
 class Resident:
-    """Implements `TrainingImages`: all images are on the device, uint8 (N, 3, H, W)."""
+    """All images are on the device, uint8 (N, 3, H, W)."""
 
     def __init__(self, images_NCHW: NDArray[np.uint8], order: Order, device: torch.device) -> None:
         self._images_NCHW = torch.from_numpy(images_NCHW).to(device)
         self._order = order
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Rows, int64 (B,), and images, uint8 (B, 3, H, W) on the device. Steps come in order."""
         rows_B = self._order(step)
         return rows_B, self.of(rows_B)
 
     def of(self, rows_B: Tensor) -> Tensor:
+        """Images of any rows, uint8 (B, 3, H, W) on the device."""
         return self._images_NCHW[rows_B.to(self._images_NCHW.device)]
 
     def close(self) -> None:
-        pass
+        """Nothing is open."""
 
 
 class Streamed:
-    """Implements `TrainingImages`: threads decode a few batches ahead, and only those are in memory."""
+    """Threads decode a few batches ahead; only these are in memory. Methods are those of `Resident`."""
 
     def __init__(self, gather: Gather, resolution: int, order: Order, num_steps: int, device: torch.device) -> None:
         self._gather, self._resolution, self._order, self._device = gather, resolution, order, device
@@ -86,9 +76,12 @@ class Streamed:
         self._pool.shutdown(cancel_futures=True)
 
 
+TrainingImages: TypeAlias = Resident | Streamed
+
+
 def decoded(files: Sequence[bytes], resolution: int) -> NDArray[np.uint8]:
-    """uint8 (n, 3, H, W); raises DatasetError for what can't be decoded."""
-    found = np.empty((len(files), 3, resolution, resolution), np.uint8)
+    """Images as uint8 (n, 3, H, W); raises DatasetError if one can't be decoded."""
+    images_NCHW = np.empty((len(files), 3, resolution, resolution), np.uint8)
     for number, data in enumerate(files):
-        found[number] = resize(decode(data, 3), resolution).transpose(2, 0, 1)
-    return found
+        images_NCHW[number] = resize(decode(data, 3), resolution).transpose(2, 0, 1)
+    return images_NCHW

@@ -1,8 +1,10 @@
 """How real and synthetic images share the batches of a training.
 
-`pooled` takes them as one heap: more synthetic images crowd out the real ones. `weighted` fixes the synthetic share of every batch and lets
-its loss count less. `synthetic-then-real` begins with synthetic images and ends with real ones alone, so that the last word is real.
-`split-norm` is `weighted` with batch norm by parts (see training.networks).
+- `pooled`: all images are drawn alike, so many synthetic images crowd out the real ones.
+- `weighted`: every batch has a fixed share of synthetic images, and their loss counts less.
+- `synthetic-then-real`: synthetic images first, real images alone at the end.
+- `split-norm`: `weighted`, with separate batch-norm statistics for real and synthetic images (see training.networks).
+
 Shapes: N images of the set, B batch.
 """
 
@@ -16,20 +18,18 @@ from synthforge.training.data import seeded
 
 
 class Mixing:
-    """Which images each batch holds, and how much each counts: pure functions of the step.
+    """Which images each batch holds, and how much each image counts: pure functions of the step.
 
     Args:
         is_real_N: bool.
-        weight_N: importance weights, float; those of each domain are scaled to a mean of 1.
+        weight_N: importance weights, float. Those of real and of synthetic images are each scaled to a mean of 1.
     """
 
     def __init__(self, config: MixingConfig, is_real_N: Tensor, weight_N: Tensor, *, batch: int, num_steps: int, seed: int) -> None:
         has_both = bool(is_real_N.any()) and not bool(is_real_N.all())
         self.policy = config.policy if has_both else "pooled"
-        self._batch, self._num_steps = batch, num_steps
-        self._synthetic_share = config.synthetic_share
-        real, synthetic = _Endless(is_real_N, "real order", seed), _Endless(~is_real_N, "synthetic order", seed)
-        self._real, self._synthetic = real, synthetic
+        self._batch = batch
+        self._real, self._synthetic = _Endless(is_real_N, "real order", seed), _Endless(~is_real_N, "synthetic order", seed)
         self._all = _Endless(torch.ones_like(is_real_N), "order", seed)
         self.weight_N = weight_N.float().clone()
         for part_N in (is_real_N, ~is_real_N):
@@ -37,23 +37,23 @@ class Mixing:
                 self.weight_N[part_N] /= self.weight_N[part_N].mean()
         if self.policy in {"weighted", "split-norm"}:
             self.weight_N[~is_real_N] *= config.weight
-        self._num_real = min(max(batch - round(batch * self._synthetic_share), 1), batch - 1)
-        self._first_real_step = round(num_steps * self._synthetic_share)
+        self._num_real = min(max(batch - round(batch * config.synthetic_share), 1), batch - 1)
+        self._first_real_step = round(num_steps * config.synthetic_share)
         self.recalibrates_on_real = has_both and self.policy != "pooled"
-        """Whether statistics for testing are those of the real images."""
+        """Whether batch-norm recalibration uses real images alone."""
 
     @property
     def num_first(self) -> int:
-        """Rows of each batch that have batch norm of their own; 0 for no such parts."""
+        """Number of first rows with batch-norm statistics of their own; 0: all rows share them."""
         return self._num_real if self.policy == "split-norm" else 0
 
     @property
     def part_sizes(self) -> list[int]:
-        """Rows of each batch that are of one domain, in order; one part where domains are mixed at random."""
+        """Number of real, then of synthetic rows in each batch; a single part if these are mixed at random."""
         return [self._num_real, self._batch - self._num_real] if self.policy in {"weighted", "split-norm"} else [self._batch]
 
     def rows(self, step: int) -> Tensor:
-        """Rows of batch number `step`, int64 (B,)."""
+        """Rows of the batch of a step, int64 (B,)."""
         batch = self._batch
         if self.policy == "pooled":
             return self._all.take(step * batch, batch)
@@ -67,12 +67,12 @@ class Mixing:
         )
 
     def recalibration_rows(self, step: int) -> Tensor:
-        """Rows of a batch from which the statistics for testing are taken."""
+        """Rows of a batch for batch-norm recalibration, int64 (B,)."""
         return (self._real if self.recalibrates_on_real else self._all).take(step * self._batch, self._batch)
 
 
 class _Endless:
-    """Every row of a part once before any comes again."""
+    """Endless rows of a part, in random order: each comes once before any comes again."""
 
     def __init__(self, part_N: Tensor, purpose: str, seed: int) -> None:
         self._rows = part_N.nonzero()[:, 0]
@@ -88,10 +88,9 @@ class _Endless:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _epoch(self, epoch: int) -> Tensor:
-        found = self._epochs.get(epoch)
-        if found is None:
+        if epoch not in self._epochs:
             order = torch.randperm(len(self._rows), generator=seeded(self._purpose, self._seed, epoch))
-            found = self._rows[order]
-            # Kept: a few, since streams of several threads may be an epoch apart.
-            self._epochs = {known: rows for known, rows in self._epochs.items() if abs(known - epoch) < 8} | {epoch: found}
-        return found
+            # A few are kept, since threads may be an epoch apart.
+            kept = {known: rows for known, rows in self._epochs.items() if abs(known - epoch) < 8}
+            self._epochs = kept | {epoch: self._rows[order]}
+        return self._epochs[epoch]

@@ -1,4 +1,4 @@
-"""The classifiers that can be trained: the residual network of ours, and any image model of timm."""
+"""The classifiers: our small residual network, and any image model of timm."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 WHERE = "evaluation.trainer"
 LARGEST = 64
-"""Pixels up to which the residual network is meant to be used."""
+"""Largest resolution of the residual network, in pixels."""
 
 
 def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
-    """With its resolution, and the network found (fetched if need be) and buildable; raises ModelError or RequestError.
+    """Fill in the resolution, and check that the network can be found and built; raises ModelError or RequestError.
+
+    Weights from the Hugging Face hub are fetched.
 
     Args:
         image_size: the shorter side of the real images.
@@ -39,19 +41,19 @@ def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
         try:
             with torch.inference_mode():
                 build(config, 2, "batch").eval()(torch.zeros(2, 3, size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:  # each network has its own way to say no
+        except (RuntimeError, AssertionError, ValueError) as error:  # networks raise different errors
             raise RequestError(f"{WHERE}: {config.network} can't take images of {size} px ({str(error)[:200]})") from error
     return config
 
 
 def platform_of(config: TrainerConfig) -> str:
-    """What figures depend on beside settings, seed and images: the kind of device, and the weights that training starts from."""
+    """What results depend on besides settings, seed and images: the kind of device, and the pretrained weights."""
     device = pick_device(config.device, f"{WHERE}.device").type
     return device if config.start == "scratch" else f"{device} {file_sha256(_find(config).weights, WHERE)}"
 
 
 def build(config: TrainerConfig, num_classes: int, norm: Norm) -> nn.Module:
-    """A new network, its random weights from torch's global generator: images (n, 3, H, W) in -1 to 1 to logits (n, C)."""
+    """Build a network from images (n, 3, H, W) in -1 to 1 to logits (n, C); weights come from torch's global RNG."""
     assert config.resolution is not None
     if config.network == "residual":
         return Classifier(config.resolution, config.width, num_classes, norm)
@@ -67,7 +69,7 @@ def build(config: TrainerConfig, num_classes: int, norm: Norm) -> nn.Module:
 
 
 class _Normalised(nn.Module):
-    """Takes -1 to 1 where the network takes images normalised in its own way."""
+    """Turns images in -1 to 1 into those that a network was normalised for."""
 
     scale: Tensor
     shift: Tensor
@@ -80,12 +82,12 @@ class _Normalised(nn.Module):
         self.register_buffer("shift", ((0.5 - mean_C) / std_C).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        found: Tensor = self.network(images_NCHW * self.scale + self.shift)
-        return found
+        output: Tensor = self.network(images_NCHW * self.scale + self.shift)
+        return output
 
 
 class _Probe(nn.Module):
-    """A linear layer on the features of a network that stays as it is."""
+    """A linear layer on the features of a frozen network."""
 
     def __init__(self, backbone: nn.Module, dim: int, num_classes: int) -> None:
         super().__init__()
@@ -114,23 +116,19 @@ def _find(config: TrainerConfig) -> TimmFiles:
 
 
 def _timm(config: TrainerConfig, num_classes: int) -> tuple[nn.Module, dict[str, Any]]:
-    """A network of timm, and what its images are to be; raises ModelError."""
+    """A network of timm and its preprocessing; raises ModelError."""
     import timm
 
     from synthforge.features.encoders.image_network import create
 
-    name, resolution = config.network, config.resolution
-    # From scratch a name of an architecture is enough; a folder or hub id says only with its files what it is.
+    name = config.network
+    # Without pretrained weights the name of an architecture is enough. Folders and hub ids need their files.
     by_name = config.start == "scratch" and timm.is_model(name.split(".")[0])
     files = None if by_name else _find(config)
+    model, weights = files.model if files is not None else name.split(".")[0], None if config.start == "scratch" else files
     with in_one_line(name, f"{WHERE}.network"):
-        network = create(
-            files.model if files is not None else name.split(".")[0],
-            resolution,
-            None if config.start == "scratch" else files,
-            0 if config.start == "probe" else num_classes,
-        )
-    found: dict[str, Any] = timm.data.resolve_model_data_config(network)
-    if found["input_size"][0] != 3:
-        raise ModelError(f"{WHERE}.network: {name} takes {found['input_size'][0]} channels; only RGB ones are supported")
-    return network, found
+        network = create(model, config.resolution, weights, 0 if config.start == "probe" else num_classes)
+    data: dict[str, Any] = timm.data.resolve_model_data_config(network)
+    if data["input_size"][0] != 3:
+        raise ModelError(f"{WHERE}.network: {name} takes {data['input_size'][0]} channels; only RGB ones are supported")
+    return network, data

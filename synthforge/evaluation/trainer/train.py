@@ -1,10 +1,12 @@
-"""Train one classifier on one training set, and test it: the bundled trainer.
+"""Train one classifier on one training set, and test it.
 
-One-cycle schedule (linear rise, half cosine to zero), AdamW, label smoothing, averaged weights; batches are gathered, moved, erased and
-blended on the device. Every arm takes this one way, with the same number of steps whatever the size of its set. Batch norms get their
-statistics afterwards from unchanged training images. The same seed gives the same result on the same device with the same number of
-threads.
-Not covered: several devices for one training; networks whose normalisation needs more than batch norm's statistics.
+AdamW with a one-cycle schedule (linear rise, half cosine to zero), label smoothing and averaged weights. Batches are
+augmented on the device. Every arm is trained in this way, with the same number of steps whatever the size of its set.
+Batch-norm recalibration on training images without augmentation comes last.
+
+The same seed gives the same result on the same device with the same number of threads.
+
+Not covered: several devices for one training; networks whose normalisation needs more than batch-norm statistics.
 
 Shapes: N images of the set, V test images, B batch, C classes, H = W = resolution.
 """
@@ -36,16 +38,14 @@ _RECALIBRATION_BATCHES = 16
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Labelled images of one arm; N of them.
-
-    Their files are read by `gather`, in any order and from several threads.
-    """
+    """N labelled images of one arm."""
 
     label_N: NDArray[np.int64]
     is_real_N: NDArray[np.bool_]
     weight_N: NDArray[np.float64]
-    """Importance weights, for example of curation; ones where there are none."""
+    """Importance weights, for example of curation; 1 without weights."""
     gather: Gather
+    """Reads their files, in any order and from several threads."""
 
     def __len__(self) -> int:
         return len(self.label_N)
@@ -53,7 +53,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier said of V test images."""
+    """A classifier's predictions for V test images. Field names are those of its file."""
 
     predicted_V: NDArray[np.int16]
     """The most probable class."""
@@ -72,7 +72,7 @@ def train(
     device: torch.device,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> nn.Module:
-    """The trained network with averaged weights, ready for tests: images (n, 3, H, W) in -1 to 1 to logits (n, C).
+    """Train a network from images (n, 3, H, W) in -1 to 1 to logits (n, C); returns its averaged weights in eval mode.
 
     Args:
         config: with `resolution` filled in.
@@ -94,7 +94,7 @@ def train(
     def loss(network: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         rows_B, images_BCHW = batch
         target_BC = (label_N[rows_B, None] == class_C).float()
-        with torch.autocast(device.type, enabled=False):  # grids of half precision are wrong by a fifth of a pixel
+        with torch.autocast(device.type, enabled=False):  # half precision moves images by up to a fifth of a pixel
             changed_BCHW, target_BC = _changed(to_float(images_BCHW), target_BC, mixed.part_sizes, config, generator)
         logits_BC = network(changed_BCHW.contiguous(memory_format=torch.channels_last)).float()
         loss_B = functional.cross_entropy(logits_BC, target_BC, label_smoothing=config.label_smoothing, reduction="none")
@@ -106,7 +106,7 @@ def train(
         for _ in loop.run(on_progress):
             pass
         trained: nn.Module = loop.ema
-        if config.start != "probe":  # a probe leaves the network as it was
+        if config.start != "probe":  # a probe keeps its network as it is
             recalibrate_batch_norm(trained, (to_float(source.of(mixed.recalibration_rows(step))) for step in range(_RECALIBRATION_BATCHES)))
     finally:
         source.close()
@@ -116,7 +116,7 @@ def train(
 def _changed(
     images_BCHW: Tensor, target_BC: Tensor, part_sizes: list[int], config: TrainerConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Augmented images with their targets; each domain's part by itself, since augmentations take the first rows, and blend all."""
+    """Augmented images with their targets. Real and synthetic parts are augmented and mixed apart."""
     parts = []
     for images_PCHW, target_PC in zip(images_BCHW.split(part_sizes), target_BC.split(part_sizes), strict=True):
         moved_PCHW, _ = augment(images_PCHW, config.augment, generator)
@@ -143,7 +143,7 @@ def _loop_config(config: TrainerConfig, seed: int) -> LoopConfig:
 
 
 def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: torch.device) -> TrainingImages:
-    """Resident if the whole set fits."""
+    """Resident on the device if the whole set fits."""
     assert config.resolution is not None
     if len(images) * 3 * config.resolution**2 > config.resident_gib * 2**30:
         return Streamed(images.gather, config.resolution, mixed.rows, config.steps, device)

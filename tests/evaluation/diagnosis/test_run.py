@@ -15,8 +15,8 @@ from PIL import Image, ImageFilter
 
 from synthforge.data.reading import Example
 from synthforge.errors import RequestError
+from synthforge.evaluation.diagnosis.request import diagnosis_of
 from synthforge.evaluation.diagnosis.run import diagnose
-from synthforge.evaluation.request import diagnosis_of
 from synthforge.evaluation.results.types import DiagnoseResult
 from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, Ran, small
@@ -178,7 +178,7 @@ def test_wrong_requests_are_told_before_anything_is_made(tmp_path: Path, cli: Cl
     for arguments, told in [
         ((), "give a recipe, or --synthetic SET"),
         ((DIGITS, "--rendered", tmp_path), "--rendered is for --synthetic sets"),
-        (("--synthetic", tmp_path, "--real", tmp_path / "real"), "which real images are to measure it?"),
+        (("--synthetic", tmp_path, "--real", tmp_path / "real"), "diagnose: which real images are the held-out test set?"),
         ((DIGITS, "--set", "diagnosis.strength=2"), "diagnosis.strength"),
         ((DIGITS, "--set", "diagnosis.strenth=0.5"), "did you mean"),
     ]:

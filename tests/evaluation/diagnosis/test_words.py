@@ -8,17 +8,8 @@ from typing import Any
 import pytest
 
 from synthforge.evaluation.diagnosis.contrasts import losses
-from synthforge.evaluation.diagnosis.words import _unshown, advice_of, verdict_of
+from synthforge.evaluation.diagnosis.words import advice_of, verdict_of
 from tests.evaluation.diagnosis.test_contrasts import outcomes
-
-
-def test_nothing_is_shown_where_there_are_too_few_images_to_ask() -> None:
-    def known(**facts: float) -> Any:
-        return SimpleNamespace(facts=facts)
-
-    assert _unshown([known(doubted=0.1), known(doubted=0.0, differing=0.0)]) == {"content", "interaction"}
-    assert _unshown([known(doubted=0.0, differing=0.3)]) == {"labels"}
-    assert _unshown([known()]) == set()  # nothing is known
 
 
 def test_without_any_table_nothing_is_claimed() -> None:

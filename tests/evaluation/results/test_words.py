@@ -1,4 +1,4 @@
-"""Words: verdicts over settings, exchange rates at the ends of the curve, requirements."""
+"""Verdicts over settings, and exchange rates at the ends of the curve, in words."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import re
 from typing import Any
 
 import numpy as np
-import pytest
 
-from synthforge.errors import RequestError
-from synthforge.evaluation.results.requirements import Requirement, holds, parsed
-from synthforge.evaluation.results.scores import Outcomes, calibration_error, claimed, compared, pairs, worth
-from synthforge.evaluation.results.types import Claim, Comparison, Kind, Origin, RequiredClaim, TableResult
-from synthforge.evaluation.results.words import kind_of, most, told, verdict_of, worth_in_words
-from synthforge.recipe.evaluation import ArmConfig, MixingConfig
+from synthforge.evaluation.results.scores import Outcomes, worth
+from synthforge.evaluation.results.types import Claim, Comparison, Kind, Origin, TableResult
+from synthforge.evaluation.results.words import kind_of, told, verdict_of, worth_in_words
+from synthforge.recipe.evaluation import ArmConfig
 from synthforge.statistics import Measured, Word
 from tests.evaluation.results import made
 from tests.evaluation.results.made import comparison, measured
@@ -140,99 +137,3 @@ def test_seeds_are_not_called_draws() -> None:
     assert told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; some 12 seeds probably would"
     assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; some 12 draws probably would"
     assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell of one training; raise seeds"
-
-
-def require(text: str) -> Requirement:
-    return parsed(text, list(ARMS), ["20", "50"])
-
-
-def of_two_amounts(*required: RequiredClaim) -> list[TableResult]:
-    """A table with accuracies of 0.9 and more with 50 real per class, and from 0.88 to 0.9 with 20."""
-    settings = [
-        made.setting(arms=dict.fromkeys(("heap", "real"), measured(0.9, *interval)), per_class=amount)
-        for amount, interval in ((20, (0.88, 0.9)), (50, (0.9, 0.95)))
-    ]
-    return [made.table(settings, required=required)]
-
-
-def test_an_accuracy_is_required_in_every_setting_and_of_an_arm_that_is_there() -> None:
-    result = of_two_amounts()
-    assert holds(require("real > 0.87"), result)
-    assert not holds(require("real > 89%"), result)
-    assert holds(require("real > 89% @ 50"), result)
-    assert not holds(require("real >= 0.91"), result)
-    assert holds(require("real >= 0.91 @ 50"), result)
-    assert not holds(require("curated > 0.1"), result)
-    assert not holds(require("curated >= real"), result)
-
-
-@pytest.mark.parametrize(
-    ("on_average", "hurts_at", "better", "not_worse"),
-    [
-        ("helped", [], True, True),
-        ("helped", ["50"], False, False),
-        ("cannot tell", [], False, True),
-        ("did not help", [], False, True),
-        ("hurt", [], False, False),
-    ],
-)
-def test_a_comparison_is_required_on_average_and_may_hurt_nowhere(
-    on_average: Word, hurts_at: list[str], *, better: bool, not_worse: bool
-) -> None:
-    found = [comparison("heap", "real", on_average)] * 2
-
-    def of(found: list[Comparison]) -> list[TableResult]:
-        asked = claim(("pair", "heap less real"), found)
-        return of_two_amounts(RequiredClaim(arm="heap", against="real", amount=None, claim=asked, hurts_at=hurts_at))
-
-    result = of(found)
-    assert holds(require("heap > real"), result) is better
-    assert holds(require("heap >= real"), result) is not_worse
-    assert not holds(require("heap >= real @ 20"), result)  # which was not asked
-    assert not holds(require("heap >= real"), of(found[:1]))  # of one amount alone
-
-
-@pytest.mark.parametrize("text", ["", "a", "real = random", "real > nothing", "nothing > real", "real > 1.5", "real > random @ 7"])
-def test_what_is_no_requirement_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="--require"):
-        parsed(text, list(ARMS), ["20"])
-
-
-def test_curated_is_compared_with_random_in_its_place_and_policy() -> None:
-    arms = {**ARMS, "real+random": ArmConfig.model_validate("real+random")}
-    found = pairs(arms, MixingConfig())
-    assert ("real+curated", "real+random") in found
-    assert ("heap", "real+random") not in found
-    assert ("curated", "random") in found
-
-
-def test_the_class_that_changes_most_is_named_if_it_changes() -> None:
-    """One class of three is recognised half as often; the others as before."""
-    truth = np.arange(300) % 3
-    before = np.ones((4, 2, 300))
-    after = before - (truth == 1) * (np.random.default_rng(0).random((4, 2, 300)) < 0.5)
-    (one,) = compared([("b", "a", after - before)], truth, ["x", "y", "z"], 0.005)
-    assert one.by_class["x"].value == one.by_class["z"].value == 0
-    assert -0.6 < one.by_class["y"].low < one.by_class["y"].value < one.by_class["y"].high < -0.4
-    assert one.difference.value == pytest.approx(one.by_class["y"].value / 3, abs=1e-4)
-    assert most(one).startswith("most of all class y, -")
-    (same,) = compared([("b", "a", before - before)], truth, ["x", "y", "z"], 0.005)
-    assert most(same) == ""
-
-
-def test_calibration_is_the_distance_of_confidence_from_accuracy() -> None:
-    confident = np.full(100, 0.9, np.float32)
-    assert calibration_error(confident, np.arange(100) < 90) == pytest.approx(0, abs=1e-6)
-    assert calibration_error(confident, np.arange(100) < 50) == pytest.approx(0.4, abs=1e-6)
-
-
-def test_what_single_comparisons_cannot_tell_they_may_together() -> None:
-    """Ten amounts, at each of which a gain of a point is lost among as many comparisons, and one kind that is of nothing."""
-    rng = np.random.default_rng(0)
-    gains = [np.where(rng.random((5, 2, 800)) < 0.51, 1.0, 0.0) - (rng.random((5, 2, 800)) < 0.49) for _ in range(10)]
-    nothing = [(rng.random((5, 2, 800)) < 0.5) - (rng.random((5, 2, 800)) < 0.5).astype(float) for _ in range(10)]
-    gain, none = claimed({("adding", "gain"): gains, ("pair", "nothing"): nothing}, 0.005)
-    assert (gain.what, gain.comparisons, gain.verdict) == ("gain", 10, "helped")
-    assert gain.difference.value == pytest.approx(0.02, abs=0.01)
-    assert none.verdict in {"cannot tell", "did not help"}
-    assert none.lowest < none.difference.value < none.highest
