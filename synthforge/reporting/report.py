@@ -1,6 +1,6 @@
-"""`report`: everything that is known of a run as one page of HTML, which opens from disk and asks nothing of any network.
+"""`report`: the results of a run as one HTML page that opens from disk and needs no network.
 
-What a run has not got, the page says, and how to get it. Its size is bounded: of a pool of any size the same number of images is shown.
+The page says which results are missing, and how to get them. It shows at most a fixed number of images, whatever the pool's size.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
 from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingResult, TableResult
+from synthforge.evaluation.results.words import listed
 from synthforge.progress import Reporter
 from synthforge.reporting.answers import Answer, answers_of, headline_of
-from synthforge.reporting.figures import distance, in_points
+from synthforge.reporting.figures import REGIMES, distance, in_points
 from synthforge.reporting.gathered import Decisions, Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
 from synthforge.reporting.templates import page_of, write_page
+from synthforge.statistics import Over
 
 REPORT, REPORT_WITHOUT = "report.html", "report-without-real-images.html"
 SHOWN_CLASSES = 12
@@ -193,26 +195,34 @@ def _over(evaluation: EvaluateResult | None) -> str:
     table = evaluation.first if evaluation is not None else None
     if table is None or not table.claims:
         return ""
-    over = table.claims[0].interval_over
-    return f"{over}, not other draws of the real images" if over == "seeds and images" else over
+    return _COVERED[table.claims[0].interval_over]
+
+
+_COVERED: dict[Over, str] = {
+    "draws and images": "draws of real images, training seeds and test images",
+    "seeds and images": "training seeds and test images, not other real images",
+    "images": "test images only, of a single training",
+}
 
 
 def _sets(run: Gathered) -> str:
+    """What was compared, for somebody who sees the page for the first time."""
     if run.evaluation is None or (table := run.evaluation.first) is None:
         return ""
     scores = [score for setting in table.settings for score in setting.arms.values()]
-    draws, seeds = max((score.draws, score.seeds) for score in scores) if scores else (0, 0)
-    amounts = ", ".join(dict.fromkeys(f"{setting.real_per_class:g}" for setting in table.settings))
-    ratios = ", ".join(dict.fromkeys(f"{setting.synthetic_per_real:g}" for setting in table.settings))
-    own = ", from a generator that has seen only these real ones" if table.origin == "own" else ""
+    trainings = max((score.draws * score.seeds for score in scores), default=0)
+    amounts = listed(list(dict.fromkeys(f"{setting.real_per_class:g}" for setting in table.settings)))
+    ratios = listed(list(dict.fromkeys(f"{setting.synthetic_per_real:g}" for setting in table.settings)))
+    own = " The generator was trained on these real images only." if table.origin == "own" else ""
     return (
-        f"With {amounts} real images of a class, {ratios} synthetic for each{own}. Random ones are drawn blindly, curated (or kept) ones "
-        f"were chosen. {draws * seeds} classifiers were trained on each set, and tested on {run.evaluation.holdout_images:,} other real "
-        "images (the holdout)." + (" Pictures, map and gap are of the recipe's own pool." if run.pool is not None else "")
+        f"Training sets: real images ({amounts} per class), synthetic images ({ratios} per real image), or both.{own} “Random” synthetic "
+        "images are a random choice; “curated” ones were selected by `synthforge curate`. "
+        f"On each training set {trainings} classifiers were trained. They were tested on {run.evaluation.holdout_images:,} "
+        "held-out real images."
     )
 
 
-# What was asked for
+# Settings
 
 
 def _asked(run: Gathered) -> list[tuple[str, str]]:
@@ -222,16 +232,18 @@ def _asked(run: Gathered) -> list[tuple[str, str]]:
         ("generator", f"{recipe.generator.kind} {made_by.get('model', recipe.generator.model)}"),
         ("weights, SHA-256", str(made_by.get("sha256", "not known yet"))[:16]),
         ("classes", f"{len(recipe.classes):,}: {some(recipe.classes, 12)}"),
-        ("images asked for", f"{recipe.num_samples:,}"),
+        ("images requested", f"{recipe.num_samples:,}"),
         (
             "sampling",
             f"{recipe.sampling.steps} steps, guidance {guidance}, seed {recipe.sampling.seed}",
         ),
         ("real images", recipe.reference or "none"),
-        ("holdout", recipe.evaluation.holdout or "none"),
+        ("held-out test set", recipe.evaluation.holdout or "none"),
     ]
     if (found := run.curation) is not None:
-        rows.append(("curation", f"{found.method}, for {found.regime}; {found.kept:,} of {found.pool:,} kept"))
+        rows.append(
+            ("curation", f"selection rule {found.method}, for {REGIMES[found.regime]}; {found.kept:,} of {found.pool:,} images kept")
+        )
     return rows
 
 
@@ -240,14 +252,16 @@ def _asked(run: Gathered) -> list[tuple[str, str]]:
 
 def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
     if run.pool is None:
-        page.missing.append("There is no pool yet: run `synthforge generate`.")
+        page.missing.append("There are no synthetic images yet: run `synthforge generate`.")
         return
     if not run.has_records:
-        page.missing.append("The pool keeps no records of how it was made, such as its generator: it comes from elsewhere.")
+        page.missing.append("The pool has no records of how it was made, such as its generator. It was not made by `synthforge generate`.")
     if run.curation is None:
-        page.missing.append("The pool, as it is now, is not curated yet: run `synthforge curate` (with --reselect if it was another).")
+        page.missing.append(
+            "The pool is not curated yet: run `synthforge curate`. If a curated set of another pool is there, add `--reselect`."
+        )
     if run.recipe.reference is not None and run.real is None:
-        page.missing.append("The real images are not where the recipe says, so they are not shown.")
+        page.missing.append("The real images are not where the recipe says, so they are not shown. Correct `reference` in the recipe.")
     classes = list(run.recipe.classes)
     of_pool, of_real = run.pool.class_indices(classes), run.real.class_indices(classes) if run.real is not None else None
     kept = run.kept()
@@ -290,7 +304,7 @@ def _add_reasons(page: _Page, pool: Table, decisions: Decisions, curation: Curat
     page.kept_in_words = f"{int(decisions.kept.sum()):,} of {len(reasons):,} images were kept."
     for gate in curation.gates:
         if gate.gate == CopiesGate.title:
-            page.copies = f"Of the pool {sum(gate.dropped.values()):,} were dropped as copies of a real image."
+            page.copies = f"{sum(gate.dropped.values()):,} images were dropped as near-copies of a real image."
     counts = {str(reason): int((reasons == reason).sum()) for reason in dict.fromkeys(reasons) if reason is not None}
     in_order = [*(reason for gate in curation.gates for reason in gate.dropped), NOT_SELECTED]
     for reason, num in sorted(counts.items(), key=lambda item: in_order.index(item[0]) if item[0] in in_order else -1):
@@ -311,7 +325,7 @@ def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> N
     for made in kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]].tolist():
         if nearest_real[made] in row_of:
             both = [*thumbnails(pool, np.array([made]), 64), *thumbnails(real, np.array([row_of[nearest_real[made]]]), 64)]
-            beside = sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4)
+            beside = sheet(both, "a kept image and its nearest real image", 2, 64, gap=4)
             page.pairs.append(_Pair(beside, _percent(apart[made] / usual)))
 
 
@@ -322,19 +336,19 @@ def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateR
     for region in curation.lacking[:SHOWN_REGIONS]:
         nearest = [of_pool[key] for key in region.pool_keys if key in of_pool]
         examples = [of_real[key] for key in region.real_keys if key in of_real]
-        alt = f"real images of class {region.class_name} of which there are too few synthetic ones"
+        alt = f"real images of class {region.class_name} that are underrepresented"
         page.regions.append(
             _Lack(
                 region,
-                strip(pool, nearest, f"the synthetic images of class {region.class_name} that come nearest"),
+                strip(pool, nearest, f"the most similar synthetic images of class {region.class_name}"),
                 strip(real, examples, alt) if real is not None else None,
             )
         )
 
 
 _NOT_NEEDED = (
-    "Not needed",
-    "Nothing is wrong with these: there are more than were wanted, and the rule of selection preferred others.",
+    "Not selected",
+    "These images passed every filter. The selection rule preferred others, since there are more than requested.",
 )
 
 
@@ -358,45 +372,49 @@ def _add_gap(page: _Page, run: Gathered) -> None:
     found, title = gap.main, METRICS[gap.primary].name
     sets: list[tuple[str, str, Distance]] = [
         ("whole pool", "other", found.before),
-        ("random, as many", "random", found.random),
+        ("random, same size", "random", found.random),
         ("curated", "curated", found.after),
-        ("real against real", "real", found.floor),
+        ("other real images", "real", found.floor),
     ]
     rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, of in sets if (one := of.measured) is not None]
     if rows:
         told = "; ".join(f"{label} {distance(one)}" for label, _, one in sets if one.measured is not None)
         floor = found.floor.measured
-        alt, axis = f"{title} to the real images: {told}", f"{title} to the real images (nearer is better)"
+        alt, axis = f"{title} to the real images: {told}", f"{title} to the real images (lower is better)"
         page.add(dots("gap", alt, {"": rows}, axis, band=(floor.low, floor.high) if floor is not None else None))
     page.gap_in_words = _is_nearer(gap, held_out)
 
 
-_NEARER: dict[Nearer, str] = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told"}
+_NEARER: dict[Nearer, str] = {
+    "smaller": "The curated images are nearer to the real images than a random selection of the same size.",
+    "larger": "The curated images are farther from the real images than a random selection of the same size.",
+    "no different": "Curated images and a random selection of the same size do not differ significantly in distance to the real images.",
+}
 
 
 def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
-    """Whether curation brought the set nearer to the real images, and whether as near as other real ones, for any reader.
+    """Whether curation brought the set nearer to the real images, and whether as near as other real images are.
 
     Args:
-        held_out: the gap to real images that nothing was matched to.
+        held_out: the gap to real images that the selection did not use.
     """
     difference, floor, after = gap.against_random, gap.main.floor, gap.main.after.value
     if difference is None or difference.verdict is None or after is None:
         return ""
     if gap.nothing_chosen:
-        return "All images that passed were kept, so none were chosen for being near to the real ones."
-    told = f"Are the kept images nearer to the real ones than as many at random? {_NEARER[difference.verdict]}."
+        return "All images that passed the filters were kept, so there is no selection to compare with a random one."
+    words = _NEARER[difference.verdict]
     other = held_out.against_random if held_out is not None else None
-    if other is not None and other.verdict != difference.verdict:
-        answer = "that may be chance" if other.verdict == "no different" else "the answer is another one"
-        told += f" But against the validation images alone, which nothing was matched to, {answer}."
+    if other is not None and other.verdict is not None and other.verdict != difference.verdict:
+        result = {"smaller": "they are nearer", "larger": "they are farther away", "no different": "this is not significant"}[other.verdict]
+        words += f" Compared with the validation images alone, which the selection did not use, {result}."
     if floor.low is None or floor.high is None or floor.high <= 0:
-        return told
+        return words
     if after < floor.low:
-        return f"{told} They lie nearer than other real images would, so they are fitted to these very images."
+        return f"{words} They are nearer than other real images would be, so the selection overfits these real images."
     if after <= floor.high:
-        return f"{told} They can’t be told from other real images."
-    return f"{told} The distance of the kept ones is {after / floor.high:.1f} times what that of other real images would be at most."
+        return f"{words} They are as near as other real images would be."
+    return f"{words} Their distance is {after / floor.high:.1f} times the largest distance expected of other real images."
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}
@@ -406,15 +424,15 @@ _ORDER = {name: place for place, name in enumerate(_COLOURS)}
 def _add_evaluation(page: _Page, run: Gathered) -> None:
     if run.evaluation is None:
         page.missing.append(
-            "There is no evaluation, or one of another version: run `synthforge evaluate` (it needs a holdout of real images)."
+            "There is no evaluation of this version: run `synthforge evaluate`. It needs a held-out test set (`evaluation.holdout`)."
         )
         return
     page.tables += [table for table in run.evaluation.tables if any(setting.arms for setting in table.settings)]
     for table in page.tables:
         titles = _titles(table.settings)
         accuracies = {title: _accuracies(setting) for title, setting in zip(titles, table.settings, strict=True)}
-        alt = f"Accuracy on the holdout. {_told(accuracies, '.1f', ' %')}"
-        page.add(dots(f"accuracy-{table.origin}", alt, accuracies, "accuracy on real holdout images, %"))
+        alt = f"Accuracy on the held-out test set. {_told(accuracies, '.1f', ' %')}"
+        page.add(dots(f"accuracy-{table.origin}", alt, accuracies, "accuracy on the held-out test set, %"))
         differences = {
             title: [Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _colour(one.arm)) for one in setting.comparisons]
             for title, setting in zip(titles, table.settings, strict=True)
@@ -422,7 +440,7 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
         }
         if differences:
             alt = f"Differences in points of accuracy. {_told(differences, '+.1f')}"
-            page.add(dots(f"differences-{table.origin}", alt, differences, "difference, points of accuracy", zero=True))
+            page.add(dots(f"differences-{table.origin}", alt, differences, "difference of accuracy, points", zero=True))
         _add_curve(page, run.evaluation, table)
     page.notes += run.evaluation.notes
 
@@ -432,7 +450,7 @@ def _titles(settings: Sequence[SettingResult]) -> list[str]:
     titles: list[str] = []
     for one in settings:
         ratio = f", {one.synthetic_per_real:g} synthetic for each" if one.synthetic_per_real != 1 else ""
-        title = f"{one.real_per_class:g} real per class{ratio}"
+        title = f"{one.real_per_class:g} real images per class{ratio}"
         titles.append(f"{title} ({one.amount})" if title in titles else title)
     return titles
 
@@ -475,23 +493,23 @@ def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> N
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
     if run.diagnosis is None:
-        page.missing.append("There is no diagnosis, or one of another version: run `synthforge diagnose`.")
+        page.missing.append("There is no diagnosis of this version: run `synthforge diagnose`.")
         return
     for table in run.diagnosis.tables:
         groups: dict[str, list[Dot]] = {}
         for one in table.settings:
-            title = f"{one.real_per_class:g} real per class"
+            title = f"{one.real_per_class:g} real images per class"
             groups[f"{title} ({one.amount})" if title in groups else title] = _losses(one.loss)
         if len(table.settings) > 1:
             groups["mean"] = _losses(table.mean)
-        alt = f"Points of accuracy lost, by cause. {_told(groups, '+.1f')}"
-        page.add(dots(f"diagnosis-{table.origin}", alt, groups, "points of accuracy lost", zero=True))
+        alt = f"Loss of accuracy by cause, in points. {_told(groups, '+.1f')}"
+        page.add(dots(f"diagnosis-{table.origin}", alt, groups, "loss of accuracy, points", zero=True))
     page.notes += [note for note in run.diagnosis.notes if note not in page.notes]
 
 
 def _losses(loss: Loss) -> list[Dot]:
     """In all, and by part, as far as they were measured."""
-    whole = [Dot("in all", *in_points(loss.whole.loss), "ink")] if loss.whole.loss is not None else []
+    whole = [Dot("total", *in_points(loss.whole.loss), "ink")] if loss.whole.loss is not None else []
     return [*whole, *(Dot(name, *in_points(part.loss), "other") for name, part in loss.parts.items() if part.loss is not None)]
 
 
@@ -511,7 +529,7 @@ def _map(run: Gathered, real_images: bool, missing: list[str]) -> _Map | None:
     }
     found = {kind: run.features(run.real if kind == "real" else run.pool, chosen) for kind, chosen in rows.items()}
     if any(part is None for part in found.values()):
-        missing.append("The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate` again.")
+        missing.append("The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate --reselect`.")
         return None
     parts = []
     for kind, part in found.items():  # images that can't be read have none
@@ -567,6 +585,6 @@ def _add_reproduction(page: _Page, run: Gathered) -> None:
     if run.pool is not None:
         page.versions.append(("digest of the pool", str(run.pool.collections[0].digest)))
     if run.curation is not None:
-        page.versions.append(("digest of the curated set's plan", run.curation.digest))
+        page.versions.append(("digest of the curation plan", run.curation.digest))
     if run.evaluation is not None:
         page.versions.append(("trained on", run.evaluation.device))

@@ -222,7 +222,7 @@ def test_one_training_proves_nothing_and_says_so(sets: Sets, tmp_path: Path) -> 
     assert any(note.startswith("one draw and one seed: intervals cover holdout images only") for note in result.notes)
     (comparison,) = result.tables[0].settings[0].comparisons
     assert (comparison.verdict, comparison.interval_over) == ("cannot tell", "images")
-    assert "cannot tell of one training; raise seeds" in result.verdict
+    assert "cannot tell from one training; raise `seeds`" in result.verdict
 
 
 def test_plain_webdataset_shards_are_worth_what_their_images_are(sets: Sets, tmp_path: Path) -> None:

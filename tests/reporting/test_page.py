@@ -117,18 +117,30 @@ def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: 
     reasons = {one for one in Gathered.at(str(run_folder)).decisions.reason if one is not None}
     assert reasons and all(_why(one)[0] in shown and _why(one)[0] != one for one in reasons)
     assert "label disagrees" not in shown and "off-manifold" not in shown and "not selected" not in shown
-    assert re.findall(r"(?m)^([0-9.]+) % of the usual$", shown)
-    assert "Of the pool 0 were dropped as copies of a real image." in shown
-    assert "All images that passed were kept" in page.locator("section[aria-labelledby=gap]").inner_text()
+    assert re.findall(r"(?m)^([0-9.]+) % of the median$", shown)
+    assert "0 images were dropped as near-copies of a real image." in shown
+    assert "All images that passed the filters were kept" in page.locator("section[aria-labelledby=gap]").inner_text()
 
 
 @pytest.mark.parametrize(
     ("verdict", "floor", "told"),
     [
-        ("smaller", (-0.1, 0.2), "Yes. The distance of the kept ones is 2.0 times what that of other real images would be at most."),
-        ("larger", (0.1, 0.5), "No, they are farther away. They can’t be told from other real images."),
-        ("smaller", (0.5, 0.6), "Yes. They lie nearer than other real images would, so they are fitted to these very images."),
-        ("no different", (None, None), "That can’t be told."),
+        (
+            "smaller",
+            (-0.1, 0.2),
+            "than a random selection of the same size. Their distance is 2.0 times the largest distance expected of other real images.",
+        ),
+        (
+            "larger",
+            (0.1, 0.5),
+            "farther from the real images than a random selection of the same size. They are as near as other real images would be.",
+        ),
+        (
+            "smaller",
+            (0.5, 0.6),
+            "of the same size. They are nearer than other real images would be, so the selection overfits these real images.",
+        ),
+        ("no different", (None, None), "do not differ significantly in distance to the real images."),
     ],
 )
 def test_whether_curation_brought_the_set_nearer(verdict: Nearer, floor: tuple[float | None, float | None], told: str) -> None:
@@ -141,10 +153,10 @@ def test_whether_curation_brought_the_set_nearer(verdict: Nearer, floor: tuple[f
         rest: dict[str, Any] = {"per_class": {}, "sigma": [1.0], "most_images": 100, **counts}
         return Gap(primary="mmd", metrics={"mmd": found}, nothing_chosen=nothing_chosen, **rest)
 
-    assert _is_nearer(gap(verdict), None).endswith(f"at random? {told}")
+    assert _is_nearer(gap(verdict), None).endswith(told)
     assert _is_nearer(gap(None), None) == ""
-    assert "so none were chosen" in _is_nearer(gap(verdict, nothing_chosen=True), None)
-    assert ("that may be chance" in _is_nearer(gap(verdict), gap("no different"))) is (verdict != "no different")
+    assert "no selection to compare" in _is_nearer(gap(verdict, nothing_chosen=True), None)
+    assert ("this is not significant" in _is_nearer(gap(verdict), gap("no different"))) is (verdict != "no different")
 
 
 @needs_browser
@@ -182,7 +194,7 @@ def test_a_run_of_which_only_the_pool_is_there_says_what_is_missing(run_folder: 
     ran = cli("report", tmp_path / "run", "--json")
     assert ran.status == 0, ran.err
     assert len(ran.json["missing"]) == 3
-    assert "Not measured yet" in ran.json["headline"]
+    assert "Not evaluated yet" in ran.json["headline"]
     assert "run <code>synthforge curate</code>" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -263,8 +275,8 @@ def test_a_part_that_no_image_shows_is_no_zero_with_an_interval(run_folder: Path
     (tmp_path / "run" / "diagnosis.json").write_text(json.dumps(diagnosis))
     report(Gathered.at(str(tmp_path / "run")), str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
-    assert "content not shown to differ" in page
-    assert "content +0.0" not in page
+    assert "content no measurable difference" in page
+    assert "content 0.0" not in page and "content +0.0" not in page
 
 
 def test_a_page_has_room_for_a_large_pool(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,11 +303,11 @@ def test_runs_are_compared_in_a_page_and_a_table(run_folder: Path, tmp_path: Pat
     assert ran.status == 0, ran.err
     one, two = ran.json["runs"]
     assert [one["name"], two["name"]] == ["one", "two"]
-    lost = {title for title in one["cells"] if "lost by" in title}
+    lost = {title for title in one["cells"] if "accuracy lost" in title}
     assert lost and not lost & two["cells"].keys()
     assert {title: one["cells"][title] for title in two["cells"]} == two["cells"]
     assert any("different training steps" in text for text in ran.json["warnings"])
-    assert any("nothing is there yet of diagnose" in text for text in ran.json["warnings"])
+    assert any("no results yet of diagnose" in text for text in ran.json["warnings"])
     page, trouble = opened(browser, tmp_path / "compare.html", 360)
     assert trouble == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
