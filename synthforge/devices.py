@@ -26,8 +26,8 @@ def pick_device(name: str, where: str = "execution.device") -> torch.device:
     return wanted
 
 
-def default_workers(device: str) -> int:
-    """Processes for work that takes one core or one GPU: one for each."""
+def one_worker_each(device: str) -> int:
+    """Processes for work that takes one GPU, or one core: one for each."""
     if device == "auto" and torch.cuda.is_available():
         return torch.cuda.device_count()
     return os.cpu_count() or 1 if device in {"auto", "cpu"} else 1

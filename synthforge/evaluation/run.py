@@ -12,7 +12,7 @@ from synthforge.curation.write import weights_of
 from synthforge.data.layout import Document
 from synthforge.data.pools import Table
 from synthforge.data.storage import Folder, require_writable_file
-from synthforge.devices import default_workers
+from synthforge.devices import one_worker_each
 from synthforge.errors import PlaceError, RequestError
 from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.diagnosis.arms import as_source
@@ -90,7 +90,7 @@ def measured(request: Request, reporter: Reporter) -> tuple[Evaluation, Findings
         notes.append(f"classifiers start from weights of {base.pretrained or base.network}, which may have seen the holdout's images")
     tuning = Tuning.of(in_order, base, config, folder, len(reference.classes))
     work = EvaluationWork(folder, cache, base.device, base.threads, preparing)
-    with Workers(work, config.workers or default_workers(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
+    with Workers(work, config.workers or one_worker_each(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
         if preparing is not None and units:
             different = {training.digest: training for training in tuning.trainings}
             beside = [Beside(training) for training in different.values() if read_result(folder, training) is None]

@@ -435,14 +435,18 @@ def _one_split(half: Part, others: Sequence[Part], is_whole: bool, rng: np.rando
 
 
 def _of_splits(values_S4: Doubles, sizes: Ints) -> Distances:
-    """Before, after, random and floor of one metric from its values in each split."""
+    """Before, after, random and floor of one metric, from its values in each split.
+
+    Args:
+        sizes: images of each of the four sets, and of the half of the real images that they are compared with.
+    """
+    num_real = int(min(sizes[3:]))
 
     def of_set(values_S: Doubles, size: int) -> Distance:
-        if min(size, sizes[3]) < FEWEST_IN_SPLIT:
-            reason = _too_few(size, int(sizes[3]), FEWEST_IN_SPLIT)
-        else:
-            reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
+        reason = f"it is no finite number in {np.isnan(values_S).sum()} of {len(values_S)} splits"
+        if min(size, num_real) < FEWEST_IN_SPLIT:
+            reason = _too_few(size, num_real, FEWEST_IN_SPLIT)
         return _measured(values_S.mean(), values_S, size, "splits", reason)
 
-    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes, strict=True))
+    before, after, random, floor = (of_set(values_S, int(size)) for values_S, size in zip(values_S4.T, sizes[:4], strict=True))
     return Distances(before=before, after=after, random=random, floor=floor)
