@@ -35,7 +35,7 @@ from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
 from synthforge.recipe.recipe import Recipe, json_schema
 
 PAGE = "report.html"
-VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 3}
+VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 4}
 """Of what each stage makes of equal inputs: raised to have it made again."""
 STAGES = tuple(VERSIONS)
 _OF_EVALUATION = ("holdout", "real_per_class", "draws", "seeds", "generators", "fit", "elsewhere", "trainer", "tuning", "margin")

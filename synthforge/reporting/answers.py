@@ -47,11 +47,11 @@ class Answer:
 
 
 _HEADLINES: dict[Use, str] = {
-    "everywhere": "Use the synthetic images.",
-    "where they helped": "Use the synthetic images only with the amounts of real data where they helped.",
-    "nowhere": "Do not add these synthetic images to the real ones.",
-    "no proof": "No proven benefit from adding the synthetic images.",
-    "not measured": "No verdict on adding the synthetic images.",
+    "everywhere": "Use the synthetic images",
+    "where they helped": "Use the synthetic images only with the amounts of real data where they helped",
+    "nowhere": "Do not add these synthetic images to the real ones",
+    "no proof": "No proven benefit from adding the synthetic images",
+    "not measured": "No verdict on adding the synthetic images",
 }
 
 
@@ -63,10 +63,7 @@ def headline_of(evaluation: EvaluateResult | None) -> str:
     if claim is None:
         return "It was not measured whether these images help when they are added to real ones."
     average = " on average" * (claim.comparisons > 1)
-    sentences = [
-        _HEADLINES[evaluation.use],
-        f"Added to the real images, they change accuracy by {change(claim.difference, 'points')}{average}.",
-    ]
+    sentences = [f"{_HEADLINES[evaluation.use]}: accuracy changes by {change(claim.difference, 'points')}{average}."]
     if table.origin != "own":
         sentences.append("The generator may have seen more real images than the classifiers.")
     if not all(setting.has_enough_steps for setting in table.settings):
@@ -101,7 +98,7 @@ def answers_of(evaluation: EvaluateResult | None, curation: CurateResult | None,
 _VERDICTS: dict[Word, tuple[Tone, str]] = {
     "helped": ("good", "statistically significant"),
     "hurt": ("bad", "statistically significant"),
-    "did not help": ("bad", "a relevant gain is ruled out"),
+    "did not help": ("bad", "without a relevant gain"),
     "cannot tell": ("unsure", "not statistically significant"),
 }
 _PAIRS: dict[Kind, tuple[str, str]] = {
@@ -139,7 +136,7 @@ def _by_amount(table: TableResult, kind: Kind) -> str:
         if (comparison.arm, comparison.against) == _PAIRS[kind]
     ]
     if len(differences) == claim.comparisons > 1:
-        return f"{listed(differences)} real images per class."
+        return f"By amount of real data: {listed(differences)} real images per class."
     amounts = listed([_amount(setting, table) for setting in settings])
     span = f": from {100 * claim.lowest:+.1f} to {100 * claim.highest:+.1f} points" if claim.comparisons > 1 else ""
     return f"Measured with {amounts} real images per class{span}."

@@ -153,18 +153,13 @@ def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Pictu
                 for arm, score in setting.arms.items():
                     accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *in_points(score.accuracy)))
     if gaps:
-        found["compared-gap"] = dots(
-            "compared-gap", f"Distance to the real images. {_told(gaps, '.3g')}", gaps, "distance to the real images (lower is better)"
-        )
+        axis = "distance to the real images (lower is better)"
+        found["compared-gap"] = dots("compared-gap", "Distance to the real images", gaps, axis, form=".3g")
     shared = {title: rows for title, rows in accuracies.items() if len(rows) > 1}
     if shared:
-        alt = f"Accuracy on the held-out test set, %. {_told(shared, '.1f')}"
-        found["compared-accuracy"] = dots("compared-accuracy", alt, shared, "accuracy on the held-out test set, %")
+        axis = "accuracy on the held-out test set, %"
+        found["compared-accuracy"] = dots("compared-accuracy", "Accuracy in percent on the held-out test set", shared, axis)
     return found
-
-
-def _told(groups: dict[str, list[Dot]], form: str) -> str:
-    return "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:{form}}' for one in rows)}" for title, rows in groups.items())
 
 
 def _warnings(names: Sequence[str], runs: Sequence[Gathered]) -> list[str]:

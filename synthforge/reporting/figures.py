@@ -8,7 +8,7 @@ from synthforge.evaluation.results.words import lost
 from synthforge.recipe.curation import Regime
 from synthforge.statistics import Measured
 
-REGIMES: dict[Regime, str] = {"s2r": "training on them alone", "da": "training on them together with real images"}
+REGIMES: dict[Regime, str] = {"s2r": "training on synthetic images alone", "da": "training on synthetic and real images together"}
 """What a curated set is for."""
 
 

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+from PIL.Image import Image
 
 from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import CopiesGate, in_words
-from synthforge.curation.result import CurateResult, Distance, Distances, Gap, Nearer, Region
+from synthforge.curation.result import CurateResult, Distances, Gap, Nearer, Region
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
-from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingResult, TableResult
+from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingDiagnosis, SettingResult, TableResult
 from synthforge.evaluation.results.words import listed
 from synthforge.progress import Reporter
 from synthforge.reporting.answers import Answer, answers_of, headline_of
-from synthforge.reporting.figures import REGIMES, distance, in_points
+from synthforge.reporting.figures import REGIMES, in_points
 from synthforge.reporting.gathered import Decisions, Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
@@ -34,33 +36,33 @@ from synthforge.statistics import Over
 REPORT, REPORT_WITHOUT = "report.html", "report-without-real-images.html"
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 12
-"""Of a class, or of whatever else stands in a row."""
+"""Images in one row, at most."""
 SHOWN_REGIONS = 8
 SHOWN_PAIRS = 12
 MAPPED = {"real": 300, "pool": 600, "kept": 300}
-"""Points of the map, at most."""
+"""Points of each kind on the map, at most."""
 FEWEST_MAPPED = 10
 MAP_SIDE = 32
-"""Pixels of an image that the map shows."""
+"""Side of an image shown on the map, in pixels."""
 _LIBRARIES = ("synthforge", "torch", "diffusers", "open-clip-torch", "faiss-cpu", "numpy")
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What `report` leaves behind."""
+    """The page, and the files that `report` wrote."""
 
     file: str
     plots: list[str]
     bytes: int
     headline: str
     missing: list[str]
-    """What the page could not show, and how to get it."""
+    """What the page could not show, and how to get it; empty if it shows everything."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class _Class:
-    """Images of a class, a row of each kind."""
+    """Images of one class: a row for each kind."""
 
     name: str
     rows: list[tuple[str, Strip | None]]
@@ -80,7 +82,7 @@ class _Reason:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A kept image beside the real one that is nearest to it."""
+    """A kept image beside its nearest real image."""
 
     images: Strip | None
     distance: str
@@ -88,7 +90,7 @@ class _Pair:
 
 @dataclass(frozen=True)
 class _Lack:
-    """A region that lacks images, with examples of both sides."""
+    """A region with too few synthetic images, and examples from both sides."""
 
     region: Region
     pool: Strip | None
@@ -97,10 +99,10 @@ class _Lack:
 
 @dataclass(frozen=True)
 class _Map:
-    """Images as points."""
+    """Images as points in two dimensions."""
 
     points: str
-    """JSON."""
+    """JSON: x, y, kind, class, key, place in the sprite (-1: not shown)."""
     sprite: Strip | None
     num: dict[str, int]
 
@@ -113,33 +115,32 @@ class _Page:
     run: Gathered
     headline: str
     answers: list[Answer]
-    asked: list[tuple[str, str]]
-    over: str = ""
-    """What intervals cover."""
-    sets: str = ""
-    """What the sets are that are compared."""
-    missing: list[str] = field(default_factory=list)
+    settings: list[tuple[str, str]]
+    over: str
+    """What the intervals cover."""
+    sets: str
+    """What was compared."""
+    missing: list[str]
+    shows_real: bool
     first: list[tuple[str, Strip | None]] = field(default_factory=list)
-    """An image of each class, of each kind: what a reader wants to see before anything."""
+    """One image of each class, a row for each kind."""
     plots: dict[str, Picture] = field(default_factory=dict)
     classes: list[_Class] = field(default_factory=list)
     classes_left: int = 0
+    """Classes that are not shown."""
     reasons: list[_Reason] = field(default_factory=list)
     copies: str = ""
-    """How many were found, in words."""
     kept_in_words: str = ""
     pairs: list[_Pair] = field(default_factory=list)
     map: _Map | None = None
     gap_in_words: str = ""
     gap_rows: list[tuple[Metric, Distances]] = field(default_factory=list)
     tables: list[TableResult] = field(default_factory=list)
-    """Of the evaluation, as far as they have arms."""
+    """Tables of the evaluation that have arms."""
     regions: list[_Lack] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    reproduce: list[str] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
     recipe: str = ""
-    shows_real: bool = True
 
     def add(self, plot: Picture) -> None:
         """Show a plot."""
@@ -152,9 +153,9 @@ def report(
     """Write the page and its plots.
 
     Args:
-        out: the page's file; otherwise report.html in the run's folder, or report-without-real-images.html. Plots lie beside it.
-        real_images: whether real images are shown; without, the page can leave the house.
-        trouble: why there is no more than there is.
+        out: the page's file; plots go beside it. None: report.html in the run's folder, or report-without-real-images.html.
+        real_images: show real images. Without them the page can be passed on.
+        trouble: why the run ended early. None: it did not.
     Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
     """
     reporter, started = reporter or Reporter(), time.perf_counter()
@@ -165,29 +166,24 @@ def report(
         answers=answers_of(run.evaluation, run.curation, run.diagnosis),
         over=_over(run.evaluation),
         sets=_sets(run),
-        asked=_asked(run),
+        settings=_settings(run),
         shows_real=real_images,
         missing=[f"The run ended early: {trouble}"] if trouble is not None else [],
     )
     reporter.note("collecting results and images")
-    _add_images(page, run, real_images)
+    _add_images(page, run)
     _add_gap(page, run)
     _add_evaluation(page, run)
     _add_diagnosis(page, run)
     reporter.note("drawing the map")
-    page.map = _map(run, real_images, page.missing)
-    _add_reproduction(page, run)
+    page.map = _map(run, page)
+    page.versions = _versions(run)
+    page.recipe = json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2)
     address = resolve(out) if out is not None else run.folder.where(REPORT if real_images else REPORT_WITHOUT)
     content = page_of("page.html.j2", page=page)
-    written = write_page(address, content, page.plots.values())
-    return ReportResult(
-        file=address,
-        plots=written,
-        bytes=len(content),
-        headline=page.headline,
-        missing=page.missing,
-        seconds=round(time.perf_counter() - started, 1),
-    )
+    plots = write_page(address, content, page.plots.values())
+    seconds = round(time.perf_counter() - started, 1)
+    return ReportResult(address, plots, bytes=len(content), headline=page.headline, missing=page.missing, seconds=seconds)
 
 
 def _over(evaluation: EvaluateResult | None) -> str:
@@ -222,35 +218,58 @@ def _sets(run: Gathered) -> str:
     )
 
 
-# Settings
-
-
-def _asked(run: Gathered) -> list[tuple[str, str]]:
-    recipe, made_by = run.recipe, run.manifest
-    guidance = ", ".join(f"{one:g}" for one in recipe.sampling.guidance)
+def _settings(run: Gathered) -> list[tuple[str, str]]:
+    """The recipe in short."""
+    recipe, generator, sampling = run.recipe, run.manifest, run.recipe.sampling
     rows = [
-        ("generator", f"{recipe.generator.kind} {made_by.get('model', recipe.generator.model)}"),
-        ("weights, SHA-256", str(made_by.get("sha256", "not known yet"))[:16]),
+        ("generator", f"{recipe.generator.kind} {generator.get('model', recipe.generator.model)}"),
+        ("weights, SHA-256", str(generator.get("sha256", "not known yet"))[:16]),
         ("classes", f"{len(recipe.classes):,}: {some(recipe.classes, 12)}"),
         ("images requested", f"{recipe.num_samples:,}"),
-        (
-            "sampling",
-            f"{recipe.sampling.steps} steps, guidance {guidance}, seed {recipe.sampling.seed}",
-        ),
+        ("sampling", f"{sampling.steps} steps, guidance {', '.join(f'{one:g}' for one in sampling.guidance)}, seed {sampling.seed}"),
         ("real images", recipe.reference or "none"),
         ("held-out test set", recipe.evaluation.holdout or "none"),
     ]
-    if (found := run.curation) is not None:
-        rows.append(
-            ("curation", f"selection rule {found.method}, for {REGIMES[found.regime]}; {found.kept:,} of {found.pool:,} images kept")
-        )
+    if (curation := run.curation) is not None:
+        kept = f"{curation.kept:,} of {curation.pool:,} images kept"
+        rows.append(("curation", f"selection rule {curation.method}, for {REGIMES[curation.regime]}; {kept}"))
+    return rows
+
+
+def _versions(run: Gathered) -> list[tuple[str, str]]:
+    """Of libraries and data."""
+    rows = []
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            rows.append((name, version(name)))
+    if run.pool is not None:
+        rows.append(("digest of the pool", str(run.pool.collections[0].digest)))
+    if run.curation is not None:
+        rows.append(("digest of the curation plan", run.curation.digest))
+    if run.evaluation is not None:
+        rows.append(("trained on", run.evaluation.device))
     return rows
 
 
 # Images
 
 
-def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
+@dataclass(frozen=True)
+class _Kind:
+    """Images of one kind, such as the kept ones."""
+
+    label: str
+    table: Table
+    rows: Ints
+    class_of: Ints
+    """Class of each row."""
+
+    def of_class(self, number: int) -> Ints:
+        rows: Ints = self.rows[self.class_of == number]
+        return rows
+
+
+def _add_images(page: _Page, run: Gathered) -> None:
     if run.pool is None:
         page.missing.append("There are no synthetic images yet: run `synthforge generate`.")
         return
@@ -262,44 +281,35 @@ def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
         )
     if run.recipe.reference is not None and run.real is None:
         page.missing.append("The real images are not where the recipe says, so they are not shown. Correct `reference` in the recipe.")
-    classes = list(run.recipe.classes)
-    of_pool, of_real = run.pool.class_indices(classes), run.real.class_indices(classes) if run.real is not None else None
-    kept = run.kept()
+    classes, kept, real = list(run.recipe.classes), run.kept(), run.real if page.shows_real else None
+    of_pool = run.pool.class_indices(classes)
+    kinds = [_Kind("synthetic", run.pool, np.arange(len(run.pool)), of_pool)]
+    if real is not None:
+        kinds.insert(0, _Kind("real", real, np.arange(len(real)), real.class_indices(classes)))
+    if run.decisions is not None:
+        kinds.append(_Kind("kept", run.pool, kept, of_pool[kept]))
     page.classes_left = max(0, len(classes) - SHOWN_CLASSES)
     for number, name in enumerate(classes[:SHOWN_CLASSES]):
-        rows: list[tuple[str, Strip | None]] = []
-        if real_images and run.real is not None and of_real is not None:
-            rows.append(("real", _row(run.real, np.flatnonzero(of_real == number), f"real images of class {name}")))
-        rows.append(("synthetic", _row(run.pool, np.flatnonzero(of_pool == number), f"synthetic images of class {name}")))
-        if run.decisions is not None:
-            rows.append(("kept", _row(run.pool, kept[of_pool[kept] == number], f"synthetic images of class {name} that were kept")))
+        rows = [(kind.label, _row(kind.table, kind.of_class(number), f"{kind.label} images of class {name}")) for kind in kinds]
         page.classes.append(_Class(name, rows, num=int((of_pool == number).sum()), kept=int((of_pool[kept] == number).sum())))
-    of_kinds = [("synthetic", run.pool, np.arange(len(run.pool)), of_pool)]
-    if run.decisions is not None:
-        of_kinds.append(("kept", run.pool, kept, of_pool[kept]))
-    if real_images and run.real is not None and of_real is not None:
-        of_kinds.insert(0, ("real", run.real, np.arange(len(run.real)), of_real))
-    for label, table, rows_of, class_of in of_kinds:
-        ones = [
-            int(rows_of[np.argmax(class_of == number)]) if (class_of == number).any() else -1
-            for number in range(min(SHOWN_CLASSES, len(classes)))
-        ]
-        page.first.append((label, strip(table, ones, f"{label}: an image of each class")))
+    for kind in kinds:
+        firsts = [int(next(iter(kind.of_class(number)), -1)) for number in range(len(page.classes))]
+        page.first.append((kind.label, strip(kind.table, firsts, f"{kind.label}: an image of each class")))
     if run.decisions is not None and run.curation is not None:
         _add_reasons(page, run.pool, run.decisions, run.curation)
-        if real_images and run.real is not None:
-            _add_pairs(page, run.pool, run.real, run.decisions)
-        _add_regions(page, run.pool, run.real if real_images else None, run.curation)
+        if real is not None:
+            _add_pairs(page, run.pool, real, run.decisions)
+        _add_regions(page, run.pool, real, run.curation)
 
 
 def _row(table: Table, rows: Ints, alt: str) -> Strip | None:
-    """The first so many of some rows."""
+    """The first of these rows, as one picture."""
     chosen = rows[:SHOWN_IMAGES].tolist()
     return strip(table, chosen, f"{len(chosen)} {alt}")
 
 
 def _add_reasons(page: _Page, pool: Table, decisions: Decisions, curation: CurateResult) -> None:
-    """Images that were dropped, by reason."""
+    """Images that were dropped, by reason, in the order of the filters."""
     reasons = decisions.reason
     page.kept_in_words = f"{int(decisions.kept.sum()):,} of {len(reasons):,} images were kept."
     for gate in curation.gates:
@@ -315,7 +325,7 @@ def _add_reasons(page: _Page, pool: Table, decisions: Decisions, curation: Curat
 
 
 def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> None:
-    """The kept images that are nearest to a real one."""
+    """The kept images with the smallest distance to a real one."""
     kept, nearest_real = np.flatnonzero(decisions.kept), decisions.nearest_real
     if nearest_real is None or decisions.nearest_real_distance is None or not len(kept):
         return
@@ -330,7 +340,7 @@ def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> N
 
 
 def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateResult) -> None:
-    """Where images lack, with examples."""
+    """Regions with too few images, and examples."""
     of_pool = {key: number for number, key in enumerate(pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(real.strings("key"))} if real is not None else {}
     for region in curation.lacking[:SHOWN_REGIONS]:
@@ -370,18 +380,16 @@ def _add_gap(page: _Page, run: Gathered) -> None:
     in_order = [(metric, gap.metrics[name]) for name, metric in METRICS.items() if name in gap.metrics]
     page.gap_rows = [(metric, found) for metric, found in in_order if found.after.value is not None]
     found, title = gap.main, METRICS[gap.primary].name
-    sets: list[tuple[str, str, Distance]] = [
+    sets = [
         ("whole pool", "other", found.before),
         ("random, same size", "random", found.random),
         ("curated", "curated", found.after),
         ("other real images", "real", found.floor),
     ]
-    rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, of in sets if (one := of.measured) is not None]
+    rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, distance in sets if (one := distance.measured) is not None]
     if rows:
-        told = "; ".join(f"{label} {distance(one)}" for label, _, one in sets if one.measured is not None)
-        floor = found.floor.measured
-        alt, axis = f"{title} to the real images: {told}", f"{title} to the real images (lower is better)"
-        page.add(dots("gap", alt, {"": rows}, axis, band=(floor.low, floor.high) if floor is not None else None))
+        floor, axis = found.floor.measured, f"{title} to the real images (lower is better)"
+        page.add(dots("gap", f"{title} to the real images", {"": rows}, axis, form=".3g", band=(floor.low, floor.high) if floor else None))
     page.gap_in_words = _is_nearer(gap, held_out)
 
 
@@ -418,7 +426,7 @@ def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}
-_ORDER = {name: place for place, name in enumerate(_COLOURS)}
+_ORDER = [*_COLOURS]
 
 
 def _add_evaluation(page: _Page, run: Gathered) -> None:
@@ -431,64 +439,55 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
     for table in page.tables:
         titles = _titles(table.settings)
         accuracies = {title: _accuracies(setting) for title, setting in zip(titles, table.settings, strict=True)}
-        alt = f"Accuracy on the held-out test set. {_told(accuracies, '.1f', ' %')}"
-        page.add(dots(f"accuracy-{table.origin}", alt, accuracies, "accuracy on the held-out test set, %"))
+        page.add(dots(f"accuracy-{table.origin}", "Accuracy on the held-out test set", accuracies, "accuracy on the held-out test set, %"))
         differences = {
-            title: [Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _colour(one.arm)) for one in setting.comparisons]
+            title: [
+                Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _COLOURS.get(one.arm, "other")) for one in setting.comparisons
+            ]
             for title, setting in zip(titles, table.settings, strict=True)
             if setting.comparisons
         }
         if differences:
-            alt = f"Differences in points of accuracy. {_told(differences, '+.1f')}"
-            page.add(dots(f"differences-{table.origin}", alt, differences, "difference of accuracy, points", zero=True))
+            name, axis = f"differences-{table.origin}", "difference of accuracy, points"
+            page.add(dots(name, "Differences in points of accuracy", differences, axis, form="+.1f", zero=True))
         _add_curve(page, run.evaluation, table)
     page.notes += run.evaluation.notes
 
 
-def _titles(settings: Sequence[SettingResult]) -> list[str]:
-    """Of rows in a plot, all different."""
+def _titles(settings: Sequence[SettingResult | SettingDiagnosis]) -> list[str]:
+    """A title for each setting, all different."""
     titles: list[str] = []
-    for one in settings:
-        ratio = f", {one.synthetic_per_real:g} synthetic for each" if one.synthetic_per_real != 1 else ""
-        title = f"{one.real_per_class:g} real images per class{ratio}"
-        titles.append(f"{title} ({one.amount})" if title in titles else title)
+    for setting in settings:
+        ratio = setting.synthetic_per_real if isinstance(setting, SettingResult) else 1
+        title = f"{setting.real_per_class:g} real images per class" + (f", {ratio:g} synthetic for each" if ratio != 1 else "")
+        titles.append(f"{title} ({setting.amount})" if title in titles else title)
     return titles
 
 
 def _accuracies(setting: SettingResult) -> list[Dot]:
-    in_order = sorted(setting.arms.items(), key=lambda item: (item[0].count("+"), _ORDER.get(item[0], len(_ORDER))))
-    return [Dot(name, *in_points(score.accuracy), _colour(name)) for name, score in in_order]
+    def place(arm: str) -> tuple[int, int]:
+        return arm.count("+"), _ORDER.index(arm) if arm in _ORDER else len(_ORDER)
 
-
-def _colour(arm: str) -> str:
-    return _COLOURS.get(arm, "other")
-
-
-def _told(groups: Mapping[str, Sequence[Dot]], form: str, unit: str = "") -> str:
-    """What a plot shows."""
-    return "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:{form}}{unit}' for one in rows)}" for title, rows in groups.items())
+    return [Dot(arm, *in_points(setting.arms[arm].accuracy), _COLOURS.get(arm, "other")) for arm in sorted(setting.arms, key=place)]
 
 
 def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> None:
-    """Accuracy over the amount of real data, of real only and of arms that stand beside it."""
+    """Accuracy over the amount of real data: for real images alone, and for some other arms."""
     lines: dict[str, tuple[str, list[tuple[float, float, float, float]]]] = {}
     if len(evaluation.curve) > 1:
         lines["real"] = ("real", [(one.real_per_class, *in_points(one.accuracy)) for one in evaluation.curve])
     fewest = min(setting.synthetic_per_real for setting in table.settings)
     for name, colour in (("random", "random"), ("curated", "curated"), ("real+curated", "other")):
-        found = [
+        points = [
             (setting.real_per_class, *in_points(setting.arms[name].accuracy))
             for setting in table.settings
             if name in setting.arms and setting.synthetic_per_real == fewest
         ]
-        if len(found) > 1:
-            lines[name] = (colour, found)
+        if len(points) > 1:
+            lines[name] = (colour, points)
     if lines:
-        told = "; ".join(
-            f"{name}: {', '.join(f'{value:.1f} % with {size:g}' for size, value, _, _ in rows)}" for name, (_, rows) in lines.items()
-        )
-        alt = f"Accuracy by the number of real images per class. {told}"
-        page.add(curves(f"curve-{table.origin}", alt, lines, "real images per class", "accuracy, %"))
+        title = "Accuracy in percent by the number of real images per class"
+        page.add(curves(f"curve-{table.origin}", title, lines, "real images per class", "accuracy, %"))
 
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
@@ -496,95 +495,70 @@ def _add_diagnosis(page: _Page, run: Gathered) -> None:
         page.missing.append("There is no diagnosis of this version: run `synthforge diagnose`.")
         return
     for table in run.diagnosis.tables:
-        groups: dict[str, list[Dot]] = {}
-        for one in table.settings:
-            title = f"{one.real_per_class:g} real images per class"
-            groups[f"{title} ({one.amount})" if title in groups else title] = _losses(one.loss)
-        if len(table.settings) > 1:
+        groups = {title: _losses(setting.loss) for title, setting in zip(_titles(table.settings), table.settings, strict=True)}
+        if len(groups) > 1:
             groups["mean"] = _losses(table.mean)
-        alt = f"Loss of accuracy by cause, in points. {_told(groups, '+.1f')}"
-        page.add(dots(f"diagnosis-{table.origin}", alt, groups, "loss of accuracy, points", zero=True))
+        page.add(dots(f"diagnosis-{table.origin}", "Loss of accuracy by cause", groups, "loss of accuracy, points", form="+.1f", zero=True))
     page.notes += [note for note in run.diagnosis.notes if note not in page.notes]
 
 
 def _losses(loss: Loss) -> list[Dot]:
-    """In all, and by part, as far as they were measured."""
-    whole = [Dot("total", *in_points(loss.whole.loss), "ink")] if loss.whole.loss is not None else []
-    return [*whole, *(Dot(name, *in_points(part.loss), "other") for name, part in loss.parts.items() if part.loss is not None)]
+    """The whole loss and its parts, without those that were not measured."""
+    parts = {"total": (loss.whole, "ink")} | {name: (part, "other") for name, part in loss.parts.items()}
+    return [Dot(name, *in_points(part.loss), colour) for name, (part, colour) in parts.items() if part.loss is not None]
 
 
 # The map
 
 
-def _map(run: Gathered, real_images: bool, missing: list[str]) -> _Map | None:
-    """Real, made and kept images in two dimensions, by what the metric encoder makes of them (t-SNE; van der Maaten and Hinton 2008)."""
+def _map(run: Gathered, page: _Page) -> _Map | None:
+    """Real, dropped and kept images in two dimensions, by t-SNE of the metric encoder's features (van der Maaten and Hinton 2008)."""
     if run.pool is None or run.real is None or run.decisions is None:
         return None
     chooser, kept = np.random.default_rng(0), run.kept()
-    others = np.setdiff1d(np.arange(len(run.pool)), kept)
-    rows = {
-        "real": chooser.permutation(len(run.real))[: MAPPED["real"]],
-        "pool": chooser.permutation(others)[: MAPPED["pool"]],
-        "kept": chooser.permutation(kept)[: MAPPED["kept"]],
+    candidates = {
+        "real": (run.real, np.arange(len(run.real))),
+        "pool": (run.pool, np.setdiff1d(np.arange(len(run.pool)), kept)),
+        "kept": (run.pool, kept),
     }
-    found = {kind: run.features(run.real if kind == "real" else run.pool, chosen) for kind, chosen in rows.items()}
-    if any(part is None for part in found.values()):
-        missing.append("The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate --reselect`.")
+    rows, parts = {}, []
+    for kind, (table, of_kind) in candidates.items():
+        rows[kind] = chooser.permutation(of_kind)[: MAPPED[kind]]
+        features = run.features(table, rows[kind])
+        if features is None:
+            page.missing.append(
+                "The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate --reselect`."
+            )
+            return None
+        is_known = np.isfinite(features).all(axis=1)  # images that can't be read have no features
+        rows[kind] = rows[kind][is_known]
+        parts.append(features[is_known])
+    places = _embedded(np.concatenate(parts))
+    if places is None:
         return None
-    parts = []
-    for kind, part in found.items():  # images that can't be read have none
-        assert part is not None
-        fine = np.isfinite(part).all(axis=1)
-        rows[kind] = rows[kind][fine]
-        parts.append(part[fine])
-    features = np.concatenate(parts)
+    points: list[list[object]] = []
+    images: list[Image] = []
+    for kind, chosen in rows.items():
+        table = candidates[kind][0]
+        is_shown = kind != "real" or page.shows_real
+        first = len(images)
+        images += thumbnails(table, chosen, MAP_SIDE) if is_shown else []
+        for number, (label, key) in enumerate(zip(table.strings("class")[chosen], table.strings("key")[chosen], strict=True)):
+            x, y = places[len(points)].tolist()
+            points.append([round(x, 4), round(y, 4), kind, str(label), str(key), first + number if is_shown else -1])
+    return _Map(json.dumps(points), sheet(images, "", 40, MAP_SIDE), {kind: len(chosen) for kind, chosen in rows.items()})
+
+
+def _embedded(features: np.ndarray) -> np.ndarray | None:
+    """Places in the unit square, float (n, 2), by PCA and t-SNE; None for too few images."""
     if len(features) < FEWEST_MAPPED:
         return None
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     reduced = PCA(min(30, *features.shape), random_state=0).fit_transform(features)
-    places = TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, max_iter=500).fit_transform(reduced)
-    places = (places - places.min(axis=0)) / np.maximum(np.ptp(places, axis=0), 1e-9)
-    points, images = [], []
-    start = 0
-    for kind, chosen in rows.items():
-        table = run.real if kind == "real" else run.pool
-        classes, keys = table.strings("class")[chosen], table.strings("key")[chosen]
-        if kind != "real" or real_images:
-            images += thumbnails(table, chosen, MAP_SIDE)
-        shown = kind != "real" or real_images
-        for number in range(len(chosen)):
-            x, y = places[start + number].tolist()
-            points.append(
-                [
-                    round(x, 4),
-                    round(y, 4),
-                    kind,
-                    str(classes[number]),
-                    str(keys[number]),
-                    len(images) - len(chosen) + number if shown else -1,
-                ]
-            )
-        start += len(chosen)
-    whole = sheet(images, "", 40, MAP_SIDE)
-    return _Map(json.dumps(points), whole, {kind: len(chosen) for kind, chosen in rows.items()})
-
-
-# How to make it again
-
-
-def _add_reproduction(page: _Page, run: Gathered) -> None:
-    page.recipe = json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2)
-    page.reproduce = [f"synthforge {verb} recipe.yaml" for verb in ("generate", "curate", "evaluate", "diagnose", "report")]
-    for name in _LIBRARIES:
-        try:
-            page.versions.append((name, version(name)))
-        except PackageNotFoundError:
-            continue
-    if run.pool is not None:
-        page.versions.append(("digest of the pool", str(run.pool.collections[0].digest)))
-    if run.curation is not None:
-        page.versions.append(("digest of the curation plan", run.curation.digest))
-    if run.evaluation is not None:
-        page.versions.append(("trained on", run.evaluation.device))
+    places: np.ndarray = TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, max_iter=500).fit_transform(
+        reduced
+    )
+    places -= places.min(axis=0)
+    return places / np.maximum(np.ptp(places, axis=0), 1e-9)
