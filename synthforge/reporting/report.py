@@ -81,23 +81,6 @@ class _Reason:
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """A kept image beside its nearest real image."""
-
-    images: Strip | None
-    distance: str
-
-
-@dataclass(frozen=True)
-class _Lack:
-    """A region with too few synthetic images, and examples from both sides."""
-
-    region: Region
-    pool: Strip | None
-    real: Strip | None
-
-
-@dataclass(frozen=True)
 class _Map:
     """Images as points in two dimensions."""
 
@@ -111,7 +94,6 @@ class _Map:
 class _Page:
     """What the template shows."""
 
-    name: str
     run: Gathered
     headline: str
     answers: list[Answer]
@@ -131,13 +113,15 @@ class _Page:
     reasons: list[_Reason] = field(default_factory=list)
     copies: str = ""
     kept_in_words: str = ""
-    pairs: list[_Pair] = field(default_factory=list)
+    pairs: list[tuple[Strip, str]] = field(default_factory=list)
+    """A kept image beside its nearest real image, and their distance."""
     map: _Map | None = None
     gap_in_words: str = ""
     gap_rows: list[tuple[Metric, Distances]] = field(default_factory=list)
     tables: list[TableResult] = field(default_factory=list)
     """Tables of the evaluation that have arms."""
-    regions: list[_Lack] = field(default_factory=list)
+    regions: list[tuple[Region, Strip | None, Strip | None]] = field(default_factory=list)
+    """Regions with too few synthetic images; examples of real images, and the most similar synthetic ones."""
     notes: list[str] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
     recipe: str = ""
@@ -160,7 +144,6 @@ def report(
     """
     reporter, started = reporter or Reporter(), time.perf_counter()
     page = _Page(
-        name=run.name,
         run=run,
         headline=headline_of(run.evaluation),
         answers=answers_of(run.evaluation, run.curation, run.diagnosis),
@@ -336,7 +319,7 @@ def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> N
         if nearest_real[made] in row_of:
             both = [*thumbnails(pool, np.array([made]), 64), *thumbnails(real, np.array([row_of[nearest_real[made]]]), 64)]
             beside = sheet(both, "a kept image and its nearest real image", 2, 64, gap=4)
-            page.pairs.append(_Pair(beside, _percent(apart[made] / usual)))
+            page.pairs.append((beside, _percent(apart[made] / usual)))
 
 
 def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateResult) -> None:
@@ -346,14 +329,8 @@ def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateR
     for region in curation.lacking[:SHOWN_REGIONS]:
         nearest = [of_pool[key] for key in region.pool_keys if key in of_pool]
         examples = [of_real[key] for key in region.real_keys if key in of_real]
-        alt = f"real images of class {region.class_name} that are underrepresented"
-        page.regions.append(
-            _Lack(
-                region,
-                strip(pool, nearest, f"the most similar synthetic images of class {region.class_name}"),
-                strip(real, examples, alt) if real is not None else None,
-            )
-        )
+        shown = strip(real, examples, f"real images of class {region.class_name} that are underrepresented") if real is not None else None
+        page.regions.append((region, shown, strip(pool, nearest, f"the most similar synthetic images of class {region.class_name}")))
 
 
 _NOT_NEEDED = (
@@ -561,4 +538,5 @@ def _embedded(features: np.ndarray) -> np.ndarray | None:
         reduced
     )
     places -= places.min(axis=0)
-    return places / np.maximum(np.ptp(places, axis=0), 1e-9)
+    places /= np.maximum(np.ptp(places, axis=0), 1e-9)
+    return places
