@@ -276,7 +276,7 @@ def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert "the same command goes on from there" in err
+    assert "the same command continues from there" in err
     assert "Traceback" not in err
     assert subprocess.run(command("generate", DIGITS, *chosen, "-q"), env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode == 0
     whole = options(tmp_path / "whole", total=80, per_shard=10, sampling__steps=100)

@@ -118,12 +118,12 @@ def test_a_table_is_drawn_by_amounts(planted: EvaluateResult) -> None:
     print_evaluation(console, planted.tables[0])
     lines = console.export_text().splitlines()
     (setting,) = planted.tables[0].settings
-    assert "generator from elsewhere" in lines[0]
-    assert any(f"{REAL} real per class, 1 synthetic for each" in line for line in lines)
+    assert "generator trained elsewhere" in lines[0]
+    assert any(f"{REAL} real images per class, 1 synthetic for each" in line for line in lines)
     for name in [
         *setting.arms,
-        *(f"{one.arm} less {one.against}" for one in setting.comparisons),
-        *(f"worth of {one}" for one in setting.worth),
+        *(f"{one.arm} − {one.against}" for one in setting.comparisons),
+        *(f"exchange rate, {one}" for one in setting.worth),
     ]:
         assert sum(line.strip().startswith(f"{name}  ") for line in lines) == 1, name
 
