@@ -284,22 +284,6 @@ def test_interrupting_the_real_command_loses_nothing(tmp_path: Path) -> None:
     assert files_of(tmp_path / "cut" / "pool") == files_of(tmp_path / "whole" / "pool")
 
 
-def test_progress_goes_to_standard_error_with_rate_and_time_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from synthforge.cli.console import ConsoleReporter
-
-    monkeypatch.setattr(ConsoleReporter, "LINE_SECONDS", 0.0)
-    console = ConsoleReporter(quiet=False)
-    console.begin("generating", 1000, 100)
-    time.sleep(0.01)
-    console.advance(50)
-    console.end()
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert re.fullmatch(r"generating: 150 of 1,000 images, [\d,]+/s, [\d.]+ (s|min).* left\n", err)
-
-
 @pytest.mark.slow
 def test_the_wheel_works_outside_the_repository(tmp_path: Path) -> None:
     """Built, installed without the checkout, its recipe copied and run."""
