@@ -115,20 +115,17 @@ class _Run:
     def all_stages(self) -> RunResult:
         """Run each stage in turn; the page comes last, also after a failure."""
         started, recipe = time.perf_counter(), self.recipe
-        has_real, has_holdout = recipe.reference is not None, recipe.evaluation.holdout is not None
-        no_real, no_holdout = (
-            "the recipe names no real images (`reference`)",
-            "the recipe names no held-out test set (`evaluation.holdout`)",
-        )
-        lacks = None if has_real and has_holdout else no_real if not has_real else no_holdout
-        if has_real:
+        no_real = "the recipe names no real images (`reference`)" if recipe.reference is None else None
+        no_holdout = "the recipe names no held-out test set (`evaluation.holdout`)" if recipe.evaluation.holdout is None else None
+        lacks = no_real or no_holdout
+        if no_real is None:
             _ = self._reference  # report mistakes before hours of work
         if lacks is None:
             evaluation_of(recipe), diagnosis_of(recipe)
         self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
         self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now is the pool known to be this recipe's
         try:
-            self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
+            self._stage("curate", self._of_curated, self._curate, self._curated, no_real)
             self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)
             self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
         except SynthforgeError as error:

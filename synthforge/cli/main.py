@@ -76,6 +76,9 @@ Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Held-out t
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
 ]
+Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. With a recipe: by default its `reference`.")]
+ResultFile = Annotated[str | None, typer.Option(metavar="FILE", help="File of the result. Default: with a recipe, in the run's folder.")]
+LastRecipe = Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: that of the last run.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as --set sampling.steps=30. Repeatable.")
 ]
@@ -112,9 +115,7 @@ def generate(
     extend: Annotated[int | None, typer.Option(metavar="N", help="Add N images to a finished run.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete the contents of the output folder first.")] = False,
     retry_quarantined: Annotated[bool, typer.Option(help="Retry shards that failed repeatedly.")] = False,
-    part: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Generate only part I of N, as one job of an array; `slurm` reads Slurm's variables.")
-    ] = None,
+    part: Annotated[str | None, typer.Option(metavar="I/N", help="Generate only part I of N; `slurm` reads them from Slurm.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -157,11 +158,8 @@ def curate(
             show_default=False,
         ),
     ],
-    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images. With a recipe: by default its `reference`.")] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Folder of the curated set. With a recipe: by default `curated` in the run's folder."),
-    ] = None,
+    real: Real = None,
+    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of the result. Default: `curated` in the run's folder.")] = None,
     sets: Sets = None,
     reselect: Annotated[bool, typer.Option(help="Replace an existing curated set. Cached features are used again.")] = False,
     as_json: Json = False,
@@ -208,25 +206,15 @@ def curate(
 )
 def evaluate(
     recipe: OptionalRecipe = None,
-    synthetic: Annotated[
-        list[str] | None, typer.Option(metavar="SET", help="Without a recipe: a set of synthetic images, in any format. Repeatable.")
-    ] = None,
-    real: Annotated[
-        str | None, typer.Option(metavar="REAL", help="The real images to train on. With a recipe: by default its `reference`.")
-    ] = None,
+    synthetic: Annotated[list[str] | None, typer.Option(metavar="SET", help="Without a recipe: synthetic images. Repeatable.")] = None,
+    real: Real = None,
     holdout: Holdout = None,
-    arms: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Only these arms (training sets), such as real,random,real+curated.")
-    ] = None,
+    arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these training sets, such as real,real+curated.")] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="'A > B'", help="Exit with status 1 unless A is proven better than B (>=: only if A is proven worse). Repeatable."
-        ),
+        typer.Option(metavar="'A > B'", help="Exit with status 1 unless A is proven better than B; >=: if A is proven worse. Repeatable."),
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="File of the result. Default: evaluation.json in the run's folder.")
-    ] = None,
+    out: ResultFile = None,
     sets: Sets = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -273,15 +261,13 @@ def _recipe_or_sets(path: str | None, sets: list[str] | None) -> tuple[Recipe | 
 def diagnose(
     recipe: OptionalRecipe = None,
     synthetic: Annotated[str | None, typer.Option(metavar="SET", help="Without a recipe: the synthetic images, in any format.")] = None,
-    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images. With a recipe: by default its `reference`.")] = None,
+    real: Real = None,
     holdout: Holdout = None,
     rendered: Annotated[
         str | None,
         typer.Option(metavar="SET", help="Without a recipe: the real images redrawn by the generator (image-to-image), under equal names."),
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="File of the result. Default: diagnosis.json in the run's folder.")
-    ] = None,
+    out: ResultFile = None,
     sets: Sets = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -309,12 +295,7 @@ def diagnose(
 
 
 @app.command(epilog="Example: synthforge run recipes/digits.yaml")
-def run(
-    recipe: RecipeFile,
-    sets: Sets = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Run all stages: generate, curate, evaluate, diagnose, report. Unchanged stages are skipped; an interrupted run continues."""
     from synthforge.executors.process import end_early
     from synthforge.job import run as do
@@ -428,10 +409,8 @@ def preview(
 @app.command(epilog="Example: synthforge verify runs/digits/pool --regenerate 20")
 def verify(
     folder: FolderArgument,
-    regenerate: Annotated[
-        int, typer.Option(metavar="N", min=0, max=100_000, help="Also generate N random images again and compare them.")
-    ] = 0,
-    recipe: Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: that of the last run.")] = None,
+    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Generate N random images again, and compare.")] = 0,
+    recipe: LastRecipe = None,
     sets: Sets = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random choice. Default: another one every time.")] = None,
     as_json: Json = False,
@@ -465,9 +444,7 @@ def show(
     folder: FolderArgument,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the image there; with --remake the regenerated one.")] = None,
     again: Annotated[bool, typer.Option("--remake", help="Generate the image again from its record, and compare.")] = False,
-    recipe: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The recipe that names the model. Default: that of the last run.")
-    ] = None,
+    recipe: LastRecipe = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -589,24 +566,14 @@ def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Q
     from synthforge.recipe.load import load_recipe
 
     found = load_recipe(recipe, sets or ())
-    _finish(
-        {"ok": True, "recipe": found.model_dump(mode="json")},
-        f"{recipe}: in order",
-        {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"},
-        as_json,
-        quiet,
-    )
+    rows = {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"}
+    _finish({"ok": True, "recipe": found.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
 
 
-@recipe_app.command(
-    epilog="Example: synthforge recipe schema > schema.json, then begin a recipe with: # yaml-language-server: $schema=schema.json"
-)
+@recipe_app.command(epilog="Example: synthforge recipe schema > schema.json; first line: # yaml-language-server: $schema=schema.json")
 def schema(
     of: Annotated[
-        str,
-        typer.Argument(
-            metavar="[FILE]", help="A result file instead of a recipe: evaluation, diagnosis, gap, run or complete.", show_default=False
-        ),
+        str, typer.Argument(metavar="[FILE]", help="A result file: evaluation, diagnosis, gap, run or complete.", show_default=False)
     ] = "recipe",
     _as_json: Annotated[bool, typer.Option("--json", help="Accepted for uniformity; the output is always JSON.")] = True,
 ) -> None:
@@ -621,9 +588,7 @@ def new(
     folder: Annotated[
         str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class that the recipe is for.", show_default=False)
     ] = None,
-    builtin: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Copy a shipped recipe, such as digits. With FOLDER: adapted to its classes.")
-    ] = None,
+    builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A shipped recipe, such as digits, for FOLDER if given.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File of the recipe. Default: NAME.yaml here.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,

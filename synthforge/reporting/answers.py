@@ -153,7 +153,7 @@ def _causes(table: TableDiagnosis, draws: int) -> Answer:
     assert whole.loss is not None  # a table has real and random images
     amounts = listed([f"{setting.real_per_class:g}" for setting in table.settings])
     figures = [
-        f"{TITLES[name]} {figure}"
+        f"{TITLES[name]}: {figure}"
         for name, part in parts.items()
         if (figure := part_of_loss(part)) and (name, part.verdict) != ("interaction", "not shown")  # content says it
     ]

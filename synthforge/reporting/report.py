@@ -195,7 +195,7 @@ def _sets(run: Gathered) -> str:
     own = " The generator was trained on these real images only." if table.origin == "own" else ""
     return (
         f"Training sets: real images ({amounts} per class), synthetic images ({ratios} per real image), or both.{own} “Random” synthetic "
-        "images are a random choice; “curated” ones were selected by `synthforge curate`. "
+        "images are a random choice; “curated” ones were selected (kept) by `synthforge curate`. "
         f"On each training set {trainings} classifiers were trained. They were tested on {run.evaluation.holdout_images:,} "
         "held-out real images."
     )

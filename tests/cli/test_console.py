@@ -65,7 +65,7 @@ def test_a_difference_has_a_unit_an_interval_and_a_verdict() -> None:
     print_evaluation(console, made.table([setting]))
     text = console.export_text()
     assert text.startswith("accuracy on the held-out test set (generator trained on these real")
-    assert re.search(r"curated − real +\+2\.0 \[\+1\.0, \+3\.0\] points\n +helped", text)
+    assert re.search(r"curated − real +\+2\.0 \[\+1\.0, \+3\.0\] points +\n +helped", text)
 
 
 def test_an_image_is_drawn_only_where_there_are_colours() -> None:

@@ -217,8 +217,8 @@ def test_a_part_that_no_image_shows_is_no_zero_with_an_interval(run_folder: Path
     (tmp_path / "run" / "diagnosis.json").write_text(json.dumps(diagnosis))
     report(Gathered.at(str(tmp_path / "run")), str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
-    assert "content no measurable difference" in page
-    assert "content 0.0" not in page and "content +0.0" not in page
+    assert "content: no measurable difference" in page
+    assert "content: 0.0" not in page and "content +0.0" not in page
 
 
 def test_a_page_has_room_for_a_large_pool(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def _in_words(loss: Loss) -> str:
     assert whole.loss is not None
     remark = {"none": " (no relevant loss)", "gain": " (so synthetic images are better)", "cannot tell": " (not significant)"}
     words = f"random synthetic images lose {lost(whole.loss)}{remark.get(whole.verdict, '')}"
-    return f"{words}. Loss decomposition: {'; '.join(f'{name} {_part_in_words(loss.parts[name])}' for name in PARTS)}"
+    return f"{words}. Loss decomposition: {'; '.join(f'{name}: {_part_in_words(loss.parts[name])}' for name in PARTS)}"
 
 
 def _part_in_words(part: LossPart) -> str:
@@ -239,8 +239,8 @@ ADVICE: dict[Cause, str] = {
     "labels": "Reduce wrong labels: keep `curation.gates.labels` on and raise `sampling.guidance`. Check the prompts of the affected "
     "classes. Too many images show another class than their label.",
     "interaction": "Curate first, then improve the generator. Appearance and content together lose more accuracy than the sum of both.",
-    "rest": "Collect more real images. They also allow to train a better generator. This part of the loss comes from neither appearance, "
-    "content nor wrong labels. Possible causes: images between two variants of a class, or variants with too few real images.",
+    "rest": "Collect more real images. With them you can also train a better generator. The rest of the loss comes from neither "
+    "appearance, content nor wrong labels. Possible causes: images between two variants of a class, or variants with too few real images.",
     "none": "Use the synthetic images. Run `synthforge evaluate` to see whether adding them to real images helps.",
     "unclear": "Measure more precisely first: raise `evaluation.seeds` or `evaluation.draws`, or use more real images. "
     "No cause of the loss is significant yet.",
