@@ -1,7 +1,7 @@
 """`run`: all stages of a recipe in order. Stages whose inputs have not changed are skipped.
 
-For each stage run.json stores a digest of its inputs: the fields of the recipe that it uses, and the results of the stages before it.
-A stage is skipped if these inputs and its result are unchanged. Stages continue where they were interrupted, so a run does too.
+For each stage run.json stores a digest of its inputs: the fields of the recipe that it uses, and earlier results.
+A stage is skipped if these inputs and its result are unchanged. An interrupted stage continues, so a run does too.
 Of the held-out test set only names, sizes and times of files are compared, since nothing but `evaluate` opens it.
 """
 

@@ -1,7 +1,8 @@
-"""The command line: parse arguments, call one function, print its result. Heavy imports wait until a command needs them.
+"""The command line: parse arguments, call one function, print its result.
 
-Exit status: 0 done; 1 the work failed; 2 the request was wrong and nothing was started. With `--json` standard output carries
-exactly one JSON object; progress and messages always go to standard error.
+Heavy imports wait until a command needs them.
+Exit status: 0 done; 1 the work failed; 2 the request was wrong and nothing was started.
+With `--json` standard output carries exactly one JSON object. Progress and messages always go to standard error.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class WithParts(TyperCommand):
         from synthforge.features.encoders.config import ENCODERS
         from synthforge.recipe.curation import GATES, RULES
 
-        return {"Gates": GATES, "Selection rules": ["auto", *RULES], "Kinds of encoder": ENCODERS, "Metrics": METRICS}
+        return {"Filters (gates)": GATES, "Selection rules": ["auto", *RULES], "Kinds of encoder": ENCODERS, "Metrics": METRICS}
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -121,9 +122,8 @@ def generate(
 ) -> None:
     """Generate a recipe's images as WebDataset shards. After an interruption the same command continues."""
     from synthforge.executors.array import parse_part
-    from synthforge.recipe.load import load_recipe
 
-    wanted, only = load_recipe(recipe, sets or ()), parse_part(part) if part is not None else None
+    wanted, only = _load(recipe, sets), parse_part(part) if part is not None else None
     from synthforge.generation.run import generate as run  # heavy, so mistakes are reported first
 
     result = run(wanted, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
@@ -248,11 +248,15 @@ def evaluate(
     _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
 
 
-def _recipe_or_sets(path: str | None, sets: list[str] | None) -> tuple[Recipe | None, list[str]]:
-    """A recipe with its overrides, or no recipe and the overrides of a request without one."""
+def _load(path: str, sets: list[str] | None = None) -> Recipe:
     from synthforge.recipe.load import load_recipe
 
-    return (load_recipe(path, sets or ()), []) if path is not None else (None, sets or [])
+    return load_recipe(path, sets or ())
+
+
+def _recipe_or_sets(path: str | None, sets: list[str] | None) -> tuple[Recipe | None, list[str]]:
+    """A recipe with its overrides, or no recipe and the overrides of a request without one."""
+    return (_load(path, sets), []) if path is not None else (None, sets or [])
 
 
 @app.command(
@@ -296,13 +300,12 @@ def diagnose(
 
 @app.command(epilog="Example: synthforge run recipes/digits.yaml")
 def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Run all stages: generate, curate, evaluate, diagnose, report. Unchanged stages are skipped; an interrupted run continues."""
+    """Run all stages: generate, curate, evaluate, diagnose, report. Unchanged stages are skipped."""
     from synthforge.executors.process import end_early
     from synthforge.job import run as do
-    from synthforge.recipe.load import load_recipe
 
     try:
-        result = do(load_recipe(recipe, sets or ()), ConsoleReporter(quiet))
+        result = do(_load(recipe, sets), ConsoleReporter(quiet))
     finally:
         end_early()
     rows = {
@@ -342,7 +345,7 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare several runs in one table and page, such as runs of different generators, guidance scales or selection rules."""
+    """Compare runs in one table and page, such as runs of different generators or selection rules."""
     from synthforge.reporting.gathered import Gathered
 
     asked = [Gathered.asked(run) for run in runs]
@@ -363,11 +366,10 @@ def plan(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a recipe will generate: classes, counts, shards, bytes. With --measure also hours and the best batch size."""
+    """Show what a recipe will generate: classes, counts, shards, bytes. With --measure also hours."""
     from synthforge.generation.inspect import summarize
-    from synthforge.recipe.load import load_recipe
 
-    summary = summarize(load_recipe(recipe, sets or ()), ConsoleReporter(quiet), measure=measure)
+    summary = summarize(_load(recipe, sets), ConsoleReporter(quiet), measure=measure)
     classes = [f"{name} {num:,}" for name, num in summary.per_class.items()]
     first = summary.examples[0]
     rows = {
@@ -400,9 +402,8 @@ def preview(
 ) -> None:
     """Generate a few images of each class, the first of the run, as one labelled contact sheet."""
     from synthforge.generation.inspect import preview as draw
-    from synthforge.recipe.load import load_recipe
 
-    path = draw(load_recipe(recipe, sets or ()), out, per_class, ConsoleReporter(quiet))
+    path = draw(_load(recipe, sets), out, per_class, ConsoleReporter(quiet))
     _finish({"contact_sheet": str(path)}, "preview", {"contact sheet": str(path)}, as_json, quiet)
 
 
@@ -418,9 +419,8 @@ def verify(
 ) -> None:
     """Check every shard against its stored checksum."""
     from synthforge.generation.inspect import verify as check
-    from synthforge.recipe.load import load_recipe
 
-    given = load_recipe(recipe, sets or ()) if recipe is not None else None
+    given = _load(recipe, sets) if recipe is not None else None
     audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=given, seed=seed)
     rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
     rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
@@ -451,10 +451,9 @@ def show(
     """Show one sample: its image, its record, and how to generate it again."""
     from synthforge.generation.inspect import remake, save_image
     from synthforge.generation.inspect import show as read
-    from synthforge.recipe.load import load_recipe
 
     shown = read(folder, key)
-    remade = remake(folder, key, load_recipe(recipe) if recipe else None, ConsoleReporter(quiet)) if again else None
+    remade = remake(folder, key, _load(recipe) if recipe else None, ConsoleReporter(quiet)) if again else None
     if save is not None:
         save_image(shown.image if remade is None else remade.image, save)
     if as_json:
@@ -563,9 +562,8 @@ def fit(
 @recipe_app.command(epilog="Example: synthforge recipe check recipes/digits.yaml")
 def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Find all mistakes in a recipe at once, without loading a model."""
-    from synthforge.recipe.load import load_recipe
 
-    found = load_recipe(recipe, sets or ())
+    found = _load(recipe, sets)
     rows = {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"}
     _finish({"ok": True, "recipe": found.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
 

@@ -1,6 +1,6 @@
 """`compare`: several runs side by side in one table and page, such as runs of different generators or selection rules.
 
-Figures are those of the runs. The page warns where runs were not measured alike: test set, classifier or training steps differ.
+Figures are those of the runs. The page warns where test set, classifier or training steps differ.
 Intervals belong to each figure alone: differences between runs are not tested.
 """
 
@@ -63,7 +63,10 @@ def compare(runs: Sequence[Gathered], out: str) -> CompareResult:
 
     Args:
         out: the page's file; plots lie beside it.
-    Raises: RequestError for fewer than two runs; DatasetError for results that can't be read; PlaceError for a place that can't be written.
+    Raises:
+        RequestError: fewer than two runs.
+        DatasetError: results that can't be read.
+        PlaceError: `out` can't be written.
     """
     if len(runs) < 2:
         raise RequestError("compare: give two runs or more, as folders or recipes")

@@ -1,4 +1,4 @@
-"""The results in a run's folder, each None if it is not there: pool, curated set, decisions, gap, evaluation, diagnosis."""
+"""The results in a run's folder: pool, curated set, decisions, gap, evaluation, diagnosis. Missing ones are None."""
 
 from __future__ import annotations
 

@@ -61,26 +61,6 @@ class ReportResult:
 
 
 @dataclass(frozen=True)
-class _Class:
-    """Images of one class: a row for each kind."""
-
-    name: str
-    rows: list[tuple[str, Strip | None]]
-    num: int
-    kept: int
-
-
-@dataclass(frozen=True)
-class _Reason:
-    """Images that were dropped for one reason."""
-
-    title: str
-    why: str
-    num: int
-    images: Strip | None
-
-
-@dataclass(frozen=True)
 class _Map:
     """Images as points in two dimensions."""
 
@@ -107,10 +87,12 @@ class _Page:
     first: list[tuple[str, Strip | None]] = field(default_factory=list)
     """One image of each class, a row for each kind."""
     plots: dict[str, Picture] = field(default_factory=dict)
-    classes: list[_Class] = field(default_factory=list)
+    classes: list[tuple[str, list[tuple[str, Strip | None]], int, int]] = field(default_factory=list)
+    """Name, a row of images for each kind, number of synthetic images, and of kept ones."""
     classes_left: int = 0
     """Classes that are not shown."""
-    reasons: list[_Reason] = field(default_factory=list)
+    reasons: list[tuple[str, str, int, Strip | None]] = field(default_factory=list)
+    """Why images were dropped: title, explanation, their number, examples."""
     copies: str = ""
     kept_in_words: str = ""
     pairs: list[tuple[Strip, str]] = field(default_factory=list)
@@ -274,7 +256,7 @@ def _add_images(page: _Page, run: Gathered) -> None:
     page.classes_left = max(0, len(classes) - SHOWN_CLASSES)
     for number, name in enumerate(classes[:SHOWN_CLASSES]):
         rows = [(kind.label, _row(kind.table, kind.of_class(number), f"{kind.label} images of class {name}")) for kind in kinds]
-        page.classes.append(_Class(name, rows, num=int((of_pool == number).sum()), kept=int((of_pool[kept] == number).sum())))
+        page.classes.append((name, rows, int((of_pool == number).sum()), int((of_pool[kept] == number).sum())))
     for kind in kinds:
         firsts = [int(next(iter(kind.of_class(number)), -1)) for number in range(len(page.classes))]
         page.first.append((kind.label, strip(kind.table, firsts, f"{kind.label}: an image of each class")))
@@ -304,7 +286,7 @@ def _add_reasons(page: _Page, pool: Table, decisions: Decisions, curation: Curat
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
         title, why = _why(reason)
-        page.reasons.append(_Reason(title, why, num, _row(pool, spread, f"images dropped: {title}")))
+        page.reasons.append((title, why, num, _row(pool, spread, f"images dropped: {title}")))
 
 
 def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> None:

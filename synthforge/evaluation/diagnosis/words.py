@@ -84,7 +84,7 @@ def _has_other_real_images(findings: Findings, group: Sequence[int]) -> bool:
 def _taken(findings: Findings, index: int) -> float:
     """Share of its pool that an arm takes.
 
-    It is 1 for a generator that was fitted on just these real images: the pool then varies with the real images, not independently.
+    It is 1 for a generator that was fitted on just these real images: the pool then varies with them.
     """
     setting = findings.settings[index]
     if setting.origin == "own":

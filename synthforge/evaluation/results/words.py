@@ -21,7 +21,7 @@ def change(one: Measured, unit: str = "points of accuracy") -> str:
 
 
 def lost(one: Measured, unit: str = "points of accuracy") -> str:
-    """A loss of accuracy with its unit and 95 % interval, positive for less accuracy: "3.1 points of accuracy [1.2, 5.0]"."""
+    """A loss of accuracy with its unit and 95 % interval: "3.1 points of accuracy [1.2, 5.0]"."""
     return f"{100 * one.value:.1f} {unit} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
