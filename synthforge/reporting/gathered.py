@@ -68,7 +68,7 @@ class Gathered:
 
     @classmethod
     def at(cls, address: str) -> Gathered:
-        """The run in a folder, by the recipe that `run` or `generate` left there; raises RequestError if there is none."""
+        """The run in a folder, by the recipe stored there; raises RequestError if there is none."""
         place = resolve(address)
         try:
             try:
@@ -168,7 +168,10 @@ class Gathered:
         return np.flatnonzero(self.decisions.kept) if self.decisions is not None else np.zeros(0, np.int64)
 
     def features(self, of: Table, rows: Ints) -> np.ndarray | None:
-        """The metric encoder's features of some images, all views concatenated, float32 (n, D); None if the cache has lost them."""
+        """The metric encoder's features of some images, float32 (n, D); None if the cache has lost them.
+
+        Views are concatenated.
+        """
         if self.curation is None:
             return None
         try:

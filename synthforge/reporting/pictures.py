@@ -42,14 +42,17 @@ class Strip:
         return self.rows * (self.side + self.gap) - self.gap
 
 
-def strip(table: Table, rows: Sequence[int], alt: str, *, columns: int | None = None, side: int = SIDE) -> Strip | None:
-    """Images of a table in one picture, row by row; None for no images. Unreadable images are grey; row -1 leaves a place empty."""
+def strip(table: Table, rows: Sequence[int], alt: str) -> Strip | None:
+    """Images of a table side by side in one picture; None for no images.
+
+    Unreadable images are grey. Row -1 leaves a place empty.
+    """
     wanted = np.asarray(rows, np.int64)
     if not (wanted >= 0).any():
         return None
-    found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(wanted[wanted >= 0]))}
-    empty = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    return sheet([found.get(row, empty) for row in wanted.tolist()], alt, columns or len(wanted), side, gap=4)
+    found = {row: _thumbnail(members.image, SIDE) for row, members in table.samples(np.unique(wanted[wanted >= 0]))}
+    empty = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    return sheet([found.get(row, empty) for row in wanted.tolist()], alt, len(wanted), SIDE, gap=4)
 
 
 def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap: int = 0) -> Strip:

@@ -1,6 +1,6 @@
 """`report`: the results of a run as one HTML page that opens from disk and needs no network.
 
-The page says which results are missing, and how to get them. It shows at most a fixed number of images, whatever the pool's size.
+The page says which results are missing, and how to get them. The number of images on it is bounded.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class _Page:
     tables: list[TableResult] = field(default_factory=list)
     """Tables of the evaluation that have arms."""
     regions: list[tuple[Region, Strip | None, Strip | None]] = field(default_factory=list)
-    """Regions with too few synthetic images; examples of real images, and the most similar synthetic ones."""
+    """Regions with too few synthetic images, examples of real ones, and the most similar synthetic ones."""
     notes: list[str] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
     recipe: str = ""
@@ -119,17 +119,18 @@ def report(
     """Write the page and its plots.
 
     Args:
-        out: the page's file; plots go beside it. None: report.html in the run's folder, or report-without-real-images.html.
+        out: the page's file; plots go beside it. None: report.html in the run's folder (or REPORT_WITHOUT).
         real_images: show real images. Without them the page can be passed on.
         trouble: why the run ended early. None: it did not.
     Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
     """
     reporter, started = reporter or Reporter(), time.perf_counter()
+    table = run.evaluation.first if run.evaluation is not None else None
     page = _Page(
         run=run,
         headline=headline_of(run.evaluation),
         answers=answers_of(run.evaluation, run.curation, run.diagnosis),
-        over=_over(run.evaluation),
+        over=_COVERED[table.claims[0].interval_over] if table is not None and table.claims else "",
         sets=_sets(run),
         settings=_settings(run),
         shows_real=real_images,
@@ -149,14 +150,6 @@ def report(
     plots = write_page(address, content, page.plots.values())
     seconds = round(time.perf_counter() - started, 1)
     return ReportResult(address, plots, bytes=len(content), headline=page.headline, missing=page.missing, seconds=seconds)
-
-
-def _over(evaluation: EvaluateResult | None) -> str:
-    """What the intervals of the first claim cover."""
-    table = evaluation.first if evaluation is not None else None
-    if table is None or not table.claims:
-        return ""
-    return _COVERED[table.claims[0].interval_over]
 
 
 _COVERED: dict[Over, str] = {
@@ -471,7 +464,7 @@ def _losses(loss: Loss) -> list[Dot]:
 
 
 def _map(run: Gathered, page: _Page) -> _Map | None:
-    """Real, dropped and kept images in two dimensions, by t-SNE of the metric encoder's features (van der Maaten and Hinton 2008)."""
+    """Images in two dimensions, by t-SNE of the metric encoder's features (van der Maaten and Hinton 2008)."""
     if run.pool is None or run.real is None or run.decisions is None:
         return None
     chooser, kept = np.random.default_rng(0), run.kept()

@@ -211,7 +211,7 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
         return f"{first}{scope} {unclear or 'Use more draws, seeds or real images to decide.'}"
     causes = [f"{lost(part, 'points')} {_CAUSES[name]}{_share(mean.parts[name])}" for name, part in shown]
     unknown = [name for name in ("appearance", "content", "labels") if mean.parts[name].verdict == "not measured"]
-    words = f"{first}{scope} Significant {'part' if len(causes) == 1 else 'parts'} of this loss: {'; '.join(causes)}."
+    words = f"{first}{scope} Statistically significant causes: {'; '.join(causes)}."
     return words + f" Not measured: {listed(unknown)}." * bool(unknown)
 
 
