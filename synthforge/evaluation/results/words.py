@@ -98,14 +98,13 @@ def worth_in_words(one: Worth) -> str:
     if one.at_most:
         bound = "upper bound unknown" if one.high_is_end else f"at most {number(one.equivalent.high)}"
         return f"counts as {number(one.equivalent.value)} or fewer real images per class ({bound}; the learning curve starts there)"
-    others = "" if gain == one.equivalent else "its other images "  # equal: the arm has no real images
     if gain.high <= 0 and not one.high_is_end:
         return (
-            f"{others or 'it '}cost as much accuracy as removing {number(-gain.value)} real images per class "
+            f"its other images cost as much accuracy as removing {number(-gain.value)} real images per class "
             f"[{number(-gain.high)}, {low and '≥ '}{number(-gain.low)}]"
         )
-    verb = "count as" if others else "counts as"
-    words = f"{others}{verb} {number(gain.value)} real images per class [{low}{number(gain.low)}, {high}{number(gain.high)}]"
+    verb = "counts as" if gain == one.equivalent else "its other images count as"  # equal: the arm has no real images
+    words = f"{verb} {number(gain.value)} real images per class [{low}{number(gain.low)}, {high}{number(gain.high)}]"
     if rate is None:
         return words
     return f"{words}, so {number(rate.value)} replace one real image [{high and '≤ '}{number(rate.low)}, {number(rate.high)}]"
