@@ -123,10 +123,10 @@ def generate(
     """Generate a recipe's images as WebDataset shards. After an interruption the same command continues."""
     from synthforge.executors.array import parse_part
 
-    wanted, only = _load(recipe, sets), parse_part(part) if part is not None else None
+    loaded, only = _load(recipe, sets), parse_part(part) if part is not None else None
     from synthforge.generation.run import generate as run  # heavy, so mistakes are reported first
 
-    result = run(wanted, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
+    result = run(loaded, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
     title = f"part {result.part} done" if result.part is not None else "pool complete" if result.is_complete else "pool not complete"
     rows = {
         "images": f"{result.samples:,} in {result.shards:,} shards, {size(result.bytes)}",
@@ -223,9 +223,9 @@ def evaluate(
     from synthforge.evaluation.request import evaluation_of, start_workers
     from synthforge.executors.process import end_early
 
-    given, own = _recipe_or_sets(recipe, sets)
+    loaded, overrides = _recipe_or_sets(recipe, sets)
     request = evaluation_of(
-        given, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=own
+        loaded, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=overrides
     )
     start_workers(request)
     from synthforge.evaluation.results.words import change, percent, told
@@ -280,8 +280,8 @@ def diagnose(
     from synthforge.evaluation.request import diagnosis_of, start_workers
     from synthforge.executors.process import end_early
 
-    given, own = _recipe_or_sets(recipe, sets)
-    request = diagnosis_of(given, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=own)
+    loaded, overrides = _recipe_or_sets(recipe, sets)
+    request = diagnosis_of(loaded, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=overrides)
     start_workers(request)
     from synthforge.evaluation.diagnosis.run import diagnose as run  # heavy, so mistakes are reported first
 
@@ -329,10 +329,10 @@ def report(
     """Write the results of a run as one HTML page: whether the images help, why, and what to do next."""
     from synthforge.reporting.gathered import Gathered
 
-    asked = Gathered.asked(run, sets or ())
+    gathered = Gathered.asked(run, sets or ())
     from synthforge.reporting.report import report as write  # heavy, so mistakes are reported first
 
-    result = write(asked, out, ConsoleReporter(quiet), real_images=not no_real_images)
+    result = write(gathered, out, ConsoleReporter(quiet), real_images=not no_real_images)
     rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
     rows |= {"result": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
     _finish(result, "reported", rows, as_json, quiet)
@@ -348,10 +348,10 @@ def compare(
     """Compare runs in one table and page, such as runs of different generators or selection rules."""
     from synthforge.reporting.gathered import Gathered
 
-    asked = [Gathered.asked(run) for run in runs]
+    gathered = [Gathered.asked(run) for run in runs]
     from synthforge.reporting.compare import compare as write  # heavy, so mistakes are reported first
 
-    result = write(asked, out)
+    result = write(gathered, out)
     if not (as_json or quiet):
         print_comparison(stdout(), result)
     rows = {f"note {number}": text for number, text in enumerate(result.warnings, 1)} | {"page": result.file}
@@ -420,8 +420,8 @@ def verify(
     """Check every shard against its stored checksum."""
     from synthforge.generation.inspect import verify as check
 
-    given = _load(recipe, sets) if recipe is not None else None
-    audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=given, seed=seed)
+    loaded = _load(recipe, sets) if recipe is not None else None
+    audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=loaded, seed=seed)
     rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
     rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
     rows |= {f"note {number}": note for number, note in enumerate(audit.notes[:20], 1)}
@@ -563,9 +563,9 @@ def fit(
 def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Find all mistakes in a recipe at once, without loading a model."""
 
-    found = _load(recipe, sets)
-    rows = {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"}
-    _finish({"ok": True, "recipe": found.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
+    loaded = _load(recipe, sets)
+    rows = {"images": f"{loaded.num_samples:,}", "classes": f"{len(loaded.classes):,}"}
+    _finish({"ok": True, "recipe": loaded.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
 
 
 @recipe_app.command(epilog="Example: synthforge recipe schema > schema.json; first line: # yaml-language-server: $schema=schema.json")

@@ -142,13 +142,13 @@ def _title(setting: SettingResult, arm: str) -> str:
 
 def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Picture]:
     """Plots of the gaps, and of the accuracies of arms that several runs have. Each run is a row."""
-    found: dict[str, Picture] = {}
+    plots: dict[str, Picture] = {}
     gaps: dict[str, list[Dot]] = {}
     accuracies: dict[str, list[Dot]] = {}
     for name, run in zip(names, runs, strict=True):
         if run.curation is not None:
-            found_gap = run.curation.gap.main
-            for title, one in (("random", found_gap.random), ("curated", found_gap.after)):
+            gap = run.curation.gap.main
+            for title, one in (("random", gap.random), ("curated", gap.after)):
                 if (measured := one.measured) is not None:
                     gaps.setdefault(title, []).append(Dot(name, measured.value, measured.low, measured.high, title))
         if run.evaluation is not None and (table := run.evaluation.first) is not None:
@@ -157,12 +157,12 @@ def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Pictu
                     accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *in_points(score.accuracy)))
     if gaps:
         axis = "distance to the real images (lower is better)"
-        found["compared-gap"] = dots("compared-gap", "Distance to the real images", gaps, axis, form=".3g")
+        plots["compared-gap"] = dots("compared-gap", "Distance to the real images", gaps, axis, form=".3g")
     shared = {title: rows for title, rows in accuracies.items() if len(rows) > 1}
     if shared:
         axis = "accuracy on the held-out test set, %"
-        found["compared-accuracy"] = dots("compared-accuracy", "Accuracy in percent on the held-out test set", shared, axis)
-    return found
+        plots["compared-accuracy"] = dots("compared-accuracy", "Accuracy in percent on the held-out test set", shared, axis)
+    return plots
 
 
 def _warnings(names: Sequence[str], runs: Sequence[Gathered]) -> list[str]:
