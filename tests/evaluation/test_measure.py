@@ -101,7 +101,7 @@ def test_everything_is_told(planted: EvaluateResult) -> None:
     (table,) = planted.tables
     (setting,) = table.settings
     assert table.origin == "elsewhere"
-    assert "from elsewhere" in planted.verdict
+    assert "trained elsewhere" in planted.verdict
     assert (setting.budget, setting.real_per_class) == (100, REAL)
     assert [point.real_per_class for point in planted.curve] == [1, 10, 30]
     score = setting.arms["real+more-set"]
@@ -192,7 +192,7 @@ def test_too_few_steps_are_told(sets: Sets, tmp_path: Path, monkeypatch: pytest.
     assert setting.has_enough_steps is is_enough
     assert "twice the steps change accuracy by +" in result.notes[0]
     assert ("raise trainer.steps" in result.notes[0]) is not is_enough
-    assert ("But the trainings were short: with twice the steps accuracy still moves by" in result.verdict) is not is_enough
+    assert ("The trainings were too short: with twice the steps accuracy still changes by up to" in result.verdict) is not is_enough
 
 
 @pytest.mark.trains
@@ -243,7 +243,7 @@ def test_real_only_is_a_baseline_for_any_folder(cli: Cli, sets: Sets, tmp_path: 
     monkeypatch.chdir(tmp_path)
     ran = cli("evaluate", "--real", sets.real, "--holdout", sets.holdout, "--arms", "real", *settings("real_per_class=[5]", "curve=[10]"))
     assert ran.status == 0, ran.err
-    assert "Real only, tuned:" in ran.out
+    assert "Accuracy with tuned settings and real images only:" in ran.out
     assert (tmp_path / "runs" / "evaluation" / "evaluation.json").exists()
 
 
