@@ -1,6 +1,6 @@
-"""Synthetic training images with diffusion models, matched to real data and measured on it.
+"""Generate synthetic training images with diffusion models, match them to real data, and measure whether they help.
 
-The Python API is that of the command line; names are loaded when they are first used, so importing this costs nothing:
+The Python API mirrors the command line. Names are imported when they are first used, so `import synthforge` is fast:
 
     import synthforge
 
@@ -16,42 +16,36 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-_HOMES = {
-    "CompareResult": "reporting.compare",
-    "CurateResult": "curation.result",
-    "CurationConfig": "recipe.curation",
-    "DatasetFolder": "data.folder",
-    "DiagnoseResult": "evaluation.results.types",
-    "EvaluateResult": "evaluation.results.types",
-    "EvaluationConfig": "recipe.evaluation",
-    "Gathered": "reporting.gathered",
-    "GenerateResult": "generation.run",
-    "PixelFitConfig": "generators.pixel.config",
-    "PixelPipeline": "generators.pixel.pipeline",
-    "Plan": "generation.plan",
-    "Recipe": "recipe.recipe",
-    "ReportResult": "reporting.report",
-    "Reporter": "progress",
-    "RunResult": "job",
-    "SynthforgeError": "errors",
-    "compare": "reporting.compare",
-    "curate": "curation.run",
-    "diagnose": "evaluation.diagnosis.run",
-    "diagnosis_of": "evaluation.diagnosis.request",
-    "evaluate": "evaluation.run",
-    "evaluation_of": "evaluation.request",
-    "fit": "generators.pixel.fit",
-    "generate": "generation.run",
-    "load_recipe": "recipe.load",
-    "preview": "generation.inspect",
-    "report": "reporting.report",
-    "run": "job",
-    "show": "generation.inspect",
-    "status": "data.audit",
-    "summarize": "generation.inspect",
-    "verify": "generation.inspect",
+_NAMES = {
+    "curation.result": ("CurateResult",),
+    "curation.run": ("curate",),
+    "data.audit": ("status",),
+    "data.folder": ("DatasetFolder",),
+    "errors": ("SynthforgeError",),
+    "evaluation.diagnosis.request": ("diagnosis_of",),
+    "evaluation.diagnosis.run": ("diagnose",),
+    "evaluation.request": ("evaluation_of",),
+    "evaluation.results.types": ("DiagnoseResult", "EvaluateResult"),
+    "evaluation.run": ("evaluate",),
+    "generation.inspect": ("preview", "show", "summarize", "verify"),
+    "generation.plan": ("Plan",),
+    "generation.run": ("GenerateResult", "generate"),
+    "generators.pixel.config": ("PixelFitConfig",),
+    "generators.pixel.fit": ("fit",),
+    "generators.pixel.pipeline": ("PixelPipeline",),
+    "job": ("RunResult", "run"),
+    "progress": ("Reporter",),
+    "recipe.curation": ("CurationConfig",),
+    "recipe.evaluation": ("EvaluationConfig",),
+    "recipe.load": ("load_recipe",),
+    "recipe.recipe": ("Recipe",),
+    "reporting.compare": ("CompareResult", "compare"),
+    "reporting.gathered": ("Gathered",),
+    "reporting.report": ("ReportResult", "report"),
 }
-__all__ = [*sorted(_HOMES)]
+"""Public names by module; imported when they are first used."""
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from synthforge.curation.result import CurateResult as CurateResult
@@ -59,8 +53,8 @@ if TYPE_CHECKING:
     from synthforge.data.audit import status as status
     from synthforge.data.folder import DatasetFolder as DatasetFolder
     from synthforge.errors import SynthforgeError as SynthforgeError
-    from synthforge.evaluation.diagnosis.request import diagnosis_of as diagnosis_of
     from synthforge.evaluation.diagnosis.run import diagnose as diagnose
+    from synthforge.evaluation.diagnosis.request import diagnosis_of as diagnosis_of
     from synthforge.evaluation.request import evaluation_of as evaluation_of
     from synthforge.evaluation.results.types import DiagnoseResult as DiagnoseResult
     from synthforge.evaluation.results.types import EvaluateResult as EvaluateResult

@@ -1,8 +1,8 @@
-"""`run`: the whole job of a recipe, read top to bottom; what has not changed since it was last made is left as it is.
+"""`run`: all stages of a recipe in order. Stages whose inputs have not changed are skipped.
 
-Each stage notes in run.json what it was made from: digests of the part of the recipe that it depends on, and of what the stages before it
-left. A stage whose note is the same, and whose result is there, has nothing to do. Stages go on by themselves where they were killed, so a
-run does too. Of the holdout only names, sizes and times of its files count, since nothing but `evaluate` opens it.
+For each stage run.json stores a digest of its inputs: the fields of the recipe that it uses, and earlier results.
+A stage is skipped if these inputs and its result are unchanged. An interrupted stage continues, so a run does too.
+Of the held-out test set only names, sizes and times of files are compared, since nothing but `evaluate` opens it.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
 from synthforge.recipe.recipe import Recipe, json_schema
 
 PAGE = "report.html"
-VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 3}
-"""Of what each stage makes of equal inputs: raised to have it made again."""
+VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 4}
+"""Version of each stage. Raise it when equal inputs give another result, so that `run` makes the stage again."""
 STAGES = tuple(VERSIONS)
 _OF_EVALUATION = ("holdout", "real_per_class", "draws", "seeds", "generators", "fit", "elsewhere", "trainer", "tuning", "margin")
-"""What of the evaluation section a diagnosis depends on."""
+"""Fields of the evaluation section that a diagnosis depends on."""
 
 
 class StageNote(Record):
-    """What one stage was made from, and what it left."""
+    """Inputs and result of one stage."""
 
     inputs: str
-    """Digest of all that it depends on."""
+    """Digest of everything that the stage depends on."""
     left: str | None
-    """Digest of what it made."""
+    """Digest of the result. None: there is none."""
     seconds: float
     verdict: str | None = None
     headline: str | None = None
     missing: list[str] = Field(default_factory=list)
-    """What the page lacks."""
+    """Results that the page could not show."""
 
 
 class RunNotes(Document):
-    """run.json: a note of each stage that was made."""
+    """run.json: a note for each finished stage."""
 
     stages: dict[str, StageNote] = Field(default_factory=dict)
     schema_version: Literal[2] = 2
@@ -66,7 +66,7 @@ class RunNotes(Document):
     @model_validator(mode="before")
     @classmethod
     def _upgraded(cls, content: Any) -> Any:
-        """Version 1 was the stages alone."""
+        """Version 1 held the stages without a version number."""
         is_old = isinstance(content, dict) and not content.keys() & {"stages", "schema_version"}
         return {"stages": content} if is_old else content
 
@@ -79,12 +79,12 @@ class StageResult:
     state: Literal["made", "nothing to do", "left out"]
     seconds: float
     reason: str | None = None
-    """Why it was left out, or what is wrong."""
+    """Why it was left out. None: it was not."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What `run` leaves behind."""
+    """What `run` did, and where the page is."""
 
     folder: str
     stages: list[StageResult]
@@ -94,44 +94,44 @@ class RunResult:
     """Whether the pool has all its images."""
     seconds: float
     missing: list[str] = field(default_factory=list)
-    """What the page lacks."""
+    """Results that the page could not show."""
 
 
 def run(recipe: Recipe, reporter: Reporter | None = None) -> RunResult:
-    """Generate, curate, evaluate, diagnose and report what a recipe asks for; errors are those of the stages."""
+    """Generate, curate, evaluate, diagnose and report. Raises the errors of the stages."""
     return _Run(recipe, reporter or Reporter()).all_stages()
 
 
 class _Run:
-    """One run: its stages, and what each depends on."""
+    """One run: its stages, and the inputs of each."""
 
     def __init__(self, recipe: Recipe, reporter: Reporter) -> None:
         self.recipe, self.reporter = recipe, reporter
         self.folder = Folder(self.recipe.run_path)
         self.results: list[StageResult] = []
         self.trouble: str | None = None
-        """Why the run ends early."""
+        """Why the run ends early. None: it does not."""
         self.notes = self._notes()
 
     def all_stages(self) -> RunResult:
-        """Each in turn; the page last."""
+        """Run each stage in turn; the page comes last, also after a failure."""
         started, recipe = time.perf_counter(), self.recipe
-        has_real, has_holdout = recipe.reference is not None, recipe.evaluation.holdout is not None
-        no_real, no_holdout = "the recipe names no real images (reference)", "the recipe names no holdout (evaluation.holdout)"
-        lacks = None if has_real and has_holdout else no_real if not has_real else no_holdout
-        if has_real:
-            _ = self._reference  # mistakes are told before hours of work
+        no_real = "the recipe names no real images (`reference`)" if recipe.reference is None else None
+        no_holdout = "the recipe names no held-out test set (`evaluation.holdout`)" if recipe.evaluation.holdout is None else None
+        lacks = no_real or no_holdout
+        if no_real is None:
+            _ = self._reference  # report mistakes before hours of work
         if lacks is None:
             evaluation_of(recipe), diagnosis_of(recipe)
         self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
-        self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now: the pool that lies there is this recipe's
+        self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now is the pool known to be this recipe's
         try:
-            self._stage("curate", self._of_curated, self._curate, self._curated, None if has_real else no_real)
+            self._stage("curate", self._of_curated, self._curate, self._curated, no_real)
             self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)
             self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
         except SynthforgeError as error:
             self.trouble = str(error)
-            with suppress(SynthforgeError):  # what there is can be looked at; the error that counts is the first
+            with suppress(SynthforgeError):  # show the results so far; the first error is the one to report
                 self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
             raise
         self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
@@ -154,11 +154,12 @@ class _Run:
         left: Callable[[], str | None],
         lacks: str | None = None,
     ) -> None:
-        """Make what a stage leaves, unless it is there as this stage left it, made from the same.
+        """Run a stage, unless its inputs and its result are unchanged.
 
         Args:
-            left: digest of what is there; None if nothing is.
-            lacks: why the stage can't be.
+            depends: the stage's inputs, as JSON values.
+            left: digest of the stage's result; None if there is none.
+            lacks: why the stage can't run. None: it can.
         """
         if lacks is not None:
             self.results.append(StageResult(name, "left out", 0.0, lacks))
@@ -170,9 +171,9 @@ class _Run:
             return
         self.reporter.note(f"{number} of {len(STAGES)}, {name}")
         started = time.perf_counter()
-        told = make()
+        outcome = make()
         seconds = round(time.perf_counter() - started, 1)
-        self.notes[name] = StageNote(**told, inputs=inputs, left=left(), seconds=seconds)
+        self.notes[name] = StageNote(**outcome, inputs=inputs, left=left(), seconds=seconds)
         self.folder.replace(NOTES, RunNotes(stages=self.notes).to_bytes())
         self.results.append(StageResult(name, "made", seconds))
 
@@ -182,7 +183,7 @@ class _Run:
         except (FileNotFoundError, DatasetError):
             return {}
 
-    # What each depends on
+    # Inputs of each stage
 
     def _of_pool(self) -> Any:
         return [self._plan.digest, self.recipe.num_samples]
@@ -210,7 +211,7 @@ class _Run:
 
     @property
     def _pool(self) -> str | None:
-        """Digest over the pool's seals; None if it is not complete."""
+        """Digest of the pool; None if it is not complete."""
         return _digest(self.recipe.pool_path)
 
     def _curated(self) -> str | None:
@@ -223,7 +224,7 @@ class _Run:
 
     @property
     def _holdout(self) -> list[Any]:
-        """Its place, and size and time of its files; asked when everything has been chosen."""
+        """Path of the held-out test set, and name, size and time of its files."""
         assert self.recipe.evaluation.holdout is not None
         place = Path(resolve(self.recipe.evaluation.holdout))
         files = sorted(file for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file())
@@ -231,7 +232,7 @@ class _Run:
 
     @property
     def _generators(self) -> list[Any]:
-        """Those that were fitted on some of the real images."""
+        """Digests of the generators that were trained on subsets of the real images."""
         config = self.recipe.evaluation
         amounts = [*config.real_per_class, *(self.recipe.diagnosis.real_per_class or [])]
         return (
@@ -244,7 +245,7 @@ class _Run:
 
     @property
     def _quarantined(self) -> list[str]:
-        """Shards that were given up."""
+        """Shards that failed repeatedly."""
         completion = DatasetFolder.open(self.recipe.pool_path).completion()
         return [*completion.quarantined] if completion is not None else []
 
@@ -254,7 +255,7 @@ class _Run:
         except FileNotFoundError:
             return None
 
-    # Stages; what they import takes long, so only those that have something to do import it
+    # The stages. Their imports are slow, so a stage that is skipped imports nothing
 
     def _generate(self) -> dict[str, Any]:
         from synthforge.generation.run import generate
@@ -291,7 +292,7 @@ class _Run:
 
 
 def _digest(address: str) -> str | None:
-    """Over the seals of a dataset folder; None if it is not complete, or not there."""
+    """Digest of a dataset folder; None if it is missing or not complete."""
     if not Folder(address).exists(COMPLETE):
         return None
     completion = DatasetFolder.open(address).completion()
@@ -299,7 +300,7 @@ def _digest(address: str) -> str | None:
 
 
 def _identity(config: Config, without: Collection[str] = ()) -> dict[str, Any]:
-    """A section as far as it changes what is made; places by what they hold."""
+    """The fields of a section that change results. Paths are replaced by digests of their content."""
     return identity_of(config, lambda path, value: content_of(value), without)
 
 
@@ -310,14 +311,14 @@ DOCUMENTS: dict[str, type[Document]] = {
     "run": RunNotes,
     "complete": Completion,
 }
-"""What files of results hold, by their names without `.json`."""
+"""Models of the result files, by file name without `.json`."""
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """The JSON Schema of a file of results, or of recipes; raises RequestError for a name that is none."""
+    """The JSON Schema of a result file, or of recipes; raises RequestError for an unknown name."""
     if name == "recipe":
         return json_schema()
     if name not in DOCUMENTS:
-        raise RequestError(f"recipe schema: {name!r} is no file of results; there are {', '.join(DOCUMENTS)}")
+        raise RequestError(f"recipe schema: unknown result file {name!r}; choose from {', '.join(DOCUMENTS)}")
     schema = DOCUMENTS[name].model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

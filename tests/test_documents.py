@@ -41,7 +41,7 @@ def test_the_schemas_of_the_guide_are_those_of_the_models(name: str, cli: Callab
 
 def test_a_schema_of_something_else_is_refused(cli: Callable[..., Ran]) -> None:
     ran = cli("recipe", "schema", "pool")
-    assert ran.status == 2 and "there are evaluation, diagnosis, gap, run, complete" in ran.err
+    assert ran.status == 2 and "choose from evaluation, diagnosis, gap, run, complete" in ran.err
 
 
 @pytest.mark.parametrize("name", ["evaluation", "diagnosis", "gap", "run"])

@@ -1,11 +1,11 @@
-"""How the command line looks: summaries, progress, pictures in a terminal, sizes and durations in words."""
+"""Output of the command line: tables, progress, images in a terminal, sizes and durations."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from synthforge.progress import Reporter
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
     from synthforge.evaluation.results.types import LossPart, TableDiagnosis, TableResult
     from synthforge.reporting.compare import CompareResult
@@ -36,28 +37,38 @@ def print_rows(console: Console, title: str, rows: dict[str, str]) -> None:
     console.print(table, markup=False)
 
 
-def print_evaluation(console: Console, table: TableResult) -> None:
-    """Arms and comparisons by the amount of real data, each with its interval."""
+def _table(title: str, columns: Iterable[str]) -> Table:
+    """An empty table whose first column holds names."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    table.add_column(no_wrap=bool(title), style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def print_evaluation(console: Console, table: TableResult) -> None:
+    """Accuracies, differences and exchange rates by the amount of real data, each with its interval."""
     from synthforge.evaluation.results.words import most, percent, points, told, worth_in_words
 
-    kind = "all that was fitted has seen these real images alone" if table.origin == "own" else "generator from elsewhere"
-    drawn = Table(box=SIMPLE_HEAD, title=f"accuracy on the holdout: {kind}", title_justify="left", title_style="bold")
-    drawn.add_column(no_wrap=True, style="dim")
-    by_column = []
+    kind = "generator trained on these real images only" if table.origin == "own" else "generator trained elsewhere"
+    headers, columns = [], []
     for setting in table.settings:
-        asked = f"{setting.real_per_class:g} real per class, {setting.synthetic_per_real:g} synthetic for each"
-        drawn.add_column(f"{asked}\n{setting.budget:,} real images in all")
+        headers.append(
+            f"{setting.real_per_class:g} real images per class, {setting.synthetic_per_real:g} synthetic for each\n"
+            f"{setting.budget:,} real images in total"
+        )
         arms = {name: f"{percent(score.accuracy)}, {score.images:,} images" for name, score in setting.arms.items()}
         differences = {
-            f"{one.arm} less {one.against}": "\n".join(filter(None, [points(one.difference), told(one), most(one)]))
+            f"{one.arm} − {one.against}": "\n".join(filter(None, [f"{points(one.difference)} points", told(one), most(one)]))
             for one in setting.comparisons
         }
-        worths = {f"worth of {name}": worth_in_words(one) for name, one in setting.worth.items()}
-        by_column.append((arms | {name: f"none: {why}" for name, why in setting.missing.items()}, differences, worths))
-    for section in zip(*by_column, strict=True):
+        rates = {f"exchange rate, {name}": worth_in_words(one) for name, one in setting.worth.items()}
+        columns.append((arms | {name: f"none: {why}" for name, why in setting.missing.items()}, differences, rates))
+    drawn = _table(f"accuracy on the held-out test set ({kind})", headers)
+    for section in zip(*columns, strict=True):
         for name in dict.fromkeys(name for column in section for name in column):
             drawn.add_row(name, *(column.get(name, "") for column in section))
         drawn.add_section()
@@ -65,48 +76,35 @@ def print_evaluation(console: Console, table: TableResult) -> None:
 
 
 def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
-    """The loss and its parts by the amount of real data, and over all, each with its interval."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+    """The loss and its parts by the amount of real data, and on average, each with its interval."""
     from synthforge.evaluation.results.types import PARTS
-    from synthforge.evaluation.results.words import points
+    from synthforge.evaluation.results.words import lost
 
-    origin = "" if table.origin == "own" else ", of a generator from elsewhere"
-    drawn = Table(box=SIMPLE_HEAD, title=f"points of accuracy lost by synthetic images{origin}", title_justify="left", title_style="bold")
-    drawn.add_column(no_wrap=True, style="dim")
-    losses = [one.loss for one in table.settings]
-    for one in table.settings:
-        drawn.add_column(f"{one.real_per_class:g} real per class")
-    if len(losses) > 1:
-        losses.append(table.mean)
-        drawn.add_column("mean")
+    origin = "" if table.origin == "own" else " (generator trained elsewhere)"
+    columns = {f"{setting.real_per_class:g} real images per class": setting.loss for setting in table.settings}
+    if len(columns) > 1:
+        columns["mean"] = table.mean
+    drawn = _table(f"loss of accuracy by synthetic images, in points{origin}", columns)
 
-    def add(name: str, parts: Sequence[LossPart]) -> None:
-        drawn.add_row(name, *(f"{points(one.loss)}\n{one.verdict}" if one.loss is not None else one.verdict for one in parts))
+    def add(name: str, parts: Iterable[LossPart]) -> None:
+        drawn.add_row(name, *(f"{lost(part.loss, 'points')}\n{part.verdict}" if part.loss else part.verdict for part in parts))
 
-    add("in all", [loss.whole for loss in losses])
+    add("total", [loss.whole for loss in columns.values()])
     for name in PARTS:
-        add(name, [loss.parts[name] for loss in losses])
+        add(name, [loss.parts[name] for loss in columns.values()])
     console.print(drawn, markup=False)
 
 
 def print_comparison(console: Console, result: CompareResult) -> None:
-    """Runs as columns, what was asked for and found as rows."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    drawn = Table(box=SIMPLE_HEAD)
-    drawn.add_column(style="dim")
-    for one in result.runs:
-        drawn.add_column(one.name)
+    """Runs as columns; settings and figures as rows."""
+    drawn = _table("", [run.name for run in result.runs])
     for row in result.rows:
-        drawn.add_row(row, *(one.cells.get(row, "") for one in result.runs))
+        drawn.add_row(row, *(run.cells.get(row, "") for run in result.runs))
     console.print(drawn, markup=False)
 
 
 def draw_image(console: Console, data: bytes) -> None:
-    """The image as coloured half blocks, two pixels a character; only on a terminal that shows colours."""
+    """Draw an image as coloured half blocks, two pixels per character. Does nothing on a terminal without colours."""
     if not console.is_terminal or console.color_system is None:
         return
     from rich.color import Color
@@ -157,7 +155,7 @@ def relative(address: str) -> str:
 
 
 class ConsoleReporter(Reporter):
-    """Draws progress on standard error: a live bar on a terminal, a line now and then elsewhere."""
+    """Progress on standard error: a live bar on a terminal, else one line every ten seconds."""
 
     LINE_SECONDS = 10.0
 
@@ -202,7 +200,7 @@ class ConsoleReporter(Reporter):
         self.reach(self._done + num)
 
     def reach(self, done: int, extra: str = "") -> None:
-        """Work is done up to here."""
+        """Set the number of finished units."""
         if self._quiet:
             return
         self._done = done

@@ -1,7 +1,8 @@
-"""The command line: parse, call, print. No logic, and nothing heavy imported before a command needs it.
+"""The command line: parse arguments, call one function, print its result.
 
-Exit status: 0 done; 1 the work failed; 2 the request was wrong and nothing was started. With `--json`, standard output carries
-exactly one JSON object; progress and words always go to standard error. It is long because each verb has its options and its summary here.
+Heavy imports wait until a command needs them.
+Exit status: 0 done; 1 the work failed; 2 the request was wrong and nothing was started.
+With `--json` standard output carries exactly one JSON object. Progress and messages always go to standard error.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="synthforge",
-    help="Synthetic training images with diffusion models, written as sealed WebDataset shards.",
-    epilog="Begin with: synthforge recipe new --builtin digits && synthforge generate digits.yaml",
+    help="Generate synthetic training images with diffusion models, curate them, and measure whether they improve a classifier.",
+    epilog="Start with: synthforge recipe new --builtin digits && synthforge generate digits.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-recipe_app = typer.Typer(help="Check, describe and begin recipes.", no_args_is_help=True)
+recipe_app = typer.Typer(help="Check, describe and start recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 _INTERRUPTED = 130
-"""How typer leaves after Ctrl-C."""
+"""Exit status of typer after Ctrl-C."""
 
 
 def _version(wanted: bool) -> None:
@@ -65,30 +66,32 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    _show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
+    _show_version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     pass
 
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 OptionalRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)]
-Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Real images that measure the result and are used for nothing else.")]
+Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Held-out test set: real images that are used for nothing else.")]
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
 ]
+Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. With a recipe: by default its `reference`.")]
+ResultFile = Annotated[str | None, typer.Option(metavar="FILE", help="File of the result. Default: with a recipe, in the run's folder.")]
+LastRecipe = Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: that of the last run.")]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override any field, e.g. --set sampling.steps=30. Repeatable.")
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as --set sampling.steps=30. Repeatable.")
 ]
 
 
 class WithParts(TyperCommand):
-    """A command whose help ends with the names of the parts that it can be asked for, also of those from elsewhere."""
+    """A command whose help ends with the names of the available parts, including those of plugins."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.epilog = "\n\n".join([self.epilog or "", *(f"{what}: {', '.join(names)}." for what, names in self._parts().items())])
         super().format_help(ctx, formatter)
+        for kind, names in self._parts().items():
+            print(f" {kind}: {', '.join(names)}.\n")
 
     def _parts(self) -> dict[str, Iterable[str]]:
         if self.name == "generate":
@@ -99,38 +102,35 @@ class WithParts(TyperCommand):
         from synthforge.features.encoders.config import ENCODERS
         from synthforge.recipe.curation import GATES, RULES
 
-        return {"Gates": GATES, "Selection rules": ["auto", *RULES], "Kinds of encoder": ENCODERS, "Metrics": METRICS}
+        return {"Filters (gates)": GATES, "Selection rules": ["auto", *RULES], "Kinds of encoder": ENCODERS, "Metrics": METRICS}
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors still show.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary, only errors.")]
 
 
 @app.command(cls=WithParts, epilog="Example: synthforge generate recipes/digits.yaml --set count.per_class=50 --set output.path=runs/small")
 def generate(
     recipe: RecipeFile,
     sets: Sets = None,
-    extend: Annotated[int | None, typer.Option(metavar="N", help="Add N samples to a finished run.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Remove what is in the output folder first.")] = False,
-    retry_quarantined: Annotated[bool, typer.Option(help="Try shards again that were given up.")] = False,
-    part: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Make only part I of N, as one job of an array; `slurm` takes Slurm's variables.")
-    ] = None,
+    extend: Annotated[int | None, typer.Option(metavar="N", help="Add N images to a finished run.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Delete the contents of the output folder first.")] = False,
+    retry_quarantined: Annotated[bool, typer.Option(help="Retry shards that failed repeatedly.")] = False,
+    part: Annotated[str | None, typer.Option(metavar="I/N", help="Generate only part I of N; `slurm` reads them from Slurm.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a recipe's images and write them as sealed shards. Run it again after any interruption: it goes on."""
+    """Generate a recipe's images as WebDataset shards. After an interruption the same command continues."""
     from synthforge.executors.array import parse_part
-    from synthforge.recipe.load import load_recipe
 
-    wanted, only = load_recipe(recipe, sets or ()), parse_part(part) if part is not None else None
-    from synthforge.generation.run import generate as run  # heavy: mistakes are told before it
+    loaded, only = _load(recipe, sets), parse_part(part) if part is not None else None
+    from synthforge.generation.run import generate as run  # heavy, so mistakes are reported first
 
-    result = run(wanted, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
+    result = run(loaded, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
     title = f"part {result.part} done" if result.part is not None else "pool complete" if result.is_complete else "pool not complete"
     rows = {
         "images": f"{result.samples:,} in {result.shards:,} shards, {size(result.bytes)}",
-        "made now": f"{result.made:,} in {duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
+        "generated now": f"{result.made:,} in {duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
         if result.made
         else "nothing",
         "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items())
@@ -158,18 +158,18 @@ def curate(
             show_default=False,
         ),
     ],
-    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images; with a recipe its `reference`.")] = None,
-    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="The curated set; with a recipe `curated` in the run's folder.")] = None,
+    real: Real = None,
+    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of the result. Default: `curated` in the run's folder.")] = None,
     sets: Sets = None,
-    reselect: Annotated[bool, typer.Option(help="Replace the curated set that is there; features are not computed again.")] = False,
+    reselect: Annotated[bool, typer.Option(help="Replace an existing curated set. Cached features are used again.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Keep the images that make the pool's distribution that of the real images, say why, and measure the gap that is left."""
+    """Select the images that match the distribution of the real images, and measure the distance that remains."""
     from synthforge.curation.request import request_of
 
     request = request_of(sources, real, out, sets or ())
-    from synthforge.curation.run import curate as run  # heavy: mistakes are told before it
+    from synthforge.curation.run import curate as run  # heavy, so mistakes are reported first
     from synthforge.reporting.figures import distance
 
     result = run(request, ConsoleReporter(quiet), reselect=reselect)
@@ -179,20 +179,21 @@ def curate(
         + (f" ({', '.join(f'{rule} {score.probability:.3f}' for rule, score in result.trials.items())})" if result.trials else ""),
         "not usable": ", ".join(f"{number:,} {reason}" for reason, number in result.unusable.items()),
         **{
-            f"gate {report.gate}": ", ".join(f"{number:,} {reason}" for reason, number in report.dropped.items()) + f"; {report.rule}"
+            f"filter {report.gate}": ", ".join(f"{number:,} {reason}" for reason, number in report.dropped.items()) + f"; {report.rule}"
             for report in result.gates
         },
         **{
-            f"gap, {name}": f"{distance(found.after)}, random {distance(found.random)}, pool {distance(found.before)}, "
-            f"real against real {distance(found.floor)}"
+            f"distance, {name}": f"curated {distance(found.after)}, random {distance(found.random)}, whole pool {distance(found.before)}, "
+            f"other real images {distance(found.floor)}"
             for name, found in metrics.items()
         },
         **{
-            f"lacking {number}": f"class {lack.class_name}: some {lack.num_wanted:,} images like {', '.join(lack.real_keys[:3])}"
+            f"underrepresented {number}": f"class {lack.class_name}: about {lack.num_wanted:,} more images like "
+            f"{', '.join(lack.real_keys[:3])}"
             for number, lack in enumerate(result.lacking[:5], 1)
         },
         **_notes(result.notes),
-        "so": result.sentence,
+        "result": result.sentence,
         "folder": result.folder,
         "contact sheet": result.contact_sheet or "",
         "next": f"synthforge verify {relative(result.folder)}",
@@ -205,34 +206,30 @@ def curate(
 )
 def evaluate(
     recipe: OptionalRecipe = None,
-    synthetic: Annotated[
-        list[str] | None, typer.Option(metavar="SET", help="Without a recipe: a set of synthetic images, in any form. Repeatable.")
-    ] = None,
-    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images to train on; with a recipe its `reference`.")] = None,
+    synthetic: Annotated[list[str] | None, typer.Option(metavar="SET", help="Without a recipe: synthetic images. Repeatable.")] = None,
+    real: Real = None,
     holdout: Holdout = None,
-    arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these arms, such as real,random,real+curated.")] = None,
+    arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these training sets, such as real,real+curated.")] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="'A > B'", help="Leave with status 1 unless A is proven better than B (>=: unless it is proven worse). Repeatable."
-        ),
+        typer.Option(metavar="'A > B'", help="Exit with status 1 unless A is proven better than B; >=: if A is proven worse. Repeatable."),
     ] = None,
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise evaluation.json in the run's folder.")] = None,
+    out: ResultFile = None,
     sets: Sets = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a classifier on real, synthetic and mixed sets, test it on held-out real images, and say what the synthetic ones are worth."""
+    """Train classifiers on real, synthetic and mixed images, and compare their accuracy on a held-out test set."""
     from synthforge.evaluation.request import evaluation_of, start_workers
     from synthforge.executors.process import end_early
 
-    given, own = _recipe_or_sets(recipe, sets)
+    loaded, overrides = _recipe_or_sets(recipe, sets)
     request = evaluation_of(
-        given, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=own
+        loaded, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=overrides
     )
     start_workers(request)
-    from synthforge.evaluation.results.words import percent, points, told
-    from synthforge.evaluation.run import evaluate as run  # heavy: mistakes are told before it
+    from synthforge.evaluation.results.words import change, percent, told
+    from synthforge.evaluation.run import evaluate as run  # heavy, so mistakes are reported first
 
     try:
         result = run(request, ConsoleReporter(quiet))
@@ -242,20 +239,24 @@ def evaluate(
         for table in result.tables:
             print_evaluation(stdout(), table)
     curve = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
-    rows = {"real only": curve} | _notes(result.notes)
-    asked = result.tables[0].required if result.tables else []
-    rows |= {one.claim.what: f"{points(one.claim.difference)} points of accuracy, {told(one.claim)}" for one in asked}
+    rows = {"accuracy, real only": curve} | _notes(result.notes)
+    required = result.tables[0].required if result.tables else []
+    rows |= {one.claim.what: f"{change(one.claim.difference)} ({told(one.claim)})" for one in required}
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
-    rows |= {"trained": f"{result.trainings:,} times {result.steps:,} steps, {duration(result.seconds)}", "so": result.verdict}
+    rows |= {"trainings": f"{result.trainings:,} of {result.steps:,} steps each, {duration(result.seconds)}", "result": result.verdict}
     rows["file"] = result.file or ""
     _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
 
 
-def _recipe_or_sets(path: str | None, sets: list[str] | None) -> tuple[Recipe | None, list[str]]:
-    """A recipe with its overrides, or none and the overrides of what stands without one."""
+def _load(path: str, sets: list[str] | None = None) -> Recipe:
     from synthforge.recipe.load import load_recipe
 
-    return (load_recipe(path, sets or ()), []) if path is not None else (None, sets or [])
+    return load_recipe(path, sets or ())
+
+
+def _recipe_or_sets(path: str | None, sets: list[str] | None) -> tuple[Recipe | None, list[str]]:
+    """A recipe with its overrides, or no recipe and the overrides of a request without one."""
+    return (_load(path, sets), []) if path is not None else (None, sets or [])
 
 
 @app.command(
@@ -263,29 +264,27 @@ def _recipe_or_sets(path: str | None, sets: list[str] | None) -> tuple[Recipe | 
 )
 def diagnose(
     recipe: OptionalRecipe = None,
-    synthetic: Annotated[str | None, typer.Option(metavar="SET", help="Without a recipe: the synthetic images, in any form.")] = None,
-    real: Annotated[str | None, typer.Option(metavar="REAL", help="The real images; with a recipe its `reference`.")] = None,
+    synthetic: Annotated[str | None, typer.Option(metavar="SET", help="Without a recipe: the synthetic images, in any format.")] = None,
+    real: Real = None,
     holdout: Holdout = None,
     rendered: Annotated[
         str | None,
-        typer.Option(
-            metavar="SET", help="Without a recipe: the real images as the generator renders them (image to image), of equal names."
-        ),
+        typer.Option(metavar="SET", help="Without a recipe: the real images redrawn by the generator (image-to-image), under equal names."),
     ] = None,
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="The result; otherwise diagnosis.json in the run's folder.")] = None,
+    out: ResultFile = None,
     sets: Sets = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what synthetic images lose their accuracy by (appearance, content, wrong labels), and what to do about it."""
+    """Find out why synthetic images lose accuracy (appearance, content, wrong labels), and what to do about it."""
     from synthforge.evaluation.diagnosis.request import diagnosis_of
     from synthforge.evaluation.request import start_workers
     from synthforge.executors.process import end_early
 
-    given, own = _recipe_or_sets(recipe, sets)
-    request = diagnosis_of(given, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=own)
+    loaded, overrides = _recipe_or_sets(recipe, sets)
+    request = diagnosis_of(loaded, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=overrides)
     start_workers(request)
-    from synthforge.evaluation.diagnosis.run import diagnose as run  # heavy: mistakes are told before it
+    from synthforge.evaluation.diagnosis.run import diagnose as run  # heavy, so mistakes are reported first
 
     try:
         result = run(request, ConsoleReporter(quiet))
@@ -294,74 +293,66 @@ def diagnose(
     if not (as_json or quiet):
         for table in result.tables:
             print_diagnosis(stdout(), table)
-    rows = _notes(result.notes) | {"trained": f"{result.trainings:,} times, {duration(result.seconds)}", "so": result.verdict}
+    rows = _notes(result.notes) | {"trainings": f"{result.trainings:,}, {duration(result.seconds)}", "result": result.verdict}
     rows |= {f"next {number}": advice.text for number, advice in enumerate(result.advice, 1)}
     rows["file"] = result.file or ""
     _finish(result, "diagnosed", rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge run recipes/digits.yaml")
-def run(
-    recipe: RecipeFile,
-    sets: Sets = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Do it all: generate, curate, evaluate, diagnose, report. What has not changed is left as it is; after any interruption it goes on."""
+def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Run all stages: generate, curate, evaluate, diagnose, report. Unchanged stages are skipped."""
     from synthforge.executors.process import end_early
     from synthforge.job import run as do
-    from synthforge.recipe.load import load_recipe
 
     try:
-        result = do(load_recipe(recipe, sets or ()), ConsoleReporter(quiet))
+        result = do(_load(recipe, sets), ConsoleReporter(quiet))
     finally:
         end_early()
     rows = {
         one.stage: f"{one.state}{f', {duration(one.seconds)}' if one.state == 'made' else ''}{f': {one.reason}' if one.reason else ''}"
         for one in result.stages
     }
-    rows |= {"in all": duration(result.seconds)} | {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
-    rows |= {"so": result.headline, "page": f"file://{result.page}" if "://" not in result.page else result.page}
+    rows |= {"total": duration(result.seconds)} | {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows |= {"result": result.headline, "page": f"file://{result.page}" if "://" not in result.page else result.page}
     _finish(result, "done", rows, as_json, quiet, failed=not result.is_complete)
 
 
 @app.command(epilog="Example: synthforge report recipes/digits.yaml; or: synthforge report runs/digits --no-real-images --out page.html")
 def report(
     run: Annotated[str, typer.Argument(metavar="RECIPE | RUN", help="A recipe, or a run's folder.", show_default=False)],
-    out: Annotated[str | None, typer.Option(metavar="FILE", help="The page; otherwise report.html in the run's folder.")] = None,
-    no_real_images: Annotated[
-        bool, typer.Option("--no-real-images", help="Show no real image, so that the page can be given away.")
-    ] = False,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="File of the page. Default: report.html in the run's folder.")] = None,
+    no_real_images: Annotated[bool, typer.Option("--no-real-images", help="Show no real images, so that you can share the page.")] = False,
     sets: Sets = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw all that is known of a run on one page: whether the images are worth it, why, and what to do next. Opens from disk."""
+    """Write the results of a run as one HTML page: whether the images help, why, and what to do next."""
     from synthforge.reporting.gathered import Gathered
 
-    asked = Gathered.asked(run, sets or ())
-    from synthforge.reporting.report import report as write  # heavy: mistakes are told before it
+    gathered = Gathered.asked(run, sets or ())
+    from synthforge.reporting.report import report as write  # heavy, so mistakes are reported first
 
-    result = write(asked, out, ConsoleReporter(quiet), real_images=not no_real_images)
+    result = write(gathered, out, ConsoleReporter(quiet), real_images=not no_real_images)
     rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
-    rows |= {"so": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
+    rows |= {"result": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
     _finish(result, "reported", rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge compare runs/guidance-1 runs/guidance-3 --out runs/guidance.html")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs, or recipes; two or more.", show_default=False)],
-    out: Annotated[str, typer.Option(metavar="FILE", help="The page.")] = "compare.html",
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two or more folders of runs, or recipes.", show_default=False)],
+    out: Annotated[str, typer.Option(metavar="FILE", help="File of the page.")] = "compare.html",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put several runs side by side, such as of different generators, guidance levels or selection rules, in one table and page."""
+    """Compare runs in one table and page, such as runs of different generators or selection rules."""
     from synthforge.reporting.gathered import Gathered
 
-    asked = [Gathered.asked(run) for run in runs]
-    from synthforge.reporting.compare import compare as write  # heavy: mistakes are told before it
+    gathered = [Gathered.asked(run) for run in runs]
+    from synthforge.reporting.compare import compare as write  # heavy, so mistakes are reported first
 
-    result = write(asked, out)
+    result = write(gathered, out)
     if not (as_json or quiet):
         print_comparison(stdout(), result)
     rows = {f"note {number}": text for number, text in enumerate(result.warnings, 1)} | {"page": result.file}
@@ -376,11 +367,10 @@ def plan(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what a recipe will make: classes, counts, shards, bytes; with --measure also hours and the best batch size."""
+    """Show what a recipe will generate: classes, counts, shards, bytes. With --measure also hours."""
     from synthforge.generation.inspect import summarize
-    from synthforge.recipe.load import load_recipe
 
-    summary = summarize(load_recipe(recipe, sets or ()), ConsoleReporter(quiet), measure=measure)
+    summary = summarize(_load(recipe, sets), ConsoleReporter(quiet), measure=measure)
     classes = [f"{name} {num:,}" for name, num in summary.per_class.items()]
     first = summary.examples[0]
     rows = {
@@ -398,7 +388,7 @@ def plan(
         "plan digest": summary.plan_digest,
     }
     if summary.free_bytes is not None and summary.bytes_estimated > summary.free_bytes:
-        rows["warning"] = "there is not enough free space for this"
+        rows["warning"] = "there is not enough free disk space"
     _finish(summary, f"plan of {summary.name}", rows, as_json, quiet)
 
 
@@ -406,35 +396,33 @@ def plan(
 def preview(
     recipe: RecipeFile,
     sets: Sets = None,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("preview.png"),
+    out: Annotated[Path, typer.Option(help="File of the picture.")] = Path("preview.png"),
     per_class: Annotated[int, typer.Option(min=1, max=100, help="Images of each class.")] = 8,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a few images of each class, the very first of the run, as one labelled contact sheet."""
+    """Generate a few images of each class, the first of the run, as one labelled contact sheet."""
     from synthforge.generation.inspect import preview as draw
-    from synthforge.recipe.load import load_recipe
 
-    path = draw(load_recipe(recipe, sets or ()), out, per_class, ConsoleReporter(quiet))
+    path = draw(_load(recipe, sets), out, per_class, ConsoleReporter(quiet))
     _finish({"contact_sheet": str(path)}, "preview", {"contact sheet": str(path)}, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge verify runs/digits/pool --regenerate 20")
 def verify(
     folder: FolderArgument,
-    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Also make N random samples again and compare.")] = 0,
-    recipe: Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to remake from; by default that of the last run.")] = None,
+    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Generate N random images again, and compare.")] = 0,
+    recipe: LastRecipe = None,
     sets: Sets = None,
-    seed: Annotated[int | None, typer.Option(help="Which random samples; by default others every time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random choice. Default: another one every time.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare every shard with its seal, byte for byte."""
+    """Check every shard against its stored checksum."""
     from synthforge.generation.inspect import verify as check
-    from synthforge.recipe.load import load_recipe
 
-    given = load_recipe(recipe, sets or ()) if recipe is not None else None
-    audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=given, seed=seed)
+    loaded = _load(recipe, sets) if recipe is not None else None
+    audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=loaded, seed=seed)
     rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
     rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
     rows |= {f"note {number}": note for number, note in enumerate(audit.notes[:20], 1)}
@@ -444,7 +432,7 @@ def verify(
         rows["made again"] = (
             f"{remade.num_samples:,} samples: {remade.identical:,} identical, largest difference {remade.largest_difference} of 255 levels"
         )
-        rows["tolerance"] = f"{remade.within_tolerance:.3%} of pixels at most 2 levels off, 99.9 % are asked for: " + (
+        rows["tolerance"] = f"{remade.within_tolerance:.3%} of pixels differ by at most 2 levels (required: 99.9 %): " + (
             "reproduced" if remade.is_reproduced else "NOT reproduced"
         )
     result = {"audit": asdict(audit), "remade": asdict(remade) if remade is not None else None, "ok": not failed}
@@ -455,19 +443,18 @@ def verify(
 def show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="A sample's key; leading zeros may be left out.", show_default=False)],
     folder: FolderArgument,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the image file there; with --remake the one made again.")] = None,
-    again: Annotated[bool, typer.Option("--remake", help="Make the image again from its record, and compare.")] = False,
-    recipe: Annotated[str | None, typer.Option(metavar="FILE", help="Where the model lies; by default the recipe of the last run.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the image there; with --remake the regenerated one.")] = None,
+    again: Annotated[bool, typer.Option("--remake", help="Generate the image again from its record, and compare.")] = False,
+    recipe: LastRecipe = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show one sample: its image, its record, and how to make it again."""
+    """Show one sample: its image, its record, and how to generate it again."""
     from synthforge.generation.inspect import remake, save_image
     from synthforge.generation.inspect import show as read
-    from synthforge.recipe.load import load_recipe
 
     shown = read(folder, key)
-    remade = remake(folder, key, load_recipe(recipe) if recipe else None, ConsoleReporter(quiet)) if again else None
+    remade = remake(folder, key, _load(recipe) if recipe else None, ConsoleReporter(quiet)) if again else None
     if save is not None:
         save_image(shown.image if remade is None else remade.image, save)
     if as_json:
@@ -498,7 +485,7 @@ def show(
 
 @app.command(epilog="Example: synthforge status runs/digits/pool")
 def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Say how far a run is: done, missing, quarantined, rate, time left."""
+    """Show the progress of a run: done, missing, quarantined, rate, time left."""
     from synthforge.data.audit import status as look
     from synthforge.data.folder import DatasetFolder
 
@@ -512,7 +499,9 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
         "rate": f"{found.images_per_second:,.1f} images/s" if found.writers else "",
         "time left": duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
     }
-    title = "complete" if found.is_complete else "being made" if found.writers else "not complete; run generate again to go on"
+    title = (
+        "complete" if found.is_complete else "being made" if found.writers else "not complete; run `synthforge generate` again to continue"
+    )
     _finish(found, title, rows, as_json, quiet)
 
 
@@ -531,7 +520,7 @@ def fit(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a small diffusion model (8 to 64 px) to labelled real images, guarding against memorising them."""
+    """Train a small diffusion model (8 to 64 px) on labelled real images, and stop before it memorises them."""
     from synthforge.generators.pixel.config import PixelFitConfig
     from synthforge.recipe.load import config_from_sets
 
@@ -573,29 +562,21 @@ def fit(
 
 @recipe_app.command(epilog="Example: synthforge recipe check recipes/digits.yaml")
 def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Find every mistake in a recipe at once, without loading any model."""
-    from synthforge.recipe.load import load_recipe
+    """Find all mistakes in a recipe at once, without loading a model."""
 
-    found = load_recipe(recipe, sets or ())
-    _finish(
-        {"ok": True, "recipe": found.model_dump(mode="json")},
-        f"{recipe}: in order",
-        {"images": f"{found.num_samples:,}", "classes": f"{len(found.classes):,}"},
-        as_json,
-        quiet,
-    )
+    loaded = _load(recipe, sets)
+    rows = {"images": f"{loaded.num_samples:,}", "classes": f"{len(loaded.classes):,}"}
+    _finish({"ok": True, "recipe": loaded.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
 
 
-@recipe_app.command(
-    epilog="Example: synthforge recipe schema > schema.json, then begin a recipe with: # yaml-language-server: $schema=schema.json"
-)
+@recipe_app.command(epilog="Example: synthforge recipe schema > schema.json; first line: # yaml-language-server: $schema=schema.json")
 def schema(
     of: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="Instead of a recipe: evaluation, diagnosis, gap, run or complete.", show_default=False)
+        str, typer.Argument(metavar="[FILE]", help="A result file: evaluation, diagnosis, gap, run or complete.", show_default=False)
     ] = "recipe",
-    _as_json: Annotated[bool, typer.Option("--json", help="JSON is what it prints anyway.")] = True,
+    _as_json: Annotated[bool, typer.Option("--json", help="Accepted for uniformity; the output is always JSON.")] = True,
 ) -> None:
-    """Print the JSON Schema of recipes, so that editors complete and check them, or of a file of results."""
+    """Print the JSON Schema of recipes, for completion and checks in editors, or that of a result file."""
     from synthforge.job import schema_of
 
     print_json(schema_of(of))
@@ -604,16 +585,14 @@ def schema(
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
 def new(
     folder: Annotated[
-        str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class, to begin a recipe for.", show_default=False)
+        str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class that the recipe is for.", show_default=False)
     ] = None,
-    builtin: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Copy a shipped recipe, such as digits; with FOLDER, for its classes.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The recipe to write; by default NAME.yaml here.")] = None,
+    builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A shipped recipe, such as digits, for FOLDER if given.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File of the recipe. Default: NAME.yaml here.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a recipe to start from: a shipped one, a commented one for a folder of real images, or a shipped one for its classes."""
+    """Write a recipe to start from: a shipped one, or one for a folder of real images."""
     from synthforge.errors import RequestError
     from synthforge.recipe import new
 
@@ -621,24 +600,19 @@ def new(
         raise RequestError(
             "recipe new: name a folder of real images, or --builtin NAME, or both (there is: " + ", ".join(new.builtin_names()) + ")"
         )
-    if builtin is not None and folder is not None:
-        path = out or Path(f"{Path(folder).resolve().name}.yaml")
-        text = new.builtin_for_folder(builtin, folder, path)
-    elif builtin is not None:
-        path = out or Path(f"{builtin}.yaml")
-        text = new.builtin(builtin)
+    path = out or Path(f"{builtin if folder is None else Path(folder).resolve().name}.yaml")
+    if folder is None:
+        text = new.builtin(str(builtin))
     else:
-        assert folder is not None
-        path = out or Path(f"{Path(folder).resolve().name}.yaml")
-        text = new.for_folder(folder, path)
+        text = new.builtin_for_folder(builtin, folder, path) if builtin is not None else new.for_folder(folder, path)
     new.write_new(text, path)
     _finish({"recipe": str(path)}, "recipe written", {"recipe": str(path), "next": f"synthforge recipe check {path}"}, as_json, quiet)
 
 
 def main() -> None:
     """Entry point of the `synthforge` command."""
-    warnings.filterwarnings("ignore")  # libraries' deprecation notes are not for users
-    atexit.register(gc.freeze)  # or all that torch has imported is looked through for garbage, which takes seconds
+    warnings.filterwarnings("ignore")  # deprecation warnings of libraries are not for users
+    atexit.register(gc.freeze)  # else the collector searches all that torch imported, for seconds
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - both may be closed when a script starts us
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     as_json = "--json" in sys.argv[1:]
@@ -651,7 +625,7 @@ def main() -> None:
         _fail([*error.problems] if isinstance(error, RecipeError) else [str(error)], error.exit_status, as_json)
     except SystemExit as leaving:
         if leaving.code == _INTERRUPTED:
-            _fail(["stopped; what is finished stays, and the same command goes on from there"], 1, as_json)
+            _fail(["stopped; finished work is kept, and the same command continues from there"], 1, as_json)
         if leaving.code == 2 and as_json:
             print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
         raise
@@ -659,19 +633,19 @@ def main() -> None:
         _discard_output()
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:  # standard output itself can't be written
+        if error.filename is None:  # standard output itself cannot be written
             _discard_output()
         _fail([f"{error.filename or 'output'}: {error.strerror or error}"], 1, as_json and error.filename is not None)
 
 
 def _discard_output() -> None:
-    """Whoever read our output has left, or it can't be written: nothing is to be written to it any more, not even at exit."""
+    """Standard output is closed or cannot be written: write nothing more to it, not even at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
-    lines = [" ".join(problem.split()) for problem in problems]  # one line each, whatever a library put into its message
+    lines = [" ".join(problem.split()) for problem in problems]  # one line each, also for multi-line messages of libraries
     for line in lines:
         say(f"error: {line}")
     if as_json:
@@ -681,11 +655,11 @@ def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
 
 def _notes(notes: list[str], most: int = 12) -> dict[str, str]:
     rows = {f"note {number}": note for number, note in enumerate(notes[:most], 1)}
-    return rows | ({"more notes": f"{len(notes) - most:,}, in the result"} if len(notes) > most else {})
+    return rows | ({"more notes": f"{len(notes) - most:,}, in the result file"} if len(notes) > most else {})
 
 
 def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:
-    """Print the closing summary, or one JSON object, and leave with status 1 if the work failed."""
+    """Print the summary or one JSON object. Exit with status 1 if the work failed."""
     if as_json:
         from pydantic import BaseModel
 

@@ -1,7 +1,7 @@
-"""`compare`: several runs side by side, such as of different generators, guidance levels or selection rules, in one table and page.
+"""`compare`: several runs side by side in one table and page, such as runs of different generators or selection rules.
 
-Figures are those of the runs themselves. Where runs were not measured alike (another holdout, classifier, or amount of real data) they say
-little of each other, which is said. Runs are not tested against each other: intervals are of each figure by itself.
+Figures are those of the runs. The page warns where test set, classifier or training steps differ.
+Intervals belong to each figure alone: differences between runs are not tested.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from synthforge.errors import RequestError
 from synthforge.evaluation.results.types import EvaluateResult, Kind, SettingResult
 from synthforge.evaluation.results.words import percent, points
 from synthforge.reporting.answers import TITLES, headline_of
-from synthforge.reporting.figures import distance, in_points, part_of_loss
+from synthforge.reporting.figures import REGIMES, distance, in_points, part_of_loss
 from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.plots import Dot, Picture, dots
 from synthforge.reporting.templates import page_of, write_page
 
 CLAIMS: dict[Kind, str] = {
-    "instead": "in place of real",
+    "instead": "random in place of real",
     "curated-instead": "curated in place of real",
     "curation": "curated over random",
     "adding": "added to real",
 }
 _ALIKE: dict[str, Callable[[EvaluateResult], object]] = {
-    "holdouts": lambda one: one.holdout,
+    "held-out test sets": lambda one: one.holdout,
     "training steps": lambda one: one.steps,
     "classifiers": lambda one: one.trainer,
 }
-"""What of an evaluation should be the same for figures to be compared."""
+"""What must be equal for the accuracies of two evaluations to be comparable."""
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,31 @@ class ComparedRun:
     folder: str
     headline: str
     cells: dict[str, str]
-    """What is asked for and what was found, by the row's title; what was not measured is not there."""
+    """Settings and figures by the row's title; without those that were not measured."""
 
 
 @dataclass(frozen=True)
 class CompareResult:
-    """What `compare` leaves behind."""
+    """The table, and the files that `compare` wrote."""
 
     runs: list[ComparedRun]
     rows: list[str]
     """Titles of the table's rows, in order."""
     warnings: list[str]
-    """Why figures may not be comparable."""
+    """Why figures may not be comparable. Empty: they are."""
     file: str
     plots: list[str]
 
 
 def compare(runs: Sequence[Gathered], out: str) -> CompareResult:
-    """Put runs side by side, and write the page.
+    """Compare runs, and write the page.
 
     Args:
         out: the page's file; plots lie beside it.
-    Raises: RequestError for fewer than two runs; DatasetError for results that can't be read; PlaceError for a place that can't be written.
+    Raises:
+        RequestError: fewer than two runs.
+        DatasetError: results that can't be read.
+        PlaceError: `out` can't be written.
     """
     if len(runs) < 2:
         raise RequestError("compare: give two runs or more, as folders or recipes")
@@ -80,7 +83,7 @@ def compare(runs: Sequence[Gathered], out: str) -> CompareResult:
 
 
 def _names(runs: Sequence[Gathered]) -> list[str]:
-    """The last parts of their folders, as many as tell them apart."""
+    """The shortest endings of the runs' folders that differ from each other."""
     parts = [PurePosixPath(run.folder.address).parts for run in runs]
     if len(set(parts)) < len(parts):
         raise RequestError("compare: a run is given twice")
@@ -95,36 +98,40 @@ _FIRST = ("generator", "sampling", "images", "selection", "kept")
 
 
 def _place(title: str) -> int:
-    """What was asked for comes first, then what was found, in the order in which it was met."""
+    """Order of the rows: settings first, then figures."""
     return _FIRST.index(title) if title in _FIRST else len(_FIRST)
 
 
 def _cells(run: Gathered) -> dict[str, str]:
     recipe = run.recipe
     sampling = recipe.sampling
-    guided = f", from real images at {', '.join(f'{one:g}' for one in sampling.real_guidance.strength)}" if sampling.real_guidance else ""
+    guided = (
+        f", from real images at strength {', '.join(f'{one:g}' for one in sampling.real_guidance.strength)}"
+        if sampling.real_guidance
+        else ""
+    )
     cells = {
         "generator": f"{recipe.generator.kind} {run.manifest.get('model', recipe.generator.model)}",
         "sampling": f"{sampling.steps} steps, guidance {', '.join(f'{one:g}' for one in sampling.guidance)}{guided}",
         "images": f"{len(run.pool):,}" if run.pool is not None else "none yet",
     }
     if run.curation is not None:
-        cells |= {"selection": f"{run.curation.method}, for {run.curation.regime}", "kept": f"{run.curation.kept:,}"}
+        cells |= {"selection": f"{run.curation.method}, for {REGIMES[run.curation.regime]}", "kept": f"{run.curation.kept:,}"}
         found = run.curation.gap.main
-        sets = (("whole pool", found.before), ("random", found.random), ("curated", found.after), ("real to real", found.floor))
-        cells |= {f"gap, {title}": distance(one) for title, one in sets if one.value is not None}
+        sets = (("whole pool", found.before), ("random", found.random), ("curated", found.after), ("other real images", found.floor))
+        cells |= {f"distance to real images, {title}": distance(one) for title, one in sets if one.value is not None}
     if run.evaluation is not None and (compared := run.evaluation.first) is not None:
         for setting in compared.settings:
             cells |= {_title(setting, name): percent(score.accuracy) for name, score in setting.arms.items()}
         for kind, title in CLAIMS.items():
             if (claim := compared.claim(kind)) is not None:
-                cells[f"{title}, points"] = f"{points(claim.difference)}: {claim.verdict}"
+                cells[f"{title}, points of accuracy"] = f"{points(claim.difference)}: {claim.verdict}"
     if run.diagnosis is not None and run.diagnosis.tables:
         table = run.diagnosis.tables[0]
         amounts = ", ".join(one.amount for one in table.settings)
         for name, part in table.mean.parts.items():
-            if told := part_of_loss(part):
-                cells[f"points lost by {TITLES[name]}, {amounts} real per class"] = told
+            if lost := part_of_loss(part):
+                cells[f"accuracy lost, {TITLES[name]}, {amounts} real per class"] = lost
     return cells
 
 
@@ -134,14 +141,14 @@ def _title(setting: SettingResult, arm: str) -> str:
 
 
 def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Picture]:
-    """Gaps, and accuracies of arms that several runs have, each run a row."""
-    found: dict[str, Picture] = {}
+    """Plots of the gaps, and of the accuracies of arms that several runs have. Each run is a row."""
+    plots: dict[str, Picture] = {}
     gaps: dict[str, list[Dot]] = {}
     accuracies: dict[str, list[Dot]] = {}
     for name, run in zip(names, runs, strict=True):
         if run.curation is not None:
-            found_gap = run.curation.gap.main
-            for title, one in (("random", found_gap.random), ("curated", found_gap.after)):
+            gap = run.curation.gap.main
+            for title, one in (("random", gap.random), ("curated", gap.after)):
                 if (measured := one.measured) is not None:
                     gaps.setdefault(title, []).append(Dot(name, measured.value, measured.low, measured.high, title))
         if run.evaluation is not None and (table := run.evaluation.first) is not None:
@@ -149,18 +156,13 @@ def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Pictu
                 for arm, score in setting.arms.items():
                     accuracies.setdefault(_title(setting, arm), []).append(Dot(name, *in_points(score.accuracy)))
     if gaps:
-        found["compared-gap"] = dots(
-            "compared-gap", f"Gap to the real images. {_told(gaps, '.3g')}", gaps, "distance to the real images (nearer is better)"
-        )
+        axis = "distance to the real images (lower is better)"
+        plots["compared-gap"] = dots("compared-gap", "Distance to the real images", gaps, axis, form=".3g")
     shared = {title: rows for title, rows in accuracies.items() if len(rows) > 1}
     if shared:
-        alt = f"Accuracy on the holdout, %. {_told(shared, '.1f')}"
-        found["compared-accuracy"] = dots("compared-accuracy", alt, shared, "accuracy on real holdout images, %")
-    return found
-
-
-def _told(groups: dict[str, list[Dot]], form: str) -> str:
-    return "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:{form}}' for one in rows)}" for title, rows in groups.items())
+        axis = "accuracy on the held-out test set, %"
+        plots["compared-accuracy"] = dots("compared-accuracy", "Accuracy in percent on the held-out test set", shared, axis)
+    return plots
 
 
 def _warnings(names: Sequence[str], runs: Sequence[Gathered]) -> list[str]:
@@ -169,12 +171,12 @@ def _warnings(names: Sequence[str], runs: Sequence[Gathered]) -> list[str]:
         stages = (("curate", run.curation), ("evaluate", run.evaluation), ("diagnose", run.diagnosis))
         lacks = [verb for verb, found in stages if found is None]
         if lacks:
-            warnings.append(f"{name}: nothing is there yet of {', '.join(lacks)}")
+            warnings.append(f"{name}: no results yet of {', '.join(lacks)}")
     evaluated = [run.evaluation for run in runs if run.evaluation is not None]
     for title, of in _ALIKE.items():
         if any(of(one) != of(evaluated[0]) for one in evaluated[1:]):
-            warnings.append(f"The runs were evaluated with different {title}, so their accuracies say little of each other.")
+            warnings.append(f"The runs were evaluated with different {title}, so their accuracies are not comparable.")
     measured_by = [run.curation.metric_encoder for run in runs if run.curation is not None]
     if any(one != measured_by[0] for one in measured_by[1:]):
-        warnings.append("The gaps were measured by different metric encoders, so they can't be compared.")
+        warnings.append("Distances were measured with different metric encoders, so they are not comparable.")
     return warnings

@@ -1,4 +1,4 @@
-"""What a run's folder holds, as far as it is there: pool, curated set, decisions, gap, evaluation, diagnosis."""
+"""The results in a run's folder: pool, curated set, decisions, gap, evaluation, diagnosis. Missing ones are None."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
 
 @dataclass(frozen=True)
 class Decisions:
-    """Columns of decisions.parquet, in the order of the pool."""
+    """Columns of decisions.parquet: one row for each image of the pool, in its order."""
 
     kept: np.ndarray
     reason: np.ndarray
-    """Why an image was dropped; None if it was kept."""
+    """Why an image was dropped. None: it was kept."""
     nearest_real: np.ndarray | None
-    """Keys; None where copies were not looked for."""
+    """Key of the nearest real image. None: near-copies were not searched for."""
     nearest_real_distance: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """One run."""
+    """One run, and its results; each is read when it is first used."""
 
     recipe: Recipe
     folder: Folder
-    """The run's."""
+    """The run's folder."""
     left_out: frozenset[str] = frozenset()
-    """Stages whose results don't belong to it, whatever lies there."""
+    """Stages whose results are ignored, even if their files are there."""
 
     @classmethod
     def of(cls, recipe: Recipe, left_out: Collection[str] = ()) -> Gathered:
@@ -59,16 +59,16 @@ class Gathered:
 
     @classmethod
     def asked(cls, run: str, sets: Sequence[str] = ()) -> Gathered:
-        """By a recipe's file or a run's folder; raises RequestError or RecipeError."""
+        """The run of a recipe's file or in a run's folder; raises RequestError or RecipeError."""
         if run.endswith(RECIPES):
             return cls.of(load_recipe(run, sets))
         if sets:
-            raise RequestError(f"report: --set is for a recipe, and {run} is a run's folder; leave it out")
+            raise RequestError(f"report: --set is for a recipe, and {run} is the folder of a run; leave --set out")
         return cls.at(run)
 
     @classmethod
     def at(cls, address: str) -> Gathered:
-        """The run in a folder, by the recipe that `run` left there, or that its pool keeps; raises RequestError if there is none."""
+        """The run in a folder, by the recipe stored there; raises RequestError if there is none."""
         place = resolve(address)
         try:
             try:
@@ -78,35 +78,35 @@ class Gathered:
             recipe = from_record(Recipe, kept)
         except FileNotFoundError as error:
             raise RequestError(
-                f"{address}: no run is there, since it has no pool with the recipe it was made by; give the recipe"
+                f"{address}: no run is there: it holds no recipe, and no pool that has one; give the recipe's file"
             ) from error
         except ValidationError as error:
-            raise RequestError(f"{address}: the recipe that it keeps is of another version; give the recipe itself") from error
+            raise RequestError(f"{address}: the recipe stored there is of another version; give the recipe's file") from error
         return cls(recipe.model_copy(update={"output": recipe.output.model_copy(update={"path": place})}), Folder(place))
 
     @property
     def name(self) -> str:
-        """The recipe's."""
+        """Name of the recipe."""
         return self.recipe.name
 
     @functools.cached_property
     def cache(self) -> Path:
-        """Where features are kept."""
+        """Folder of cached features."""
         return cache_folder(self.recipe.curation)
 
     @functools.cached_property
     def evaluation(self) -> EvaluateResult | None:
-        """evaluation.json; None if it is too old."""
+        """evaluation.json; None if it is missing or too old."""
         return _read(EvaluateResult, self.folder, EVALUATION) if "evaluate" not in self.left_out else None
 
     @functools.cached_property
     def diagnosis(self) -> DiagnoseResult | None:
-        """diagnosis.json; None if it is too old."""
+        """diagnosis.json; None if it is missing or too old."""
         return _read(DiagnoseResult, self.folder, DIAGNOSIS) if "diagnose" not in self.left_out else None
 
     @functools.cached_property
     def curation(self) -> CurateResult | None:
-        """gap.json of the curated set; None where that was chosen from another pool than the one that is there."""
+        """gap.json of the curated set; None if it is missing, or if the set was selected from another pool."""
         place = Folder(self.recipe.curated_path)
         found = _read(CurateResult, place, GAP) if "curate" not in self.left_out else None
         if found is None or self.pool is None or not place.exists(MANIFEST):
@@ -116,7 +116,7 @@ class Gathered:
 
     @functools.cached_property
     def pool(self) -> Table | None:
-        """The pool's images; None if there are none yet."""
+        """The pool's images; None if there are none."""
         try:
             collection = open_collection(self.recipe.pool_path, self.cache)
         except SynthforgeError:
@@ -127,17 +127,17 @@ class Gathered:
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
-        """What dataset.json of the pool says of its generator."""
+        """What dataset.json of the pool says about its generator; empty if it says nothing."""
         return dict(DatasetFolder.open(self.recipe.pool_path).manifest.generator or {}) if self.has_records else {}
 
     @property
     def has_records(self) -> bool:
-        """Whether the pool was made by `generate`, and says how."""
+        """Whether the pool was made by `generate` and records how."""
         return Folder(self.recipe.pool_path).exists(MANIFEST)
 
     @functools.cached_property
     def real(self) -> Table | None:
-        """The real images; None if the recipe names none, or they are not there any more."""
+        """The real images; None if the recipe names none, or they are missing."""
         if self.recipe.reference is None:
             return None
         try:
@@ -147,7 +147,7 @@ class Gathered:
 
     @functools.cached_property
     def decisions(self) -> Decisions | None:
-        """What became of each image; None where pool and decisions don't belong together."""
+        """Whether each image was kept, and why not; None if the decisions are about another pool."""
         if self.curation is None or self.pool is None:
             return None
         try:
@@ -164,11 +164,14 @@ class Gathered:
         return Decisions(kept, reason, column("nearest_real"), column("nearest_real_distance"))
 
     def kept(self) -> Ints:
-        """Rows of the pool that were kept."""
+        """Rows of the pool that were kept, int64 (n,)."""
         return np.flatnonzero(self.decisions.kept) if self.decisions is not None else np.zeros(0, np.int64)
 
     def features(self, of: Table, rows: Ints) -> np.ndarray | None:
-        """The metric encoder's features of some images, views side by side, float32 (n, D); None if the cache has lost them."""
+        """The metric encoder's features of some images, float32 (n, D); None if the cache has lost them.
+
+        Views are concatenated.
+        """
         if self.curation is None:
             return None
         try:
@@ -181,7 +184,7 @@ class Gathered:
 
 
 def _read(model: type[ModelT], folder: Folder, name: str) -> ModelT | None:
-    """A result; None if it is not there, or too old. Raises DatasetError if it can't be read."""
+    """A result; None if it is missing or too old. Raises DatasetError if it can't be read."""
     try:
         return parse(model, folder.read(name), folder.where(name), "remove it and make it again")
     except (FileNotFoundError, OutdatedError):

@@ -1,4 +1,4 @@
-"""Images in the page: small, as data, and never more than a page can hold."""
+"""Small images embedded in the page."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from synthforge.data.pools import Table
 from synthforge.errors import DatasetError
 
 SIDE = 64
-"""Pixels of an image in the page, at most; smaller ones are enlarged by whole factors, so that their pixels show."""
+"""Side of an image in the page, in pixels. Small images are enlarged without smoothing."""
 QUALITY = 80
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Some images side by side in one file, and what they are."""
+    """Several images side by side in one file."""
 
     uri: str
     alt: str
     columns: int
     rows: int
     side: int
-    """Pixels of each."""
+    """Side of each image, in pixels."""
     gap: int
-    """Pixels between two."""
+    """Pixels between two images."""
 
     @property
     def width(self) -> int:
@@ -42,18 +42,21 @@ class Strip:
         return self.rows * (self.side + self.gap) - self.gap
 
 
-def strip(table: Table, rows: Sequence[int], alt: str, *, columns: int | None = None, side: int = SIDE) -> Strip | None:
-    """Images of a table in one picture, row by row; None if there are none. What can't be decoded is grey; row -1 leaves a place empty."""
+def strip(table: Table, rows: Sequence[int], alt: str) -> Strip | None:
+    """Images of a table side by side in one picture; None for no images.
+
+    Unreadable images are grey. Row -1 leaves a place empty.
+    """
     wanted = np.asarray(rows, np.int64)
     if not (wanted >= 0).any():
         return None
-    found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(wanted[wanted >= 0]))}
-    empty = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    return sheet([found.get(row, empty) for row in wanted.tolist()], alt, columns or len(wanted), side, gap=4)
+    found = {row: _thumbnail(members.image, SIDE) for row, members in table.samples(np.unique(wanted[wanted >= 0]))}
+    empty = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    return sheet([found.get(row, empty) for row in wanted.tolist()], alt, len(wanted), SIDE, gap=4)
 
 
 def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap: int = 0) -> Strip:
-    """Square images of one size in one file; what lies between them is transparent."""
+    """Square images of one size in one file, on a transparent background."""
     found = Strip(uri="", alt=alt, columns=columns, rows=-(-len(images) // columns), side=side, gap=gap)
     whole = Image.new("RGBA", (found.width, found.height), (0, 0, 0, 0))
     for place, image in enumerate(images):
@@ -62,13 +65,13 @@ def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap:
 
 
 def thumbnails(table: Table, rows: NDArray[np.int64], side: int) -> list[Image.Image]:
-    """The images of some rows, in order."""
+    """The images of these rows as squares of `side` pixels, in order."""
     found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(rows))}
     return [found[row] for row in rows.tolist()]
 
 
 def _thumbnail(data: bytes, side: int) -> Image.Image:
-    """Fitted into a square; as sharp as it is if it is small."""
+    """An image fitted into a square; small images are enlarged without smoothing."""
     try:
         pixels = decode(data, 3)
     except DatasetError:

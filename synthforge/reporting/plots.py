@@ -1,6 +1,6 @@
-"""Plots of results as SVG whose colours the page decides, and as files.
+"""Plots of results, as SVG in the page and as SVG and PNG files.
 
-Text stays text, in the page's own font; colours are names until the page, light or dark, says what they are.
+In the page text stays text in the page's font, and colours are variables: the page has a light and a dark scheme.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LIGHT = {
     "curated": "#0b7a53",
     "other": "#7a3b9c",
 }
-"""Colours by what they stand for, on white; the page has others for dark."""
+"""Colours by meaning, for a white background."""
 _MARKS = {name: f"#0100{number:02x}" for number, name in enumerate(LIGHT)}
 _WIDTH = 4.8
-"""Inches; at 100 pixels to one as wide as a phone shows well."""
+"""Inches; at 100 pixels per inch this fits a phone."""
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A figure with its interval."""
+    """A figure with its interval: one row of a plot."""
 
     label: str
     value: float
@@ -44,26 +44,34 @@ class Dot:
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot, drawn once for the page and once for files."""
+    """A finished plot."""
 
     name: str
     alt: str
-    """What it shows, in words, for those who don't see it."""
+    """What it shows in words, for screen readers."""
     inline: str
-    """SVG for the page: colours are its variables."""
+    """SVG for the page."""
     svg: bytes
     png: bytes
 
 
 def dots(
-    name: str, alt: str, groups: Mapping[str, Sequence[Dot]], axis: str, *, zero: bool = False, band: tuple[float, float] | None = None
+    name: str,
+    title: str,
+    groups: Mapping[str, Sequence[Dot]],
+    axis: str,
+    *,
+    form: str = ".1f",
+    zero: bool = False,
+    band: tuple[float, float] | None = None,
 ) -> Picture:
     """Figures with intervals as rows, in titled groups.
 
     Args:
-        axis: what is measured, with its unit.
+        title: what is shown, for screen readers; figures follow in `form`.
+        axis: label of the axis, with its unit.
         zero: draw a line at 0.
-        band: shade a range, such as that of real images among themselves.
+        band: shade this range. None: no band.
     """
     num = sum(len(rows) for rows in groups.values()) + len(groups)
 
@@ -98,13 +106,20 @@ def dots(
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
 
-    return _picture(name, alt, draw, 0.9 + 0.27 * num)
+    figures = "; ".join(
+        f"{group}{': ' * bool(group)}{', '.join(f'{row.label} {row.value:{form}}' for row in rows)}" for group, rows in groups.items()
+    )
+    return _picture(name, f"{title}. {figures}", draw, 0.9 + 0.27 * num)
 
 
 def curves(
-    name: str, alt: str, lines: Mapping[str, tuple[str, Sequence[tuple[float, float, float, float]]]], x_axis: str, y_axis: str
+    name: str, title: str, lines: Mapping[str, tuple[str, Sequence[tuple[float, float, float, float]]]], x_axis: str, y_axis: str
 ) -> Picture:
-    """Lines with bands over a logarithmic number: for each name its colour, and x, value, low, high."""
+    """Lines with interval bands over a logarithmic axis.
+
+    Args:
+        lines: for each name its colour, and points of x, value, low, high.
+    """
 
     def draw(figure: Figure, colours: Mapping[str, str]) -> None:
         from matplotlib.ticker import NullFormatter, NullLocator
@@ -127,7 +142,10 @@ def curves(
         for text in legend.get_texts():
             text.set_color(colours["ink"])
 
-    return _picture(name, alt, draw, 3.4)
+    figures = "; ".join(
+        f"{label}: {', '.join(f'{value:.1f} with {x:g}' for x, value, _, _ in points)}" for label, (_, points) in lines.items()
+    )
+    return _picture(name, f"{title}. {figures}", draw, 3.4)
 
 
 def _axes(figure: Figure, colours: Mapping[str, str]) -> Axes:
@@ -147,7 +165,7 @@ def _picture(name: str, alt: str, draw: Any, height: float) -> Picture:
     inline = inline[inline.index("<svg") :]
     for colour, mark in _MARKS.items():
         inline = inline.replace(mark, f"var(--{colour})")
-    # Several stand in one page, so names are made different, and the size is the page's business.
+    # A page holds several plots, so their ids must differ. The page decides the size.
     inline = re.sub(r'\bid="', f'id="{name}-', inline)
     inline = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", inline)
     inline = re.sub(r"<metadata>.*?</metadata>", "", inline, flags=re.DOTALL)

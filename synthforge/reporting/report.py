@@ -1,104 +1,71 @@
-"""`report`: everything that is known of a run as one page of HTML, which opens from disk and asks nothing of any network.
+"""`report`: the results of a run as one HTML page that opens from disk and needs no network.
 
-What a run has not got, the page says, and how to get it. Its size is bounded: of a pool of any size the same number of images is shown.
+The page says which results are missing, and how to get them. The number of images on it is bounded.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+from PIL.Image import Image
 
 from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import CopiesGate, in_words
-from synthforge.curation.result import CurateResult, Distance, Distances, Gap, Nearer, Region
+from synthforge.curation.result import CurateResult, Distances, Gap, Nearer, Region
 from synthforge.data.pools import Ints, Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
-from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingResult, TableResult
+from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingDiagnosis, SettingResult, TableResult
+from synthforge.evaluation.results.words import listed
 from synthforge.progress import Reporter
 from synthforge.reporting.answers import Answer, answers_of, headline_of
-from synthforge.reporting.figures import distance, in_points
+from synthforge.reporting.figures import REGIMES, in_points
 from synthforge.reporting.gathered import Decisions, Gathered
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 from synthforge.reporting.plots import Dot, Picture, curves, dots
 from synthforge.reporting.templates import page_of, write_page
+from synthforge.statistics import Over
 
 REPORT, REPORT_WITHOUT = "report.html", "report-without-real-images.html"
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 12
-"""Of a class, or of whatever else stands in a row."""
+"""Images in one row, at most."""
 SHOWN_REGIONS = 8
 SHOWN_PAIRS = 12
 MAPPED = {"real": 300, "pool": 600, "kept": 300}
-"""Points of the map, at most."""
+"""Points of each kind on the map, at most."""
 FEWEST_MAPPED = 10
 MAP_SIDE = 32
-"""Pixels of an image that the map shows."""
+"""Side of an image shown on the map, in pixels."""
 _LIBRARIES = ("synthforge", "torch", "diffusers", "open-clip-torch", "faiss-cpu", "numpy")
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What `report` leaves behind."""
+    """The page, and the files that `report` wrote."""
 
     file: str
     plots: list[str]
     bytes: int
     headline: str
     missing: list[str]
-    """What the page could not show, and how to get it."""
+    """What the page could not show, and how to get it; empty if it shows everything."""
     seconds: float
 
 
 @dataclass(frozen=True)
-class _Class:
-    """Images of a class, a row of each kind."""
-
-    name: str
-    rows: list[tuple[str, Strip | None]]
-    num: int
-    kept: int
-
-
-@dataclass(frozen=True)
-class _Reason:
-    """Images that were dropped for one reason."""
-
-    title: str
-    why: str
-    num: int
-    images: Strip | None
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A kept image beside the real one that is nearest to it."""
-
-    images: Strip | None
-    distance: str
-
-
-@dataclass(frozen=True)
-class _Lack:
-    """A region that lacks images, with examples of both sides."""
-
-    region: Region
-    pool: Strip | None
-    real: Strip | None
-
-
-@dataclass(frozen=True)
 class _Map:
-    """Images as points."""
+    """Images as points in two dimensions."""
 
     points: str
-    """JSON."""
+    """JSON: x, y, kind, class, key, place in the sprite (-1: not shown)."""
     sprite: Strip | None
     num: dict[str, int]
 
@@ -107,37 +74,39 @@ class _Map:
 class _Page:
     """What the template shows."""
 
-    name: str
     run: Gathered
     headline: str
     answers: list[Answer]
-    asked: list[tuple[str, str]]
-    over: str = ""
-    """What intervals cover."""
-    sets: str = ""
-    """What the sets are that are compared."""
-    missing: list[str] = field(default_factory=list)
+    settings: list[tuple[str, str]]
+    over: str
+    """What the intervals cover."""
+    sets: str
+    """What was compared."""
+    missing: list[str]
+    shows_real: bool
     first: list[tuple[str, Strip | None]] = field(default_factory=list)
-    """An image of each class, of each kind: what a reader wants to see before anything."""
+    """One image of each class, a row for each kind."""
     plots: dict[str, Picture] = field(default_factory=dict)
-    classes: list[_Class] = field(default_factory=list)
+    classes: list[tuple[str, list[tuple[str, Strip | None]], int, int]] = field(default_factory=list)
+    """Name, a row of images for each kind, number of synthetic images, and of kept ones."""
     classes_left: int = 0
-    reasons: list[_Reason] = field(default_factory=list)
+    """Classes that are not shown."""
+    reasons: list[tuple[str, str, int, Strip | None]] = field(default_factory=list)
+    """Why images were dropped: title, explanation, their number, examples."""
     copies: str = ""
-    """How many were found, in words."""
     kept_in_words: str = ""
-    pairs: list[_Pair] = field(default_factory=list)
+    pairs: list[tuple[Strip, str]] = field(default_factory=list)
+    """A kept image beside its nearest real image, and their distance."""
     map: _Map | None = None
     gap_in_words: str = ""
     gap_rows: list[tuple[Metric, Distances]] = field(default_factory=list)
     tables: list[TableResult] = field(default_factory=list)
-    """Of the evaluation, as far as they have arms."""
-    regions: list[_Lack] = field(default_factory=list)
+    """Tables of the evaluation that have arms."""
+    regions: list[tuple[Region, Strip | None, Strip | None]] = field(default_factory=list)
+    """Regions with too few synthetic images, examples of real ones, and the most similar synthetic ones."""
     notes: list[str] = field(default_factory=list)
-    reproduce: list[str] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
     recipe: str = ""
-    shows_real: bool = True
 
     def add(self, plot: Picture) -> None:
         """Show a plot."""
@@ -150,158 +119,171 @@ def report(
     """Write the page and its plots.
 
     Args:
-        out: the page's file; otherwise report.html in the run's folder, or report-without-real-images.html. Plots lie beside it.
-        real_images: whether real images are shown; without, the page can leave the house.
-        trouble: why there is no more than there is.
+        out: the page's file; plots go beside it. None: report.html in the run's folder (or REPORT_WITHOUT).
+        real_images: show real images. Without them the page can be passed on.
+        trouble: why the run ended early. None: it did not.
     Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
     """
     reporter, started = reporter or Reporter(), time.perf_counter()
+    table = run.evaluation.first if run.evaluation is not None else None
     page = _Page(
-        name=run.name,
         run=run,
         headline=headline_of(run.evaluation),
         answers=answers_of(run.evaluation, run.curation, run.diagnosis),
-        over=_over(run.evaluation),
+        over=_COVERED[table.claims[0].interval_over] if table is not None and table.claims else "",
         sets=_sets(run),
-        asked=_asked(run),
+        settings=_settings(run),
         shows_real=real_images,
         missing=[f"The run ended early: {trouble}"] if trouble is not None else [],
     )
     reporter.note("collecting results and images")
-    _add_images(page, run, real_images)
+    _add_images(page, run)
     _add_gap(page, run)
     _add_evaluation(page, run)
     _add_diagnosis(page, run)
     reporter.note("drawing the map")
-    page.map = _map(run, real_images, page.missing)
-    _add_reproduction(page, run)
+    page.map = _map(run, page)
+    page.versions = _versions(run)
+    page.recipe = json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2)
     address = resolve(out) if out is not None else run.folder.where(REPORT if real_images else REPORT_WITHOUT)
     content = page_of("page.html.j2", page=page)
-    written = write_page(address, content, page.plots.values())
-    return ReportResult(
-        file=address,
-        plots=written,
-        bytes=len(content),
-        headline=page.headline,
-        missing=page.missing,
-        seconds=round(time.perf_counter() - started, 1),
-    )
+    plots = write_page(address, content, page.plots.values())
+    seconds = round(time.perf_counter() - started, 1)
+    return ReportResult(address, plots, bytes=len(content), headline=page.headline, missing=page.missing, seconds=seconds)
 
 
-def _over(evaluation: EvaluateResult | None) -> str:
-    """What the intervals of the first claim cover."""
-    table = evaluation.first if evaluation is not None else None
-    if table is None or not table.claims:
-        return ""
-    over = table.claims[0].interval_over
-    return f"{over}, not other draws of the real images" if over == "seeds and images" else over
+_COVERED: dict[Over, str] = {
+    "draws and images": "draws of real images, training seeds and test images",
+    "seeds and images": "training seeds and test images, not other real images",
+    "images": "test images only, of a single training",
+}
 
 
 def _sets(run: Gathered) -> str:
+    """What was compared, for somebody who sees the page for the first time."""
     if run.evaluation is None or (table := run.evaluation.first) is None:
         return ""
     scores = [score for setting in table.settings for score in setting.arms.values()]
-    draws, seeds = max((score.draws, score.seeds) for score in scores) if scores else (0, 0)
-    amounts = ", ".join(dict.fromkeys(f"{setting.real_per_class:g}" for setting in table.settings))
-    ratios = ", ".join(dict.fromkeys(f"{setting.synthetic_per_real:g}" for setting in table.settings))
-    own = ", from a generator that has seen only these real ones" if table.origin == "own" else ""
+    trainings = max((score.draws * score.seeds for score in scores), default=0)
+    amounts = listed(list(dict.fromkeys(f"{setting.real_per_class:g}" for setting in table.settings)))
+    ratios = listed(list(dict.fromkeys(f"{setting.synthetic_per_real:g}" for setting in table.settings)))
+    own = " The generator was trained on these real images only." if table.origin == "own" else ""
     return (
-        f"With {amounts} real images of a class, {ratios} synthetic for each{own}. Random ones are drawn blindly, curated (or kept) ones "
-        f"were chosen. {draws * seeds} classifiers were trained on each set, and tested on {run.evaluation.holdout_images:,} other real "
-        "images (the holdout)." + (" Pictures, map and gap are of the recipe's own pool." if run.pool is not None else "")
+        f"Training sets: real images ({amounts} per class), synthetic images ({ratios} per real image), or both.{own} “Random” synthetic "
+        "images are a random choice; “curated” ones were selected (kept) by `synthforge curate`. "
+        f"On each training set {trainings} classifiers were trained. They were tested on {run.evaluation.holdout_images:,} "
+        "held-out real images."
     )
 
 
-# What was asked for
-
-
-def _asked(run: Gathered) -> list[tuple[str, str]]:
-    recipe, made_by = run.recipe, run.manifest
-    guidance = ", ".join(f"{one:g}" for one in recipe.sampling.guidance)
+def _settings(run: Gathered) -> list[tuple[str, str]]:
+    """The recipe in short."""
+    recipe, generator, sampling = run.recipe, run.manifest, run.recipe.sampling
     rows = [
-        ("generator", f"{recipe.generator.kind} {made_by.get('model', recipe.generator.model)}"),
-        ("weights, SHA-256", str(made_by.get("sha256", "not known yet"))[:16]),
+        ("generator", f"{recipe.generator.kind} {generator.get('model', recipe.generator.model)}"),
+        ("weights, SHA-256", str(generator.get("sha256", "not known yet"))[:16]),
         ("classes", f"{len(recipe.classes):,}: {some(recipe.classes, 12)}"),
-        ("images asked for", f"{recipe.num_samples:,}"),
-        (
-            "sampling",
-            f"{recipe.sampling.steps} steps, guidance {guidance}, seed {recipe.sampling.seed}",
-        ),
+        ("images requested", f"{recipe.num_samples:,}"),
+        ("sampling", f"{sampling.steps} steps, guidance {', '.join(f'{one:g}' for one in sampling.guidance)}, seed {sampling.seed}"),
         ("real images", recipe.reference or "none"),
-        ("holdout", recipe.evaluation.holdout or "none"),
+        ("held-out test set", recipe.evaluation.holdout or "none"),
     ]
-    if (found := run.curation) is not None:
-        rows.append(("curation", f"{found.method}, for {found.regime}; {found.kept:,} of {found.pool:,} kept"))
+    if (curation := run.curation) is not None:
+        kept = f"{curation.kept:,} of {curation.pool:,} images kept"
+        rows.append(("curation", f"selection rule {curation.method}, for {REGIMES[curation.regime]}; {kept}"))
+    return rows
+
+
+def _versions(run: Gathered) -> list[tuple[str, str]]:
+    """Of libraries and data."""
+    rows = []
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            rows.append((name, version(name)))
+    if run.pool is not None:
+        rows.append(("digest of the pool", str(run.pool.collections[0].digest)))
+    if run.curation is not None:
+        rows.append(("digest of the curation plan", run.curation.digest))
+    if run.evaluation is not None:
+        rows.append(("trained on", run.evaluation.device))
     return rows
 
 
 # Images
 
 
-def _add_images(page: _Page, run: Gathered, real_images: bool) -> None:
+@dataclass(frozen=True)
+class _Kind:
+    """Images of one kind, such as the kept ones."""
+
+    label: str
+    table: Table
+    rows: Ints
+    class_of: Ints
+    """Class of each row."""
+
+    def of_class(self, number: int) -> Ints:
+        rows: Ints = self.rows[self.class_of == number]
+        return rows
+
+
+def _add_images(page: _Page, run: Gathered) -> None:
     if run.pool is None:
-        page.missing.append("There is no pool yet: run `synthforge generate`.")
+        page.missing.append("There are no synthetic images yet: run `synthforge generate`.")
         return
     if not run.has_records:
-        page.missing.append("The pool keeps no records of how it was made, such as its generator: it comes from elsewhere.")
+        page.missing.append("The pool has no records of how it was made, such as its generator. It was not made by `synthforge generate`.")
     if run.curation is None:
-        page.missing.append("The pool, as it is now, is not curated yet: run `synthforge curate` (with --reselect if it was another).")
+        page.missing.append(
+            "The pool is not curated yet: run `synthforge curate`. If a curated set of another pool is there, add `--reselect`."
+        )
     if run.recipe.reference is not None and run.real is None:
-        page.missing.append("The real images are not where the recipe says, so they are not shown.")
-    classes = list(run.recipe.classes)
-    of_pool, of_real = run.pool.class_indices(classes), run.real.class_indices(classes) if run.real is not None else None
-    kept = run.kept()
+        page.missing.append("The real images are not where the recipe says, so they are not shown. Correct `reference` in the recipe.")
+    classes, kept, real = list(run.recipe.classes), run.kept(), run.real if page.shows_real else None
+    of_pool = run.pool.class_indices(classes)
+    kinds = [_Kind("synthetic", run.pool, np.arange(len(run.pool)), of_pool)]
+    if real is not None:
+        kinds.insert(0, _Kind("real", real, np.arange(len(real)), real.class_indices(classes)))
+    if run.decisions is not None:
+        kinds.append(_Kind("kept", run.pool, kept, of_pool[kept]))
     page.classes_left = max(0, len(classes) - SHOWN_CLASSES)
     for number, name in enumerate(classes[:SHOWN_CLASSES]):
-        rows: list[tuple[str, Strip | None]] = []
-        if real_images and run.real is not None and of_real is not None:
-            rows.append(("real", _row(run.real, np.flatnonzero(of_real == number), f"real images of class {name}")))
-        rows.append(("synthetic", _row(run.pool, np.flatnonzero(of_pool == number), f"synthetic images of class {name}")))
-        if run.decisions is not None:
-            rows.append(("kept", _row(run.pool, kept[of_pool[kept] == number], f"synthetic images of class {name} that were kept")))
-        page.classes.append(_Class(name, rows, num=int((of_pool == number).sum()), kept=int((of_pool[kept] == number).sum())))
-    of_kinds = [("synthetic", run.pool, np.arange(len(run.pool)), of_pool)]
-    if run.decisions is not None:
-        of_kinds.append(("kept", run.pool, kept, of_pool[kept]))
-    if real_images and run.real is not None and of_real is not None:
-        of_kinds.insert(0, ("real", run.real, np.arange(len(run.real)), of_real))
-    for label, table, rows_of, class_of in of_kinds:
-        ones = [
-            int(rows_of[np.argmax(class_of == number)]) if (class_of == number).any() else -1
-            for number in range(min(SHOWN_CLASSES, len(classes)))
-        ]
-        page.first.append((label, strip(table, ones, f"{label}: an image of each class")))
+        rows = [(kind.label, _row(kind.table, kind.of_class(number), f"{kind.label} images of class {name}")) for kind in kinds]
+        page.classes.append((name, rows, int((of_pool == number).sum()), int((of_pool[kept] == number).sum())))
+    for kind in kinds:
+        firsts = [int(next(iter(kind.of_class(number)), -1)) for number in range(len(page.classes))]
+        page.first.append((kind.label, strip(kind.table, firsts, f"{kind.label}: an image of each class")))
     if run.decisions is not None and run.curation is not None:
         _add_reasons(page, run.pool, run.decisions, run.curation)
-        if real_images and run.real is not None:
-            _add_pairs(page, run.pool, run.real, run.decisions)
-        _add_regions(page, run.pool, run.real if real_images else None, run.curation)
+        if real is not None:
+            _add_pairs(page, run.pool, real, run.decisions)
+        _add_regions(page, run.pool, real, run.curation)
 
 
 def _row(table: Table, rows: Ints, alt: str) -> Strip | None:
-    """The first so many of some rows."""
+    """The first of these rows, as one picture."""
     chosen = rows[:SHOWN_IMAGES].tolist()
     return strip(table, chosen, f"{len(chosen)} {alt}")
 
 
 def _add_reasons(page: _Page, pool: Table, decisions: Decisions, curation: CurateResult) -> None:
-    """Images that were dropped, by reason."""
+    """Images that were dropped, by reason, in the order of the filters."""
     reasons = decisions.reason
     page.kept_in_words = f"{int(decisions.kept.sum()):,} of {len(reasons):,} images were kept."
     for gate in curation.gates:
         if gate.gate == CopiesGate.title:
-            page.copies = f"Of the pool {sum(gate.dropped.values()):,} were dropped as copies of a real image."
+            page.copies = f"{sum(gate.dropped.values()):,} images were dropped as near-copies of a real image."
     counts = {str(reason): int((reasons == reason).sum()) for reason in dict.fromkeys(reasons) if reason is not None}
     in_order = [*(reason for gate in curation.gates for reason in gate.dropped), NOT_SELECTED]
     for reason, num in sorted(counts.items(), key=lambda item: in_order.index(item[0]) if item[0] in in_order else -1):
         rows = np.flatnonzero(reasons == reason)
         spread = rows[np.linspace(0, len(rows) - 1, min(SHOWN_IMAGES, len(rows))).astype(np.int64)]
         title, why = _why(reason)
-        page.reasons.append(_Reason(title, why, num, _row(pool, spread, f"images dropped: {title}")))
+        page.reasons.append((title, why, num, _row(pool, spread, f"images dropped: {title}")))
 
 
 def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> None:
-    """The kept images that are nearest to a real one."""
+    """The kept images with the smallest distance to a real one."""
     kept, nearest_real = np.flatnonzero(decisions.kept), decisions.nearest_real
     if nearest_real is None or decisions.nearest_real_distance is None or not len(kept):
         return
@@ -311,30 +293,24 @@ def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> N
     for made in kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]].tolist():
         if nearest_real[made] in row_of:
             both = [*thumbnails(pool, np.array([made]), 64), *thumbnails(real, np.array([row_of[nearest_real[made]]]), 64)]
-            beside = sheet(both, "a kept image, and the real one nearest to it", 2, 64, gap=4)
-            page.pairs.append(_Pair(beside, _percent(apart[made] / usual)))
+            beside = sheet(both, "a kept image and its nearest real image", 2, 64, gap=4)
+            page.pairs.append((beside, _percent(apart[made] / usual)))
 
 
 def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateResult) -> None:
-    """Where images lack, with examples."""
+    """Regions with too few images, and examples."""
     of_pool = {key: number for number, key in enumerate(pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(real.strings("key"))} if real is not None else {}
     for region in curation.lacking[:SHOWN_REGIONS]:
         nearest = [of_pool[key] for key in region.pool_keys if key in of_pool]
         examples = [of_real[key] for key in region.real_keys if key in of_real]
-        alt = f"real images of class {region.class_name} of which there are too few synthetic ones"
-        page.regions.append(
-            _Lack(
-                region,
-                strip(pool, nearest, f"the synthetic images of class {region.class_name} that come nearest"),
-                strip(real, examples, alt) if real is not None else None,
-            )
-        )
+        shown = strip(real, examples, f"real images of class {region.class_name} that are underrepresented") if real is not None else None
+        page.regions.append((region, shown, strip(pool, nearest, f"the most similar synthetic images of class {region.class_name}")))
 
 
 _NOT_NEEDED = (
-    "Not needed",
-    "Nothing is wrong with these: there are more than were wanted, and the rule of selection preferred others.",
+    "Not selected",
+    "These images passed every filter. The selection rule preferred others, since there are more than requested.",
 )
 
 
@@ -356,217 +332,186 @@ def _add_gap(page: _Page, run: Gathered) -> None:
     in_order = [(metric, gap.metrics[name]) for name, metric in METRICS.items() if name in gap.metrics]
     page.gap_rows = [(metric, found) for metric, found in in_order if found.after.value is not None]
     found, title = gap.main, METRICS[gap.primary].name
-    sets: list[tuple[str, str, Distance]] = [
+    sets = [
         ("whole pool", "other", found.before),
-        ("random, as many", "random", found.random),
+        ("random, same size", "random", found.random),
         ("curated", "curated", found.after),
-        ("real against real", "real", found.floor),
+        ("other real images", "real", found.floor),
     ]
-    rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, of in sets if (one := of.measured) is not None]
+    rows = [Dot(label, one.value, one.low, one.high, colour) for label, colour, distance in sets if (one := distance.measured) is not None]
     if rows:
-        told = "; ".join(f"{label} {distance(one)}" for label, _, one in sets if one.measured is not None)
-        floor = found.floor.measured
-        alt, axis = f"{title} to the real images: {told}", f"{title} to the real images (nearer is better)"
-        page.add(dots("gap", alt, {"": rows}, axis, band=(floor.low, floor.high) if floor is not None else None))
+        floor, axis = found.floor.measured, f"{title} to the real images (lower is better)"
+        page.add(dots("gap", f"{title} to the real images", {"": rows}, axis, form=".3g", band=(floor.low, floor.high) if floor else None))
     page.gap_in_words = _is_nearer(gap, held_out)
 
 
-_NEARER: dict[Nearer, str] = {"smaller": "Yes", "larger": "No, they are farther away", "no different": "That can’t be told"}
+_NEARER: dict[Nearer, str] = {
+    "smaller": "The curated images are nearer to the real images than a random selection of the same size.",
+    "larger": "The curated images are farther from the real images than a random selection of the same size.",
+    "no different": "Curated images and a random selection of the same size do not differ significantly in distance to the real images.",
+}
 
 
 def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
-    """Whether curation brought the set nearer to the real images, and whether as near as other real ones, for any reader.
+    """Whether curation brought the set nearer to the real images, and whether as near as other real images are.
 
     Args:
-        held_out: the gap to real images that nothing was matched to.
+        held_out: the gap to real images that the selection did not use.
     """
     difference, floor, after = gap.against_random, gap.main.floor, gap.main.after.value
     if difference is None or difference.verdict is None or after is None:
         return ""
     if gap.nothing_chosen:
-        return "All images that passed were kept, so none were chosen for being near to the real ones."
-    told = f"Are the kept images nearer to the real ones than as many at random? {_NEARER[difference.verdict]}."
+        return "All images that passed the filters were kept, so there is no selection to compare with a random one."
+    words = _NEARER[difference.verdict]
     other = held_out.against_random if held_out is not None else None
-    if other is not None and other.verdict != difference.verdict:
-        answer = "that may be chance" if other.verdict == "no different" else "the answer is another one"
-        told += f" But against the validation images alone, which nothing was matched to, {answer}."
+    if other is not None and other.verdict is not None and other.verdict != difference.verdict:
+        result = {"smaller": "they are nearer", "larger": "they are farther away", "no different": "this is not significant"}[other.verdict]
+        words += f" Compared with the validation images alone, which the selection did not use, {result}."
     if floor.low is None or floor.high is None or floor.high <= 0:
-        return told
+        return words
     if after < floor.low:
-        return f"{told} They lie nearer than other real images would, so they are fitted to these very images."
+        return f"{words} They are nearer than other real images would be, so the selection overfits these real images."
     if after <= floor.high:
-        return f"{told} They can’t be told from other real images."
-    return f"{told} The distance of the kept ones is {after / floor.high:.1f} times what that of other real images would be at most."
+        return f"{words} They are as near as other real images would be."
+    return f"{words} Their distance is {after / floor.high:.1f} times the largest distance expected of other real images."
 
 
 _COLOURS = {"real": "real", "random": "random", "curated": "curated"}
-_ORDER = {name: place for place, name in enumerate(_COLOURS)}
+_ORDER = [*_COLOURS]
 
 
 def _add_evaluation(page: _Page, run: Gathered) -> None:
     if run.evaluation is None:
         page.missing.append(
-            "There is no evaluation, or one of another version: run `synthforge evaluate` (it needs a holdout of real images)."
+            "There is no evaluation of this version: run `synthforge evaluate`. It needs a held-out test set (`evaluation.holdout`)."
         )
         return
     page.tables += [table for table in run.evaluation.tables if any(setting.arms for setting in table.settings)]
     for table in page.tables:
         titles = _titles(table.settings)
         accuracies = {title: _accuracies(setting) for title, setting in zip(titles, table.settings, strict=True)}
-        alt = f"Accuracy on the holdout. {_told(accuracies, '.1f', ' %')}"
-        page.add(dots(f"accuracy-{table.origin}", alt, accuracies, "accuracy on real holdout images, %"))
+        page.add(dots(f"accuracy-{table.origin}", "Accuracy on the held-out test set", accuracies, "accuracy on the held-out test set, %"))
         differences = {
-            title: [Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _colour(one.arm)) for one in setting.comparisons]
+            title: [
+                Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _COLOURS.get(one.arm, "other")) for one in setting.comparisons
+            ]
             for title, setting in zip(titles, table.settings, strict=True)
             if setting.comparisons
         }
         if differences:
-            alt = f"Differences in points of accuracy. {_told(differences, '+.1f')}"
-            page.add(dots(f"differences-{table.origin}", alt, differences, "difference, points of accuracy", zero=True))
+            name, axis = f"differences-{table.origin}", "difference of accuracy, points"
+            page.add(dots(name, "Differences in points of accuracy", differences, axis, form="+.1f", zero=True))
         _add_curve(page, run.evaluation, table)
     page.notes += run.evaluation.notes
 
 
-def _titles(settings: Sequence[SettingResult]) -> list[str]:
-    """Of rows in a plot, all different."""
+def _titles(settings: Sequence[SettingResult | SettingDiagnosis]) -> list[str]:
+    """A title for each setting, all different."""
     titles: list[str] = []
-    for one in settings:
-        ratio = f", {one.synthetic_per_real:g} synthetic for each" if one.synthetic_per_real != 1 else ""
-        title = f"{one.real_per_class:g} real per class{ratio}"
-        titles.append(f"{title} ({one.amount})" if title in titles else title)
+    for setting in settings:
+        ratio = setting.synthetic_per_real if isinstance(setting, SettingResult) else 1
+        title = f"{setting.real_per_class:g} real images per class" + (f", {ratio:g} synthetic for each" if ratio != 1 else "")
+        titles.append(f"{title} ({setting.amount})" if title in titles else title)
     return titles
 
 
 def _accuracies(setting: SettingResult) -> list[Dot]:
-    in_order = sorted(setting.arms.items(), key=lambda item: (item[0].count("+"), _ORDER.get(item[0], len(_ORDER))))
-    return [Dot(name, *in_points(score.accuracy), _colour(name)) for name, score in in_order]
+    def place(arm: str) -> tuple[int, int]:
+        return arm.count("+"), _ORDER.index(arm) if arm in _ORDER else len(_ORDER)
 
-
-def _colour(arm: str) -> str:
-    return _COLOURS.get(arm, "other")
-
-
-def _told(groups: Mapping[str, Sequence[Dot]], form: str, unit: str = "") -> str:
-    """What a plot shows."""
-    return "; ".join(f"{title}: {', '.join(f'{one.label} {one.value:{form}}{unit}' for one in rows)}" for title, rows in groups.items())
+    return [Dot(arm, *in_points(setting.arms[arm].accuracy), _COLOURS.get(arm, "other")) for arm in sorted(setting.arms, key=place)]
 
 
 def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> None:
-    """Accuracy over the amount of real data, of real only and of arms that stand beside it."""
+    """Accuracy over the amount of real data: for real images alone, and for some other arms."""
     lines: dict[str, tuple[str, list[tuple[float, float, float, float]]]] = {}
     if len(evaluation.curve) > 1:
         lines["real"] = ("real", [(one.real_per_class, *in_points(one.accuracy)) for one in evaluation.curve])
     fewest = min(setting.synthetic_per_real for setting in table.settings)
     for name, colour in (("random", "random"), ("curated", "curated"), ("real+curated", "other")):
-        found = [
+        points = [
             (setting.real_per_class, *in_points(setting.arms[name].accuracy))
             for setting in table.settings
             if name in setting.arms and setting.synthetic_per_real == fewest
         ]
-        if len(found) > 1:
-            lines[name] = (colour, found)
+        if len(points) > 1:
+            lines[name] = (colour, points)
     if lines:
-        told = "; ".join(
-            f"{name}: {', '.join(f'{value:.1f} % with {size:g}' for size, value, _, _ in rows)}" for name, (_, rows) in lines.items()
-        )
-        alt = f"Accuracy by the number of real images per class. {told}"
-        page.add(curves(f"curve-{table.origin}", alt, lines, "real images per class", "accuracy, %"))
+        title = "Accuracy in percent by the number of real images per class"
+        page.add(curves(f"curve-{table.origin}", title, lines, "real images per class", "accuracy, %"))
 
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
     if run.diagnosis is None:
-        page.missing.append("There is no diagnosis, or one of another version: run `synthforge diagnose`.")
+        page.missing.append("There is no diagnosis of this version: run `synthforge diagnose`.")
         return
     for table in run.diagnosis.tables:
-        groups: dict[str, list[Dot]] = {}
-        for one in table.settings:
-            title = f"{one.real_per_class:g} real per class"
-            groups[f"{title} ({one.amount})" if title in groups else title] = _losses(one.loss)
-        if len(table.settings) > 1:
+        groups = {title: _losses(setting.loss) for title, setting in zip(_titles(table.settings), table.settings, strict=True)}
+        if len(groups) > 1:
             groups["mean"] = _losses(table.mean)
-        alt = f"Points of accuracy lost, by cause. {_told(groups, '+.1f')}"
-        page.add(dots(f"diagnosis-{table.origin}", alt, groups, "points of accuracy lost", zero=True))
+        page.add(dots(f"diagnosis-{table.origin}", "Loss of accuracy by cause", groups, "loss of accuracy, points", form="+.1f", zero=True))
     page.notes += [note for note in run.diagnosis.notes if note not in page.notes]
 
 
 def _losses(loss: Loss) -> list[Dot]:
-    """In all, and by part, as far as they were measured."""
-    whole = [Dot("in all", *in_points(loss.whole.loss), "ink")] if loss.whole.loss is not None else []
-    return [*whole, *(Dot(name, *in_points(part.loss), "other") for name, part in loss.parts.items() if part.loss is not None)]
+    """The whole loss and its parts, without those that were not measured."""
+    parts = {"total": (loss.whole, "ink")} | {name: (part, "other") for name, part in loss.parts.items()}
+    return [Dot(name, *in_points(part.loss), colour) for name, (part, colour) in parts.items() if part.loss is not None]
 
 
 # The map
 
 
-def _map(run: Gathered, real_images: bool, missing: list[str]) -> _Map | None:
-    """Real, made and kept images in two dimensions, by what the metric encoder makes of them (t-SNE; van der Maaten and Hinton 2008)."""
+def _map(run: Gathered, page: _Page) -> _Map | None:
+    """Images in two dimensions, by t-SNE of the metric encoder's features (van der Maaten and Hinton 2008)."""
     if run.pool is None or run.real is None or run.decisions is None:
         return None
     chooser, kept = np.random.default_rng(0), run.kept()
-    others = np.setdiff1d(np.arange(len(run.pool)), kept)
-    rows = {
-        "real": chooser.permutation(len(run.real))[: MAPPED["real"]],
-        "pool": chooser.permutation(others)[: MAPPED["pool"]],
-        "kept": chooser.permutation(kept)[: MAPPED["kept"]],
+    candidates = {
+        "real": (run.real, np.arange(len(run.real))),
+        "pool": (run.pool, np.setdiff1d(np.arange(len(run.pool)), kept)),
+        "kept": (run.pool, kept),
     }
-    found = {kind: run.features(run.real if kind == "real" else run.pool, chosen) for kind, chosen in rows.items()}
-    if any(part is None for part in found.values()):
-        missing.append("The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate` again.")
+    rows, parts = {}, []
+    for kind, (table, of_kind) in candidates.items():
+        rows[kind] = chooser.permutation(of_kind)[: MAPPED[kind]]
+        features = run.features(table, rows[kind])
+        if features is None:
+            page.missing.append(
+                "The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate --reselect`."
+            )
+            return None
+        is_known = np.isfinite(features).all(axis=1)  # images that can't be read have no features
+        rows[kind] = rows[kind][is_known]
+        parts.append(features[is_known])
+    places = _embedded(np.concatenate(parts))
+    if places is None:
         return None
-    parts = []
-    for kind, part in found.items():  # images that can't be read have none
-        assert part is not None
-        fine = np.isfinite(part).all(axis=1)
-        rows[kind] = rows[kind][fine]
-        parts.append(part[fine])
-    features = np.concatenate(parts)
+    points: list[list[object]] = []
+    images: list[Image] = []
+    for kind, chosen in rows.items():
+        table = candidates[kind][0]
+        is_shown = kind != "real" or page.shows_real
+        first = len(images)
+        images += thumbnails(table, chosen, MAP_SIDE) if is_shown else []
+        for number, (label, key) in enumerate(zip(table.strings("class")[chosen], table.strings("key")[chosen], strict=True)):
+            x, y = places[len(points)].tolist()
+            points.append([round(x, 4), round(y, 4), kind, str(label), str(key), first + number if is_shown else -1])
+    return _Map(json.dumps(points), sheet(images, "", 40, MAP_SIDE), {kind: len(chosen) for kind, chosen in rows.items()})
+
+
+def _embedded(features: np.ndarray) -> np.ndarray | None:
+    """Places in the unit square, float (n, 2), by PCA and t-SNE; None for too few images."""
     if len(features) < FEWEST_MAPPED:
         return None
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     reduced = PCA(min(30, *features.shape), random_state=0).fit_transform(features)
-    places = TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, max_iter=500).fit_transform(reduced)
-    places = (places - places.min(axis=0)) / np.maximum(np.ptp(places, axis=0), 1e-9)
-    points, images = [], []
-    start = 0
-    for kind, chosen in rows.items():
-        table = run.real if kind == "real" else run.pool
-        classes, keys = table.strings("class")[chosen], table.strings("key")[chosen]
-        if kind != "real" or real_images:
-            images += thumbnails(table, chosen, MAP_SIDE)
-        shown = kind != "real" or real_images
-        for number in range(len(chosen)):
-            x, y = places[start + number].tolist()
-            points.append(
-                [
-                    round(x, 4),
-                    round(y, 4),
-                    kind,
-                    str(classes[number]),
-                    str(keys[number]),
-                    len(images) - len(chosen) + number if shown else -1,
-                ]
-            )
-        start += len(chosen)
-    whole = sheet(images, "", 40, MAP_SIDE)
-    return _Map(json.dumps(points), whole, {kind: len(chosen) for kind, chosen in rows.items()})
-
-
-# How to make it again
-
-
-def _add_reproduction(page: _Page, run: Gathered) -> None:
-    page.recipe = json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2)
-    page.reproduce = [f"synthforge {verb} recipe.yaml" for verb in ("generate", "curate", "evaluate", "diagnose", "report")]
-    for name in _LIBRARIES:
-        try:
-            page.versions.append((name, version(name)))
-        except PackageNotFoundError:
-            continue
-    if run.pool is not None:
-        page.versions.append(("digest of the pool", str(run.pool.collections[0].digest)))
-    if run.curation is not None:
-        page.versions.append(("digest of the curated set's plan", run.curation.digest))
-    if run.evaluation is not None:
-        page.versions.append(("trained on", run.evaluation.device))
+    places: np.ndarray = TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, max_iter=500).fit_transform(
+        reduced
+    )
+    places -= places.min(axis=0)
+    places /= np.maximum(np.ptp(places, axis=0), 1e-9)
+    return places

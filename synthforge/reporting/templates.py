@@ -1,4 +1,4 @@
-"""Pages from templates, and where they go with their plots."""
+"""Render a page from its template, and write it with its plots."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLOTS = "plots"
 
 
 def page_of(template: str, **values: Any) -> bytes:
-    """A page; everything in `values` is text, whatever it looks like."""
+    """Render a template. All values are escaped, so names in a recipe cannot add markup."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("synthforge.reporting", "."),
         autoescape=True,
@@ -32,12 +32,12 @@ def page_of(template: str, **values: Any) -> bytes:
 
 
 def _code(text: str) -> Markup:
-    """What stands in backticks, as code."""
+    """Text in backticks becomes `<code>`."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
 
 
 def write_page(address: str, page: bytes, pictures: Iterable[Picture]) -> list[str]:
-    """Write a page, and its plots as SVG and PNG beside it; the addresses of these. Raises PlaceError."""
+    """Write a page, and beside it its plots as SVG and PNG. Returns the plots' addresses; raises PlaceError."""
     place, _, file = address.rpartition("/")
     folder, written = Folder(place), []
     try:

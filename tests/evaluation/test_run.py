@@ -37,7 +37,7 @@ def test_half_of_the_labels_wrong_is_worse_than_none(planted: EvaluateResult) ->
     accuracy = {name: score.accuracy for name, score in planted.tables[0].settings[0].arms.items()}
     assert accuracy["wrong"].high < accuracy["more-set"].low
     assert planted.requirements == {"more-set > wrong": True, "wrong > more-set": False}
-    assert answer(planted, "more-set less wrong").verdict == "helped"
+    assert answer(planted, "more-set minus wrong").verdict == "helped"
 
 
 @pytest.mark.trains
@@ -57,7 +57,7 @@ def test_everything_is_told(planted: EvaluateResult) -> None:
     (table,) = planted.tables
     (setting,) = table.settings
     assert table.origin == "elsewhere"
-    assert "from elsewhere" in planted.verdict
+    assert "trained elsewhere" in planted.verdict
     assert (setting.budget, setting.real_per_class) == (100, REAL)
     assert [point.real_per_class for point in planted.curve] == [1, 10, 30]
     score = setting.arms["real+more-set"]
@@ -74,12 +74,12 @@ def test_a_table_is_drawn_by_amounts(planted: EvaluateResult) -> None:
     print_evaluation(console, planted.tables[0])
     lines = console.export_text().splitlines()
     (setting,) = planted.tables[0].settings
-    assert "generator from elsewhere" in lines[0]
-    assert any(f"{REAL} real per class, 1 synthetic for each" in line for line in lines)
+    assert "generator trained elsewhere" in lines[0]
+    assert any(f"{REAL} real images per class, 1 synthetic for each" in line for line in lines)
     for name in [
         *setting.arms,
-        *(f"{one.arm} less {one.against}" for one in setting.comparisons),
-        *(f"worth of {one}" for one in setting.worth),
+        *(f"{one.arm} − {one.against}" for one in setting.comparisons),
+        *(f"exchange rate, {one}" for one in setting.worth),
     ]:
         assert sum(line.strip().startswith(f"{name}  ") for line in lines) == 1, name
 
@@ -97,7 +97,7 @@ def test_two_halves_of_one_pool_are_about_as_good(sets: Sets, tmp_path: Path) ->
     pool = per_class(digits(), 40, 70)
     one, two = (write(tmp_path / name, pool[start::2]) for name, start in (("one", 0), ("two", 1)))
     result = ask(sets, tmp_path, one, two, arms="one,two", more=("seeds=4", "trainer.steps=60"), require=["one > two", "two > one"])
-    first, second = (answer(result, what).difference for what in ("one less two", "two less one"))
+    first, second = (answer(result, what).difference for what in ("one minus two", "two minus one"))
     assert (first.value, first.low, first.high) == pytest.approx((-second.value, -second.high, -second.low), abs=2e-5)
     assert first.low < first.value < first.high
     assert abs(first.value) < 0.15
@@ -109,7 +109,7 @@ def test_one_training_proves_nothing_and_says_so(sets: Sets, tmp_path: Path) -> 
     assert any(note.startswith("one draw and one seed: intervals cover holdout images only") for note in result.notes)
     (comparison,) = result.tables[0].settings[0].comparisons
     assert (comparison.verdict, comparison.interval_over) == ("cannot tell", "images")
-    assert "cannot tell of one training; raise seeds" in result.verdict
+    assert "cannot tell from one training; raise `seeds`" in result.verdict
 
 
 def test_plain_webdataset_shards_are_worth_what_their_images_are(sets: Sets, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_real_only_is_a_baseline_for_any_folder(cli: Cli, sets: Sets, tmp_path: 
     monkeypatch.chdir(tmp_path)
     ran = cli("evaluate", "--real", sets.real, "--holdout", sets.holdout, "--arms", "real", *settings("real_per_class=[5]", "curve=[10]"))
     assert ran.status == 0, ran.err
-    assert "Real only, tuned:" in ran.out
+    assert "Accuracy with tuned settings and real images only:" in ran.out
     assert (tmp_path / "runs" / "evaluation" / "evaluation.json").exists()
 
 
@@ -142,5 +142,5 @@ def test_a_requirement_that_does_not_hold_is_status_1(cli: Cli, sets: Sets, tmp_
     assert ran.status == 1
     assert ran.json["requirements"] == {"wrong > real": False, "real >= 0.2": True}
     (answer,) = ran.json["tables"][0]["required"]
-    assert answer["claim"]["what"] == "wrong less real"
+    assert answer["claim"]["what"] == "wrong minus real"
     assert answer["claim"]["difference"] == ran.json["tables"][0]["settings"][0]["comparisons"][0]["difference"]

@@ -72,55 +72,58 @@ def test_random_and_curated_losses_are_told_apart_by_amount() -> None:
         for number, random, curated in [(5, -0.15, -0.07), (20, -0.05, -0.01)]
     ]
     told = answered(settings, claim("instead", -0.15, -0.05), claim("curated-instead", -0.07, -0.01), claim("curation", 0.08, 0.04))
-    lost = told["What is lost by training on random synthetic images instead of real ones?"]
-    assert lost.figure == "10.0 points"
-    assert "proven on average; -15.0 with 5, -5.0 with 20 real images per class. Curated ones: -4.0" in lost.text
-    assert "-7.0 with 5, -1.0 with 20 real images per class" in lost.text
-    assert "+8.0 with 5, +4.0 with 20" in told["What does curation win back, against a random choice?"].text
+    lost = told["How much accuracy do random synthetic images lose in place of real ones?"]
+    assert lost.figure == "10.0 points of accuracy"
+    assert "By amount of real data: -15.0 with 5 and -5.0 with 20 real images per class. Curated images instead: -4.0" in lost.text
+    assert "-7.0 with 5 and -1.0 with 20 real images per class" in lost.text
+    assert "+8.0 with 5 and +4.0 with 20" in told["Is a curated selection better than a random one?"].text
 
 
 def test_without_random_images_what_curated_ones_lose_is_told() -> None:
     told = answered([setting(5, {("curated", "real"): -0.07})], claim("curated-instead", -0.07))
     (lost,) = told.values()
-    assert lost.question == "What is lost by training on curated synthetic images instead of real ones?"
-    assert lost.figure == "7.0 points" and "with 5 real images per class" in lost.text
+    assert lost.question == "How much accuracy do curated synthetic images lose in place of real ones?"
+    assert lost.figure == "7.0 points of accuracy" and "with 5 real images per class" in lost.text
 
 
 def test_where_a_claim_has_other_comparisons_too_they_are_not_listed_as_all() -> None:
     settings = [setting(number, {("curated", "random"): 0.02, ("other", "random"): -0.02}) for number in (5, 20)]
     (won,) = answered(settings, claim("curation", 0.02, -0.02, 0.02, -0.02)).values()
-    assert won.text.endswith("may be chance on average; with 5, 20 real images per class, single ones from -2.0 to +2.0")
+    assert won.text.endswith("not statistically significant. Measured with 5 and 20 real images per class: from -2.0 to +2.0 points.")
 
 
 def test_amounts_of_synthetic_images_are_named_where_there_are_several() -> None:
     settings = [setting(5, {("real+curated", "real"): 0.0}, 1), setting(5, {("real+curated", "real"): 0.0}, 4, curated=3.0)]
     told = answered(settings, claim("adding", 0.0, 0.0))
-    worth = told["What is one more real image worth, in synthetic ones?"]
-    assert "with 5 (4 for each) real per class 3 [1.5, 6]" in worth.text
-    assert "With 5 (1 for each) it can't be told" in worth.text
-    assert "with 5 (1 for each), 5 (4 for each) real images per class" in told["Do they help when added to the real images?"].text
+    worth = told["How many synthetic images replace one real image?"]
+    assert "3 [1.5, 6] with 5 (and 4 synthetic for each) real images per class" in worth.text
+    assert "No rate with 5 (and 1 synthetic for each)" in worth.text
+    assert (
+        "+0.0 with 5 (and 1 synthetic for each) and +0.0 with 5 (and 4 synthetic for each)"
+        in told["Do synthetic images help when added to real ones?"].text
+    )
 
 
 def test_parts_that_are_proven_are_named_and_the_rest_alone_is_no_cause() -> None:
     def figure(whole: LossVerdict, **verdicts: LossVerdict) -> str:
         told = answered([setting(5, {})], found=diagnosis("rest", whole, **verdicts))
-        return told["Why do synthetic images fall short?"].figure
+        return told["Why do synthetic images cost accuracy?"].figure
 
     assert figure("loss", labels="loss", appearance="loss") == "appearance and wrong labels"
-    assert figure("loss", rest="loss") == "not told apart"
-    assert figure("loss") == "not told apart"
-    assert figure("cannot tell") == "no loss proven"
-    assert figure("gain", labels="loss") == "no loss proven"
+    assert figure("loss", rest="loss") == "cause not identified"
+    assert figure("loss") == "cause not identified"
+    assert figure("cannot tell") == "no significant loss"
+    assert figure("gain", labels="loss") == "no significant loss"
 
 
 @pytest.mark.parametrize(
     ("use", "advice", "begins"),
     [
-        ("nowhere", "rest", "For now train on real images alone. The"),
-        ("everywhere", "rest", "The"),
-        ("nowhere", "none", "Synthetic images do"),
+        ("nowhere", "rest", "For now train on real images only. Collect"),
+        ("everywhere", "rest", "Collect"),
+        ("nowhere", "none", "Synthetic images replace"),
     ],
 )
 def test_the_advice_goes_with_whether_adding_them_helps(use: Use, advice: Cause, begins: str) -> None:
     told = answered([setting(5, {("real+curated", "real"): 0.0})], use=use, found=diagnosis(advice))
-    assert told["What to do next?"].text.startswith(begins)
+    assert told["What should you do next?"].text.startswith(begins)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from synthforge.evaluation.diagnosis.labels import DOUBTED_BY_CHANCE
 from synthforge.evaluation.results.types import PARTS, Advice, Cause, ImageFacts, Loss, LossPart, PartName, TableDiagnosis
-from synthforge.evaluation.results.words import points
+from synthforge.evaluation.results.words import listed, lost
 from synthforge.recipe.evaluation import EvaluationConfig
 from synthforge.statistics import Measured
 
 RECOGNISED = 0.9
-"""Content was not kept if a smaller share of the renderings is nearest to their own real image."""
+"""Image-to-image kept the content if at least this share of rendered images is nearest to its own source image."""
 MANY_DOUBTS = 0.02
-"""Smallest share of doubtful labels worth naming, beyond the share among the real images."""
+"""Doubted labels are mentioned if their share in the pool exceeds that in the real images by this much."""
 
 
 def sentence_of(per_class: float, loss: Loss, facts: ImageFacts | None) -> str:
@@ -28,20 +28,20 @@ def _many_doubts(facts: ImageFacts | None) -> bool:
 def _facts_in_words(facts: ImageFacts | None) -> str:
     if facts is None:
         return ""
-    look = "" if facts.recognised is not None else ", looks included"
-    words = f" The pool's images lie {facts.variety:.2f} times as far apart as the same number of real ones{look}."
+    look = "" if facts.recognised is not None else " (including how they look)"
+    words = f" Spread of the pool's images: {facts.variety:.2f} times that of as many real images{look}."
     if facts.differing:
-        words += f" In {facts.differing:.0%} of the classes they are distributed otherwise than the real ones{look} (5% by chance alone)."
+        words += f" Content differs from the real images in {facts.differing:.0%} of the classes{look}; 5% are expected by chance."
     else:
-        words += " In no class can they be shown to be distributed otherwise than so few real ones, so nothing was trained for content."
+        words += " No class differs measurably in content from so few real images, so no classifier was trained for content."
     if _many_doubts(facts):
-        words += f" {facts.doubted:.0%} of them look like another class than theirs, and {facts.doubted_real:.0%} of the real ones."
+        words += f" {facts.doubted:.0%} of the pool's images look like another class; of the real images {facts.doubted_real:.0%} do."
     if facts.compared < 1:
-        words += f" Only {facts.compared:.0%} of the real images could be compared, and stand for all."
+        words += f" Only {facts.compared:.0%} of the real images could be compared; they stand for all."
     if facts.recognised is not None and facts.recognised < RECOGNISED:
         words += (
-            f" Only {facts.recognised:.0%} of the rendered images are nearest to their own real one, so some of what is called appearance "
-            "is content; lower diagnosis.strength."
+            f" Only {facts.recognised:.0%} of the rendered images are nearest to their own source image, so part of the loss by "
+            "appearance is really due to content. Lower `diagnosis.strength`."
         )
     return words
 
@@ -49,26 +49,26 @@ def _facts_in_words(facts: ImageFacts | None) -> str:
 def _in_words(loss: Loss) -> str:
     whole = loss.whole
     assert whole.loss is not None
-    verdicts = {"loss": "", "none": ", no loss worth naming", "gain": ", so they are the better ones"}
-    verdict = verdicts.get(whole.verdict, ", which may be chance")
-    parts = ", ".join(f"{name} {_part_in_words(loss.parts[name])}" for name in PARTS)
-    return f"synthetic images cost {points(whole.loss)} points of accuracy{verdict}; {parts}"
+    remark = {"none": " (no relevant loss)", "gain": " (so synthetic images are better)", "cannot tell": " (not significant)"}
+    words = f"random synthetic images lose {lost(whole.loss)}{remark.get(whole.verdict, '')}"
+    return f"{words}. Loss decomposition: {'; '.join(f'{name}: {_part_in_words(loss.parts[name])}' for name in PARTS)}"
 
 
 def _part_in_words(part: LossPart) -> str:
     if part.loss is None:
-        return "not measurable" if part.verdict == "not measured" else "not shown to differ"
-    return points(part.loss) + ("" if part.verdict in {"loss", "gain"} else ", none" if part.verdict == "none" else " (may be chance)")
+        return "not measured" if part.verdict == "not measured" else "no measurable difference"
+    remark = {"none": " (no relevant loss)", "cannot tell": " (not significant)"}
+    return lost(part.loss, "points") + remark.get(part.verdict, "")
 
 
 def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
-    """Settings in which a part is not shown and counts as 0 in the mean."""
+    """Notes on the means over settings."""
     notes = []
     for table in tables:
         for name in PARTS if table.mean.whole.loss is not None else ():
             lacking = [f"{one.real_per_class:g}" for one in table.settings if one.loss.parts[name].verdict == "not shown"]
             if lacking and table.mean.parts[name].loss is not None:
-                notes.append(f"{name}: with {', '.join(lacking)} real images per class none is shown, which counts as 0 in the mean")
+                notes.append(f"{name}: no measurable difference with {listed(lacking)} real images per class; the mean counts this as 0")
     return notes
 
 
@@ -78,82 +78,77 @@ def pool_note(config: EvaluationConfig, tables: Sequence[TableDiagnosis]) -> str
     if config.draws > 1 or config.seeds == 1 or not elsewhere:
         return None
     if all(table.covers_real_images for table in elsewhere):
-        others = "allow for others too, as if these varied like the choice of pool images"
+        covered = "also cover other real images, assumed to vary as much as the choice of pool images"
     else:
-        others = "do not all allow for others either: arms take too much of the pool for it to tell how these would vary"
+        covered = "do not cover them everywhere either, since some arms take too much of the pool to estimate that"
     return (
-        "one draw: intervals cover seeds and holdout images, not other real images; "
-        f"those of the whole loss and of the rest by a pool from elsewhere {others}"
+        "one draw: intervals cover seeds and test images, not other real images; those of the whole loss and of the rest, "
+        f"for a pool from elsewhere, {covered}"
     )
 
 
 def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
-    """The loss and its parts over all settings of the first table."""
+    """The loss and its significant parts, over all settings of the first table."""
     if not tables:
-        return "Nothing could be compared: there is no arm of real or of synthetic images."
+        return "Nothing could be compared: there is no arm of real images, or none of synthetic images."
     mean = tables[0].mean
     assert mean.whole.loss is not None
-    these = "" if tables[0].covers_real_images else " (these ones; others were not tried)"
+    loss = lost(mean.whole.loss)
+    amounts = [f"{one.real_per_class:g}" for one in tables[0].settings]
+    scope = " This holds for the given real images; others were not tried." * (not tables[0].covers_real_images)
     if mean.whole.verdict == "none":
-        return f"Random synthetic images lose nothing worth naming against real ones{these}: {_lost(mean.whole.loss)} points of accuracy."
+        return f"Random synthetic images lose no relevant accuracy compared with as many real images: {loss}.{scope}"
     if mean.whole.verdict == "gain":
-        return f"Random synthetic images are better than as many real ones{these}: they lose {_lost(mean.whole.loss)} points of accuracy."
-    amounts = ", ".join(f"{one.real_per_class:g}" for one in tables[0].settings)
-    over = f"on average over {amounts}" if len(tables[0].settings) > 1 else f"with {amounts}"
-    over += f" real ones per class{these}"
-    first = f"Random synthetic images in place of as many real ones lose {_lost(mean.whole.loss)} points of accuracy, {over}"
-    shown = _largest_first(mean)
-    is_sure = mean.whole.verdict == "loss"
-    first += "" if is_sure else ", which may be chance"
-    if not shown and is_sure:
-        return f"{first}; so few trainings can't tell by which part."
+        return f"Random synthetic images are better than as many real images: their loss is {loss}.{scope}"
+    mean_over = "on average over" if len(amounts) > 1 else "with"
+    first = f"Random synthetic images lose {loss} compared with as many real images, {mean_over} {listed(amounts)} real images per class."
+    is_sure, shown = mean.whole.verdict == "loss", _largest_first(mean)
+    if not is_sure:
+        first += " This loss is not significant."
     if not shown:
-        return f"{first}; more draws or seeds, or more real images, would tell."
-    causes = [f"{_lost(loss)} {_CAUSES[name]}{_share(mean.parts[name])}" for name, loss in shown]
-    measurable: tuple[PartName, ...] = ("appearance", "content", "labels")
-    unknown = [f"{name} could not be measured" for name in measurable if mean.parts[name].verdict == "not measured"]
-    return f"{first}: {', '.join([*causes, *unknown])}."
+        unclear = "Its causes cannot be separated with so few trainings." if is_sure else ""
+        return f"{first}{scope} {unclear or 'Use more draws, seeds or real images to decide.'}"
+    causes = [f"{lost(part, 'points')} {_CAUSES[name]}{_share(mean.parts[name])}" for name, part in shown]
+    unknown = [name for name in ("appearance", "content", "labels") if mean.parts[name].verdict == "not measured"]
+    words = f"{first}{scope} Statistically significant causes: {'; '.join(causes)}."
+    return words + f" Not measured: {listed(unknown)}." * bool(unknown)
 
 
 def _largest_first(mean: Loss) -> list[tuple[PartName, Measured]]:
-    """The parts that are proven."""
+    """The significant parts."""
     return sorted(mean.shown.items(), key=lambda part: (part[1].value, part[0]), reverse=True)
 
 
-def _lost(one: Measured) -> str:
-    """A loss in points of accuracy."""
-    return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-
-
 def _share(part: LossPart) -> str:
-    return f" ({part.share.value:.0%} [{part.share.low:.0%}, {part.share.high:.0%}] of it)" if part.share is not None else ""
+    return f" ({part.share.value:.0%} of the loss [{part.share.low:.0%}, {part.share.high:.0%}])" if part.share is not None else ""
 
 
 _CAUSES: dict[PartName, str] = {
-    "appearance": "by appearance",
-    "content": "by content",
-    "labels": "by wrong labels",
-    "interaction": "by content and appearance together, beyond both alone",
-    "rest": "without a known cause",
+    "appearance": "from appearance",
+    "content": "from content",
+    "labels": "from wrong labels",
+    "interaction": "from appearance and content together, beyond the sum of both",
+    "rest": "from no measured cause",
 }
 ADVICE: dict[Cause, str] = {
-    "appearance": "Appearance: the images look generated. A better generator, or one fitted longer or on more real images, is what helps; "
-    "curation can't mend it. Images that start from real ones (sampling.real_guidance, low strength) look more like them.",
-    "content": "Content: the pool shows the wrong mix of kinds within its classes. Curate it (`synthforge curate`), from a larger pool; "
-    "lower sampling.guidance and vary the prompts for more variety; or start from real images (sampling.real_guidance).",
-    "labels": "Labels: too many images show another class than theirs. Keep curation.gates.labels on, raise sampling.guidance, "
-    "and look at the prompts of the classes concerned.",
-    "interaction": "Content and appearance add up to more than each alone: curate first, then look at the generator.",
-    "rest": "The unexplained rest: get more real images; with these a better generator can be fitted too. It is what can't be put down to "
-    "look, mix of kinds within a class, or labels, such as images that lie between kinds, or kinds that too few real images show.",
-    "none": "Nothing to mend: use the images, and let `synthforge evaluate` say whether adding them to real ones helps.",
-    "unclear": "More to tell from first: raise evaluation.seeds or evaluation.draws, or give more real images, until a part stands out.",
+    "appearance": "Improve the generator: use a better one, or train it longer or on more real images. The loss comes from how the images "
+    "look (appearance), and curation cannot repair that. You can also start from real images (`sampling.real_guidance`, low strength).",
+    "content": "Curate (`synthforge curate`) from a larger pool. The loss comes from which variants of a class are shown, and how often "
+    "(content). For more variety lower `sampling.guidance`, vary the prompts, or start from real images (`sampling.real_guidance`).",
+    "labels": "Reduce wrong labels: keep `curation.gates.labels` on and raise `sampling.guidance`. Check the prompts of the affected "
+    "classes. Too many images show another class than their label.",
+    "interaction": "Curate first, then improve the generator. Appearance and content together lose more accuracy than the sum of both.",
+    "rest": "Collect more real images. With them you can also train a better generator. The rest of the loss comes from neither "
+    "appearance, content nor wrong labels. Possible causes: images between two variants of a class, or variants with too few real images.",
+    "none": "Use the synthetic images. Run `synthforge evaluate` to see whether adding them to real images helps.",
+    "unclear": "Measure more precisely first: raise `evaluation.seeds` or `evaluation.draws`, or use more real images. "
+    "No cause of the loss is significant yet.",
 }
-"""By part; `none`: there is no loss, `unclear`: no part of it is proven."""
+"""What to do next, by the cause of the loss."""
 
 
 def advice_of(tables: Sequence[TableDiagnosis]) -> list[Advice]:
-    """What to do next, the largest part first."""
+    """What to do next, the largest cause first."""
     if not tables:
         return []
     mean = tables[0].mean

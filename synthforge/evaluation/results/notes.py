@@ -76,7 +76,7 @@ def _step_note(setting: SettingResult, margin: float) -> str | None:
     moved = [name for name, one in setting.steps_check.items() if one.is_beyond(margin)]
     most = f", most of all {', '.join(moved)}" if moved else ""
     differences = [
-        f", {one.arm} less {one.against} by {100 * one.steps_change.value:+.1f}"
+        f", {one.arm} minus {one.against} by {100 * one.steps_change.value:+.1f}"
         for one in setting.comparisons
         if one.steps_change is not None and one.steps_change.leaves_out_0
     ]

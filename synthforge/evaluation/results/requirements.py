@@ -50,7 +50,7 @@ def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requiremen
 
 def in_words(arm: str, other: str, amount: str | None) -> str:
     """The comparison of two arms."""
-    return f"{arm} less {other}" + (f" with {amount} real per class" if amount is not None else "")
+    return f"{arm} minus {other}" + (f" with {amount} real images per class" if amount is not None else "")
 
 
 def _as_accuracy(text: str) -> float | None:

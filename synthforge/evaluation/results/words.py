@@ -1,4 +1,4 @@
-"""Figures, comparisons and the verdict in words."""
+"""An evaluation in words: differences, exchange rates, the verdict."""
 
 from __future__ import annotations
 
@@ -11,12 +11,27 @@ from synthforge.statistics import Measured, Over, Word
 
 
 def points(one: Measured) -> str:
-    """A difference in points of accuracy."""
+    """A difference of accuracies in points, with its 95 % interval, for table cells: "+1.0 [+0.2, +1.8]"."""
     return f"{100 * one.value:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
 
 
+def change(one: Measured, unit: str = "points of accuracy") -> str:
+    """The same with its unit, for sentences: "+1.0 points of accuracy [+0.2, +1.8]"."""
+    return points(one).replace(" [", f" {unit} [")
+
+
+def lost(one: Measured, unit: str = "points of accuracy") -> str:
+    """A loss of accuracy with its unit and 95 % interval: "3.1 points of accuracy [1.2, 5.0]"."""
+    return f"{100 * one.value:.1f} {unit} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
+def listed(words: Sequence[str]) -> str:
+    """An enumeration in a sentence: "5, 20 and 50"."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def percent(one: Measured) -> str:
-    """An accuracy."""
+    """An accuracy with its 95 % interval: "89.3 % [85.7, 92.9]"."""
     return f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
@@ -26,27 +41,27 @@ def number(value: float) -> str:
 
 
 def most(comparison: Comparison) -> str:
-    """The class whose recall changes most, if its interval leaves out 0; otherwise empty."""
+    """The class whose recall changes most, among those whose interval excludes 0; empty if there is none."""
     known = {name: one for name, one in comparison.by_class.items() if one.leaves_out_0}
     if not known:
         return ""
     name = max(known, key=lambda name: abs(known[name].value))
-    return f"most of all class {name}, {points(known[name])}"
+    return f"largest change in class {name}: {change(known[name], 'points of recall')}"
 
 
 def told(comparison: Comparison | Claim) -> str:
-    """A comparison's verdict; for `cannot tell`, what would tell."""
+    """The verdict of a comparison. Where it is `cannot tell`, also what would settle it."""
     if comparison.verdict != "cannot tell":
         return comparison.verdict
     if comparison.interval_over == "images":
-        return "cannot tell of one training; raise seeds"
+        return "cannot tell from one training; raise `seeds`"
     if comparison.draws_needed is None:
-        return "cannot tell, nor would more trainings with so small a holdout"
-    return f"cannot tell; some {comparison.draws_needed} {_OF[comparison.interval_over]} probably would"
+        return "cannot tell; more trainings would not settle it with a test set this small"
+    return f"cannot tell; about {comparison.draws_needed} {_REPEATS[comparison.interval_over]} would probably settle it"
 
 
-_OF: dict[Over, str] = {"draws and images": "draws", "seeds and images": "seeds"}
-"""What more is needed to tell, by what varies in intervals."""
+_REPEATS: dict[Over, str] = {"draws and images": "draws", "seeds and images": "seeds"}
+"""What to raise, by what an interval covers."""
 
 
 def sentence_of(
@@ -59,76 +74,81 @@ def sentence_of(
     worths: Mapping[str, Worth],
     missing: Mapping[str, str],
 ) -> str:
-    """One setting in words."""
-    parts = [f"{number(per_class)} real images per class ({budget:,} in all), {number(ratio)} synthetic for each"]
+    """All figures of one setting, one sentence each."""
+    images = "image" if ratio == 1 else "images"
+    parts = [f"With {number(per_class)} real images per class ({budget:,} in total) and {number(ratio)} synthetic {images} for each"]
     if "real" in arms:
-        parts.append(f"real only {percent(arms['real'].accuracy)}")
-    parts += [f"{one.arm} less {one.against} {points(one.difference)}: {told(one)}" for one in comparisons]
-    parts += [f"{one.arm}: {worth_in_words(one)}" for one in worths.values()]
+        parts.append(f"Accuracy of `real`: {percent(arms['real'].accuracy)}")
+    parts += [f"`{one.arm}` minus `{one.against}`: {change(one.difference)} ({told(one)})" for one in comparisons]
+    parts += [f"Exchange rate of `{one.arm}`: {worth_in_words(one)}" for one in worths.values()]
     reasons: dict[str, list[str]] = {}
     for name, reason in missing.items():
         reasons.setdefault(reason, []).append(name)
-    parts += [f"not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
-    return "; ".join(parts) + "."
+    parts += [f"Not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    return parts[0] + ": " + ". ".join(parts[1:] or ["Nothing was measured"]) + "."
 
 
 def worth_in_words(one: Worth) -> str:
-    """An exchange rate."""
+    """How many real images per class an arm, or what it adds to its real images, counts as."""
     low, high = ("≤ " if one.low_is_end else ""), ("≥ " if one.high_is_end else "")
-    equal, gain, rate = one.equivalent, one.more_real, one.others_per_real
-    at_end = f"as good as {number(equal.value)} real images per class, where the real learning curve"
+    gain, rate = one.more_real, one.others_per_real
     if one.at_least:
-        return f"{at_end} ends, or more; " + ("how few is not known" if one.low_is_end else f"at least {number(equal.low)}")
+        bound = "lower bound unknown" if one.low_is_end else f"at least {number(one.equivalent.low)}"
+        return f"counts as {number(one.equivalent.value)} or more real images per class ({bound}; the learning curve ends there)"
     if one.at_most:
-        return f"{at_end} begins, or fewer; " + ("how many is not known" if one.high_is_end else f"at most {number(equal.high)}")
+        bound = "upper bound unknown" if one.high_is_end else f"at most {number(one.equivalent.high)}"
+        return f"counts as {number(one.equivalent.value)} or fewer real images per class ({bound}; the learning curve starts there)"
     if gain.high <= 0 and not one.high_is_end:
-        interval = f"[{number(-gain.high)}, {'≥ ' if one.low_is_end else ''}{number(-gain.low)}]"
-        return f"its other images cost as much as {number(-gain.value)} {interval} real ones per class fewer"
-    worth = f"its other images are worth {number(gain.value)} [{low}{number(gain.low)}, {high}{number(gain.high)}] real ones per class"
+        return (
+            f"its other images cost as much accuracy as removing {number(-gain.value)} real images per class "
+            f"[{number(-gain.high)}, {low and '≥ '}{number(-gain.low)}]"
+        )
+    verb = "counts as" if gain == one.equivalent else "its other images count as"  # equal: the arm has no real images
+    words = f"{verb} {number(gain.value)} real images per class [{low}{number(gain.low)}, {high}{number(gain.high)}]"
     if rate is None:
-        return worth
-    return f"{worth}, so {number(rate.value)} [{'≤ ' if one.high_is_end else ''}{number(rate.low)}, {number(rate.high)}] for each"
+        return words
+    return f"{words}, so {number(rate.value)} replace one real image [{high and '≤ '}{number(rate.low)}, {number(rate.high)}]"
 
 
 def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]], arms: Mapping[str, ArmConfig]) -> str:
-    """Whether to use the synthetic images, by the first table that compares anything."""
+    """Whether to use the synthetic images, over all settings of the first table that compares anything."""
     table = next((table for table in tables if table.compares), None)
     if table is None:
         if not curve:
-            return "nothing was compared"
+            return "No arms were compared."
         rising = ", ".join(f"{percent(accuracy)} with {number(size)}" for size, accuracy in curve)
-        return f"Real only, tuned: {rising} images per class."
+        return f"Accuracy with tuned settings and real images only: {rising} images per class."
     kinds: dict[tuple[Kind, str], list[Comparison]] = {}
     for one in (one for setting in table.settings for one in setting.comparisons):
         kinds.setdefault(kind_of(arms[one.arm], arms[one.against]), []).append(one)
     claims = {(claim.kind, claim.what): claim for claim in table.claims}
     parts = []
     if table.origin == "elsewhere":
-        parts.append("The generator comes from elsewhere and may have seen more real images than the arms have.")
-    parts += [_summed(claims[kind], comparisons) for kind, comparisons in kinds.items()]
-    parts += filter(None, [_SO[use_of(table, arms)]])
-    return " ".join([*parts, *filter(None, [_steps_in_words(table)])])
+        parts.append("The generator was trained elsewhere, so it may have seen more real images than the classifiers.")
+    parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
+    parts.append(_SO[use_of(table, arms)])
+    parts.append(_steps_in_words(table))
+    return " ".join(filter(None, parts))
 
 
 def _steps_in_words(table: TableResult) -> str:
+    """What twice the steps change; empty if nothing is told from 0."""
     short = [setting for setting in table.settings if not setting.has_enough_steps]
-    moved = _largest(one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean])
-    if moved:
+    if changed := _largest(one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean]):
         return (
-            f"But the trainings were short: with twice the steps accuracy still moves by up to {100 * moved:.1f} points, and "
-            "differences with it; raise trainer.steps before believing this."
+            f"The trainings were too short: with twice the steps accuracy still changes by up to {100 * changed:.1f} points. "
+            "Raise `trainer.steps` before you rely on these differences."
         )
-    moved = _largest(setting.steps_check_mean for setting in table.settings)
-    if not moved:
-        return ""
-    return (
-        f"Twice the steps still change accuracy, by up to {100 * moved:.1f} points over all arms, so smaller "
-        "differences may come from unfinished trainings."
-    )
+    if changed := _largest(setting.steps_check_mean for setting in table.settings):
+        return (
+            f"With twice the steps accuracy still changes by up to {100 * changed:.1f} points on average over all arms. "
+            "Smaller differences may come from too few steps."
+        )
+    return ""
 
 
 def _largest(changes: Iterable[Measured | None]) -> float:
-    """The largest change that is told from 0; 0 if there is none."""
+    """The largest change whose interval excludes 0; 0 if there is none."""
     return max((abs(one.value) for one in changes if one is not None and one.leaves_out_0), default=0.0)
 
 
@@ -148,28 +168,28 @@ def use_of(table: TableResult, arms: Mapping[str, ArmConfig]) -> Use:
 
 
 _SO: dict[Use, str] = {
-    "everywhere": "So use them.",
-    "where they helped": "So use them where they helped, and only there.",
-    "nowhere": "So don't bother.",
-    "no proof": "So there is no proof that it is worth it.",
+    "everywhere": "Use the synthetic images.",
+    "where they helped": "Use the synthetic images only where they helped.",
+    "nowhere": "Do not add these synthetic images.",
+    "no proof": "A benefit of adding synthetic images is not proven.",
     "not measured": "",
 }
 _WHAT: dict[Kind, str] = {
     "adding": "Adding synthetic images to real ones",
     "instead": "Training on synthetic images instead of real ones",
     "curated-instead": "Training on curated synthetic images instead of real ones",
-    "curation": "Curation over random selection",
-    "curation-beside-real": "Curation over random selection, beside real images",
-    "more-real": "More real images",
-    "other-real": "Other real images instead",
-    "rule-on-real": "The same rule on real images, over random ones",
+    "curation": "Curation compared with random selection",
+    "curation-beside-real": "Curation compared with random selection, added to real images",
+    "more-real": "Adding more real images",
+    "other-real": "Other real images instead of the given ones",
+    "rule-on-real": "Curation of real images compared with random real images",
 }
 
 
 def kind_of(arm: ArmConfig, against: ArmConfig) -> tuple[Kind, str]:
-    """The kind of a comparison, and the kind in words."""
+    """What a comparison is about, as a code and in words."""
     kind = _kind(arm, against)
-    return kind, _WHAT.get(kind, f"{arm.name} less {against.name}")
+    return kind, _WHAT.get(kind, f"{arm.name} minus {against.name}")
 
 
 def _kind(arm: ArmConfig, against: ArmConfig) -> Kind:
@@ -186,12 +206,11 @@ def _kind(arm: ArmConfig, against: ArmConfig) -> Kind:
 
 
 def _summed(claim: Claim, comparisons: Sequence[Comparison]) -> str:
-    """A claim and the verdicts of its comparisons."""
     if len(comparisons) == 1:
-        return f"{claim.what}: {points(claim.difference)} points of accuracy, {told(claim)}."
+        return f"{claim.what}: {change(claim.difference)} ({told(claim)})."
     counts = {word: sum(one.verdict == word for one in comparisons) for word in get_args(Word)}
     words = ", ".join(f"{word} in {num}" for word, num in counts.items() if num)
     return (
-        f"{claim.what}: {points(claim.difference)} points of accuracy on average, {told(claim)} ({100 * claim.lowest:+.1f} to "
-        f"{100 * claim.highest:+.1f}; by itself each {words} of {len(comparisons)} comparisons)."
+        f"{claim.what}: {change(claim.difference, 'points of accuracy on average')} ({told(claim)}). Single comparisons range from "
+        f"{100 * claim.lowest:+.1f} to {100 * claim.highest:+.1f} points: {words} of {len(comparisons)}."
     )

@@ -20,9 +20,9 @@ def test_without_any_table_nothing_is_claimed() -> None:
 @pytest.mark.parametrize(
     ("lost_by", "lower", "cause"),
     [
-        ("appearance", {"rendered", "rendered_resampled"}, "by appearance"),
-        ("content", {"resampled", "rendered_resampled"}, "by content"),
-        ("labels", set(), "by wrong labels"),
+        ("appearance", {"rendered", "rendered_resampled"}, "from appearance"),
+        ("content", {"resampled", "rendered_resampled"}, "from content"),
+        ("labels", set(), "from wrong labels"),
     ],
 )
 def test_what_accuracy_is_lost_by_is_named_and_advised_on(lost_by: str, lower: set[str], cause: str) -> None:
@@ -31,5 +31,5 @@ def test_what_accuracy_is_lost_by_is_named_and_advised_on(lost_by: str, lower: s
     _, mean = losses([outcomes(real=0.9, random=0.7, **real_arms, **pool_arms)], 0.005)
     tables: list[Any] = [SimpleNamespace(mean=mean, settings=[SimpleNamespace(real_per_class=20, facts=None)], covers_real_images=True)]
     assert {name for name, part in mean.parts.items() if part.verdict == "loss"} == {lost_by}
-    assert f" {cause} (100% " in verdict_of(tables)
+    assert f" {cause} (100% of the loss " in verdict_of(tables)
     assert [one.cause for one in advice_of(tables)] == [lost_by]

@@ -14,10 +14,10 @@ def test_what_is_required_is_asked_of_the_amounts_that_it_names_and_changes_noth
     result = ask(sets, tmp_path, sets.more, sets.wrong, arms="real,more-set,wrong", more=both, require=asked)
     by_what = {one.claim.what: one.claim for one in result.tables[0].required}
     assert {what: one.comparisons for what, one in by_what.items()} == {
-        "more-set less wrong": 2,
-        f"more-set less wrong with {REAL} real per class": 1,
+        "more-set minus wrong": 2,
+        f"more-set minus wrong with {REAL} real per class": 1,
     }
     assert list(result.requirements) == asked
-    assert result.requirements["more-set > wrong"] == (by_what["more-set less wrong"].verdict == "helped")
+    assert result.requirements["more-set > wrong"] == (by_what["more-set minus wrong"].verdict == "helped")
     assert result.tables[0].model_copy(update={"required": []}) == plain.tables[0]
     assert result.verdict == plain.verdict

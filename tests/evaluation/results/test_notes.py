@@ -31,7 +31,7 @@ def test_too_few_steps_are_told(sets: Sets, tmp_path: Path, monkeypatch: pytest.
     assert setting.has_enough_steps is is_enough
     assert "twice the steps change accuracy by +" in result.notes[0]
     assert ("raise trainer.steps" in result.notes[0]) is not is_enough
-    assert ("But the trainings were short: with twice the steps accuracy still moves by" in result.verdict) is not is_enough
+    assert ("The trainings were too short: with twice the steps accuracy still changes by up to" in result.verdict) is not is_enough
 
 
 @pytest.mark.trains
@@ -43,7 +43,7 @@ def test_what_twice_the_steps_do_to_a_difference_is_told(sets: Sets, tmp_path: P
     by_arm = setting.steps_check
     assert change is not None
     assert change.value == pytest.approx(by_arm["wrong"].value - by_arm["real"].value, abs=2e-5)
-    told = f"wrong less real by {100 * change.value:+.1f}" in "\n".join(result.notes)
+    told = f"wrong minus real by {100 * change.value:+.1f}" in "\n".join(result.notes)
     assert told == (change.low > 0 or change.high < 0)
 
 

@@ -53,7 +53,7 @@ def test_a_comparison_is_required_on_average_and_may_hurt_nowhere(
     found = [comparison("heap", "real", on_average)] * 2
 
     def of(found: list[Comparison]) -> list[TableResult]:
-        asked = claim(("pair", "heap less real"), found)
+        asked = claim(("pair", "heap minus real"), found)
         return of_two_amounts(RequiredClaim(arm="heap", against="real", amount=None, claim=asked, hurts_at=hurts_at))
 
     result = of(found)

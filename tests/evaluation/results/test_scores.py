@@ -28,7 +28,7 @@ def test_the_class_that_changes_most_is_named_if_it_changes() -> None:
     assert one.by_class["x"].value == one.by_class["z"].value == 0
     assert -0.6 < one.by_class["y"].low < one.by_class["y"].value < one.by_class["y"].high < -0.4
     assert one.difference.value == pytest.approx(one.by_class["y"].value / 3, abs=1e-4)
-    assert most(one).startswith("most of all class y, -")
+    assert most(one).startswith("largest change in class y: -")
     (same,) = compared([("b", "a", before - before)], truth, ["x", "y", "z"], 0.005)
     assert most(same) == ""
 

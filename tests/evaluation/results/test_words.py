@@ -62,78 +62,83 @@ def exchange(rate: float, num_real: float = 20) -> str:
 
 
 def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
-    assert exchange(0.95) == "as good as 40 real images per class, where the real learning curve ends, or more; at least 40"
-    assert exchange(0.3) == "as good as 10 real images per class, where the real learning curve begins, or fewer; at most 10"
-    assert "real ones per class, so" in exchange(0.76)
-    assert re.search(r"so 2\.\d+ \[(2|1\.\d+), 2\.\d+\] for each", exchange(0.75, num_real=18.28))
-    assert "≥ 20] real ones per class" in exchange(0.798)
-    assert "≥ 0] real ones per class" in exchange(0.798, num_real=40)
+    assert exchange(0.95) == "counts as 40 or more real images per class (at least 40; the learning curve ends there)"
+    assert exchange(0.3) == "counts as 10 or fewer real images per class (at most 10; the learning curve starts there)"
+    assert "] replace one real image" not in exchange(0.3) and " replace one real image [" in exchange(0.76)
+    assert re.search(r"so 2\.\d+ replace one real image \[(2|1\.\d+), 2\.\d+\]", exchange(0.75, num_real=18.28))
+    assert "real images per class [" in exchange(0.798) and "≥ 20]" in exchange(0.798)
+    assert exchange(0.798, num_real=40).endswith("≥ 0]")
 
 
 def test_losses_are_told_like_gains() -> None:
     gain, loss = exchange(0.76), exchange(0.65)
-    assert re.search(r"its other images are worth 10\.\d \[\d.*, \d.*\] real ones per class", gain)
-    assert re.search(r"its other images cost as much as 5\.\d+ \[\d.*, \d.*\] real ones per class fewer", loss)
+    assert re.search(r"its other images count as 10\.\d real images per class \[\d.*, \d.*\]", gain)
+    assert re.search(r"its other images cost as much accuracy as removing 5\.\d+ real images per class \[\d.*, \d.*\]", loss)
 
 
 def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
     found = [table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "cannot tell"))]
     words = (
-        "Adding synthetic images to real ones: +1.0 [+0.0, +2.0] points of accuracy on average, helped (+0.0 to +2.0; by itself each helped"
+        "Adding synthetic images to real ones: +1.0 points of accuracy on average [+0.0, +2.0] (helped). Single comparisons range from "
+        "+0.0 to +2.0 points: helped in 1, cannot tell in 1 of 2."
     )
     assert words in verdict_of(found, [], ARMS)
     assert verdict_of([table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "hurt"))], [], ARMS).endswith(
-        "So use them where they helped, and only there."
+        "Use the synthetic images only where they helped."
     )
     found = [table(comparison("heap", "real", "helped", 0.02))]
-    assert verdict_of(found, [], ARMS).endswith("So use them.")
+    assert verdict_of(found, [], ARMS).endswith("Use the synthetic images.")
     moved = measured(0.003, 0.001, 0.005)
     found = [table(comparison("heap", "real", "helped", 0.02), mean=moved)]
-    assert "So use them. Twice the steps still change accuracy, by up to 0.3 points" in verdict_of(found, [], ARMS)
+    assert "Use the synthetic images. With twice the steps accuracy still changes by up to 0.3 points on average" in verdict_of(
+        found, [], ARMS
+    )
     found = [table(comparison("heap", "real", "helped", 0.02), mean=moved, has_enough_steps=False)]
-    assert "accuracy still moves by up to 0.3 points" in verdict_of(found, [], ARMS)
+    assert "too short: with twice the steps accuracy still changes by up to 0.3 points" in verdict_of(found, [], ARMS)
 
 
 def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
     hurt, unsure = comparison("heap", "real", "hurt", -0.02), comparison("real+curated", "real", "cannot tell")
-    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("So there is no proof that it is worth it.")
-    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("So don't bother.")  # together they hurt
-    assert verdict_of([table(hurt)], [], ARMS).endswith("So don't bother.")
-    assert "nothing was compared" in verdict_of([], [], ARMS)
+    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("A benefit of adding synthetic images is not proven.")
+    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("Do not add these synthetic images.")  # together they hurt
+    assert verdict_of([table(hurt)], [], ARMS).endswith("Do not add these synthetic images.")
+    assert "No arms were compared" in verdict_of([], [], ARMS)
 
 
 def test_what_helps_on_average_and_is_proven_nowhere_is_used() -> None:
     unsure = [comparison(name, "real", "cannot tell", 0.01) for name in ("heap", "real+curated")]
-    assert verdict_of([table(*unsure, verdict="helped")], [], ARMS).endswith("So use them.")
+    assert verdict_of([table(*unsure, verdict="helped")], [], ARMS).endswith("Use the synthetic images.")
     worse = table(comparison("heap", "real", "hurt", -0.01), unsure[1], verdict="helped")
-    assert "So use them" not in verdict_of([worse], [], ARMS)
+    assert "Use the synthetic images." not in verdict_of([worse], [], ARMS)
 
 
 def test_a_table_from_elsewhere_is_said_to_be_one() -> None:
     words = verdict_of([table(comparison("curated", "random", "helped", 0.03), origin="elsewhere")], [], ARMS)
-    assert words.startswith("The generator comes from elsewhere")
-    assert "Curation over random selection: +3.0 [+2.0, +4.0] points of accuracy, helped." in words
+    assert words.startswith("The generator was trained elsewhere")
+    assert "Curation compared with random selection: +3.0 points of accuracy [+2.0, +4.0] (helped)." in words
 
 
 def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
     arms = {name: KNOWN[name] for name in (*NAMES, "heap")}
     kinds = {pair: verdict_of([table(comparison(*pair, "hurt"))], [], arms) for pair in itertools.permutations(arms, 2)}
-    assert kinds["real+curated", "real+random"].startswith("Curation over random selection, beside real images:")
-    assert kinds["real+curated", "real+more"].startswith("real+curated less real+more:")
-    assert kinds["curated", "more"].startswith("curated less more:")
-    assert kinds["heap", "real+curated"].startswith("heap less real+curated:")
-    assert kinds["more-curated", "more"].startswith("The same rule on real images, over random ones:")
+    assert kinds["real+curated", "real+random"].startswith("Curation compared with random selection, added to real images:")
+    assert kinds["real+curated", "real+more"].startswith("real+curated minus real+more:")
+    assert kinds["curated", "more"].startswith("curated minus more:")
+    assert kinds["heap", "real+curated"].startswith("heap minus real+curated:")
+    assert kinds["more-curated", "more"].startswith("Curation of real images compared with random real images:")
 
 
 def test_how_far_short_trainings_move_is_told_of_the_arm_that_moves_most() -> None:
     known = comparison("heap", "real", "helped", 0.02)
-    assert "trainings were short" not in verdict_of([table(known)], [], KNOWN)
+    assert "trainings were too short" not in verdict_of([table(known)], [], KNOWN)
     moved = {"heap": measured(0.043, 0.03, 0.05), "real": measured(0.08, -0.1, 0.2)}
     short = table(known, has_enough_steps=False, steps_check=moved)
-    assert "accuracy still moves by up to 4.3 points" in verdict_of([short], [], KNOWN)
+    assert "accuracy still changes by up to 4.3 points" in verdict_of([short], [], KNOWN)
 
 
 def test_seeds_are_not_called_draws() -> None:
-    assert told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; some 12 seeds probably would"
-    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; some 12 draws probably would"
-    assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell of one training; raise seeds"
+    assert (
+        told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; about 12 seeds would probably settle it"
+    )
+    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; about 12 draws would probably settle it"
+    assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell from one training; raise `seeds`"
