@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from synthforge.data.audit import status as status
     from synthforge.data.folder import DatasetFolder as DatasetFolder
     from synthforge.errors import SynthforgeError as SynthforgeError
-    from synthforge.evaluation.diagnosis.run import diagnose as diagnose
     from synthforge.evaluation.diagnosis.request import diagnosis_of as diagnosis_of
+    from synthforge.evaluation.diagnosis.run import diagnose as diagnose
     from synthforge.evaluation.request import evaluation_of as evaluation_of
     from synthforge.evaluation.results.types import DiagnoseResult as DiagnoseResult
     from synthforge.evaluation.results.types import EvaluateResult as EvaluateResult

@@ -35,7 +35,7 @@ import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -147,13 +147,13 @@ class _Parts:
         return _Parts(self.of_draws * share, only_images + self.shared * share, self.shared * share, num, self.num_images)
 
 
-def _clusters(values_DSV: Floats) -> Floats:
+def _clusters(values_DSV: Doubles) -> Doubles:
     """Means (clusters, V). Clusters are draws, or the seeds of a single draw."""
-    cells_DV: Floats = values_DSV[0] if len(values_DSV) == 1 else values_DSV.mean(axis=1)
+    cells_DV: Doubles = values_DSV[0] if len(values_DSV) == 1 else values_DSV.mean(axis=1)
     return cells_DV
 
 
-def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_other_draws: float = 0.0) -> _Parts:
+def _parts(values_DSV: Doubles, *, of_counts: bool = True, largest: float = 1.0, of_other_draws: float = 0.0) -> _Parts:
     cells_DV = _clusters(values_DSV)
     num_draws, num_images = cells_DV.shape
     mean_D, mean_V = cells_DV.mean(axis=1), cells_DV.mean(axis=0)
@@ -166,13 +166,13 @@ def _parts(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, 
     return _Parts(of_draws, of_images, shared, num_draws, num_images=num_images, of_other_draws=of_other_draws)
 
 
-def _of_images(mean_V: Floats, *, of_counts: bool = True, largest: float = 1.0) -> float:
+def _of_images(mean_V: Doubles, *, of_counts: bool = True, largest: float = 1.0) -> float:
     """Variance of a mean over images by the choice of images; values lie between -largest and largest."""
     num = len(mean_V)
     return (float(((mean_V - mean_V.mean()) ** 2).sum()) + 2 * largest**2 * of_counts) / (num * max(num - 1, 1))
 
 
-def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0, of_other_draws: float = 0.0) -> Estimate:
+def estimate(values_DSV: Doubles, *, of_counts: bool = True, largest: float = 1.0, of_other_draws: float = 0.0) -> Estimate:
     """The mean of one arm, or of the paired difference of two, with its standard error.
 
     Args:
@@ -188,7 +188,7 @@ def estimate(values_DSV: Floats, *, of_counts: bool = True, largest: float = 1.0
     return Estimate(float(values_DSV.mean()), parts.variance**0.5, parts.freedom, over)
 
 
-def of_two_trainings(difference_V: Floats, correct_SV: Floats) -> Estimate:
+def of_two_trainings(difference_V: Doubles, correct_SV: Doubles) -> Estimate:
     """The difference of two single trainings that vary as trainings with other seeds do. Intervals are rather too wide.
 
     Args:
@@ -227,7 +227,7 @@ class Judged:
 
 
 def verdicts(
-    differences: Sequence[Floats], margin: float, largest: Sequence[float] | None = None, of_other_draws: Sequence[float] | None = None
+    differences: Sequence[Doubles], margin: float, largest: Sequence[float] | None = None, of_other_draws: Sequence[float] | None = None
 ) -> list[Judged]:
     """A verdict for each paired difference (D, S, V), corrected for their number.
 
@@ -303,7 +303,7 @@ class Exchange:
     """The accuracy does not exceed the curve's beginning, so the number is an upper bound."""
 
 
-def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed: int = 0) -> Exchange:
+def exchange(curve: Sequence[Doubles], sizes: Sequence[float], arm: Doubles, seed: int = 0) -> Exchange:
     """How many real images per class give the arm's accuracy.
 
     The curve is linear in the logarithm of the number between measured sizes, and made monotone (isotonic regression).
@@ -332,7 +332,7 @@ def exchange(curve: Sequence[Floats], sizes: Sequence[float], arm: Floats, seed:
     )
 
 
-def _joint(arms: Sequence[Floats], of_other_draws: Sequence[float] = ()) -> tuple[Floats, Floats, float]:
+def _joint(arms: Sequence[Doubles], of_other_draws: Sequence[float] = ()) -> tuple[Doubles, Doubles, float]:
     """Means (A,), a root of their covariance (A, A), and the fewest degrees of freedom of any arm.
 
     Other draws are assumed to move all arms alike.
@@ -352,7 +352,7 @@ def _joint(arms: Sequence[Floats], of_other_draws: Sequence[float] = ()) -> tupl
     return mean_A, vectors_AA * np.sqrt(np.maximum(values_A, 0)), freedom
 
 
-def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) -> float:
+def _invert(logs_K: Doubles, curve_K: Doubles, value: float, weights_K: Doubles) -> float:
     """Where a monotone curve reaches a value, in log n: at most its ends, and the middle of a flat stretch."""
     rising_K = scipy.optimize.isotonic_regression(curve_K, weights=weights_K).x
     if value <= rising_K[0]:
@@ -367,7 +367,7 @@ def _invert(logs_K: Floats, curve_K: Floats, value: float, weights_K: Floats) ->
     return float(logs_K[below] + share * (logs_K[above] - logs_K[below]))
 
 
-def share(part: Floats, whole: Floats, of_other_draws: Sequence[float] = (0.0, 0.0)) -> Measured | None:
+def share(part: Doubles, whole: Doubles, of_other_draws: Sequence[float] = (0.0, 0.0)) -> Measured | None:
     """The ratio of two means of paired differences (D, S, V), with its 95 % interval (Fieller 1954).
 
     None: the whole is negative or can't be told from 0, so a share has no bounds.

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from synthforge import devices
-from synthforge.devices import alone_on_this_machine, cpu_threads, one_worker_each, is_out_of_memory, own_gpu, pick_device, pick_dtype
+from synthforge.devices import alone_on_this_machine, cpu_threads, is_out_of_memory, one_worker_each, own_gpu, pick_device, pick_dtype
 from synthforge.errors import RequestError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.curation.evidence import Bools, Ints
+from synthforge.arrays import Bools, Ints
 from synthforge.curation.result import ClassReport, GateReport, Score
 from synthforge.curation.selection.methods import select
 from synthforge.curation.selection.spaces import View

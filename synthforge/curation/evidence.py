@@ -18,14 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from synthforge.arrays import Bools, Floats, Ints
 from synthforge.errors import RequestError
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features
 from synthforge.features.neighbours import PROBED, Neighbours
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 _BLOCK = 8192
 """Pool images compared at a time."""

@@ -21,15 +21,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.arrays import Bools
 from synthforge.config import Config, identity
 from synthforge.recipe.curation import GATES as GATES
 from synthforge.recipe.curation import CurationConfig
 
 if TYPE_CHECKING:
     from synthforge.curation.evidence import Evidence
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.arrays import Bools, Ints
 from synthforge.config import identity_of
-from synthforge.curation.evidence import Bools, EncodedView, Evidence, Ints, Texts
+from synthforge.curation.evidence import EncodedView, Evidence, Texts
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.collection import Collection, open_collection

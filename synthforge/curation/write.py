@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from synthforge.arrays import Ints
 from synthforge.curation.choice import Choice
-from synthforge.curation.evidence import Ints
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides

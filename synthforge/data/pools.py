@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from synthforge.arrays import Ints
 from synthforge.data.collection import MAX_KEY, Block, Collection, open_collection
 from synthforge.data.images import decode
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError
 from synthforge.progress import Reporter
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
+from synthforge.arrays import Ints
 from synthforge.data.folder import import_shard
 from synthforge.data.images import EXTENSIONS, ImageFormat, decode, encode
 from synthforge.data.layout import COMPLETE, Manifest, Segment, digest_of, key_of
 from synthforge.data.pools import Table
 from synthforge.data.storage import Folder
 from synthforge.data.tars import EncodedSample, write_tar
-
-Ints = NDArray[np.int64]
 
 
 def write_subset(

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from synthforge.arrays import Ints
 from synthforge.evaluation.results.types import Origin
-from synthforge.evaluation.sets import Images, Ints
+from synthforge.evaluation.sets import Images
 from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
 
 

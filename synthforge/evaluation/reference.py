@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from synthforge.arrays import Bools, Ints
 from synthforge.data.images import decode
 from synthforge.data.pools import Table
 from synthforge.data.subset import write_subset
 from synthforge.errors import DatasetError, RequestError
 from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.results.types import Origin
-from synthforge.evaluation.sets import Bools, Images, Ints
+from synthforge.evaluation.sets import Images
 from synthforge.progress import Reporter
 from synthforge.recipe.evaluation import REAL, Amount, EvaluationConfig
 from synthforge.training.data import seeded

@@ -20,14 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from synthforge.arrays import Bools, Doubles, Ints
 from synthforge.data.pools import Table
 from synthforge.data.storage import replace_file
 from synthforge.errors import RequestError, WorkError, some
 from synthforge.evaluation.trainer.train import TrainingSet
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 SCHEMA = pa.schema(
     [
@@ -51,10 +48,10 @@ class Images:
     label_N: Ints
     sha256_N: NDArray[np.object_]
     is_real: bool
-    weight_N: Floats
+    weight_N: Doubles
 
     @classmethod
-    def of(cls, table: Table, classes: list[str], rows: Ints | None = None, *, is_real: bool, weight: Floats | None = None) -> Images:
+    def of(cls, table: Table, classes: list[str], rows: Ints | None = None, *, is_real: bool, weight: Doubles | None = None) -> Images:
         """Some rows of a table with one collection, without those of other classes.
 
         Args:

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from synthforge.arrays import Floats
 from synthforge.data.collection import Block, Collection, open_collection
 from synthforge.data.images import Uint8, decode, is_blank, resize
 from synthforge.data.layout import digest_of
@@ -36,8 +37,6 @@ from synthforge.executors.running import Workers
 from synthforge.features.encoders.config import EncoderConfig
 from synthforge.features.encoders.protocol import Encoder, Loading
 from synthforge.progress import Reporter
-
-Floats = NDArray[np.float32]
 
 FACTS_SCHEMA = pa.schema(
     [

@@ -18,13 +18,10 @@ from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
+from synthforge.arrays import Floats, Ints
 from synthforge.errors import RequestError
 from synthforge.features.config import IndexConfig
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 FLAT_ROWS = 200_000
 """Above it `auto` is approximate: at 512 features, as many exact queries take minutes on some cores."""

@@ -1,7 +1,6 @@
 """The plan: a recipe unrolled into samples by computation alone, with random access.
 
-`plan[i]` depends only on the recipe and `i`: not on batch size, worker, order or restarts. It costs constant memory
-at
+`plan[i]` depends only on the recipe and `i`: not on batch size, worker, order or restarts. Memory is constant at
 any length. Every prefix holds each class within one sample of its share (see `order`). So a longer run begins with
 exactly the samples of a shorter one. Seeds, guidance levels and source images come from Philox (Salmon et al. 2011,
 "Parallel random numbers: as easy as 1, 2, 3"), keyed by blake2b(recipe seed, i, attempt, purpose).

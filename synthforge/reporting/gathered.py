@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from synthforge.arrays import Ints
 from synthforge.config import from_record
 from synthforge.curation.result import CurateResult
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, ModelT, digest_of, parse
-from synthforge.data.pools import Ints, Table
+from synthforge.data.pools import Table
 from synthforge.data.storage import Folder, resolve
 from synthforge.errors import OutdatedError, RequestError, SynthforgeError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult

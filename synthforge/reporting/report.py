@@ -15,11 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from PIL.Image import Image
 
+from synthforge.arrays import Ints
 from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import CopiesGate, in_words
 from synthforge.curation.result import CurateResult, Distances, Gap, Nearer, Region
-from synthforge.data.pools import Ints, Table
+from synthforge.data.pools import Table
 from synthforge.data.storage import resolve
 from synthforge.errors import some
 from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingDiagnosis, SettingResult, TableResult

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from synthforge.arrays import Bools
 from synthforge.config import from_record, identity, identity_of, location, to_record
 from synthforge.curation.evidence import Evidence
 from synthforge.curation.gap.metrics import METRICS, Metric
-from synthforge.curation.gates import GATES, Bools, Gate, GateOutcome
+from synthforge.curation.gates import GATES, Gate, GateOutcome
 from synthforge.curation.selection.rules import RULES, Picked, Problem, SelectionRule
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.model_files import GeneratorFiles, ModelFiles

@@ -32,15 +32,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from synthforge.arrays import Doubles, Floats, Ints
 from synthforge.curation.gap import metrics
-from synthforge.curation.gap.metrics import BALL_NEIGHBOURS, FEWEST_FOR_MMD, METRICS, Doubles, Features, Pair, RealSide, Weighted
+from synthforge.curation.gap.metrics import BALL_NEIGHBOURS, FEWEST_FOR_MMD, METRICS, Features, Pair, RealSide, Weighted
 from synthforge.curation.result import Distance, DistanceChange, DistanceOver, Distances, Gap, Nearer
 from synthforge.errors import WorkError
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 
 class FeatureRows(Protocol):

@@ -26,9 +26,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.arrays import Doubles
 from synthforge.registry import Registry
 
-Doubles = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]
 
 BALL_NEIGHBOURS = 5

@@ -23,8 +23,9 @@ import scipy
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from synthforge.curation.gap.gap import Ints, MetricView
-from synthforge.curation.gap.metrics import Doubles, squared_distances
+from synthforge.arrays import Doubles, Ints
+from synthforge.curation.gap.gap import MetricView
+from synthforge.curation.gap.metrics import squared_distances
 from synthforge.curation.result import Region
 
 FALSE_DISCOVERIES = 0.05

@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthforge.arrays import Bools, Doubles, Ints
 from synthforge.curation.choice import pick
-from synthforge.curation.evidence import Bools, Ints
 from synthforge.curation.result import Score, ScoreChange, Trial
 from synthforge.curation.sides import Sides
 from synthforge.data.images import decode, resize
@@ -39,8 +38,6 @@ from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import DeviceImages, to_float
 from synthforge.training.loop import Batch, TrainingLoop
 from synthforge.training.networks import Classifier
-
-Floats = NDArray[np.float64]
 
 PREFERENCE = {
     "s2r": ("mmd", "mean+covariance", "covariance", "clusters", "nearest", "random"),
@@ -54,13 +51,13 @@ for `da` `random`."""
 class Arm:
     """Results of the trainings of one arm, with a row for each seed."""
 
-    correct_SV: Floats
+    correct_SV: Doubles
     """Whether each validation image was classified correctly."""
-    probability_SV: Floats
+    probability_SV: Doubles
     """Probability of the true class."""
 
     @classmethod
-    def of(cls, trainings: Sequence[tuple[Floats, Floats]]) -> Arm:
+    def of(cls, trainings: Sequence[tuple[Doubles, Doubles]]) -> Arm:
         """From the results of `Trainer.learn`."""
         return cls(*map(np.stack, zip(*trainings, strict=True)))
 
@@ -93,14 +90,14 @@ class Trainer:
         first = next(members.image for _, members in self.sides.real.samples(np.zeros(1, np.int64)))
         return max(8, int(min(self.config.resolution, *decode(first).shape[:2])) // 4 * 4)
 
-    def train(self, rows: Ints, seed: int) -> tuple[Floats, Floats]:
+    def train(self, rows: Ints, seed: int) -> tuple[Doubles, Doubles]:
         """Train on pool rows, for `da` beside the real fit part; returns the same as `learn`."""
         images, labels = self._pool[self._place[rows]], torch.from_numpy(self.sides.pool_class[rows])
         if self.sides.config.regime == "da":
             images, labels = torch.cat([self.real, images]), torch.cat([torch.from_numpy(self.real_class), labels])
         return self.learn(images, labels, seed)
 
-    def learn(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Floats, Floats]:
+    def learn(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Doubles, Doubles]:
         """Train on uint8 images (n, 3, H, W) with int64 labels (n,).
 
         Returns: whether each validation image is classified correctly, and the probability of its true class, (V,)
@@ -156,7 +153,7 @@ class Trainer:
         )
 
 
-def _measured(differences_SV: Floats, *, of_counts: bool = False) -> Measured:
+def _measured(differences_SV: Doubles, *, of_counts: bool = False) -> Measured:
     return Measured.of(estimate(differences_SV[None], of_counts=of_counts), digits=4)
 
 

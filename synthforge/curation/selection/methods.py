@@ -36,7 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthforge.curation.selection.rules import RULES, Ints, Picked, Problem, SelectionRule
+from synthforge.arrays import Ints
+from synthforge.curation.selection.rules import RULES, Picked, Problem, SelectionRule
 from synthforge.curation.selection.spaces import (
     BLOCK,
     Gaussian,

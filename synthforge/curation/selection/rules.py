@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from synthforge.arrays import Doubles, Ints
 from synthforge.recipe.curation import RULES as RULES
 
 if TYPE_CHECKING:
     from synthforge.curation.selection.spaces import Space
-
-Ints = NDArray[np.int64]
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

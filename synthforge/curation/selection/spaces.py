@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.curation.gap.metrics import Doubles, median_sigma
-from synthforge.curation.selection.rules import Ints
+from synthforge.arrays import Doubles, Ints
+from synthforge.curation.gap.metrics import median_sigma
 
 BLOCK = 1 << 20
 """Values held at a time while kernels are averaged; few enough for a processor's cache."""

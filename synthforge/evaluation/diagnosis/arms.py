@@ -19,7 +19,8 @@ from typing import Self
 
 import numpy as np
 
-from synthforge.evaluation.sets import Bools, Floats, Images, Ints
+from synthforge.arrays import Bools, Doubles, Ints
+from synthforge.evaluation.sets import Images
 from synthforge.recipe.evaluation import REAL
 
 RANDOM, LABEL_FILTERED, RENDERED = "random", "label-filtered", "rendered"
@@ -126,7 +127,7 @@ def in_new_names(by_arm: Mapping[str, str]) -> dict[str, str]:
 
 
 def arm_images(
-    real: Images, pool: Images, *, passes_M: Bools, weight_N: Floats, renderings: Images | None, is_rendered_N: Bools
+    real: Images, pool: Images, *, passes_M: Bools, weight_N: Doubles, renderings: Images | None, is_rendered_N: Bools
 ) -> dict[str, Images]:
     """The images that each arm takes from, by the arm's name.
 
@@ -149,7 +150,7 @@ def arm_images(
     return {name: as_source(name, of_arm) for name, of_arm in images.items()}
 
 
-def _copies(weight_N: Floats, wanted: int, seed: tuple[int, ...]) -> Ints:
+def _copies(weight_N: Doubles, wanted: int, seed: tuple[int, ...]) -> Ints:
     """How often to take each image to get `wanted` in all; int64 (N,).
 
     Systematic sampling: weights are scaled to the number wanted, and a weight w becomes floor(w) or ceil(w) copies, w
@@ -164,11 +165,11 @@ def _copies(weight_N: Floats, wanted: int, seed: tuple[int, ...]) -> Ints:
     return copies_N
 
 
-def _by_class(images: Images) -> dict[int, Floats]:
+def _by_class(images: Images) -> dict[int, Doubles]:
     return {int(number): images.weight_N[images.label_N == number] for number in np.unique(images.label_N)}
 
 
-def _spread(label_M: Ints, passes_M: Bools, weights: Mapping[int, Floats]) -> Floats:
+def _spread(label_M: Ints, passes_M: Bools, weights: Mapping[int, Doubles]) -> Doubles:
     """Weights (M,): each class's largest for images that pass the label filter, then 0; -1 for those that fail it."""
     weight_M = np.where(passes_M, 0.0, -1.0)
     for number, of_class in weights.items():

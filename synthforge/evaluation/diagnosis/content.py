@@ -12,7 +12,7 @@ import scipy
 from numpy.typing import NDArray
 from sklearn.metrics.pairwise import euclidean_distances
 
-from synthforge.evaluation.sets import Floats, Ints
+from synthforge.arrays import Doubles, Ints
 from synthforge.features.config import IndexConfig
 from synthforge.features.neighbours import Neighbours
 
@@ -30,7 +30,7 @@ _MOST_TESTED = (200, 600)
 
 def content_weights(
     real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints
-) -> tuple[Floats, dict[int, float]]:
+) -> tuple[Doubles, dict[int, float]]:
     """How often the pool has images like each real image of its class, relative to the real images.
 
     Returns weights (N,), mean 1 in each class, and the p-value (`_by_chance`) of each class with enough images for the
@@ -51,7 +51,7 @@ def content_weights(
     return weight_N, by_chance
 
 
-def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Floats:
+def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Doubles:
     """Weights of one class's real images, (N,).
 
     Every pool image counts for its `nearest` real images. Real images with these weights would give the same counts.
@@ -65,7 +65,7 @@ def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Floa
     for_Nk = np.concatenate([own_N, index.exclude_self(nearest - 1)[1]], axis=1) if nearest > 1 else own_N
     places = np.repeat(np.arange(num), nearest), for_Nk.ravel()
     counts_NN = scipy.sparse.csr_array((np.full(for_Nk.size, 1 / nearest), places), shape=(num, num))
-    weight_N: Floats = np.full(num, 1 / num)
+    weight_N: Doubles = np.full(num, 1 / num)
     for _ in range(_STEPS):
         weight_N *= counts_NN @ (share_N / np.maximum(counts_NN.T @ weight_N, 1e-12))
     weight_N /= weight_N.mean()

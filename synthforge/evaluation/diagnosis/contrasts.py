@@ -27,9 +27,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from synthforge.arrays import Doubles
 from synthforge.evaluation.diagnosis.arms import LABEL_FILTERED, RANDOM, RENDERED, RENDERED_RESAMPLED, REPEATED, RESAMPLED
 from synthforge.evaluation.results.types import PARTS, Loss, LossPart, LossVerdict
-from synthforge.evaluation.sets import Floats
 from synthforge.recipe.evaluation import REAL
 from synthforge.statistics import Measured, Word, estimate, share, verdicts
 
@@ -42,7 +42,7 @@ _VERDICTS: dict[Word, LossVerdict] = {"helped": "loss", "hurt": "gain", "did not
 
 
 def losses(
-    settings: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]] = (), taken: Sequence[float] = ()
+    settings: Sequence[Mapping[str, Doubles]], margin: float, unshown: Sequence[Collection[str]] = (), taken: Sequence[float] = ()
 ) -> list[Loss]:
     """The loss in each setting, and last its mean over all settings.
 
@@ -70,7 +70,7 @@ def losses(
     return [*_with_verdicts(each, margin, unshown, others), *_with_verdicts([mean], margin, [nowhere], [of_mean])]
 
 
-def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
+def _contrasts(correct: Mapping[str, Doubles]) -> dict[str, Doubles]:
     """The whole loss and its parts, paired by draw, seed and image."""
     differences = {"whole": correct[REAL] - correct[RANDOM]}
     if RENDERED in correct:
@@ -86,7 +86,7 @@ def _contrasts(correct: Mapping[str, Floats]) -> dict[str, Floats]:
 
 
 def _with_verdicts(
-    each: Sequence[Mapping[str, Floats]], margin: float, unshown: Sequence[Collection[str]], of_other_draws: Sequence[Mapping[str, float]]
+    each: Sequence[Mapping[str, Doubles]], margin: float, unshown: Sequence[Collection[str]], of_other_draws: Sequence[Mapping[str, float]]
 ) -> list[Loss]:
     shown = [
         {name: differences[name] for name in differences if name not in lacks} for differences, lacks in zip(each, unshown, strict=True)
@@ -107,7 +107,7 @@ def _with_verdicts(
     return results
 
 
-def _of_other_draws(correct: Mapping[str, Floats], taken: float) -> dict[str, float]:
+def _of_other_draws(correct: Mapping[str, Doubles], taken: float) -> dict[str, float]:
     """Variance that other real images would give to the whole loss and to the rest, with a single draw.
 
     Only these two parts compare the pool with real images. The pool tells the variance, since each seed takes other

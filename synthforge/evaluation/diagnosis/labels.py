@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from synthforge.evaluation.sets import Bools, Ints
+from synthforge.arrays import Bools, Ints
 from synthforge.features.config import IndexConfig
 from synthforge.features.neighbours import Neighbours
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from synthforge.arrays import Bools, Floats, Ints
 from synthforge.config import identity_of
 from synthforge.curation.sides import CLIP, SMALL
 from synthforge.data.collection import Collection
@@ -28,10 +29,10 @@ from synthforge.evaluation.draws.pool import DrawPool
 from synthforge.evaluation.reference import RealDraws, Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
-from synthforge.evaluation.sets import Bools, Images, Ints, SetReader, write_set
+from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.sources import PreparedDraw
 from synthforge.features.config import IndexConfig
-from synthforge.features.embed import Features, Floats, embedded
+from synthforge.features.embed import Features, embedded
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.features.neighbours import Neighbours
 from synthforge.generation.render import VERSION as RENDERING_VERSION

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from synthforge.arrays import Doubles
 from synthforge.evaluation.conditions import RealDraw
 from synthforge.evaluation.results.requirements import Requirement, in_words
-from synthforge.evaluation.results.scores import Floats, Outcomes, arm_score, claimed, compared, pairs, worth
+from synthforge.evaluation.results.scores import Outcomes, arm_score, claimed, compared, pairs, worth
 from synthforge.evaluation.results.types import (
     ORIGINS,
     Comparison,
@@ -73,7 +74,7 @@ class Findings:
             for outcomes, arm_pairs in zip(by_group, pairs_by_group, strict=True)
             for arm, against in arm_pairs
         ]
-        kinds: dict[tuple[Kind, str], list[Floats]] = {}
+        kinds: dict[tuple[Kind, str], list[Doubles]] = {}
         for arm, against, values_DSV in differences:
             kinds.setdefault(kind_of(self.arms[arm], self.arms[against]), []).append(values_DSV)
         comparisons = iter(compared(differences, self.holdout.label_N, self.classes, self.config.margin))
@@ -105,7 +106,7 @@ class Findings:
     def _required(self, groups: Sequence[list[int]], by_group: Sequence[Mapping[str, Outcomes]]) -> list[RequiredClaim]:
         """Claims for requirements that compare two arms; each comparison once, whatever is required of it."""
         amounts = [str(self.plan.settings[group[0]].draw.amount) for group in groups]
-        differences: dict[tuple[str, str, str | None], list[tuple[str, Floats]]] = {}
+        differences: dict[tuple[str, str, str | None], list[tuple[str, Doubles]]] = {}
         for arm, against, wanted in (required.pair for required in self.required if required.level is None):
             values = [
                 (amount, outcomes[arm].correct_DSV - outcomes[against].correct_DSV)
@@ -115,7 +116,7 @@ class Findings:
             if values:
                 differences[arm, against, wanted] = values
         margin, required = self.config.margin, []
-        kinds: dict[tuple[Kind, str], list[Floats]] = {
+        kinds: dict[tuple[Kind, str], list[Doubles]] = {
             ("pair", in_words(*pair)): [values_DSV for _, values_DSV in values] for pair, values in differences.items()
         }
         for claim, ((arm, against, wanted), values) in zip(claimed(kinds, margin), differences.items(), strict=True):
@@ -156,7 +157,7 @@ class Findings:
             missing=missing,
         )
 
-    def _moved(self, group: Sequence[int], outcomes: Mapping[str, Outcomes]) -> dict[str, Floats]:
+    def _moved(self, group: Sequence[int], outcomes: Mapping[str, Outcomes]) -> dict[str, Doubles]:
         """Change of the first seed's outcomes with twice the steps, (D, 1, V) by arm; empty without `steps_check`."""
         return {
             name: self._outcomes([self.plan.by_arm[index, name].twice for index in group]).correct_DSV - one.correct_DSV[:, :1]
@@ -216,7 +217,7 @@ class Findings:
         return sorted(points, key=lambda point: point[1])
 
 
-def _steps_checks(outcomes: Mapping[str, Outcomes], moved: Mapping[str, Floats]) -> tuple[dict[str, Measured], Measured | None]:
+def _steps_checks(outcomes: Mapping[str, Outcomes], moved: Mapping[str, Doubles]) -> tuple[dict[str, Measured], Measured | None]:
     """What twice the steps add to accuracy, by arm and over all arms."""
     if not moved:
         return {}, None

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from synthforge.arrays import Doubles
 from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, Worth
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.evaluation import ArmConfig, MixingConfig
 from synthforge.statistics import Estimate, Measured, estimate, exchange, share, verdicts
 
-Floats = NDArray[np.float64]
 BINS = 15
 """Bins of the calibration error."""
 
@@ -25,10 +25,10 @@ BINS = 15
 class Outcomes:
     """Results of all trainings of one arm in one setting."""
 
-    correct_DSV: Floats
-    calibration_DS: Floats
+    correct_DSV: Doubles
+    calibration_DS: Doubles
     """Expected calibration error."""
-    log_loss_DS: Floats
+    log_loss_DS: Doubles
 
     @classmethod
     def of(cls, results: Sequence[Sequence[Predictions]], truth_V: NDArray[np.int64]) -> Outcomes:
@@ -64,7 +64,7 @@ def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.i
     )
 
 
-def _by_class(values_DSV: Floats, truth_V: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Estimate]:
+def _by_class(values_DSV: Doubles, truth_V: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Estimate]:
     """The mean over the holdout images of each class that has some."""
     return {name: estimate(values_DSV[:, :, truth_V == number]) for number, name in enumerate(classes) if (truth_V == number).any()}
 
@@ -85,7 +85,7 @@ def pairs(arms: Mapping[str, ArmConfig], mixing: MixingConfig) -> list[tuple[str
 
 
 def compared(
-    differences: Sequence[tuple[str, str, Floats]], truth_V: NDArray[np.int64], classes: Sequence[str], margin: float
+    differences: Sequence[tuple[str, str, Doubles]], truth_V: NDArray[np.int64], classes: Sequence[str], margin: float
 ) -> list[Comparison]:
     """Comparisons from all differences (D, S, V) of a table."""
     judged = verdicts([values_DSV for _, _, values_DSV in differences], margin)
@@ -104,7 +104,7 @@ def compared(
     ]
 
 
-def claimed(kinds: Mapping[tuple[Kind, str], Sequence[Floats]], margin: float) -> list[Claim]:
+def claimed(kinds: Mapping[tuple[Kind, str], Sequence[Doubles]], margin: float) -> list[Claim]:
     """One claim for each kind, from the mean of its differences (D, S, V). Amounts are paired by draw number."""
     judged = verdicts([np.mean(differences, axis=0) for differences in kinds.values()], margin)
     return [
