@@ -346,4 +346,4 @@ def test_the_command_with_a_recipe(cli: Cli, pool: Path) -> None:
     assert ran.json["kept"] == 80 and ran.json["training"]["kept"]["seeds"] == 1 and set(ran.json["trials"]) >= {"mmd", "random"}
     assert (run / "curated" / "decisions.parquet").exists() and (run / "curated-sheet.png").exists()
     shown = cli("curate", DIGITS, *options)
-    assert "real against real" in shown.out and "Training" in shown.out
+    assert "other real images" in shown.out and "Training" in shown.out

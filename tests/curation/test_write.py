@@ -193,7 +193,7 @@ def test_a_remote_set_is_replaced_and_repaired_too(s3: str, many: Run, few: Run)
     few.write_to(folder, reselect=True)
     wanted = s3_files(folder.address)
     folder.remove("train-000001.tar")
-    with pytest.raises(WorkError, match=r"train-000001.tar: is gone .*; write it again with --reselect"):
+    with pytest.raises(WorkError, match=r"train-000001.tar: is missing.*; write it again with --reselect"):
         few.write_to(folder)
     few.write_to(folder, reselect=True)
     assert s3_files(folder.address) == wanted
@@ -278,18 +278,20 @@ def test_reselect_leaves_what_agrees(tmp_path: Path, many: Run) -> None:
 
 def test_another_size_of_shards_is_heeded_by_reselect_alone(tmp_path: Path, many: Run) -> None:
     before = many.written(tmp_path / "out")
-    sides, choice, *others = many.arguments
-    larger = Run((_like(sides, config=sides.config.model_copy(update={"samples_per_shard": 50})), choice, *others))
+    choice, *others = many.arguments
+    sides = choice.gated.sides
+    in_50 = _like(sides, config=sides.config.model_copy(update={"samples_per_shard": 50}))
+    larger = Run((_like(choice, gated=_like(choice.gated, sides=in_50)), *others))
     larger.write(tmp_path / "out")
     assert files_of(tmp_path / "out") == before
     larger.write(tmp_path / "out", reselect=True)
     assert sorted(path.name for path in (tmp_path / "out").glob("*.tar")) == ["train-000000.tar", "train-000001.tar"]
 
 
-def _like(sides: Any, **changes: Any) -> Any:
-    """A copy with what was read and embedded, unlike `replace`."""
-    copy = object.__new__(type(sides))
-    copy.__dict__.update({**sides.__dict__, **changes})
+def _like(original: Any, **changes: Any) -> Any:
+    """A copy with all that was read and computed, unlike `replace`."""
+    copy = object.__new__(type(original))
+    copy.__dict__.update({**original.__dict__, **changes})
     return copy
 
 

@@ -21,4 +21,4 @@ def test_a_source_that_is_short_bounds_all_arms_and_one_that_lacks_a_class_none(
     (setting,) = result.tables[0].settings
     assert {name: score.images for name, score in setting.arms.items()} == {"real": 100, "more-set": 100}
     assert setting.missing == {"short": "short has no image of class 3"}
-    assert "not measured: short (short has no image of class 3)" in setting.sentence
+    assert "Not measured: short (short has no image of class 3)" in setting.sentence

@@ -15,7 +15,7 @@ def test_what_is_required_is_asked_of_the_amounts_that_it_names_and_changes_noth
     by_what = {one.claim.what: one.claim for one in result.tables[0].required}
     assert {what: one.comparisons for what, one in by_what.items()} == {
         "more-set minus wrong": 2,
-        f"more-set minus wrong with {REAL} real per class": 1,
+        f"more-set minus wrong with {REAL} real images per class": 1,
     }
     assert list(result.requirements) == asked
     assert result.requirements["more-set > wrong"] == (by_what["more-set minus wrong"].verdict == "helped")

@@ -157,7 +157,7 @@ def test_a_negative_prompt_where_none_is_taken(models: Path) -> None:
 def test_a_resolution_that_the_pipeline_rounds_is_refused(models: Path) -> None:
     sampling = sampling_for("flux", resolution=18)
     generator = loaded(config_for("flux", models), sampling)
-    with pytest.raises(RequestError, match=r"sampling.resolution: FluxPipeline makes 16 x 16 where 18 is asked for"):
+    with pytest.raises(RequestError, match=r"sampling.resolution: FluxPipeline makes 16 x 16 instead of 18"):
         generator.sample(generator.prepare(requests_for(sampling)))
 
 
