@@ -25,7 +25,7 @@ from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.curation.choice import pick
 from synthforge.curation.gates import in_order
-from synthforge.curation.selection.auto import PREFERENCE, Arm, Trainer, choose_method, random_rows
+from synthforge.curation.selection.trials import PREFERENCE, Arm, Trainer, choose_method, random_rows
 from synthforge.curation.sides import Sides
 from synthforge.data.images import encode, resize
 from synthforge.progress import Reporter

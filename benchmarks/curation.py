@@ -26,7 +26,7 @@ from synthforge.curation.choice import pick
 from synthforge.curation.gap.gap import measure_gap
 from synthforge.curation.gates import in_order
 from synthforge.curation.result import Distances
-from synthforge.curation.selection.auto import Arm, Trainer, random_rows
+from synthforge.curation.selection.trials import Arm, Trainer, random_rows
 from synthforge.curation.sides import Sides
 from synthforge.generation.run import generate
 from synthforge.progress import Reporter

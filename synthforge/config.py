@@ -45,7 +45,7 @@ def location(default: Any = ..., **constraints: Any) -> Any:
     return _field("location", default, constraints)
 
 
-def part(default: Any = ..., *, was: str) -> Any:
+def renamed(default: Any = ..., *, was: str) -> Any:
     """A field that holds another Config and had the name `was` before."""
     return Field(default=default, validation_alias=was, serialization_alias=was)
 

@@ -31,6 +31,10 @@ class RequestError(SynthforgeError):
     exit_status = 2
 
 
+class NothingLeftError(RequestError):
+    """No image of the pool can be used, or none passes the gates."""
+
+
 class RecipeError(RequestError):
     """One or more mistakes in a recipe. `problems` has one line for each."""
 

@@ -20,22 +20,32 @@ from pydantic import Field, model_validator
 
 from synthforge.config import Config, identity_of, to_record
 from synthforge.curation.request import of_recipe
-from synthforge.curation.result import CurateResult
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import COMPLETE, MANIFEST, NOTES, RUN_RECIPE, Completion, Document, Record, digest_of, parse
+from synthforge.data.layout import (
+    COMPLETE,
+    DIAGNOSIS,
+    EVALUATION,
+    GAP,
+    MANIFEST,
+    NOTES,
+    PAGE,
+    RUN_RECIPE,
+    Document,
+    Record,
+    digest_of,
+    parse,
+)
 from synthforge.data.storage import Folder, content_of, resolve
-from synthforge.errors import DatasetError, RequestError, SynthforgeError
-from synthforge.evaluation.diagnosis.request import DIAGNOSIS, diagnosis_of
-from synthforge.evaluation.request import RESULT, evaluation_of, start_workers
-from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
+from synthforge.errors import DatasetError, SynthforgeError
+from synthforge.evaluation.diagnosis.request import diagnosis_of
+from synthforge.evaluation.request import evaluation_of, start_workers
 from synthforge.generation.plan import Plan
 from synthforge.progress import Reporter
-from synthforge.recipe.curation import GAP, cache_folder
+from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
-from synthforge.recipe.recipe import Recipe, json_schema
+from synthforge.recipe.recipe import Recipe
 
-PAGE = "report.html"
 VERSIONS = {"generate": 1, "curate": 1, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 4}
 """Version of each stage. Raise it when equal inputs give another result, so that `run` makes the stage again."""
 STAGES = tuple(VERSIONS)
@@ -127,7 +137,7 @@ class _Run:
         self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now is the pool known to be this recipe's
         try:
             self._stage("curate", self._of_curated, self._curate, self._curated, no_real)
-            self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(RESULT), lacks)
+            self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(EVALUATION), lacks)
             self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
         except SynthforgeError as error:
             self.trouble = str(error)
@@ -202,7 +212,7 @@ class _Run:
         return [self._plan.digest, self._pool, self._reference, self._holdout, self._generators, sections, encoder]
 
     def _of_page(self) -> Any:
-        results = [self._sha256(name) for name in (RESULT, DIAGNOSIS)]
+        results = [self._sha256(name) for name in (EVALUATION, DIAGNOSIS)]
         return [self.recipe.name, self._pool, self._sha256(f"curated/{GAP}"), results, sorted(self._left_out), self.trouble]
 
     @functools.cached_property
@@ -302,23 +312,3 @@ def _digest(address: str) -> str | None:
 def _identity(config: Config, without: Collection[str] = ()) -> dict[str, Any]:
     """The fields of a section that change results. Paths are replaced by digests of their content."""
     return identity_of(config, lambda path, value: content_of(value), without)
-
-
-DOCUMENTS: dict[str, type[Document]] = {
-    "evaluation": EvaluateResult,
-    "diagnosis": DiagnoseResult,
-    "gap": CurateResult,
-    "run": RunNotes,
-    "complete": Completion,
-}
-"""Models of the result files, by file name without `.json`."""
-
-
-def schema_of(name: str) -> dict[str, Any]:
-    """The JSON Schema of a result file, or of recipes; raises RequestError for an unknown name."""
-    if name == "recipe":
-        return json_schema()
-    if name not in DOCUMENTS:
-        raise RequestError(f"recipe schema: unknown result file {name!r}; choose from {', '.join(DOCUMENTS)}")
-    schema = DOCUMENTS[name].model_json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

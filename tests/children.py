@@ -127,7 +127,7 @@ def fit(data: str, out: str, sets: list[str], die_at_check: int = 0) -> None:
 
 def run_blind(recipe: str, sets: list[str], spoil: int) -> None:
     """Generate without looking at other writers' heartbeats, so that every shard is made twice."""
-    from synthforge.data.writers import Heartbeat
+    from synthforge.data.heartbeats import Heartbeat
 
     Heartbeat.others = lambda self: []  # type: ignore[method-assign]
     run(recipe, sets, None, spoil)
@@ -141,8 +141,8 @@ def with_environment(environment: dict[str, str], function: Callable[..., None],
 
 def hold_a_heartbeat(folder: str, stop: str) -> None:
     """Play a live writer until the file `stop` appears."""
+    from synthforge.data.heartbeats import Heartbeat
     from synthforge.data.storage import Folder
-    from synthforge.data.writers import Heartbeat
 
     with Heartbeat(Folder(folder)):
         while not Path(stop).exists():

@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from synthforge.config import Config, execution, from_record, identity, identity_of, location, new_name, part, to_record, walk
+from synthforge.config import Config, execution, from_record, identity, identity_of, location, new_name, renamed, to_record, walk
 
 
 class Model(Config):
@@ -18,7 +18,7 @@ class Model(Config):
 
 
 class Settings(Config):
-    model: Model = part(was="generator")
+    model: Model = renamed(was="generator")
     others: dict[str, Model] = identity(dict)
     note: str | None = identity(None)
     batch: int = execution(8)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from synthforge.cli.schemas import DOCUMENTS
 from synthforge.curation.result import CurateResult
 from synthforge.data.layout import Document, parse
 from synthforge.errors import DatasetError, OutdatedError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
-from synthforge.job import DOCUMENTS, RunNotes
+from synthforge.job import RunNotes
 from synthforge.recipe.load import load_recipe
 from synthforge.reporting.gathered import Gathered
-from tests.conftest import DIGITS, ROOT, Ran
+from tests.conftest import DIGITS, ROOT
 
 OLD = ROOT / "tests" / "old"
 """Files of a real run, as the version before wrote them; most of their settings, arms and classes are left out."""
@@ -30,18 +30,6 @@ def old(name: str) -> Any:
 
 def read(name: str, content: Any) -> Any:
     return parse(DOCUMENTS[name], json.dumps(content).encode(), f"{name}.json")
-
-
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_the_schemas_of_the_guide_are_those_of_the_models(name: str, cli: Callable[..., Ran]) -> None:
-    committed = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
-    assert cli("recipe", "schema", name).json == committed, "write them again: make schemas"
-    jsonschema.Draft202012Validator.check_schema(committed)
-
-
-def test_a_schema_of_something_else_is_refused(cli: Callable[..., Ran]) -> None:
-    ran = cli("recipe", "schema", "pool")
-    assert ran.status == 2 and "choose from evaluation, diagnosis, gap, run, complete" in ran.err
 
 
 @pytest.mark.parametrize("name", ["evaluation", "diagnosis", "gap", "run"])

@@ -526,7 +526,7 @@ def fit(
 
     config = config_from_sets(PixelFitConfig, sets or ())
     from synthforge.generators.pixel.fit import fit as run
-    from synthforge.generators.pixel.report import Check
+    from synthforge.generators.pixel.fit_report import Check
     from synthforge.training.loop import Progress as FitProgress
 
     reporter = ConsoleReporter(quiet)
@@ -577,7 +577,7 @@ def schema(
     _as_json: Annotated[bool, typer.Option("--json", help="Accepted for uniformity; the output is always JSON.")] = True,
 ) -> None:
     """Print the JSON Schema of recipes, for completion and checks in editors, or that of a result file."""
-    from synthforge.job import schema_of
+    from synthforge.cli.schemas import schema_of
 
     print_json(schema_of(of))
 

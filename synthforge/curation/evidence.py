@@ -11,7 +11,7 @@ divided by sqrt(views).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from synthforge.arrays import Bools, Floats, Ints
+from synthforge.data.images import Uint8
 from synthforge.errors import RequestError
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features
@@ -129,6 +130,7 @@ class Evidence:
         fit_M: real images of the fit part. The others are the validation part.
         neighbours: nearest real images that vote on a label.
         embed_texts: gives features of texts in each view; None or no features if the encoder has no texts.
+        images: see the attribute.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class Evidence:
         neighbours: int,
         index: IndexConfig,
         embed_texts: Callable[[list[str]], list[Texts]] | None = None,
+        images: Callable[[], Iterator[tuple[int, Uint8]]] = lambda: iter(()),
     ) -> None:
         self.views, self.classes = list(views), classes
         self.class_N, self.usable_N, self.strength_N, self.source_N = class_N, usable_N, strength_N, source_N
@@ -154,6 +157,9 @@ class Evidence:
         self._pixels_N, self._real_key_M, self._embed_texts = pixels_N, np.asarray(real_key_M, object), embed_texts
         self._neighbours, self._index = neighbours, index
         self.validation = np.flatnonzero(~fit_M)
+        self.images = images
+        """Reads the usable pool images from their files: row and pixels of each, RGB uint8 (H, W, 3). For gates that look
+        at more than features. Call it once: it decodes the whole pool."""
 
     def real_keys(self, rows_N: Ints) -> NDArray[np.object_]:
         """Keys of real images, (n,); None for row -1."""

@@ -24,12 +24,12 @@ from synthforge.curation.gap.regions import under_covered
 from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import Better, CurateResult, Gap, GateReport, Nearer, Region, Trial
-from synthforge.curation.selection.auto import choose_method, compare_training, random_rows
+from synthforge.curation.selection.trials import choose_method, compare_training, random_rows
 from synthforge.curation.sides import Sides, identities
 from synthforge.curation.write import require_free, require_same, write
 from synthforge.data.layout import digest_of
 from synthforge.data.storage import Folder, resolve
-from synthforge.errors import RequestError
+from synthforge.errors import NothingLeftError, RequestError
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig
 
@@ -96,10 +96,6 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
     reporter.note("writing the curated set")
     sheet = write(folder, choice, result, request, reporter, reselect=reselect)
     return result.model_copy(update={"seconds": round(time.perf_counter() - started, 1), "contact_sheet": sheet})
-
-
-class NothingLeftError(RequestError):
-    """No image of the pool can be used, or none passes the gates."""
 
 
 def gate(pools: Sequence[str], reference: str, config: CurationConfig, reporter: Reporter) -> Gated:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +22,9 @@ from synthforge.curation.evidence import EncodedView, Evidence, Texts
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.collection import Collection, open_collection
-from synthforge.data.images import EXTENSIONS, decode
+from synthforge.data.image_table import Table
+from synthforge.data.images import EXTENSIONS, Uint8, decode
 from synthforge.data.layout import digest_of
-from synthforge.data.pools import Table
 from synthforge.data.storage import resolve
 from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError, RequestError
@@ -279,7 +279,12 @@ class Sides:
             neighbours=cast("LabelGate", self.config.gates["labels"]).neighbours,
             index=self.config.index,
             embed_texts=self._embed_texts,
+            images=self._images,
         )
+
+    def _images(self) -> Iterator[tuple[int, Uint8]]:
+        for row, members in self.pool.samples(np.flatnonzero(self.usable)):
+            yield row, decode(members.image, 3)
 
     def _embed_texts(self, texts: list[str]) -> list[Texts]:
         encoded = [(encoder.embed_texts(texts), encoder.logit_scale) for encoder in self.encoders]

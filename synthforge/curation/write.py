@@ -23,14 +23,13 @@ from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides
 from synthforge.data.folder import Check, DatasetFolder, remove_dataset
 from synthforge.data.images import contact_sheet, decode, encode
-from synthforge.data.layout import COMPLETE, LOG, MANIFEST, Completion, Manifest, Segment, Shard
+from synthforge.data.layout import COMPLETE, DECISIONS, GAP, LOG, MANIFEST, Completion, Manifest, Segment, Shard
 from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder, in_words, resolve
 from synthforge.data.tars import EncodedSample, write_tar
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
 from synthforge.progress import Reporter
-from synthforge.recipe.curation import DECISIONS, GAP
 
 _AT_ONCE = 64
 """Samples held in memory while shards are written."""

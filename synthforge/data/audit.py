@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from synthforge.data.folder import DatasetFolder
+from synthforge.data.heartbeats import Beat, live_writers
 from synthforge.data.layout import COMPLETE, LOG, Seal, Shard
 from synthforge.data.storage import sha256_of
 from synthforge.data.tars import index_tar
-from synthforge.data.writers import Beat, live_writers
 from synthforge.errors import DatasetError, StorageFailed
 
 

@@ -24,8 +24,8 @@ from typing import IO, Any, ClassVar, cast
 
 import pyarrow as pa
 
+from synthforge.data.hf_datasets import tables_at
 from synthforge.data.images import READABLE
-from synthforge.data.tables import tables_at
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.units import (
     FileUnit,

@@ -25,6 +25,10 @@ RECIPE_LOG = "recipe.json"
 """Below `_log`: the whole recipe of the last run with its paths, so that samples can be made again."""
 RUN_RECIPE, NOTES = "recipe.json", "run.json"
 """In the folder of a run: the last recipe, and the inputs of each stage."""
+DECISIONS, GAP = "decisions.parquet", "gap.json"
+"""In a curated folder: one row per pool image, and the result of `curate`."""
+EVALUATION, DIAGNOSIS, PAGE = "evaluation.json", "diagnosis.json", "report.html"
+"""In the folder of a run: the results of `evaluate`, `diagnose` and `report`."""
 
 ModelT = TypeVar("ModelT", bound="Document")
 

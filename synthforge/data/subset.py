@@ -8,9 +8,9 @@ from filelock import FileLock
 
 from synthforge.arrays import Ints
 from synthforge.data.folder import import_shard
+from synthforge.data.image_table import Table
 from synthforge.data.images import EXTENSIONS, ImageFormat, decode, encode
 from synthforge.data.layout import COMPLETE, Manifest, Segment, digest_of, key_of
-from synthforge.data.pools import Table
 from synthforge.data.storage import Folder
 from synthforge.data.tars import EncodedSample, write_tar
 

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
 from synthforge.errors import DatasetError, RequestError, some
-from synthforge.evaluation.conditions import RealDraw, Setting
+from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.sets import Images, SetReader, classes_in
+from synthforge.evaluation.settings import Setting
 from synthforge.evaluation.trainer.loader import decoded
 from synthforge.progress import Reporter
 from synthforge.training.memorising import nearest

@@ -23,14 +23,15 @@ from synthforge.data.layout import Document
 from synthforge.data.storage import Folder, require_writable_file
 from synthforge.devices import one_worker_each, pick_device
 from synthforge.errors import PlaceError
-from synthforge.evaluation.draws.origins import draws_to_prepare
 from synthforge.evaluation.holdout import find_leakage, notes_of_classes, open_holdout
-from synthforge.evaluation.prepare import PrepareWork, prepared_settings
-from synthforge.evaluation.reference import RealDraws, Reference
+from synthforge.evaluation.preparation.origins import draws_to_prepare
+from synthforge.evaluation.preparation.prepare import PrepareWork, prepared_settings
+from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.findings import Findings
 from synthforge.evaluation.results.requirements import Requirement
 from synthforge.evaluation.sets import SetReader, write_set
+from synthforge.evaluation.settings import RealDraws
 from synthforge.evaluation.sources import ArmSources, given_settings
 from synthforge.evaluation.trainer.jobs import Trainings, read_result
 from synthforge.evaluation.trainer.models import filled_in, platform_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from synthforge.data.layout import digest_of
+from synthforge.data.layout import EVALUATION, digest_of
 from synthforge.data.storage import resolve
 from synthforge.errors import RequestError
 from synthforge.evaluation.results.requirements import Requirement, parsed
@@ -19,7 +19,6 @@ from synthforge.recipe.evaluation import CHOSEN, MORE, POOL_SOURCES, REAL, ArmCo
 from synthforge.recipe.load import config_from_sets
 from synthforge.recipe.recipe import Recipe
 
-RESULT = "evaluation.json"
 WORKERS_IMPORT = ("synthforge.evaluation.work", "diffusers.pipelines.pipeline_utils")
 """Modules that take long to import. Workers need the second only where a recipe has them make pools."""
 
@@ -123,7 +122,7 @@ def evaluation_of(
         require: comparisons that must hold, such as "curated > random".
         sets: overrides of the evaluation's fields without a recipe; a recipe has had its own.
     """
-    shared = HoldoutRequest.of("evaluate", recipe, synthetic=synthetic, real=real, holdout=holdout, out=out, sets=sets, file=RESULT)
+    shared = HoldoutRequest.of("evaluate", recipe, synthetic=synthetic, real=real, holdout=holdout, out=out, sets=sets, file=EVALUATION)
     config, names = shared.config, [name for name, _ in shared.synthetic]
     if arms is not None:
         config = _with_arms(config, [name.strip() for name in arms.split(",")])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from synthforge.evaluation.measure import measure, write_result
 from synthforge.evaluation.request import EvaluationRequest
+from synthforge.evaluation.results.kinds import use_of
 from synthforge.evaluation.results.notes import curve_notes, interval_notes, step_notes
 from synthforge.evaluation.results.requirements import holds
 from synthforge.evaluation.results.types import EvaluateResult
-from synthforge.evaluation.results.words import use_of, verdict_of
+from synthforge.evaluation.results.words import verdict_of
 from synthforge.evaluation.sources import EvaluationSources
 from synthforge.progress import Reporter
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Doubles, Ints
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
 from synthforge.data.storage import replace_file
 from synthforge.errors import RequestError, WorkError, some
 from synthforge.evaluation.trainer.train import TrainingSet

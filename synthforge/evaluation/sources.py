@@ -8,15 +8,13 @@ from typing import Any, Protocol
 
 from synthforge.curation.write import weights_of
 from synthforge.data.collection import Collection
-from synthforge.data.pools import Table
-from synthforge.evaluation.conditions import Setting
-from synthforge.evaluation.draws.choice import Chooser
-from synthforge.evaluation.draws.origins import rules_of
-from synthforge.evaluation.draws.pool import DrawPool
-from synthforge.evaluation.reference import RealDraws
+from synthforge.data.image_table import Table
+from synthforge.evaluation.preparation.choice import Chooser, rules_of
+from synthforge.evaluation.preparation.pool import DrawPool
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images, SetReader, classes_in, write_set
+from synthforge.evaluation.settings import RealDraws, Setting
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import Recipe

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from synthforge.evaluation.conditions import RealDraw, Setting
+from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.sets import Images, write_set
+from synthforge.evaluation.settings import Setting
 from synthforge.evaluation.trainer.jobs import Training
 from synthforge.evaluation.tuning import Tuned, key_of
 from synthforge.recipe.evaluation import ALONE, REAL, ArmConfig, EvaluationConfig, MixingConfig

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from synthforge.evaluation.conditions import RealDraw
+from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.results.types import TunedResult
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.trainer.jobs import Training, Trainings

@@ -13,8 +13,8 @@ import torch
 
 from synthforge.devices import own_gpu, pick_device
 from synthforge.errors import SynthforgeError
-from synthforge.evaluation.draws.origins import DrawToPrepare
-from synthforge.evaluation.prepare import Preparer, PrepareWork
+from synthforge.evaluation.preparation.origins import DrawToPrepare
+from synthforge.evaluation.preparation.prepare import Preparer, PrepareWork
 from synthforge.evaluation.sources import PreparedDraw
 from synthforge.evaluation.trainer.jobs import ClassifierTrainer, Training
 from synthforge.executors.protocol import Place

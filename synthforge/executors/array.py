@@ -17,7 +17,7 @@ SLURM = "slurm"
 
 
 @dataclass(frozen=True)
-class Part:
+class ArrayPart:
     """One of several equal parts. Shards are dealt out in turns, so parts stay equal when a dataset is extended."""
 
     number: int
@@ -32,7 +32,7 @@ class Part:
         return f"{self.number}/{self.of}"
 
 
-def parse_part(text: str, environ: Mapping[str, str] = os.environ) -> Part:
+def parse_part(text: str, environ: Mapping[str, str] = os.environ) -> ArrayPart:
     """Parse the value of `--part`: `2/8`, or `slurm` to take it from Slurm's variables; raises RequestError."""
     if text == SLURM:
         return part_from_slurm(environ)
@@ -46,10 +46,10 @@ def parse_part(text: str, environ: Mapping[str, str] = os.environ) -> Part:
         raise RequestError(f"--part {text}: parts count from 1, so the first is 1/{of}")
     if number > of:
         raise RequestError(f"--part {text}: there are only {of} parts; the last is {of}/{of}")
-    return Part(number, of)
+    return ArrayPart(number, of)
 
 
-def part_from_slurm(environ: Mapping[str, str]) -> Part:
+def part_from_slurm(environ: Mapping[str, str]) -> ArrayPart:
     """The part of this process, from its task in the job array and its process in the `srun` step.
 
     Raises: RequestError if it is in neither.
@@ -58,7 +58,7 @@ def part_from_slurm(environ: Mapping[str, str]) -> Part:
     if array is None and step is None:
         raise RequestError(f"--part {SLURM}: neither SLURM_ARRAY_TASK_ID nor SLURM_PROCID is set; start it with sbatch --array or srun")
     (task, tasks), (process, processes) = array or (0, 1), step or (0, 1)
-    return Part(task * processes + process + 1, tasks * processes)
+    return ArrayPart(task * processes + process + 1, tasks * processes)
 
 
 def _array_task(environ: Mapping[str, str]) -> tuple[int, int] | None:

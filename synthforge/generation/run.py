@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from synthforge.config import to_record
 from synthforge.data.folder import DatasetFolder, differences, remove_dataset
+from synthforge.data.heartbeats import Heartbeat
 from synthforge.data.images import contact_sheet, decode, encode
 from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, Completion, Shard
 from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder
-from synthforge.data.writers import Heartbeat
 from synthforge.errors import RequestError, WorkError
-from synthforge.executors.array import Part
+from synthforge.executors.array import ArrayPart
 from synthforge.executors.protocol import Executor, Failed, Finished
 from synthforge.generation.plan import Plan
 from synthforge.progress import Counters, Reporter
@@ -71,7 +71,7 @@ def generate(
     extend: int | None = None,
     overwrite: bool = False,
     retry_quarantined: bool = False,
-    part: Part | None = None,
+    part: ArrayPart | None = None,
 ) -> GenerateResult:
     """Make the recipe's images and write them as sealed shards. An interrupted run is resumed.
 
@@ -125,7 +125,7 @@ def generate(
         return _finish(dataset, plan, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
 
 
-def _num_due(dataset: DatasetFolder, part: Part | None, retry_quarantined: bool, reporter: Reporter) -> int:
+def _num_due(dataset: DatasetFolder, part: ArrayPart | None, retry_quarantined: bool, reporter: Reporter) -> int:
     """Shards to make or to try again in this part; says so if there are none."""
     state = dataset.state()
     num_due = len(_own(state.missing + (state.quarantined if retry_quarantined else []), part))
@@ -157,7 +157,7 @@ def _executor(work: ShardWork, num_shards: int, reporter: Reporter) -> Executor[
     return LocalExecutor(work, workers, deadline_seconds=execution.deadline_seconds, note=reporter.note)
 
 
-def _own(shards: list[Shard], part: Part | None) -> list[Shard]:
+def _own(shards: list[Shard], part: ArrayPart | None) -> list[Shard]:
     return [shard for shard in shards if part is None or part.has(shard.index)]
 
 
@@ -221,7 +221,7 @@ class _Generating:
 
     dataset: DatasetFolder
     plan: Plan
-    part: Part | None
+    part: ArrayPart | None
     heartbeat: Heartbeat
     reporter: Reporter
     counters: Counters = field(default_factory=Counters)
@@ -329,7 +329,9 @@ class _Generating:
         return is_there
 
 
-def _finish(dataset: DatasetFolder, plan: Plan, counters: Counters, *, adopted: int, seconds: float, part: Part | None) -> GenerateResult:
+def _finish(
+    dataset: DatasetFolder, plan: Plan, counters: Counters, *, adopted: int, seconds: float, part: ArrayPart | None
+) -> GenerateResult:
     """If the dataset is complete, write complete.json, side files and contact sheet. Returns the summary."""
     output = plan.recipe.output
 

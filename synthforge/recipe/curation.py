@@ -10,14 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from synthforge.config import Config, execution, identity, part
+from synthforge.config import Config, execution, identity, renamed
 from synthforge.data.storage import resolve, user_cache
 from synthforge.features.config import IndexConfig
 from synthforge.features.encoders.config import AnyEncoder
 from synthforge.registry import Registry, each_in, name_in
 
-DECISIONS, GAP = "decisions.parquet", "gap.json"
-"""Files that `curate` writes beside the shards."""
 Regime = Literal["s2r", "da"]
 
 GATES: Registry[Any] = Registry("gate", "synthforge.curation.gates")
@@ -108,7 +106,7 @@ class CurationConfig(Config):
     encoder: AnyEncoder | None = None
     """Model whose features drive gates and selection. None: up to 64 px, classifiers cross-fitted on the reference;
     above, CLIP ViT-B-32 (LAION); for the built-in digits, an embedded model."""
-    metric_encoder: AnyEncoder | None = part(None, was="judge")
+    metric_encoder: AnyEncoder | None = renamed(None, was="judge")
     """Model whose features measure the gap; it must differ from `encoder`. None: up to 64 px, other cross-fitted
     classifiers; above, DINOv2 ViT-S/14; for the built-in digits, an embedded model."""
     gates: Gates = Field(default_factory=lambda: {name: gate() for name, gate in GATES.items()})

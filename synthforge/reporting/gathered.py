@@ -18,17 +18,15 @@ from synthforge.config import from_record
 from synthforge.curation.result import CurateResult
 from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, ModelT, digest_of, parse
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
+from synthforge.data.layout import DECISIONS, DIAGNOSIS, EVALUATION, GAP, LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, ModelT, digest_of, parse
 from synthforge.data.storage import Folder, resolve
 from synthforge.errors import OutdatedError, RequestError, SynthforgeError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
 from synthforge.features.embed import features_of
-from synthforge.recipe.curation import DECISIONS, GAP, cache_folder
+from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.load import RECIPES, load_recipe
 from synthforge.recipe.recipe import Recipe
-
-EVALUATION, DIAGNOSIS = "evaluation.json", "diagnosis.json"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from synthforge.data.image_table import Table
 from synthforge.data.images import decode
-from synthforge.data.pools import Table
 from synthforge.errors import DatasetError
 
 SIDE = 64

@@ -20,7 +20,8 @@ from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.gap.metrics import METRICS, Metric
 from synthforge.curation.gates import CopiesGate, in_words
 from synthforge.curation.result import CurateResult, Distances, Gap, Nearer, Region
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
+from synthforge.data.layout import PAGE
 from synthforge.data.storage import resolve
 from synthforge.errors import some
 from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingDiagnosis, SettingResult, TableResult
@@ -34,7 +35,7 @@ from synthforge.reporting.plots import Dot, Picture, curves, dots
 from synthforge.reporting.templates import page_of, write_page
 from synthforge.statistics import Over
 
-REPORT, REPORT_WITHOUT = "report.html", "report-without-real-images.html"
+PAGE_WITHOUT = "report-without-real-images.html"
 SHOWN_CLASSES = 12
 SHOWN_IMAGES = 12
 """Images in one row, at most."""
@@ -146,7 +147,7 @@ def report(
     page.map = _map(run, page)
     page.versions = _versions(run)
     page.recipe = json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2)
-    address = resolve(out) if out is not None else run.folder.where(REPORT if real_images else REPORT_WITHOUT)
+    address = resolve(out) if out is not None else run.folder.where(PAGE if real_images else PAGE_WITHOUT)
     content = page_of("page.html.j2", page=page)
     plots = write_page(address, content, page.plots.values())
     seconds = round(time.perf_counter() - started, 1)

@@ -150,7 +150,7 @@ class Blocks:
 
 
 class DarkGate(Gate):
-    """Images whose features are smaller than those of others."""
+    """Images that are darker than others."""
 
     title: ClassVar[str] = "dark"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {"too dark": ("Too dark to be read", "Hardly any light is in them.")}
@@ -161,8 +161,10 @@ class DarkGate(Gate):
     """Share of the images that fail."""
 
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
-        light = evidence.joined(np.arange(len(alive_N))).mean(axis=1)
-        return GateOutcome.of({"too dark": light < np.quantile(light, self.share)}, f"the darkest {self.share:.0%}", {"light": light})
+        light = np.full(len(alive_N), np.nan)
+        for row, image_HWC in evidence.images():
+            light[row] = image_HWC.mean() / 255
+        return GateOutcome.of({"too dark": light < np.nanquantile(light, self.share)}, f"the darkest {self.share:.0%}", {"light": light})
 
 
 def last_ones(problem: Problem) -> Picked:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from synthforge.curation.sides import Sides
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
+from synthforge.data.image_table import Table
 from synthforge.data.layout import digest_of
-from synthforge.data.pools import Table
 from synthforge.data.units import Members
 from synthforge.features.embed import FACTS_SCHEMA, Cache
 from synthforge.features.encoders.config import PixelsConfig
@@ -140,7 +140,7 @@ def child(folder: str) -> None:
     """What `curate` does between embedding and writing."""
     from synthforge.curation.gap.gap import measure_gap
     from synthforge.curation.run import RANDOM_DRAWS, _choice, _gated, _regions
-    from synthforge.curation.selection.auto import random_rows
+    from synthforge.curation.selection.trials import random_rows
 
     reporter = Steps()
     config = config_from_sets(CurationConfig, [f"cache={folder}", "device=cpu", "selection.method=mmd", "trials.check=false"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
 from synthforge.data.reading import read_labelled
 from synthforge.data.subset import write_subset
 from synthforge.errors import DatasetError

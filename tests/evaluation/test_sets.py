@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
 from synthforge.errors import RequestError, WorkError
 from synthforge.evaluation.sets import Images, SetReader, classes_in, digest_of_set, write_set
 from tests.evaluation.sets import digits, per_class, write

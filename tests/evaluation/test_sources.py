@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synthforge.evaluation.reference import RealDraws, Reference
+from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import evaluation_of
+from synthforge.evaluation.settings import RealDraws
 from synthforge.evaluation.sources import EvaluationSources, given_settings
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder

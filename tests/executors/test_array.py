@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from synthforge.errors import RequestError
-from synthforge.executors.array import Part, parse_part, part_from_slurm
+from synthforge.executors.array import ArrayPart, parse_part, part_from_slurm
 
 
 def test_parts_are_disjoint_and_together_everything() -> None:
     parts = [parse_part(f"{number}/3") for number in (1, 2, 3)]
     assert [sum(part.has(index) for part in parts) for index in range(20)] == [1] * 20
-    assert parse_part("2/8") == Part(2, 8) and str(parse_part("2/8")) == "2/8"
-    assert [index for index in range(20) if Part(2, 8).has(index)] == [1, 9, 17]
+    assert parse_part("2/8") == ArrayPart(2, 8) and str(parse_part("2/8")) == "2/8"
+    assert [index for index in range(20) if ArrayPart(2, 8).has(index)] == [1, 9, 17]
     assert all(parse_part("1/1").has(index) for index in range(5))
 
 
@@ -46,21 +46,21 @@ def slurm(task: object = None, low: int = 0, count: int = 8, step: int | None = 
 @pytest.mark.parametrize(
     ("environ", "part"),
     [
-        (slurm(0), Part(1, 8)),
-        (slurm(7), Part(8, 8)),
-        (slurm(1, low=1), Part(1, 8)),
-        (slurm(8, low=1, step=1), Part(8, 8)),
-        (slurm(7, low=1, count=4, step=3), Part(3, 4)),
-        (slurm(PROCID=0, NTASKS=4, STEP_ID=0), Part(1, 4)),
-        (slurm(PROCID=3, NTASKS=4), Part(4, 4)),
-        (slurm(PROCID=1, NTASKS=16, STEP_NUM_TASKS=2, STEP_ID=0), Part(2, 2)),
-        (slurm(PROCID=0, NTASKS=1), Part(1, 1)),
-        (slurm(2, low=1, count=4, PROCID=1, NTASKS=3, STEP_ID=0), Part(5, 12)),
-        (slurm(2, low=1, count=4, PROCID=0, NTASKS=3), Part(2, 4)),  # in the batch script, which runs once
-        (slurm(2, low=1, count=4, PROCID=0), Part(2, 4)),
+        (slurm(0), ArrayPart(1, 8)),
+        (slurm(7), ArrayPart(8, 8)),
+        (slurm(1, low=1), ArrayPart(1, 8)),
+        (slurm(8, low=1, step=1), ArrayPart(8, 8)),
+        (slurm(7, low=1, count=4, step=3), ArrayPart(3, 4)),
+        (slurm(PROCID=0, NTASKS=4, STEP_ID=0), ArrayPart(1, 4)),
+        (slurm(PROCID=3, NTASKS=4), ArrayPart(4, 4)),
+        (slurm(PROCID=1, NTASKS=16, STEP_NUM_TASKS=2, STEP_ID=0), ArrayPart(2, 2)),
+        (slurm(PROCID=0, NTASKS=1), ArrayPart(1, 1)),
+        (slurm(2, low=1, count=4, PROCID=1, NTASKS=3, STEP_ID=0), ArrayPart(5, 12)),
+        (slurm(2, low=1, count=4, PROCID=0, NTASKS=3), ArrayPart(2, 4)),  # in the batch script, which runs once
+        (slurm(2, low=1, count=4, PROCID=0), ArrayPart(2, 4)),
     ],
 )
-def test_slurm_says_the_part(environ: dict[str, str], part: Part) -> None:
+def test_slurm_says_the_part(environ: dict[str, str], part: ArrayPart) -> None:
     assert part_from_slurm(environ) == part == parse_part("slurm", environ)
 
 
@@ -70,7 +70,7 @@ def test_slurm_parts_cover_an_array_of_steps() -> None:
         for task in (2, 4, 6)
         for process in (0, 1)
     ]
-    assert parts == [Part(number, 6) for number in range(1, 7)]
+    assert parts == [ArrayPart(number, 6) for number in range(1, 7)]
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,10 @@ def test_any_config_from_overrides() -> None:
     with pytest.raises(RecipeError, match="did you mean 'batch'") as caught:
         config_from_sets(PixelFitConfig, ["loop.bach=32", "objective=flows"])
     assert len(caught.value.problems) == 2
+
+
+def test_an_old_name_of_a_field_is_refused_with_the_new_one(tmp_path: Path) -> None:
+    text = HEAD + "classes: ['0']\ncount: {total: 1}\ncuration:\n  judge: {kind: pixels}\n"
+    assert problems(tmp_path, text) == ["FILE:6: curation.judge: is called 'metric_encoder' now; write that"]
+    (found,) = problems(tmp_path, HEAD + "classes: ['0']\ncount: {total: 1}\n", "curation.judge.kind=pixels")
+    assert "curation.judge" in found and "is called 'metric_encoder' now; write that" in found

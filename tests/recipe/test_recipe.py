@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from synthforge.config import from_record, to_record
 from synthforge.recipe.load import load_recipe
-from synthforge.recipe.recipe import Template, captions_in, json_schema
+from synthforge.recipe.recipe import Recipe, Template, captions_in, json_schema
 from tests.conftest import DIGITS
 
 
@@ -90,3 +91,12 @@ def test_shipped_recipes_match_the_schema() -> None:
         assert list(validator.iter_errors(content)) == []
         assert list(validator.iter_errors(content | {"curate": {}}))  # and it does refuse what the recipe refuses
         load_recipe(path)
+
+
+def test_records_keep_the_first_names_of_fields_and_are_read_by_either_name() -> None:
+    recipe = load_recipe(DIGITS, ["curation.metric_encoder={kind: pixels, resolution: 12}"])
+    record = json.loads(to_record(recipe))
+    assert record["curation"]["judge"]["resolution"] == 12 and "metric_encoder" not in record["curation"]
+    assert from_record(Recipe, json.dumps(record).encode()) == recipe
+    record["curation"]["metric_encoder"] = record["curation"].pop("judge")
+    assert from_record(Recipe, json.dumps(record).encode()) == recipe

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from synthforge.data.collection import open_collection
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from synthforge.data.layout import DIAGNOSIS
 from synthforge.errors import RequestError
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.recipe.evaluation import DIAGNOSIS_ARMS, ArmConfig, DiagnosisConfig
 from synthforge.recipe.load import config_from_sets
 from synthforge.recipe.recipe import Recipe
 
-DIAGNOSIS = "diagnosis.json"
 _PREFIX = "diagnosis."
 
 

@@ -18,18 +18,18 @@ from synthforge.arrays import Bools, Floats, Ints
 from synthforge.config import identity_of
 from synthforge.curation.sides import CLIP, SMALL
 from synthforge.data.collection import Collection
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
 from synthforge.data.storage import content_of
 from synthforge.errors import RequestError
-from synthforge.evaluation.conditions import RealDraw, Setting
 from synthforge.evaluation.diagnosis.arms import arm_images, as_source, in_new_names
 from synthforge.evaluation.diagnosis.content import BY_CHANCE, content_weights, variety
 from synthforge.evaluation.diagnosis.labels import doubts, label_filter
-from synthforge.evaluation.draws.pool import DrawPool
-from synthforge.evaluation.reference import RealDraws, Reference
+from synthforge.evaluation.preparation.pool import DrawPool
+from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images, SetReader, write_set
+from synthforge.evaluation.settings import RealDraws, Setting
 from synthforge.evaluation.sources import PreparedDraw
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features, embedded

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from synthforge.evaluation.conditions import Setting
 from synthforge.evaluation.diagnosis.arms import RANDOM
 from synthforge.evaluation.diagnosis.contrasts import MOST_TAKEN, losses
 from synthforge.evaluation.diagnosis.words import sentence_of
 from synthforge.evaluation.results.findings import Findings
 from synthforge.evaluation.results.scores import Outcomes
 from synthforge.evaluation.results.types import ORIGINS, ImageFacts, Loss, Origin, SettingDiagnosis, TableDiagnosis
+from synthforge.evaluation.settings import Setting
 from synthforge.recipe.evaluation import REAL
 from synthforge.statistics import Measured, estimate
 

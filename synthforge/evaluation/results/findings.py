@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from synthforge.arrays import Doubles
-from synthforge.evaluation.conditions import RealDraw
+from synthforge.evaluation.reference import RealDraw
+from synthforge.evaluation.results.kinds import kind_of
 from synthforge.evaluation.results.requirements import Requirement, in_words
 from synthforge.evaluation.results.scores import Outcomes, arm_score, claimed, compared, pairs, worth
 from synthforge.evaluation.results.types import (
@@ -27,7 +28,7 @@ from synthforge.evaluation.results.types import (
     TableResult,
     Worth,
 )
-from synthforge.evaluation.results.words import kind_of, sentence_of
+from synthforge.evaluation.results.words import sentence_of
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.trainer.jobs import Training
 from synthforge.evaluation.trainer.train import Predictions

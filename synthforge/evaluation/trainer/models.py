@@ -15,7 +15,7 @@ from synthforge.recipe.evaluation import TrainerConfig
 from synthforge.training.networks import Classifier, Norm
 
 if TYPE_CHECKING:
-    from synthforge.features.encoders.image_network import TimmFiles
+    from synthforge.features.encoders.timm_network import TimmFiles
 
 WHERE = "evaluation.trainer"
 LARGEST = 64
@@ -107,7 +107,7 @@ class _Probe(nn.Module):
 
 
 def _find(config: TrainerConfig) -> TimmFiles:
-    from synthforge.features.encoders.image_network import find
+    from synthforge.features.encoders.timm_network import find
 
     try:
         return find(TimmConfig(model=config.network, pretrained=config.pretrained, resolution=config.resolution), WHERE)
@@ -119,7 +119,7 @@ def _timm(config: TrainerConfig, num_classes: int) -> tuple[nn.Module, dict[str,
     """A network of timm and its preprocessing; raises ModelError."""
     import timm
 
-    from synthforge.features.encoders.image_network import create
+    from synthforge.features.encoders.timm_network import create
 
     name = config.network
     # Without pretrained weights the name of an architecture is enough. Folders and hub ids need their files.

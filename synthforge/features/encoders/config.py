@@ -72,7 +72,7 @@ class OpenClipConfig(EncoderConfig):
 class TimmConfig(EncoderConfig):
     """An image network of timm; features are pooled, before the classifier."""
 
-    loader: ClassVar[str] = "synthforge.features.encoders.image_network:load"
+    loader: ClassVar[str] = "synthforge.features.encoders.timm_network:load"
 
     kind: Literal["timm"] = identity("timm")
     """The kind of encoder."""

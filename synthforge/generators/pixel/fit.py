@@ -33,9 +33,9 @@ from synthforge.data.reading import Labelled, read_labelled
 from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError
 from synthforge.generators.pixel.config import PixelFitConfig
+from synthforge.generators.pixel.fit_report import REPORT, Check, FitReport, digest_of_images
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
-from synthforge.generators.pixel.report import REPORT, Check, FitReport, digest_of_images
 from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from synthforge.evaluation.results.kinds import kind_of
 from synthforge.evaluation.results.scores import Outcomes, worth
 from synthforge.evaluation.results.types import Claim, Comparison, Kind, Origin, TableResult
-from synthforge.evaluation.results.words import kind_of, told, verdict_of, worth_in_words
+from synthforge.evaluation.results.words import told, verdict_of, worth_in_words
 from synthforge.recipe.evaluation import ArmConfig
 from synthforge.statistics import Measured, Word
 from tests.evaluation.results import made

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.curation.selection.auto import Arm, Trainer, _is_as_good, _measured, choose_method
+from synthforge.curation.selection.trials import Arm, Trainer, _is_as_good, _measured, choose_method
 from synthforge.curation.sides import Sides
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig

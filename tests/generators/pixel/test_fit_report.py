@@ -9,7 +9,7 @@ import numpy as np
 
 from synthforge.data.layout import digest_of
 from synthforge.data.reading import Labelled, read_labelled
-from synthforge.generators.pixel.report import REPORT, digest_of_images, was_fitted_on
+from synthforge.generators.pixel.fit_report import REPORT, digest_of_images, was_fitted_on
 
 
 def some() -> Labelled:

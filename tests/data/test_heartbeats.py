@@ -9,7 +9,7 @@ def test_heartbeats_tell_who_lives(place: str) -> None:
     import json
     import time
 
-    from synthforge.data.writers import Heartbeat, live_writers
+    from synthforge.data.heartbeats import Heartbeat, live_writers
 
     folder = Folder(place)
     log = folder.within("_log")

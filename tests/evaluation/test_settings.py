@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthforge.evaluation.conditions import RealDraw, Setting
+from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.sets import Images
+from synthforge.evaluation.settings import Setting
 from synthforge.recipe.evaluation import ArmConfig
 
 

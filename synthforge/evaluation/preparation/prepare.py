@@ -25,12 +25,13 @@ from synthforge.data.layout import COMPLETE, canonical_json, digest_of
 from synthforge.data.storage import content_of, replace_file
 from synthforge.devices import cpu_threads
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
-from synthforge.evaluation.conditions import Setting
-from synthforge.evaluation.draws.origins import DrawToPrepare, rules_of
-from synthforge.evaluation.draws.pool import VERSION, DrawPool
-from synthforge.evaluation.reference import RealDraws, Reference
+from synthforge.evaluation.preparation.choice import rules_of
+from synthforge.evaluation.preparation.origins import DrawToPrepare
+from synthforge.evaluation.preparation.pool import VERSION, DrawPool
+from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.sets import SetReader, path_of
+from synthforge.evaluation.settings import RealDraws, Setting
 from synthforge.evaluation.sources import ArmSources, PreparedDraw
 from synthforge.executors.running import Workers
 from synthforge.generators.pixel.config import PixelFitConfig

@@ -8,17 +8,41 @@ from pathlib import Path
 import numpy as np
 
 from synthforge.curation.choice import Gated
-from synthforge.curation.run import NothingLeftError, choose, gate
+from synthforge.curation.run import choose, gate
 from synthforge.curation.sides import Sides
-from synthforge.data.pools import Table
-from synthforge.evaluation.conditions import RealDraw, Setting
-from synthforge.evaluation.draws.origins import ChoiceRule
-from synthforge.evaluation.draws.pool import DrawPool
+from synthforge.data.image_table import Table
+from synthforge.errors import NothingLeftError
+from synthforge.evaluation.preparation.pool import DrawPool
+from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.sets import Images
+from synthforge.evaluation.settings import Setting
 from synthforge.features.encoders.config import FittedConfig
 from synthforge.features.encoders.protocol import SEEN_DIGITS
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, SizeConfig
+from synthforge.recipe.evaluation import ArmConfig, EvaluationConfig
+
+
+@dataclass(frozen=True, order=True)
+class ChoiceRule:
+    """How curation chooses for some arms."""
+
+    key: str
+    """The source's key, `ArmConfig.key_of`."""
+    source: str
+    method: str
+    """The selection method; empty for the recipe's."""
+    regime: str
+
+
+def rules_of(config: EvaluationConfig) -> list[ChoiceRule]:
+    """The different rules of all arms, sorted."""
+    return sorted({ChoiceRule(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in curated_sources(config)})
+
+
+def curated_sources(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:
+    """Each arm with each of its sources that curation chooses."""
+    return [(arm, source) for arm in config.arms for source in arm.of if source.endswith("curated")]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from synthforge.data.collection import open_collection
-from synthforge.data.pools import Table
+from synthforge.data.image_table import Table
 from synthforge.errors import DatasetError, RequestError
 from tests.data.sets import IMAGES, labelled, raw_tar
 

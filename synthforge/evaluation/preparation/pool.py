@@ -11,8 +11,7 @@ from filelock import FileLock
 from synthforge.config import identity_of
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import COMPLETE, digest_of
-from synthforge.evaluation.conditions import RealDraw
-from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.generation.plan import Plan

@@ -11,13 +11,14 @@ from synthforge.data.reading import read_labelled
 from synthforge.data.storage import Folder, resolve
 from synthforge.data.units import Part
 from synthforge.errors import RequestError, some
+from synthforge.evaluation.preparation.choice import curated_sources
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.features.encoders.config import FittedConfig
 from synthforge.generation.plan import Plan
-from synthforge.generators.pixel.report import was_fitted_on
-from synthforge.recipe.evaluation import Amount, ArmConfig, EvaluationConfig
+from synthforge.generators.pixel.fit_report import was_fitted_on
+from synthforge.recipe.evaluation import Amount, EvaluationConfig
 from synthforge.recipe.recipe import Recipe
 
 _PREPARED = ("random", "curated", "more-curated")
@@ -37,23 +38,6 @@ class DrawToPrepare:
     def name(self) -> str:
         """For progress and errors."""
         return f"{self.amount} real images, draw {self.draw}"
-
-
-@dataclass(frozen=True, order=True)
-class ChoiceRule:
-    """How curation chooses for some arms."""
-
-    key: str
-    """The source's key, `ArmConfig.key_of`."""
-    source: str
-    method: str
-    """The selection method; empty for the recipe's."""
-    regime: str
-
-
-def rules_of(config: EvaluationConfig) -> list[ChoiceRule]:
-    """The different rules of all arms, sorted."""
-    return sorted({ChoiceRule(arm.key_of(source), source, arm.selection or "", arm.regime) for arm, source in _curated_sources(config)})
 
 
 def draws_to_prepare(reference: Reference, request: HoldoutRequest) -> list[DrawToPrepare]:
@@ -127,7 +111,7 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
                 f"evaluation.fit: class {missing[0]!r} of the recipe is not among the real images' ({some(reference.classes)}); "
                 "leave it out, or add images of it"
             )
-    curated = _curated_sources(config)
+    curated = curated_sources(config)
     encoder = recipe.curation.encoder or FittedConfig()
     folds = encoder.folds if isinstance(encoder, FittedConfig) and encoder.model is None and curated else 0
     if isinstance(amount, int) and (num := amount * len(reference.classes)) < 2 * folds:
@@ -140,8 +124,3 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
         raise RequestError(
             f"evaluation: selection `auto` tries rules out on a validation part, and {amount} real images have none; name a rule"
         )
-
-
-def _curated_sources(config: EvaluationConfig) -> list[tuple[ArmConfig, str]]:
-    """Each arm with each of its sources that curation chooses."""
-    return [(arm, source) for arm in config.arms for source in arm.of if source.endswith("curated")]

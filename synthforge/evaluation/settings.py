@@ -1,8 +1,5 @@
 """Settings: draws of the real images, each with the image sets that arms take from.
 
-A *draw* is a subset of the reference's fit part that stands for all real images somebody has. Draws of one number and
-different sizes are nested. Draws of one size share as few images as they can.
-
 A *setting* is a draw, a number of synthetic images for each real one, and pools of one origin. `own` pools come from a
 generator that has seen only the draw's images. Pools from `elsewhere` come from a generator that has seen others, or
 does not say. The two are never put in one table.
@@ -12,48 +9,21 @@ Shapes: C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from synthforge.arrays import Ints
+from synthforge.errors import RequestError
+from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images
-from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig
+from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig, EvaluationConfig
 
-
-@dataclass(frozen=True)
-class RealDraw:
-    """Some of the reference's images, and the rest of its fit part."""
-
-    amount: Amount
-    number: int
-    fit: Images
-    validation: Images | None
-    """The validation part. None: the draw is not the whole reference."""
-    rest: Images
-    """Images of the fit part that are not in the draw."""
-
-    @property
-    def per_class(self) -> float:
-        """Mean number of images of a class."""
-        return len(self.fit) / max(len(set(self.fit.label_N.tolist())), 1)
-
-    @property
-    def budget(self) -> int:
-        """Number of real images that generator, encoder and tuning may have seen."""
-        return len(self.fit) + (len(self.validation) if self.validation is not None else 0)
-
-    @property
-    def name(self) -> str:
-        """For its folder."""
-        return f"real-{self.amount}-draw-{self.number}"
-
-    @property
-    def is_whole(self) -> bool:
-        """True for the whole reference."""
-        return self.amount == "all"
+FEWEST_CURVE_POINTS = 3
+"""Amounts on the real learning curve, where there are images enough."""
 
 
 @dataclass(frozen=True)
@@ -118,3 +88,53 @@ class Setting:
             # Only draw and seed decide, so arms with a common source take the same images.
             parts.append(source.draw(wanted_C, (self.draw.number, seed)))
         return parts
+
+
+@dataclass(frozen=True)
+class RealDraws:
+    """All draws of an evaluation or a diagnosis."""
+
+    reference: Reference
+    by_amount: dict[Amount, list[RealDraw]]
+    """Draws that are evaluated."""
+    all: list[RealDraw]
+    """With those that only the real learning curve needs, from few images to many."""
+
+    @classmethod
+    def of(cls, reference: Reference, config: EvaluationConfig) -> RealDraws:
+        """Raises RequestError if there are too few images."""
+        draws = cls(reference, {amount: reference.draws(amount, config) for amount in config.real_per_class}, [])
+        if any(arm.of != [REAL] for arm in config.arms):
+            for setting in draws.settings(config.synthetic_per_real, "own", {}):
+                if not setting.asked(len(reference.classes)).any():
+                    beside = f"{setting.ratio:g} for each of {setting.draw.amount} real images"
+                    raise RequestError(f"evaluation.synthetic_per_real: {beside} is no image at all; raise it")
+        amounts = dict.fromkeys([*draws.by_amount, *_curve_amounts(config, reference)])
+        of_curve = (draws.by_amount.get(amount) or reference.draws(amount, config, "evaluation.curve") for amount in amounts)
+        return replace(draws, all=sorted(itertools.chain(*of_curve), key=lambda draw: (draw.per_class, draw.number)))
+
+    def require_readable(self) -> None:
+        """Raises DatasetError if an image of a draw can't be read."""
+        used = [images.row_N for draw in self.all for images in (draw.fit, draw.validation) if images is not None]
+        self.reference.table.require_readable(np.unique(np.concatenate(used)))
+
+    def settings(self, ratios: Sequence[float], origin: Origin, sources: dict[str, Images], generator: str = "") -> list[Setting]:
+        """Every evaluated draw with every ratio, all with the same sources."""
+        return [Setting(draw, ratio, origin, sources, generator) for draws in self.by_amount.values() for ratio in ratios for draw in draws]
+
+
+def _curve_amounts(config: EvaluationConfig, reference: Reference) -> list[Amount]:
+    """Amounts for the real learning curve.
+
+    By default those that are evaluated, all images, and half of the smallest amount; also a quarter of it where these
+    are too few.
+    """
+    if config.curve is not None:
+        return [*config.curve]
+    amounts: dict[Amount, None] = dict.fromkeys([*config.real_per_class, "all"])
+    whole = int(reference.draws("all", config)[0].fit.per_class(len(reference.classes)).min())
+    smallest = min(amount if isinstance(amount, int) else whole for amount in config.real_per_class)
+    for part in (2, 4):
+        if (part == 2 or len(amounts) < FEWEST_CURVE_POINTS) and smallest // part >= 1:
+            amounts[smallest // part] = None
+    return [amount for amount in amounts if not (isinstance(amount, int) and amount > whole)]
