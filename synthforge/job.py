@@ -39,7 +39,7 @@ from synthforge.data.layout import (
 from synthforge.data.storage import Folder, content_of, resolve
 from synthforge.errors import DatasetError, SynthforgeError
 from synthforge.evaluation.diagnosis.request import diagnosis_of
-from synthforge.evaluation.request import evaluation_of, start_workers
+from synthforge.evaluation.request import evaluation_of
 from synthforge.generation.plan import Plan
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
@@ -280,18 +280,14 @@ class _Run:
         return {}
 
     def _evaluate(self) -> dict[str, Any]:
-        request = evaluation_of(self.recipe)
-        start_workers(request)
         from synthforge.evaluation.run import evaluate
 
-        return {"verdict": evaluate(request, self.reporter).verdict}
+        return {"verdict": evaluate(evaluation_of(self.recipe), self.reporter).verdict}
 
     def _diagnose(self) -> dict[str, Any]:
-        request = diagnosis_of(self.recipe)
-        start_workers(request)
         from synthforge.evaluation.diagnosis.run import diagnose
 
-        return {"verdict": diagnose(request, self.reporter).verdict}
+        return {"verdict": diagnose(diagnosis_of(self.recipe), self.reporter).verdict}
 
     def _report(self) -> dict[str, Any]:
         from synthforge.reporting.gathered import Gathered

@@ -220,21 +220,16 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Train classifiers on real, synthetic and mixed images, and compare their accuracy on a held-out test set."""
-    from synthforge.evaluation.request import evaluation_of, start_workers
-    from synthforge.executors.process import end_early
+    from synthforge.evaluation.request import evaluation_of
 
     loaded, overrides = _recipe_or_sets(recipe, sets)
     request = evaluation_of(
         loaded, synthetic=synthetic or (), real=real, holdout=holdout, arms=arms, out=out, require=require or (), sets=overrides
     )
-    start_workers(request)
     from synthforge.evaluation.results.words import change, percent, told
     from synthforge.evaluation.run import evaluate as run  # heavy, so mistakes are reported first
 
-    try:
-        result = run(request, ConsoleReporter(quiet))
-    finally:
-        end_early()
+    result = run(request, ConsoleReporter(quiet))
     if not (as_json or quiet):
         for table in result.tables:
             print_evaluation(stdout(), table)
@@ -278,18 +273,12 @@ def diagnose(
 ) -> None:
     """Find out why synthetic images lose accuracy (appearance, content, wrong labels), and what to do about it."""
     from synthforge.evaluation.diagnosis.request import diagnosis_of
-    from synthforge.evaluation.request import start_workers
-    from synthforge.executors.process import end_early
 
     loaded, overrides = _recipe_or_sets(recipe, sets)
     request = diagnosis_of(loaded, synthetic=synthetic, real=real, holdout=holdout, rendered=rendered, out=out, sets=overrides)
-    start_workers(request)
     from synthforge.evaluation.diagnosis.run import diagnose as run  # heavy, so mistakes are reported first
 
-    try:
-        result = run(request, ConsoleReporter(quiet))
-    finally:
-        end_early()
+    result = run(request, ConsoleReporter(quiet))
     if not (as_json or quiet):
         for table in result.tables:
             print_diagnosis(stdout(), table)
@@ -302,13 +291,9 @@ def diagnose(
 @app.command(epilog="Example: synthforge run recipes/digits.yaml")
 def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Run all stages: generate, curate, evaluate, diagnose, report. Unchanged stages are skipped."""
-    from synthforge.executors.process import end_early
     from synthforge.job import run as do
 
-    try:
-        result = do(_load(recipe, sets), ConsoleReporter(quiet))
-    finally:
-        end_early()
+    result = do(_load(recipe, sets), ConsoleReporter(quiet))
     rows = {
         one.stage: f"{one.state}{f', {duration(one.seconds)}' if one.state == 'made' else ''}{f': {one.reason}' if one.reason else ''}"
         for one in result.stages

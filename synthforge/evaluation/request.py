@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,10 @@ from synthforge.data.layout import EVALUATION, digest_of
 from synthforge.data.storage import resolve
 from synthforge.errors import RequestError
 from synthforge.evaluation.results.requirements import Requirement, parsed
-from synthforge.executors.process import start_early
 from synthforge.recipe.curation import CurationConfig, cache_folder
 from synthforge.recipe.evaluation import CHOSEN, MORE, POOL_SOURCES, REAL, ArmConfig, EvaluationConfig
 from synthforge.recipe.load import config_from_sets
 from synthforge.recipe.recipe import Recipe
-
-WORKERS_IMPORT = ("synthforge.evaluation.work", "diffusers.pipelines.pipeline_utils")
-"""Modules that take long to import. Workers need the second only where a recipe has them make pools."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +133,6 @@ def evaluation_of(
     if required and config.draws * config.seeds == 1:
         raise RequestError(f"--require {required[0].text!r}: one training of each arm proves nothing; raise seeds")
     return EvaluationRequest(**vars(shared) | {"config": config}, require=required)
-
-
-def start_workers(request: HoldoutRequest) -> None:
-    """Start two workers now if several are wanted: they import modules while the caller still imports and reads."""
-    config = request.config
-    wanted = config.workers or (os.cpu_count() if config.trainer.device in {"auto", "cpu"} else 1) or 1
-    if wanted > 1 and not os.path.exists(request.out):  # what was evaluated before has little left to do
-        start_early(2, WORKERS_IMPORT if request.recipe is not None else WORKERS_IMPORT[:1])
 
 
 def _with_arms(config: EvaluationConfig, names: Sequence[str]) -> EvaluationConfig:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -24,46 +23,13 @@ EXIT_SECONDS = 5.0
 """Time for a process to end, after it was terminated or has reported an error, before it is killed."""
 
 _SPAWN = multiprocessing.get_context("spawn")
-_early: list[tuple[SpawnProcess, Connection]] = []
 
 
-def start_early(num: int, modules: Sequence[str]) -> None:
-    """Start processes that import what workers will need while the caller still imports and reads: the next workers are these.
-
-    Those that nobody wants end with the caller, or by `end_early`.
-    """
-    for _ in range(num):
-        with interrupts_blocked():
-            _early.append(_started(modules))
-
-
-def end_early() -> None:
-    """End what was started early and is not wanted."""
-    while _early:
-        process, pipe = _early.pop()
-        process.kill()
-        process.join(EXIT_SECONDS)
-        pipe.close()
-
-
-atexit.register(end_early)  # before multiprocessing waits for its children, which it does on the way out too
-
-
-def _early_or_started() -> tuple[SpawnProcess, Connection]:
-    """A process without work."""
-    while _early:
-        process, pipe = _early.pop()
-        if process.is_alive():
-            return process, pipe
-        pipe.close()
-    return _started()
-
-
-def _started(modules: Sequence[str] = ()) -> tuple[SpawnProcess, Connection]:
+def _started() -> tuple[SpawnProcess, Connection]:
     """A new process and the way to it."""
     pipe, other_end = _SPAWN.Pipe()
     # Not a daemon: those may have no children, and work may want some (compilers, loaders).
-    process = _SPAWN.Process(target=worker.main, args=(other_end, [*modules]))
+    process = _SPAWN.Process(target=worker.main, args=(other_end,))
     process.start()
     other_end.close()  # so that the end of the process is the end of the pipe
     return process, pipe
@@ -80,7 +46,7 @@ class Allowance:
 
 
 class WorkerProcess(Generic[U]):
-    """One worker as its caller sees it. Uses a process that was started early, or starts one."""
+    """One worker as its caller sees it, in a process of its own."""
 
     def __init__(self, place: Place, allowance: Allowance) -> None:
         self.place = place
@@ -97,7 +63,7 @@ class WorkerProcess(Generic[U]):
         self._is_warm = False
         self._silence = 0.0
         self._numbers = itertools.count()
-        self.process, self.pipe = _early_or_started()
+        self.process, self.pipe = _started()
 
     def begin(self, pickled_work: bytes) -> None:
         """Send the work. This may take a moment if the work is large."""

@@ -9,7 +9,6 @@ from typing import Generic, Self, TypeVar
 
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
-from synthforge.executors.process import end_early
 from synthforge.executors.protocol import Executor, Failed, Finished, Outcome, U, Work
 from synthforge.progress import Reporter
 
@@ -102,6 +101,4 @@ class Workers(Generic[U, R]):
             else:
                 self._executor = LocalExecutor(self._work, num, deadline_seconds=self._deadline, note=self._reporter.note)
             self._executor.open()
-            if num == self._most:  # otherwise a longer list may want them
-                end_early()
         return self._executor

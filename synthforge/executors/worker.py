@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
 import multiprocessing
 import os
 import pickle
@@ -16,7 +15,6 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -27,18 +25,11 @@ from synthforge.executors.protocol import Stream, Work
 from synthforge.executors.queue import InFlight
 
 
-def main(connection: Connection, modules: Sequence[str]) -> None:
-    """Run one worker until the caller stops it.
-
-    Args:
-        modules: imported while the worker waits for its work.
-    """
+def main(connection: Connection) -> None:
+    """Run one worker until the caller stops it."""
     _set_up()
     pipe = _Pipe(connection)
     pipe.send(Began())
-    for module in modules:
-        with suppress(Exception):  # the error comes again when the work needs the module
-            importlib.import_module(module)
     try:
         begin: Open = pipe.receive()
         work: Work[Any, Any] = pickle.loads(begin.pickled_work)  # noqa: S301 - from our own parent

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from synthforge.evaluation import request as evaluationrequest
-from synthforge.evaluation.request import WORKERS_IMPORT, evaluation_of
-from synthforge.recipe.load import load_recipe
 from tests.conftest import DIGITS, Ran
 from tests.evaluation.sets import Sets, digits, per_class, settings, write
 
 Cli = Callable[..., Ran]
-
-
-def test_two_workers_start_early_where_several_are_wanted(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[tuple[int, Sequence[str]]] = []
-    monkeypatch.setattr(evaluationrequest, "start_early", lambda num, modules: started.append((num, modules)))
-
-    def begun(*more: str) -> list[tuple[int, Sequence[str]]]:
-        started.clear()
-        asked = evaluation_of(None, real=str(sets.real), holdout=str(sets.holdout), out=str(tmp_path / "e.json"), sets=more, arms="real")
-        evaluationrequest.start_workers(asked)
-        return [*started]
-
-    assert begun("workers=3") == [(2, WORKERS_IMPORT[:1])]
-    assert begun("workers=1") == begun("trainer.device=cuda") == []
-    (tmp_path / "e.json").touch()
-    assert begun("workers=3") == []
-    evaluationrequest.start_workers(evaluation_of(load_recipe(DIGITS, ["evaluation.workers=2", f"output.path={tmp_path}"])))
-    assert started == [(2, WORKERS_IMPORT)]
-    assert all(importlib.util.find_spec(module) for module in WORKERS_IMPORT)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from synthforge.errors import ModelError
 from synthforge.executors.running import Workers
 from synthforge.progress import Reporter
 from tests.contracts.works import ALWAYS, SIZE, Squares
-from tests.executors.runs import UNITS, is_running, no_worker_left, pids_of, wait_for
+from tests.executors.runs import UNITS, no_worker_left, pids_of, wait_for
 
 
 def squared(workers: Workers[int, Any], units: list[int]) -> None:
@@ -85,10 +85,3 @@ def test_an_error_leaves_no_worker_and_no_bar(tmp_path: Path, workers: int) -> N
         squared(started, UNITS)
     assert not shown.is_on
     assert no_worker_left(work)
-
-
-def test_of_those_started_early_none_is_left_beside_the_workers(early: list[int], work: Squares) -> None:
-    with Workers(work, 2, Reporter()) as workers:
-        finished, failed = workers.run(UNITS, task="squares", size=lambda unit: SIZE, name=str)
-        assert sum(is_running(pid) for pid in early) == 2
-    assert len(finished) == len(UNITS) and not failed

@@ -1,5 +1,0 @@
-"""A module that takes half a minute to import."""
-
-import time
-
-time.sleep(30)
