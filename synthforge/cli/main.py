@@ -73,16 +73,11 @@ def _options(
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 OptionalRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)]
-Holdout = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOLDOUT", help="Held-out test set: real images used for nothing else. With a recipe: by default its `evaluation.holdout`."
-    ),
-]
+Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Held-out test set, used for nothing else. Default: the recipe's.")]
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
 ]
-Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. With a recipe: by default its `reference`.")]
+Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. Default: the recipe's `reference`.")]
 ResultFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="Result file. Default: in the run's folder; without a recipe, in runs/evaluation.")
 ]
@@ -93,16 +88,10 @@ Sets = Annotated[
 ]
 SectionSets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Override a field of the recipe, such as --set evaluation.seeds=3. "
-        "Without a recipe leave out the section: --set seeds=3. Repeatable.",
-    ),
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field. Without a recipe leave out `curation.` or `evaluation.`. Repeatable."),
 ]
 FitSets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a setting of the training, such as --set loop.images=200000. Repeatable."),
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a setting, such as --set loop.images=200000. Repeatable.")
 ]
 
 
@@ -195,13 +184,10 @@ def curate(
 
     result = run(request, ConsoleReporter(quiet), reselect=reselect)
     metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
+    tried = ", ".join(f"{rule} {score.probability:.3f}" for rule, score in result.trials.items())
     rows = {
         "kept": f"{result.kept:,} of {result.pool:,} images, by {result.method}"
-        + (
-            f" (probability of the true class: {', '.join(f'{rule} {score.probability:.3f}' for rule, score in result.trials.items())})"
-            if result.trials
-            else ""
-        ),
+        + (f" (probability of the true class: {tried})" if tried else ""),
         "not usable": ", ".join(f"{number:,} {reason}" for reason, number in result.unusable.items()),
         **{
             f"filter {report.gate}": ", ".join(f"{number:,} {reason}" for reason, number in report.dropped.items()) + f"; {report.rule}"
@@ -297,9 +283,7 @@ def diagnose(
     holdout: Holdout = None,
     rendered: Annotated[
         str | None,
-        typer.Option(
-            metavar="SET", help="Without a recipe: the real images redrawn by the generator (image-to-image), with the same names."
-        ),
+        typer.Option(metavar="SET", help="Without a recipe: real images redrawn by the generator (image-to-image), same names."),
     ] = None,
     out: ResultFile = None,
     sets: SectionSets = None,
@@ -441,9 +425,7 @@ def preview(
 @app.command(epilog="Example: synthforge verify runs/digits/pool --regenerate 20")
 def verify(
     folder: FolderArgument,
-    regenerate: Annotated[
-        int, typer.Option(metavar="N", min=0, max=100_000, help="Generate N randomly chosen images again, and compare.")
-    ] = 0,
+    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Generate N of the images again, and compare.")] = 0,
     recipe: LastRecipe = None,
     sets: Sets = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random choice. Default: a new one each time.")] = None,
@@ -541,8 +523,7 @@ def fit(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Real images: dataset folder, WebDataset tars, folder of images by class, Hugging Face dataset on disk, "
-            "or builtin:digits/reference.",
+            help="Real images: dataset folder, WebDataset tars, folder of images by class, Hugging Face dataset, builtin:digits/reference.",
             show_default=False,
         ),
     ],
@@ -599,9 +580,7 @@ def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Q
     _finish({"ok": True, "recipe": loaded.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
 
 
-@recipe_app.command(
-    epilog="Example: synthforge recipe schema > schema.json; then the recipe's first line: # yaml-language-server: $schema=schema.json"
-)
+@recipe_app.command(epilog="Example: synthforge recipe schema > s.json; a recipe's first line: # yaml-language-server: $schema=s.json")
 def schema(
     of: Annotated[
         str, typer.Argument(metavar="[FILE]", help="A result file: evaluation, diagnosis, gap, run or complete.", show_default=False)
@@ -617,12 +596,9 @@ def schema(
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
 def new(
     folder: Annotated[
-        str | None,
-        typer.Argument(metavar="[FOLDER]", help="Real images to write the recipe for, one sub-folder per class.", show_default=False),
+        str | None, typer.Argument(metavar="[FOLDER]", help="Real images to write the recipe for, a folder per class.", show_default=False)
     ] = None,
-    builtin: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A built-in recipe, such as digits. With FOLDER: adapted to its classes.")
-    ] = None,
+    builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in recipe, such as digits, for FOLDER if given.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File of the recipe. Default: NAME.yaml here.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
