@@ -89,17 +89,17 @@ def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: 
         (
             "smaller",
             (-0.1, 0.2),
-            "than a random selection of the same size. Their distance is 2.0 times the largest distance expected of other real images.",
+            "than a random selection of the same size. Their distance is 2.0 times the largest distance expected for other real images.",
         ),
         (
             "larger",
             (0.1, 0.5),
-            "farther from the real images than a random selection of the same size. They are as near as other real images would be.",
+            "farther from the real images than a random selection of the same size. They are as near as other real images.",
         ),
         (
             "smaller",
             (0.5, 0.6),
-            "of the same size. They are nearer than other real images would be, so the selection overfits these real images.",
+            "of the same size. They are nearer than other real images, so the selection overfits these real images.",
         ),
         ("no different", (None, None), "do not differ significantly in distance to the real images."),
     ],
@@ -117,7 +117,7 @@ def test_whether_curation_brought_the_set_nearer(verdict: Nearer, floor: tuple[f
     assert _is_nearer(gap(verdict), None).endswith(told)
     assert _is_nearer(gap(None), None) == ""
     assert "no selection to compare" in _is_nearer(gap(verdict, nothing_chosen=True), None)
-    assert ("this is not significant" in _is_nearer(gap(verdict), gap("no different"))) is (verdict != "no different")
+    assert ("there is no significant difference" in _is_nearer(gap(verdict), gap("no different"))) is (verdict != "no different")
 
 
 @needs_browser
@@ -164,7 +164,7 @@ def test_a_pool_without_records_is_shown_and_told(run_folder: Path, tmp_path: Pa
     for tar in (run_folder / "pool").glob("*.tar"):
         shutil.copy(tar, tmp_path / "run" / "pool")
     result = report(Gathered.asked(str(DIGITS), [f"output.path={tmp_path / 'run'}"]))
-    assert "no records of how it was made" in result.missing[0]
+    assert "not known how the pool was made" in result.missing[0]
     assert "synthetic: an image of each class" in Path(result.file).read_text()
 
 
