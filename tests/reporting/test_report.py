@@ -50,28 +50,6 @@ def test_contrast_names_and_roles_pass_axe(run_folder: Path, browser: Any, schem
 
 
 @needs_browser
-def test_the_maps_points_are_told_by_mouse_and_keys(run_folder: Path, browser: Any) -> None:
-    page, trouble = opened(browser, run_folder / "report.html")
-    circle = page.locator("#map circle").first
-    circle.scroll_into_view_if_needed()
-    box = circle.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    told = page.locator("#tip").inner_text()
-    assert "class" in told
-    assert page.locator("#tip i").count() == 1
-    assert page.locator("#map circle.on").count() == 1
-    page.locator("#map svg").focus()
-    seen = {told}
-    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
-        page.keyboard.press(key)
-        seen.add(page.locator("#tip").inner_text())
-    assert len(seen) > 1
-    page.locator("[data-kind=real]").uncheck()
-    assert page.locator("#map circle.real").first.is_hidden()
-    assert trouble == []
-
-
-@needs_browser
 def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: Path, browser: Any) -> None:
     page, _ = opened(browser, run_folder / "report.html")
     shown = page.locator("section[aria-labelledby=dropped]").inner_text()  # what is folded up is not in it
