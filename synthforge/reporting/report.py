@@ -1,6 +1,8 @@
 """`report`: the results of a run as one HTML page that opens from disk and needs no network.
 
-The page says which results are missing, and how to get them. The number of images on it is bounded.
+The way of a figure: `Gathered` reads it from the run's folder, `report` or a function `_add_...` puts it into `_Page`,
+and page.html.j2 shows it. The page says which results are missing, and how to get them. The number of images on it is
+bounded.
 """
 
 from __future__ import annotations
@@ -376,8 +378,12 @@ def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
     return f"{words} Their distance is {after / floor.high:.1f} times the largest distance expected for other real images."
 
 
-_COLOURS = {"real": "real", "random": "random", "curated": "curated"}
-"""Colours of arms, in the order of rows; the others have one in common."""
+_COLOURED = ("real", "random", "curated")
+"""Arms with a colour of their own, in the order of rows."""
+
+
+def _colour(arm: str) -> str:
+    return arm if arm in _COLOURED else "other"
 
 
 def _add_evaluation(page: _Page, run: Gathered) -> None:
@@ -392,14 +398,12 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
         accuracies = {title: _accuracies(setting) for title, setting in zip(titles, table.settings, strict=True)}
         page.add(dots(f"accuracy-{table.origin}", "Accuracy on the held-out test set", accuracies, "accuracy on the held-out test set, %"))
         differences = {
-            title: [
-                Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _COLOURS.get(one.arm, "other")) for one in setting.comparisons
-            ]
+            title: [Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _colour(one.arm)) for one in setting.comparisons]
             for title, setting in zip(titles, table.settings, strict=True)
             if setting.comparisons
         }
         if differences:
-            name, axis = f"differences-{table.origin}", "difference of accuracy, points"
+            name, axis = f"differences-{table.origin}", "difference in accuracy, points"
             page.add(dots(name, "Differences in points of accuracy", differences, axis, form="+.1f", zero=True))
         _add_curve(page, run.evaluation, table)
     page.notes += run.evaluation.notes
@@ -417,9 +421,9 @@ def _titles(settings: Sequence[SettingResult | SettingDiagnosis]) -> list[str]:
 
 def _accuracies(setting: SettingResult) -> list[Dot]:
     def place(arm: str) -> tuple[int, int]:
-        return arm.count("+"), [*_COLOURS].index(arm) if arm in _COLOURS else len(_COLOURS)
+        return arm.count("+"), _COLOURED.index(arm) if arm in _COLOURED else len(_COLOURED)
 
-    return [Dot(arm, *in_points(setting.arms[arm].accuracy), _COLOURS.get(arm, "other")) for arm in sorted(setting.arms, key=place)]
+    return [Dot(arm, *in_points(setting.arms[arm].accuracy), _colour(arm)) for arm in sorted(setting.arms, key=place)]
 
 
 def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> None:
