@@ -185,6 +185,10 @@ def curate(
     result = run(request, ConsoleReporter(quiet), reselect=reselect)
     metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
     tried = ", ".join(f"{rule} {score.probability:.3f}" for rule, score in result.trials.items())
+    lacking = [
+        f"class {lack.class_name}: about {lack.num_wanted:,} more images needed, like {', '.join(lack.real_keys[:3])}"
+        for lack in result.lacking[:5]
+    ]
     rows = {
         "kept": f"{result.kept:,} of {result.pool:,} images, by {result.method}"
         + (f" (probability of the true class: {tried})" if tried else ""),
@@ -198,11 +202,7 @@ def curate(
             f"other real images {distance(found.floor)}"
             for name, found in metrics.items()
         },
-        **{
-            f"underrepresented {number}": f"class {lack.class_name}: about {lack.num_wanted:,} more images like "
-            f"{', '.join(lack.real_keys[:3])}"
-            for number, lack in enumerate(result.lacking[:5], 1)
-        },
+        **_numbered("underrepresented", lacking),
         **_notes(result.notes),
         "result": result.sentence,
         "folder": result.folder,
@@ -308,8 +308,7 @@ def diagnose(
         for table in result.tables:
             print_diagnosis(stdout(), table)
     rows = _notes(result.notes) | {"training runs": f"{result.trainings:,}, {duration(result.seconds)}", "result": result.verdict}
-    rows |= {f"next {number}": advice.text for number, advice in enumerate(result.advice, 1)}
-    rows["file"] = result.file or ""
+    rows |= _numbered("next", [advice.text for advice in result.advice]) | {"file": result.file or ""}
     _finish(result, "diagnosed", rows, as_json, quiet)
 
 
@@ -327,7 +326,7 @@ def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Qui
         one.stage: f"{one.state}{f', {duration(one.seconds)}' if one.state == 'made' else ''}{f': {one.reason}' if one.reason else ''}"
         for one in result.stages
     }
-    rows |= {"total": duration(result.seconds)} | {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows |= {"total": duration(result.seconds)} | _numbered("missing", result.missing)
     rows |= {"result": result.headline, "page": f"file://{result.page}" if "://" not in result.page else result.page}
     _finish(result, "done", rows, as_json, quiet, failed=not result.is_complete)
 
@@ -348,7 +347,7 @@ def report(
     from synthforge.reporting.report import report as write  # heavy, so mistakes are reported first
 
     result = write(gathered, out, ConsoleReporter(quiet), real_images=not no_real_images)
-    rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows = _numbered("missing", result.missing)
     rows |= {"result": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
     _finish(result, "reported", rows, as_json, quiet)
 
@@ -369,8 +368,7 @@ def compare(
     result = write(gathered, out)
     if not (as_json or quiet):
         print_comparison(stdout(), result)
-    rows = {f"note {number}": text for number, text in enumerate(result.warnings, 1)} | {"page": result.file}
-    _finish(result, "compared", rows, as_json, quiet)
+    _finish(result, "compared", _numbered("note", result.warnings) | {"page": result.file}, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")
@@ -438,8 +436,7 @@ def verify(
     loaded = _load(recipe, sets) if recipe is not None else None
     audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=loaded, seed=seed)
     rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
-    rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
-    rows |= {f"note {number}": note for number, note in enumerate(audit.notes[:20], 1)}
+    rows |= _numbered("problem", audit.problems[:20]) | _numbered("note", audit.notes[:20])
     failed = bool(audit.problems)
     if remade is not None:
         failed |= not remade.is_reproduced
@@ -664,9 +661,12 @@ def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
     sys.exit(exit_status)
 
 
+def _numbered(name: str, texts: list[str]) -> dict[str, str]:
+    return {f"{name} {number}": text for number, text in enumerate(texts, 1)}
+
+
 def _notes(notes: list[str], most: int = 12) -> dict[str, str]:
-    rows = {f"note {number}": note for number, note in enumerate(notes[:most], 1)}
-    return rows | ({"more notes": f"{len(notes) - most:,}, in the result file"} if len(notes) > most else {})
+    return _numbered("note", notes[:most]) | ({"more notes": f"{len(notes) - most:,}, in the result file"} if len(notes) > most else {})
 
 
 def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, *, failed: bool = False) -> None:

@@ -432,14 +432,14 @@ def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> N
     if len(evaluation.curve) > 1:
         lines["real"] = ("real", [(one.real_per_class, *in_points(one.accuracy)) for one in evaluation.curve])
     fewest = min(setting.synthetic_per_real for setting in table.settings)
-    for name, colour in (("random", "random"), ("curated", "curated"), ("real+curated", "other")):
+    for name in ("random", "curated", "real+curated"):
         points = [
             (setting.real_per_class, *in_points(setting.arms[name].accuracy))
             for setting in table.settings
             if name in setting.arms and setting.synthetic_per_real == fewest
         ]
         if len(points) > 1:
-            lines[name] = (colour, points)
+            lines[name] = (_colour(name), points)
     if lines:
         title = "Accuracy in percent by the number of real images per class"
         page.add(curves(f"curve-{table.origin}", title, lines, "real images per class", "accuracy, %"))
