@@ -235,9 +235,7 @@ def _add_images(page: _Page, run: Gathered) -> None:
     if not run.has_records:
         page.missing.append("It is not known how the pool was made, since it does not come from `synthforge generate`.")
     if run.curation is None:
-        page.missing.append(
-            "The pool is not curated yet: run `synthforge curate`. Add `--reselect` to replace the curated set of another pool."
-        )
+        page.missing.append("The pool is not curated yet: run `synthforge curate`. `--reselect` replaces the curated set of another pool.")
     if run.recipe.reference is not None and run.real is None:
         page.missing.append("The real images are not where the recipe says, so they are not shown. Correct `reference` in the recipe.")
     classes, kept, real = list(run.recipe.classes), run.kept(), run.real if page.shows_real else None
@@ -309,14 +307,10 @@ def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateR
         page.regions.append((region, shown, strip(pool, nearest, f"the most similar curated images of class {region.class_name}")))
 
 
-_NOT_NEEDED = (
-    "Not selected",
-    "These images passed every filter. More images passed than were requested, and the selection rule preferred others.",
-)
-
-
 def _why(reason: str) -> tuple[str, str]:
-    return _NOT_NEEDED if reason == NOT_SELECTED else in_words(reason)
+    if reason != NOT_SELECTED:
+        return in_words(reason)
+    return "Not selected", "These images passed every filter. More passed than were requested, and the selection rule preferred others."
 
 
 def _percent(share: float) -> str:
@@ -388,9 +382,7 @@ def _colour(arm: str) -> str:
 
 def _add_evaluation(page: _Page, run: Gathered) -> None:
     if run.evaluation is None:
-        page.missing.append(
-            "There is no evaluation yet (or only one of an older version): run `synthforge evaluate`. It needs `evaluation.holdout`."
-        )
+        page.missing.append("There is no evaluation, or one of an older version: run `synthforge evaluate`. It needs `evaluation.holdout`.")
         return
     page.tables += [table for table in run.evaluation.tables if any(setting.arms for setting in table.settings)]
     for table in page.tables:
@@ -447,7 +439,7 @@ def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> N
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
     if run.diagnosis is None:
-        page.missing.append("There is no diagnosis yet (or only one of an older version): run `synthforge diagnose`.")
+        page.missing.append("There is no diagnosis, or one of an older version: run `synthforge diagnose`.")
         return
     for table in run.diagnosis.tables:
         groups = {title: _losses(setting.loss) for title, setting in zip(_titles(table.settings), table.settings, strict=True)}
