@@ -148,7 +148,7 @@ def _by_amount(table: TableResult, kind: Kind) -> str:
     claim, settings = table.claim(kind), table.settings
     assert claim is not None
     differences = [
-        f"{100 * comparison.difference.value:+.1f} with {_amount(setting, table)}"
+        f"{100 * comparison.difference.value:+z.1f} with {_amount(setting, table)}"
         for setting in settings
         for comparison in setting.comparisons
         if (comparison.arm, comparison.against) == _PAIRS[kind]
@@ -237,6 +237,6 @@ def _exchange_rate(table: TableResult) -> Answer | None:
             text = f"{name.capitalize()} synthetic images per real image: {listed(figures)} real images per class."
             if others:
                 text += f" No figure with {listed(others)}: the accuracy is outside the learning curve of real images, or it is flat."
-            return Answer(question, f"{span} {name} images", text, "unsure")
+            return Answer(question, f"{span} {name} image{'' if span == '1' else 's'}", text, "unsure")
     text = "The accuracy is outside the learning curve of real images. Add more amounts of real data to `evaluation.curve`."
     return Answer(question, "not measurable", text, "unsure") if measured else None

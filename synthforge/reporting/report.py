@@ -196,7 +196,7 @@ def _settings(run: Gathered) -> list[tuple[str, str]]:
 
 
 def _versions(run: Gathered) -> list[tuple[str, str]]:
-    """Of libraries and data."""
+    """Versions of libraries, digests of data, and the hardware."""
     rows = []
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
@@ -206,7 +206,7 @@ def _versions(run: Gathered) -> list[tuple[str, str]]:
     if run.curation is not None:
         rows.append(("digest of curation inputs and settings", run.curation.digest))
     if run.evaluation is not None:
-        rows.append(("trained on", run.evaluation.device))
+        rows.append(("classifiers trained on", run.evaluation.device))
     return rows
 
 
@@ -366,10 +366,10 @@ def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
     if floor.low is None or floor.high is None or floor.high <= 0:
         return words
     if after < floor.low:
-        return f"{words} They are nearer than other real images, so the selection overfits these real images."
+        return f"{words} The curated images are nearer than other real images, so the selection overfits these real images."
     if after <= floor.high:
-        return f"{words} They are as near as other real images."
-    return f"{words} Their distance is {after / floor.high:.1f} times the largest distance expected for other real images."
+        return f"{words} The curated images are as near as other real images."
+    return f"{words} The curated images are {after / floor.high:.1f} times as far as other real images are expected to be at most."
 
 
 _COLOURED = ("real", "random", "curated")

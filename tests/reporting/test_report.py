@@ -67,17 +67,17 @@ def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: 
         (
             "smaller",
             (-0.1, 0.2),
-            "than a random selection of the same size. Their distance is 2.0 times the largest distance expected for other real images.",
+            "than a random selection of the same size. The curated images are 2.0 times as far as other real images are expected to be at most.",
         ),
         (
             "larger",
             (0.1, 0.5),
-            "farther from the real images than a random selection of the same size. They are as near as other real images.",
+            "farther from the real images than a random selection of the same size. The curated images are as near as other real images.",
         ),
         (
             "smaller",
             (0.5, 0.6),
-            "of the same size. They are nearer than other real images, so the selection overfits these real images.",
+            "of the same size. The curated images are nearer than other real images, so the selection overfits these real images.",
         ),
         ("no different", (None, None), "do not differ significantly in distance to the real images."),
     ],
