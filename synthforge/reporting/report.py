@@ -369,7 +369,7 @@ def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
         return f"{words} The curated images are nearer than other real images, so the selection overfits these real images."
     if after <= floor.high:
         return f"{words} The curated images are as near as other real images."
-    return f"{words} The curated images are {after / floor.high:.1f} times as far as other real images are expected to be at most."
+    return f"{words} Curated images are at {after / floor.high:.1f} times the largest distance expected for other real images."
 
 
 _COLOURED = ("real", "random", "curated")
