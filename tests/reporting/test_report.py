@@ -67,7 +67,7 @@ def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: 
         (
             "smaller",
             (-0.1, 0.2),
-            "than a random selection of the same size. Curated images are at 2.0 times the largest distance expected for other real images.",
+            "a random selection of the same size. Curated images are at 2.0 times the largest distance expected for other real images.",
         ),
         (
             "larger",
