@@ -57,7 +57,7 @@ def print_evaluation(console: Console, table: TableResult) -> None:
     headers, columns = [], []
     for setting in table.settings:
         headers.append(
-            f"{setting.real_per_class:g} real images per class, {setting.synthetic_per_real:g} synthetic for each\n"
+            f"{setting.real_per_class:g} real images per class, {setting.synthetic_per_real:g} synthetic per real image\n"
             f"{setting.budget:,} real images in total"
         )
         arms = {name: f"{percent(score.accuracy)}, {score.images:,} images" for name, score in setting.arms.items()}
@@ -66,7 +66,7 @@ def print_evaluation(console: Console, table: TableResult) -> None:
             for one in setting.comparisons
         }
         rates = {f"exchange rate, {name}": worth_in_words(one) for name, one in setting.worth.items()}
-        columns.append((arms | {name: f"none: {why}" for name, why in setting.missing.items()}, differences, rates))
+        columns.append((arms | {name: f"not measured: {why}" for name, why in setting.missing.items()}, differences, rates))
     drawn = _table(f"accuracy on the held-out test set ({kind})", headers)
     for section in zip(*columns, strict=True):
         for name in dict.fromkeys(name for column in section for name in column):
@@ -79,19 +79,24 @@ def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
     """The loss and its parts by the amount of real data, and on average, each with its interval."""
     from synthforge.evaluation.results.types import PARTS
     from synthforge.evaluation.results.words import lost
+    from synthforge.reporting.answers import TITLES, part_of_loss
 
     origin = "" if table.origin == "own" else " (generator trained elsewhere)"
     columns = {f"{setting.real_per_class:g} real images per class": setting.loss for setting in table.settings}
     if len(columns) > 1:
         columns["mean"] = table.mean
-    drawn = _table(f"loss of accuracy by synthetic images, in points{origin}", columns)
+    drawn = _table(f"accuracy lost with random synthetic images in place of real ones, in points{origin}", columns)
+
+    def in_cell(part: LossPart) -> str:
+        verdict = "no relevant loss" if part.verdict == "none" else part.verdict
+        return f"{lost(part.loss, 'points')}\n{verdict}" if part.loss is not None else part_of_loss(part) or verdict
 
     def add(name: str, parts: Iterable[LossPart]) -> None:
-        drawn.add_row(name, *(f"{lost(part.loss, 'points')}\n{part.verdict}" if part.loss else part.verdict for part in parts))
+        drawn.add_row(name, *map(in_cell, parts))
 
     add("total", [loss.whole for loss in columns.values()])
     for name in PARTS:
-        add(name, [loss.parts[name] for loss in columns.values()])
+        add(TITLES[name], [loss.parts[name] for loss in columns.values()])
     console.print(drawn, markup=False)
 
 

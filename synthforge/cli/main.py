@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="synthforge",
     help="Generate synthetic training images with diffusion models, curate them, and measure whether they improve a classifier.",
-    epilog="Start with: synthforge recipe new --builtin digits && synthforge generate digits.yaml",
+    epilog="Start with: synthforge recipe new --builtin digits && synthforge run digits.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-recipe_app = typer.Typer(help="Check, describe and start recipes.", no_args_is_help=True)
+recipe_app = typer.Typer(help="Check recipes, write new ones, and print their schema.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
 _INTERRUPTED = 130
@@ -73,15 +73,25 @@ def _options(
 
 RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
 OptionalRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)]
-Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Held-out test set: real images that are used for nothing else.")]
+Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Held-out test set, used for nothing else. Default: the recipe's.")]
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
 ]
-Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. With a recipe: by default its `reference`.")]
-ResultFile = Annotated[str | None, typer.Option(metavar="FILE", help="File of the result. Default: with a recipe, in the run's folder.")]
-LastRecipe = Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: that of the last run.")]
+Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. Default: the recipe's `reference`.")]
+ResultFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Result file. Default: in the run's folder; without a recipe, in runs/evaluation.")
+]
+LastRecipe = Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: the recipe of the last run.")]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field, such as --set sampling.steps=30. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the recipe, such as --set sampling.steps=30. Repeatable."),
+]
+SectionSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a field. Without a recipe leave out `curation.` or `evaluation.`. Repeatable."),
+]
+FitSets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a setting, such as --set loop.images=200000. Repeatable.")
 ]
 
 
@@ -114,9 +124,9 @@ def generate(
     recipe: RecipeFile,
     sets: Sets = None,
     extend: Annotated[int | None, typer.Option(metavar="N", help="Add N images to a finished run.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete the contents of the output folder first.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Delete the pool first, and generate it again.")] = False,
     retry_quarantined: Annotated[bool, typer.Option(help="Retry shards that failed repeatedly.")] = False,
-    part: Annotated[str | None, typer.Option(metavar="I/N", help="Generate only part I of N; `slurm` reads them from Slurm.")] = None,
+    part: Annotated[str | None, typer.Option(metavar="I/N", help="Generate only part I of N. With `slurm`, Slurm gives I and N.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -139,7 +149,7 @@ def generate(
         "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in result.quarantined.items()),
         "folder": result.folder,
         "contact sheet": result.contact_sheet or "",
-        "digest": result.digest or ("other parts are not made yet" if result.part else "not complete yet"),
+        "digest": result.digest or ("other parts are not generated yet" if result.part else "not complete yet"),
         "next": f"synthforge verify {relative(result.folder)}",
     }
     _finish(result, title, rows, as_json, quiet, failed=bool(result.quarantined))
@@ -154,14 +164,14 @@ def curate(
         list[str],
         typer.Argument(
             metavar="RECIPE | POOL...",
-            help="A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, `datasets` on disk.",
+            help="A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, Hugging Face datasets on disk.",
             show_default=False,
         ),
     ],
     real: Real = None,
     out: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of the result. Default: `curated` in the run's folder.")] = None,
-    sets: Sets = None,
-    reselect: Annotated[bool, typer.Option(help="Replace an existing curated set. Cached features are used again.")] = False,
+    sets: SectionSets = None,
+    reselect: Annotated[bool, typer.Option(help="Replace an existing curated set. Cached features are reused.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -170,13 +180,18 @@ def curate(
 
     request = request_of(sources, real, out, sets or ())
     from synthforge.curation.run import curate as run  # heavy, so mistakes are reported first
-    from synthforge.reporting.figures import distance
+    from synthforge.reporting.answers import distance
 
     result = run(request, ConsoleReporter(quiet), reselect=reselect)
     metrics = {name: found for name, found in result.gap.metrics.items() if found.after.value is not None}
+    tried = ", ".join(f"{rule} {score.probability:.3f}" for rule, score in result.trials.items())
+    lacking = [
+        f"class {lack.class_name}: about {lack.num_wanted:,} more images needed, like {', '.join(lack.real_keys[:3])}"
+        for lack in result.lacking[:5]
+    ]
     rows = {
         "kept": f"{result.kept:,} of {result.pool:,} images, by {result.method}"
-        + (f" ({', '.join(f'{rule} {score.probability:.3f}' for rule, score in result.trials.items())})" if result.trials else ""),
+        + (f" (probability of the true class: {tried})" if tried else ""),
         "not usable": ", ".join(f"{number:,} {reason}" for reason, number in result.unusable.items()),
         **{
             f"filter {report.gate}": ", ".join(f"{number:,} {reason}" for reason, number in report.dropped.items()) + f"; {report.rule}"
@@ -187,11 +202,7 @@ def curate(
             f"other real images {distance(found.floor)}"
             for name, found in metrics.items()
         },
-        **{
-            f"underrepresented {number}": f"class {lack.class_name}: about {lack.num_wanted:,} more images like "
-            f"{', '.join(lack.real_keys[:3])}"
-            for number, lack in enumerate(result.lacking[:5], 1)
-        },
+        **_numbered("underrepresented", lacking),
         **_notes(result.notes),
         "result": result.sentence,
         "folder": result.folder,
@@ -212,10 +223,13 @@ def evaluate(
     arms: Annotated[str | None, typer.Option(metavar="A,B,...", help="Only these training sets, such as real,real+curated.")] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option(metavar="'A > B'", help="Exit with status 1 unless A is proven better than B; >=: if A is proven worse. Repeatable."),
+        typer.Option(
+            metavar="'A > B'",
+            help="Exit with status 1 unless A is significantly better than B. With 'A >= B': only if A is significantly worse. Repeatable.",
+        ),
     ] = None,
     out: ResultFile = None,
-    sets: Sets = None,
+    sets: SectionSets = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -238,7 +252,7 @@ def evaluate(
     required = result.tables[0].required if result.tables else []
     rows |= {one.claim.what: f"{change(one.claim.difference)} ({told(one.claim)})" for one in required}
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
-    rows |= {"trainings": f"{result.trainings:,} of {result.steps:,} steps each, {duration(result.seconds)}", "result": result.verdict}
+    rows |= {"training runs": f"{result.trainings:,} of {result.steps:,} steps each, {duration(result.seconds)}", "result": result.verdict}
     rows["file"] = result.file or ""
     _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
 
@@ -264,14 +278,14 @@ def diagnose(
     holdout: Holdout = None,
     rendered: Annotated[
         str | None,
-        typer.Option(metavar="SET", help="Without a recipe: the real images redrawn by the generator (image-to-image), under equal names."),
+        typer.Option(metavar="SET", help="Without a recipe: real images redrawn by the generator (image-to-image), same names."),
     ] = None,
     out: ResultFile = None,
-    sets: Sets = None,
+    sets: SectionSets = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find out why synthetic images lose accuracy (appearance, content, wrong labels), and what to do about it."""
+    """Find out why synthetic images cost accuracy (appearance, content, wrong labels), and what to do about it."""
     from synthforge.evaluation.diagnosis.request import diagnosis_of
 
     loaded, overrides = _recipe_or_sets(recipe, sets)
@@ -282,9 +296,8 @@ def diagnose(
     if not (as_json or quiet):
         for table in result.tables:
             print_diagnosis(stdout(), table)
-    rows = _notes(result.notes) | {"trainings": f"{result.trainings:,}, {duration(result.seconds)}", "result": result.verdict}
-    rows |= {f"next {number}": advice.text for number, advice in enumerate(result.advice, 1)}
-    rows["file"] = result.file or ""
+    rows = _notes(result.notes) | {"training runs": f"{result.trainings:,}, {duration(result.seconds)}", "result": result.verdict}
+    rows |= _numbered("next", [advice.text for advice in result.advice]) | {"file": result.file or ""}
     _finish(result, "diagnosed", rows, as_json, quiet)
 
 
@@ -298,7 +311,7 @@ def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Qui
         one.stage: f"{one.state}{f', {duration(one.seconds)}' if one.state == 'made' else ''}{f': {one.reason}' if one.reason else ''}"
         for one in result.stages
     }
-    rows |= {"total": duration(result.seconds)} | {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows |= {"total": duration(result.seconds)} | _numbered("missing", result.missing)
     rows |= {"result": result.headline, "page": f"file://{result.page}" if "://" not in result.page else result.page}
     _finish(result, "done", rows, as_json, quiet, failed=not result.is_complete)
 
@@ -319,7 +332,7 @@ def report(
     from synthforge.reporting.report import report as write  # heavy, so mistakes are reported first
 
     result = write(gathered, out, ConsoleReporter(quiet), real_images=not no_real_images)
-    rows = {f"missing {number}": text for number, text in enumerate(result.missing, 1)}
+    rows = _numbered("missing", result.missing)
     rows |= {"result": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
     _finish(result, "reported", rows, as_json, quiet)
 
@@ -340,8 +353,7 @@ def compare(
     result = write(gathered, out)
     if not (as_json or quiet):
         print_comparison(stdout(), result)
-    rows = {f"note {number}": text for number, text in enumerate(result.warnings, 1)} | {"page": result.file}
-    _finish(result, "compared", rows, as_json, quiet)
+    _finish(result, "compared", _numbered("note", result.warnings) | {"page": result.file}, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge plan recipes/digits.yaml --measure")
@@ -352,7 +364,7 @@ def plan(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a recipe will generate: classes, counts, shards, bytes. With --measure also hours."""
+    """Show what a recipe will generate: classes, counts, shards, bytes; with --measure, also hours."""
     from synthforge.generation.inspect import summarize
 
     summary = summarize(_load(recipe, sets), ConsoleReporter(quiet), measure=measure)
@@ -382,7 +394,7 @@ def preview(
     recipe: RecipeFile,
     sets: Sets = None,
     out: Annotated[Path, typer.Option(help="File of the picture.")] = Path("preview.png"),
-    per_class: Annotated[int, typer.Option(min=1, max=100, help="Images of each class.")] = 8,
+    per_class: Annotated[int, typer.Option(min=1, max=100, help="Number of images per class.")] = 8,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -396,25 +408,24 @@ def preview(
 @app.command(epilog="Example: synthforge verify runs/digits/pool --regenerate 20")
 def verify(
     folder: FolderArgument,
-    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Generate N random images again, and compare.")] = 0,
+    regenerate: Annotated[int, typer.Option(metavar="N", min=0, max=100_000, help="Generate N of the images again, and compare.")] = 0,
     recipe: LastRecipe = None,
     sets: Sets = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the random choice. Default: another one every time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random choice. Default: a new one each time.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check every shard against its stored checksum."""
+    """Check every shard against its stored checksum. With --regenerate, also generate some images again and compare."""
     from synthforge.generation.inspect import verify as check
 
     loaded = _load(recipe, sets) if recipe is not None else None
     audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=loaded, seed=seed)
     rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
-    rows |= {f"problem {number}": problem for number, problem in enumerate(audit.problems[:20], 1)}
-    rows |= {f"note {number}": note for number, note in enumerate(audit.notes[:20], 1)}
+    rows |= _numbered("problem", audit.problems[:20]) | _numbered("note", audit.notes[:20])
     failed = bool(audit.problems)
     if remade is not None:
         failed |= not remade.is_reproduced
-        rows["made again"] = (
+        rows["generated again"] = (
             f"{remade.num_samples:,} samples: {remade.identical:,} identical, largest difference {remade.largest_difference} of 255 levels"
         )
         rows["tolerance"] = f"{remade.within_tolerance:.3%} of pixels differ by at most 2 levels (required: 99.9 %): " + (
@@ -428,7 +439,7 @@ def verify(
 def show(
     key: Annotated[str, typer.Argument(metavar="KEY", help="A sample's key; leading zeros may be left out.", show_default=False)],
     folder: FolderArgument,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the image there; with --remake the regenerated one.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the image to a file; with --remake, the regenerated one.")] = None,
     again: Annotated[bool, typer.Option("--remake", help="Generate the image again from its record, and compare.")] = False,
     recipe: LastRecipe = None,
     as_json: Json = False,
@@ -461,8 +472,8 @@ def show(
         if remade is not None:
             draw_image(console, remade.image)
             found = f"largest difference {remade.largest_difference} of 255 levels, {remade.within_tolerance:.1%} of pixels at most 2 off"
-            print_rows(console, "made again", {"compared": found, "changed": "; ".join(remade.changes)})
-        console.print("\nmake it again:", style="bold")
+            print_rows(console, "generated again", {"compared": found, "changed": "; ".join(remade.changes)})
+        console.print("\ngenerate it again:", style="bold")
         print(shown.remake)
     if remade is not None and not remade.is_reproduced:
         sys.exit(1)
@@ -484,10 +495,8 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
         "rate": f"{found.images_per_second:,.1f} images/s" if found.writers else "",
         "time left": duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
     }
-    title = (
-        "complete" if found.is_complete else "being made" if found.writers else "not complete; run `synthforge generate` again to continue"
-    )
-    _finish(found, title, rows, as_json, quiet)
+    paused = "in progress" if found.writers else "not complete; run `synthforge generate` again to continue"
+    _finish(found, "complete" if found.is_complete else paused, rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge fit builtin:digits/reference --out runs/digits/generator --set loop.images=200000")
@@ -496,12 +505,12 @@ def fit(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Real images: dataset folder, WebDataset tars, folder of images by class, `datasets`, or builtin:digits/reference.",
+            help="Real images: dataset folder, WebDataset tars, folder of images by class, Hugging Face dataset, builtin:digits/reference.",
             show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
-    sets: Sets = None,
+    sets: FitSets = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -520,48 +529,47 @@ def fit(
     def on_progress(progress: FitProgress) -> None:
         nonlocal begun
         if not begun:
-            reporter.begin("fitting", progress.num_steps * batch, 0)
+            reporter.begin("training", progress.num_steps * batch, 0)
             begun = True
         reporter.reach(progress.step * batch, f"loss {progress.loss:.4f}" if progress.loss is not None else "")
 
     def on_check(check: Check) -> None:
-        held_out = f"held-out loss {check.held_out_loss:.4f}, " if check.held_out_loss is not None else ""
+        validation = f", {check.held_out_loss:.4f} on the validation part" if check.held_out_loss is not None else ""
         reporter.note(
-            f"{check.images_seen:>9,} images: {held_out}fit loss {check.fit_loss:.4f}, "
-            f"near-copies {check.near_copies:.1%} (natural {check.near_copies_real:.1%})" + ("" if check.is_candidate else ", too many")
+            f"{check.images_seen:>9,} images: loss {check.fit_loss:.4f} on the fit part{validation}; near-copies {check.near_copies:.1%} "
+            f"(among real images {check.near_copies_real:.1%})" + ("" if check.is_candidate else ", too many")
         )
 
     report = run(data, out, config, on_progress, on_check)
     reporter.end()
     rows = {
         "model": str(out),
-        "fitted on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes",
+        "trained on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes",
         "validated on": f"{report.images_validation:,} images",
         "network": f"{report.parameters:,} parameters",
         "images seen": f"{report.images_seen:,} in {duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
         "kept": f"the weights after step {report.kept_step:,}; ended because: {report.stopped}",
         "warning": report.warning or "",
     }
-    _finish(report, "fitted", rows, as_json, quiet)
+    _finish(report, "model trained", rows, as_json, quiet)
 
 
 @recipe_app.command(epilog="Example: synthforge recipe check recipes/digits.yaml")
 def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Find all mistakes in a recipe at once, without loading a model."""
-
     loaded = _load(recipe, sets)
     rows = {"images": f"{loaded.num_samples:,}", "classes": f"{len(loaded.classes):,}"}
     _finish({"ok": True, "recipe": loaded.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
 
 
-@recipe_app.command(epilog="Example: synthforge recipe schema > schema.json; first line: # yaml-language-server: $schema=schema.json")
+@recipe_app.command(epilog="Example: synthforge recipe schema > s.json; a recipe's first line: # yaml-language-server: $schema=s.json")
 def schema(
     of: Annotated[
         str, typer.Argument(metavar="[FILE]", help="A result file: evaluation, diagnosis, gap, run or complete.", show_default=False)
     ] = "recipe",
-    _as_json: Annotated[bool, typer.Option("--json", help="Accepted for uniformity; the output is always JSON.")] = True,
+    _as_json: Annotated[bool, typer.Option("--json", help="Has no effect: the output is always JSON.")] = True,
 ) -> None:
-    """Print the JSON Schema of recipes, for completion and checks in editors, or that of a result file."""
+    """Print the JSON Schema of recipes, for completion and checks in editors, or the schema of a result file."""
     from synthforge.cli.schemas import schema_of
 
     print_json(schema_of(of))
@@ -570,14 +578,14 @@ def schema(
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
 def new(
     folder: Annotated[
-        str | None, typer.Argument(metavar="[FOLDER]", help="Real images by class that the recipe is for.", show_default=False)
+        str | None, typer.Argument(metavar="[FOLDER]", help="Real images to write the recipe for, a folder per class.", show_default=False)
     ] = None,
-    builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A shipped recipe, such as digits, for FOLDER if given.")] = None,
+    builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in recipe, such as digits, for FOLDER if given.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File of the recipe. Default: NAME.yaml here.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a recipe to start from: a shipped one, or one for a folder of real images."""
+    """Write a recipe to start from: a built-in one, or one for a folder of real images."""
     from synthforge.errors import RequestError
     from synthforge.recipe import new
 
@@ -638,12 +646,15 @@ def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
     sys.exit(exit_status)
 
 
+def _numbered(name: str, texts: list[str]) -> dict[str, str]:
+    return {f"{name} {number}": text for number, text in enumerate(texts, 1)}
+
+
 def _notes(notes: list[str], most: int = 12) -> dict[str, str]:
-    rows = {f"note {number}": note for number, note in enumerate(notes[:most], 1)}
-    return rows | ({"more notes": f"{len(notes) - most:,}, in the result file"} if len(notes) > most else {})
+    return _numbered("note", notes[:most]) | ({"more notes": f"{len(notes) - most:,}, in the result file"} if len(notes) > most else {})
 
 
-def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, failed: bool = False) -> None:
+def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet: bool, *, failed: bool = False) -> None:
     """Print the summary or one JSON object. Exit with status 1 if the work failed."""
     if as_json:
         from pydantic import BaseModel

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from synthforge.curation.result import CurateResult
-from synthforge.data.layout import Completion, Document
+from synthforge.data.layout import COMPLETE, DIAGNOSIS, EVALUATION, GAP, NOTES, Completion, Document
 from synthforge.errors import RequestError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
 from synthforge.job import RunNotes
 from synthforge.recipe.recipe import json_schema
 
-DOCUMENTS: dict[str, type[Document]] = {
-    "evaluation": EvaluateResult,
-    "diagnosis": DiagnoseResult,
-    "gap": CurateResult,
-    "run": RunNotes,
-    "complete": Completion,
+_FILES: dict[str, type[Document]] = {
+    EVALUATION: EvaluateResult,
+    DIAGNOSIS: DiagnoseResult,
+    GAP: CurateResult,
+    NOTES: RunNotes,
+    COMPLETE: Completion,
 }
+DOCUMENTS = {file.removesuffix(".json"): model for file, model in _FILES.items()}
 """Models of the result files, by file name without `.json`."""
 
 

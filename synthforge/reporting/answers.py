@@ -1,17 +1,20 @@
-"""The top of the page: a headline on whether to use the images, and cards that answer one question each."""
+"""Results in a few words: the headline on whether to use the images, cards that answer one question each, table cells."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from synthforge.curation.result import CurateResult
+from synthforge.curation.result import CurateResult, Distance
 from synthforge.evaluation.results.types import (
     Advice,
     Cause,
+    Claim,
     DiagnoseResult,
     EvaluateResult,
     Kind,
+    LossPart,
+    LossVerdict,
     PartName,
     SettingResult,
     TableDiagnosis,
@@ -19,18 +22,32 @@ from synthforge.evaluation.results.types import (
     Use,
 )
 from synthforge.evaluation.results.words import change, listed, lost
-from synthforge.reporting.figures import part_of_loss
+from synthforge.recipe.curation import Regime
 from synthforge.statistics import Word
 
+REGIMES: dict[Regime, str] = {"s2r": "training on synthetic images alone", "da": "training on synthetic and real images together"}
+"""What a curated set is for."""
 TITLES: dict[PartName, str] = {
     "appearance": "appearance",
     "content": "content",
     "labels": "wrong labels",
-    "interaction": "interaction of appearance and content",
-    "rest": "no measured cause",
+    "interaction": "interaction",
+    "rest": "unexplained",
 }
-"""Names of the parts of a loss, for sentences and tables."""
+"""Names of the parts of a loss."""
 Tone = Literal["good", "bad", "unsure"]
+
+
+def part_of_loss(part: LossPart) -> str:
+    """One part of a loss decomposition, such as "1.4 points [-0.6, 3.4]"; empty if it was not measured."""
+    return lost(part.loss, "points") if part.loss is not None else "no measurable difference" if part.verdict == "not shown" else ""
+
+
+def distance(one: Distance) -> str:
+    """A distance with its 95 % interval, as far as it is known."""
+    if one.value is None:
+        return "unknown"
+    return f"{one.value:.3g}" + (f" [{one.low:.3g}, {one.high:.3g}]" if one.low is not None else "")
 
 
 @dataclass(frozen=True)
@@ -48,26 +65,25 @@ class Answer:
 
 _HEADLINES: dict[Use, str] = {
     "everywhere": "Use the synthetic images",
-    "where they helped": "Use the synthetic images only with the amounts of real data where they helped",
+    "where they helped": "Use the synthetic images only for the amounts of real data where they helped",
     "nowhere": "Do not add these synthetic images to the real ones",
-    "no proof": "No proven benefit from adding the synthetic images",
-    "not measured": "No verdict on adding the synthetic images",
+    "no proof": "It is unclear whether adding the synthetic images helps",
+    "not measured": "There is no verdict on adding the synthetic images",
 }
 
 
 def headline_of(evaluation: EvaluateResult | None) -> str:
-    """Whether to use the images, in one or a few sentences."""
+    """Whether to use the images, in one to three sentences."""
     if evaluation is None or (table := evaluation.first) is None:
         return "Not evaluated yet: it is unknown whether these images help."
     claim = table.claim("adding")
     if claim is None:
         return "It was not measured whether these images help when they are added to real ones."
-    average = " on average" * (claim.comparisons > 1)
-    sentences = [f"{_HEADLINES[evaluation.use]}: accuracy changes by {change(claim.difference, 'points')}{average}."]
+    sentences = [f"{_HEADLINES[evaluation.use]}: accuracy changes by {_mean_change(claim)}."]
     if table.origin != "own":
         sentences.append("The generator may have seen more real images than the classifiers.")
     if not all(setting.has_enough_steps for setting in table.settings):
-        sentences.append("The trainings were too short to rely on this.")
+        sentences.append("Training was too short to rely on this.")
     return " ".join(sentences)
 
 
@@ -78,11 +94,9 @@ def answers_of(evaluation: EvaluateResult | None, curation: CurateResult | None,
     if table is not None:
         answers += [
             _comparison(table, "adding", "Do synthetic images help when added to real ones?"),
-            _comparison(table, "instead", "How much accuracy do random synthetic images lose in place of real ones?", is_loss=True)
-            or _comparison(
-                table, "curated-instead", "How much accuracy do curated synthetic images lose in place of real ones?", is_loss=True
-            ),
-            _comparison(table, "curation", "Is a curated selection better than a random one?"),
+            _comparison(table, "instead", "How much accuracy is lost if random synthetic images replace the real ones?")
+            or _comparison(table, "curated-instead", "How much accuracy is lost if curated synthetic images replace the real ones?"),
+            _comparison(table, "curation", "Is training on curated images better than on random ones?"),
         ]
     if diagnosis is not None and diagnosis.tables:
         answers.append(_causes(diagnosis.tables[0], diagnosis.draws))
@@ -98,8 +112,8 @@ def answers_of(evaluation: EvaluateResult | None, curation: CurateResult | None,
 _VERDICTS: dict[Word, tuple[Tone, str]] = {
     "helped": ("good", "statistically significant"),
     "hurt": ("bad", "statistically significant"),
-    "did not help": ("bad", "without a relevant gain"),
-    "cannot tell": ("unsure", "not statistically significant"),
+    "did not help": ("bad", "a relevant gain is ruled out"),
+    "cannot tell": ("unsure", "not statistically significant (too imprecise to tell)"),
 }
 _PAIRS: dict[Kind, tuple[str, str]] = {
     "adding": ("real+curated", "real"),
@@ -107,22 +121,26 @@ _PAIRS: dict[Kind, tuple[str, str]] = {
     "curated-instead": ("curated", "real"),
     "curation": ("curated", "random"),
 }
+"""The arms of the comparisons behind a card."""
 
 
-def _comparison(table: TableResult, kind: Kind, question: str, *, is_loss: bool = False) -> Answer | None:
+def _comparison(table: TableResult, kind: Kind, question: str) -> Answer | None:
     claim = table.claim(kind)
     if claim is None:
         return None
     points = 100 * claim.difference.value
     figure = f"{points:+.1f} points of accuracy"
-    if is_loss:
+    if kind in {"instead", "curated-instead"}:  # these ask for a loss
         figure = f"{abs(points):.1f} points of accuracy" if points < 0 else "no loss"
     tone, significance = _VERDICTS[claim.verdict]
-    average = " on average" * (claim.comparisons > 1)
-    text = f"Change of accuracy: {change(claim.difference, 'points')}{average}, {significance}. {_by_amount(table, kind)}"
+    text = f"Change in accuracy: {_mean_change(claim)}, {significance}. {_by_amount(table, kind)}"
     if kind == "instead" and (curated := table.claim("curated-instead")) is not None:
-        text += f" Curated images instead: {change(curated.difference, 'points')}. {_by_amount(table, 'curated-instead')}"
+        text += f" With curated images: {_mean_change(curated)}. {_by_amount(table, 'curated-instead')}"
     return Answer(question, figure, text, tone)
+
+
+def _mean_change(claim: Claim) -> str:
+    return change(claim.difference, "points") + (" on average" if claim.comparisons > 1 else "")
 
 
 def _by_amount(table: TableResult, kind: Kind) -> str:
@@ -130,7 +148,7 @@ def _by_amount(table: TableResult, kind: Kind) -> str:
     claim, settings = table.claim(kind), table.settings
     assert claim is not None
     differences = [
-        f"{100 * comparison.difference.value:+.1f} with {_amount(setting, table)}"
+        f"{100 * comparison.difference.value:+z.1f} with {_amount(setting, table)}"
         for setting in settings
         for comparison in setting.comparisons
         if (comparison.arm, comparison.against) == _PAIRS[kind]
@@ -145,7 +163,15 @@ def _by_amount(table: TableResult, kind: Kind) -> str:
 def _amount(setting: SettingResult, table: TableResult) -> str:
     """The amount of real data; also that of synthetic images where the table has several."""
     has_one_ratio = len({setting.synthetic_per_real for setting in table.settings}) == 1
-    return f"{setting.real_per_class:g}" + ("" if has_one_ratio else f" (and {setting.synthetic_per_real:g} synthetic for each)")
+    return f"{setting.real_per_class:g}" + ("" if has_one_ratio else f" (and {setting.synthetic_per_real:g} synthetic per real image)")
+
+
+_WITHOUT_CAUSE: dict[LossVerdict, str] = {
+    "loss": "unexplained",
+    "cannot tell": "no significant loss",
+    "none": "no relevant loss",
+    "gain": "no loss",
+}
 
 
 def _causes(table: TableDiagnosis, draws: int) -> Answer:
@@ -159,38 +185,35 @@ def _causes(table: TableDiagnosis, draws: int) -> Answer:
     ]
     missing = [TITLES[name] for name, part in parts.items() if not part_of_loss(part)]
     shown = table.mean.shown if whole.verdict not in {"none", "gain"} else {}
-    title = " and ".join(TITLES[name] for name in shown)
-    if shown.keys() == {"rest"} or not shown:
-        title = "cause not identified" if shown or whole.verdict == "loss" else "no significant loss"
-    text = (
-        f"Random synthetic images lose {lost(whole.loss)} with {amounts} real images per class. Loss decomposition: {'; '.join(figures)}."
-    )
+    title = ", ".join(TITLES[name] for name in shown) or _WITHOUT_CAUSE[whole.verdict]
+    average = "on average " if len(table.settings) > 1 else ""
+    text = f"Random synthetic images cost {lost(whole.loss)} {average}with {amounts} real images per class. Of these: {'; '.join(figures)}."
     if missing:
         text += f" Not measured: {listed(missing)}."
     if whole.verdict == "cannot tell" and table.covers_real_images and draws == 1:
-        text += " The interval allows for other real images, with which there may be no loss."
+        text += " The interval also covers other real images. With these there may be no loss."
     return Answer("Why do synthetic images cost accuracy?", title, text, "bad" if shown else "unsure")
 
 
 NEXT: dict[Cause, str] = {
     "appearance": "improve the generator",
-    "content": "curate a larger pool",
+    "content": "curate from a larger pool",
     "labels": "reduce wrong labels",
     "interaction": "curate first",
     "rest": "collect more real images",
     "none": "no change needed",
     "unclear": "measure more precisely",
 }
-"""An advice in few words."""
+"""The advice in a few words."""
 
 
 def _next_step(advice: Advice, use: Use) -> Answer:
     """The first advice, together with whether to add the images."""
     text = advice.text
     if advice.cause == "none" and use != "not measured":
-        text = "Synthetic images replace real ones without a measured loss. The first answer says whether to add them to real images."
+        text = "Synthetic images can replace real ones without a relevant loss. The first card says whether to add them to real ones."
     elif use in {"nowhere", "no proof"}:
-        text = f"For now train on real images only. {text}"
+        text = f"For now, train on real images only. {text}"
     return Answer("What should you do next?", NEXT[advice.cause], text, "unsure")
 
 
@@ -205,7 +228,7 @@ def _exchange_rate(table: TableResult) -> Answer | None:
             if worth is None or worth.others_per_real is None:
                 others.append(amount)
                 continue
-            rate, fewer = worth.others_per_real, " or fewer" * worth.high_is_end
+            rate, fewer = worth.others_per_real, " or fewer" if worth.high_is_end else ""
             figures.append(f"{rate.value:.3g} [{rate.low:.3g}{fewer}, {rate.high:.3g}] with {amount}")
             rates.append(rate.value)
         if figures:
@@ -213,9 +236,7 @@ def _exchange_rate(table: TableResult) -> Answer | None:
             span = least if least == largest else f"{least} to {largest}"
             text = f"{name.capitalize()} synthetic images per real image: {listed(figures)} real images per class."
             if others:
-                text += (
-                    f" No rate with {listed(others)}: the accuracy lies outside the learning curve of real images, or that curve is flat."
-                )
-            return Answer(question, f"{span} {name} images", text, "unsure")
-    text = "The accuracy lies outside the learning curve of real images. Set `evaluation.curve` to more amounts."
+                text += f" No figure with {listed(others)}: the accuracy is outside the learning curve of real images, or it is flat."
+            return Answer(question, f"{span} {name} image{'' if span == '1' else 's'}", text, "unsure")
+    text = "The accuracy is outside the learning curve of real images. Add more amounts of real data to `evaluation.curve`."
     return Answer(question, "not measurable", text, "unsure") if measured else None

@@ -13,11 +13,10 @@ from pathlib import PurePosixPath
 from synthforge.data.storage import resolve
 from synthforge.errors import RequestError
 from synthforge.evaluation.results.types import EvaluateResult, Kind, SettingResult
-from synthforge.evaluation.results.words import percent, points
-from synthforge.reporting.answers import TITLES, headline_of
-from synthforge.reporting.figures import REGIMES, distance, in_points, part_of_loss
+from synthforge.evaluation.results.words import listed, percent, points
+from synthforge.reporting.answers import REGIMES, TITLES, distance, headline_of, part_of_loss
 from synthforge.reporting.gathered import Gathered
-from synthforge.reporting.plots import Dot, Picture, dots
+from synthforge.reporting.plots import Dot, Plot, dots, in_points
 from synthforge.reporting.templates import page_of, write_page
 
 CLAIMS: dict[Kind, str] = {
@@ -26,6 +25,7 @@ CLAIMS: dict[Kind, str] = {
     "curation": "curated over random",
     "adding": "added to real",
 }
+"""Titles of the rows for claims."""
 _ALIKE: dict[str, Callable[[EvaluateResult], object]] = {
     "held-out test sets": lambda one: one.holdout,
     "training steps": lambda one: one.steps,
@@ -36,7 +36,7 @@ _ALIKE: dict[str, Callable[[EvaluateResult], object]] = {
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run in the table."""
+    """One run: a column of the table."""
 
     name: str
     folder: str
@@ -75,11 +75,9 @@ def compare(runs: Sequence[Gathered], out: str) -> CompareResult:
         ComparedRun(name, run.folder.address, headline_of(run.evaluation), _cells(run)) for name, run in zip(names, runs, strict=True)
     ]
     rows = sorted(dict.fromkeys(title for one in compared for title in one.cells), key=_place)
-    pictures = _pictures(names, runs)
-    warnings = _warnings(names, runs)
-    address = resolve(out)
-    page = page_of("compare.html.j2", runs=compared, rows=rows, warnings=warnings, plots=pictures)
-    return CompareResult(compared, rows, warnings, address, write_page(address, page, pictures.values()))
+    plots, warnings, address = _plots(names, runs), _warnings(names, runs), resolve(out)
+    page = page_of("compare.html.j2", runs=compared, rows=rows, warnings=warnings, plots=plots)
+    return CompareResult(compared, rows, warnings, address, write_page(address, page, plots.values()))
 
 
 def _names(runs: Sequence[Gathered]) -> list[str]:
@@ -103,18 +101,15 @@ def _place(title: str) -> int:
 
 
 def _cells(run: Gathered) -> dict[str, str]:
-    recipe = run.recipe
-    sampling = recipe.sampling
-    guided = (
-        f", from real images at strength {', '.join(f'{one:g}' for one in sampling.real_guidance.strength)}"
-        if sampling.real_guidance
-        else ""
-    )
+    """Settings and figures of a run, by the row's title."""
+    generator, sampling = run.recipe.generator, run.recipe.sampling
     cells = {
-        "generator": f"{recipe.generator.kind} {run.manifest.get('model', recipe.generator.model)}",
-        "sampling": f"{sampling.steps} steps, guidance {', '.join(f'{one:g}' for one in sampling.guidance)}{guided}",
+        "generator": f"{generator.kind} {run.manifest.get('model', generator.model)}",
+        "sampling": f"{sampling.steps} steps, guidance {', '.join(f'{one:g}' for one in sampling.guidance)}",
         "images": f"{len(run.pool):,}" if run.pool is not None else "none yet",
     }
+    if sampling.real_guidance is not None:
+        cells["sampling"] += f", from real images at strength {', '.join(f'{one:g}' for one in sampling.real_guidance.strength)}"
     if run.curation is not None:
         cells |= {"selection": f"{run.curation.method}, for {REGIMES[run.curation.regime]}", "kept": f"{run.curation.kept:,}"}
         found = run.curation.gap.main
@@ -128,21 +123,21 @@ def _cells(run: Gathered) -> dict[str, str]:
                 cells[f"{title}, points of accuracy"] = f"{points(claim.difference)}: {claim.verdict}"
     if run.diagnosis is not None and run.diagnosis.tables:
         table = run.diagnosis.tables[0]
-        amounts = ", ".join(one.amount for one in table.settings)
+        amounts = listed([one.amount for one in table.settings])
         for name, part in table.mean.parts.items():
             if lost := part_of_loss(part):
-                cells[f"accuracy lost, {TITLES[name]}, {amounts} real per class"] = lost
+                cells[f"accuracy lost, {TITLES[name]}, {amounts} real images per class"] = lost
     return cells
 
 
 def _title(setting: SettingResult, arm: str) -> str:
-    ratio = f", {setting.synthetic_per_real:g} for each" if setting.synthetic_per_real != 1 else ""
-    return f"{arm}, {setting.amount} real per class{ratio}"
+    ratio = f", {setting.synthetic_per_real:g} synthetic per real image" if setting.synthetic_per_real != 1 else ""
+    return f"{arm}, {setting.amount} real images per class{ratio}"
 
 
-def _pictures(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Picture]:
-    """Plots of the gaps, and of the accuracies of arms that several runs have. Each run is a row."""
-    plots: dict[str, Picture] = {}
+def _plots(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Plot]:
+    """Plots of the distances to the real images, and of the accuracies of arms that several runs have. Each run is a row."""
+    plots: dict[str, Plot] = {}
     gaps: dict[str, list[Dot]] = {}
     accuracies: dict[str, list[Dot]] = {}
     for name, run in zip(names, runs, strict=True):

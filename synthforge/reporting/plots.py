@@ -1,6 +1,6 @@
 """Plots of results, as SVG in the page and as SVG and PNG files.
 
-In the page text stays text in the page's font, and colours are variables: the page has a light and a dark scheme.
+In the page, text is text in the page's font, and colours are CSS variables, since the page has a light and a dark scheme.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from synthforge.statistics import Measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +45,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Plot:
     """A finished plot."""
 
     name: str
@@ -55,6 +57,11 @@ class Picture:
     png: bytes
 
 
+def in_points(one: Measured) -> tuple[float, float, float]:
+    """Value, low and high of a share or of a difference of shares, times 100."""
+    return 100 * one.value, 100 * one.low, 100 * one.high
+
+
 def dots(
     name: str,
     title: str,
@@ -64,7 +71,7 @@ def dots(
     form: str = ".1f",
     zero: bool = False,
     band: tuple[float, float] | None = None,
-) -> Picture:
+) -> Plot:
     """Figures with intervals as rows, in titled groups.
 
     Args:
@@ -107,14 +114,14 @@ def dots(
         axes.tick_params(axis="y", length=0)
 
     figures = "; ".join(
-        f"{group}{': ' * bool(group)}{', '.join(f'{row.label} {row.value:{form}}' for row in rows)}" for group, rows in groups.items()
+        (f"{group}: " if group else "") + ", ".join(f"{row.label} {row.value:{form}}" for row in rows) for group, rows in groups.items()
     )
-    return _picture(name, f"{title}. {figures}", draw, 0.9 + 0.27 * num)
+    return _plot(name, f"{title}. {figures}", draw, 0.9 + 0.27 * num)
 
 
 def curves(
     name: str, title: str, lines: Mapping[str, tuple[str, Sequence[tuple[float, float, float, float]]]], x_axis: str, y_axis: str
-) -> Picture:
+) -> Plot:
     """Lines with interval bands over a logarithmic axis.
 
     Args:
@@ -145,7 +152,7 @@ def curves(
     figures = "; ".join(
         f"{label}: {', '.join(f'{value:.1f} with {x:g}' for x, value, _, _ in points)}" for label, (_, points) in lines.items()
     )
-    return _picture(name, f"{title}. {figures}", draw, 3.4)
+    return _plot(name, f"{title}. {figures}", draw, 3.4)
 
 
 def _axes(figure: Figure, colours: Mapping[str, str]) -> Axes:
@@ -160,7 +167,7 @@ def _axes(figure: Figure, colours: Mapping[str, str]) -> Axes:
     return axes
 
 
-def _picture(name: str, alt: str, draw: Any, height: float) -> Picture:
+def _plot(name: str, alt: str, draw: Any, height: float) -> Plot:
     inline = _saved(draw, height, _MARKS, "svg", name).decode()
     inline = inline[inline.index("<svg") :]
     for colour, mark in _MARKS.items():
@@ -172,7 +179,7 @@ def _picture(name: str, alt: str, draw: Any, height: float) -> Picture:
     inline = re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg xmlns="http://www.w3.org/2000/svg" viewBox="\1" aria-hidden="true">', inline, count=1
     )
-    return Picture(name, alt, inline, _saved(draw, height, LIGHT, "svg", name), _saved(draw, height, LIGHT, "png", name))
+    return Plot(name, alt, inline, _saved(draw, height, LIGHT, "svg", name), _saved(draw, height, LIGHT, "png", name))
 
 
 def _saved(draw: Any, height: float, colours: Mapping[str, str], form: str, name: str) -> bytes:

@@ -1,6 +1,8 @@
 """`report`: the results of a run as one HTML page that opens from disk and needs no network.
 
-The page says which results are missing, and how to get them. The number of images on it is bounded.
+The way of a figure: `Gathered` reads it from the run's folder, `report` or a function `_add_...` puts it into `_Page`,
+and page.html.j2 shows it. The page says which results are missing, and how to get them. The number of images on it is
+bounded.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-from PIL.Image import Image
 
 from synthforge.arrays import Ints
 from synthforge.curation.choice import NOT_SELECTED
@@ -27,11 +28,11 @@ from synthforge.errors import some
 from synthforge.evaluation.results.types import EvaluateResult, Loss, SettingDiagnosis, SettingResult, TableResult
 from synthforge.evaluation.results.words import listed
 from synthforge.progress import Reporter
-from synthforge.reporting.answers import Answer, answers_of, headline_of
-from synthforge.reporting.figures import REGIMES, in_points
+from synthforge.reporting.answers import REGIMES, TITLES, Answer, answers_of, headline_of
 from synthforge.reporting.gathered import Decisions, Gathered
+from synthforge.reporting.map import Map, map_of
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
-from synthforge.reporting.plots import Dot, Picture, curves, dots
+from synthforge.reporting.plots import Dot, Plot, curves, dots, in_points
 from synthforge.reporting.templates import page_of, write_page
 from synthforge.statistics import Over
 
@@ -41,11 +42,6 @@ SHOWN_IMAGES = 12
 """Images in one row, at most."""
 SHOWN_REGIONS = 8
 SHOWN_PAIRS = 12
-MAPPED = {"real": 300, "pool": 600, "kept": 300}
-"""Points of each kind on the map, at most."""
-FEWEST_MAPPED = 10
-MAP_SIDE = 32
-"""Side of an image shown on the map, in pixels."""
 _LIBRARIES = ("synthforge", "torch", "diffusers", "open-clip-torch", "faiss-cpu", "numpy")
 
 
@@ -62,55 +58,59 @@ class ReportResult:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Map:
-    """Images as points in two dimensions."""
-
-    points: str
-    """JSON: x, y, kind, class, key, place in the sprite (-1: not shown)."""
-    sprite: Strip | None
-    num: dict[str, int]
-
-
-@dataclass
+@dataclass(kw_only=True)
 class _Page:
-    """What the template shows."""
+    """What page.html.j2 shows, in its order."""
 
     run: Gathered
-    headline: str
-    answers: list[Answer]
-    settings: list[tuple[str, str]]
-    over: str
-    """What the intervals cover."""
-    sets: str
-    """What was compared."""
-    missing: list[str]
     shows_real: bool
-    first: list[tuple[str, Strip | None]] = field(default_factory=list)
+    plots: dict[str, Plot] = field(default_factory=dict)
+    """All plots, by name."""
+
+    # Top
+    headline: str
+    examples: list[tuple[str, Strip | None]] = field(default_factory=list)
     """One image of each class, a row for each kind."""
-    plots: dict[str, Picture] = field(default_factory=dict)
+    training_sets: str
+    """What was compared."""
+    answers: list[Answer]
+    covered: str
+    """What the intervals cover."""
+    missing: list[str]
+
+    # Accuracy of classifiers
+    tables: list[TableResult] = field(default_factory=list)
+    """Tables of the evaluation that have arms."""
+
+    # Images
     classes: list[tuple[str, list[tuple[str, Strip | None]], int, int]] = field(default_factory=list)
     """Name, a row of images for each kind, number of synthetic images, and of kept ones."""
     classes_left: int = 0
     """Classes that are not shown."""
+
+    # Curation
+    kept_in_words: str = ""
     reasons: list[tuple[str, str, int, Strip | None]] = field(default_factory=list)
     """Why images were dropped: title, explanation, their number, examples."""
     copies: str = ""
-    kept_in_words: str = ""
     pairs: list[tuple[Strip, str]] = field(default_factory=list)
     """A kept image beside its nearest real image, and their distance."""
-    map: _Map | None = None
+    regions: list[tuple[Region, Strip | None, Strip | None]] = field(default_factory=list)
+    """Regions with too few curated images, examples of real ones, and the most similar curated ones."""
+
+    # Map, and distance to the real images
+    map: Map | None = None
     gap_in_words: str = ""
     gap_rows: list[tuple[Metric, Distances]] = field(default_factory=list)
-    tables: list[TableResult] = field(default_factory=list)
-    """Tables of the evaluation that have arms."""
-    regions: list[tuple[Region, Strip | None, Strip | None]] = field(default_factory=list)
-    """Regions with too few synthetic images, examples of real ones, and the most similar synthetic ones."""
-    notes: list[str] = field(default_factory=list)
-    versions: list[tuple[str, str]] = field(default_factory=list)
-    recipe: str = ""
 
-    def add(self, plot: Picture) -> None:
+    # Settings and reproduction
+    settings: list[tuple[str, str]]
+    notes: list[str] = field(default_factory=list)
+    versions: list[tuple[str, str]]
+    recipe: str
+    """All that differs from the defaults, as JSON."""
+
+    def add(self, plot: Plot) -> None:
         """Show a plot."""
         self.plots[plot.name] = plot
 
@@ -121,8 +121,8 @@ def report(
     """Write the page and its plots.
 
     Args:
-        out: the page's file; plots go beside it. None: report.html in the run's folder (or REPORT_WITHOUT).
-        real_images: show real images. Without them the page can be passed on.
+        out: the page's file; plots go beside it. None: `PAGE` or, without real images, `PAGE_WITHOUT` in the run's folder.
+        real_images: show real images. Without them the page can be shared.
         trouble: why the run ended early. None: it did not.
     Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
     """
@@ -130,13 +130,15 @@ def report(
     table = run.evaluation.first if run.evaluation is not None else None
     page = _Page(
         run=run,
-        headline=headline_of(run.evaluation),
-        answers=answers_of(run.evaluation, run.curation, run.diagnosis),
-        over=_COVERED[table.claims[0].interval_over] if table is not None and table.claims else "",
-        sets=_sets(run),
-        settings=_settings(run),
         shows_real=real_images,
+        headline=headline_of(run.evaluation),
+        training_sets=_training_sets(run),
+        answers=answers_of(run.evaluation, run.curation, run.diagnosis),
+        covered=_COVERED[table.claims[0].interval_over] if table is not None and table.claims else "",
         missing=[f"The run ended early: {trouble}"] if trouble is not None else [],
+        settings=_settings(run),
+        versions=_versions(run),
+        recipe=json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2),
     )
     reporter.note("collecting results and images")
     _add_images(page, run)
@@ -144,9 +146,7 @@ def report(
     _add_evaluation(page, run)
     _add_diagnosis(page, run)
     reporter.note("drawing the map")
-    page.map = _map(run, page)
-    page.versions = _versions(run)
-    page.recipe = json.dumps(run.recipe.model_dump(mode="json", exclude_defaults=True), indent=2)
+    page.map = map_of(run, page.missing, real_images=real_images)
     address = resolve(out) if out is not None else run.folder.where(PAGE if real_images else PAGE_WITHOUT)
     content = page_of("page.html.j2", page=page)
     plots = write_page(address, content, page.plots.values())
@@ -157,24 +157,23 @@ def report(
 _COVERED: dict[Over, str] = {
     "draws and images": "draws of real images, training seeds and test images",
     "seeds and images": "training seeds and test images, not other real images",
-    "images": "test images only, of a single training",
+    "images": "test images only, of a single training run",
 }
 
 
-def _sets(run: Gathered) -> str:
+def _training_sets(run: Gathered) -> str:
     """What was compared, for somebody who sees the page for the first time."""
     if run.evaluation is None or (table := run.evaluation.first) is None:
         return ""
     scores = [score for setting in table.settings for score in setting.arms.values()]
-    trainings = max((score.draws * score.seeds for score in scores), default=0)
+    most = max((score.draws * score.seeds for score in scores), default=0)
     amounts = listed(list(dict.fromkeys(f"{setting.real_per_class:g}" for setting in table.settings)))
     ratios = listed(list(dict.fromkeys(f"{setting.synthetic_per_real:g}" for setting in table.settings)))
     own = " The generator was trained on these real images only." if table.origin == "own" else ""
     return (
         f"Training sets: real images ({amounts} per class), synthetic images ({ratios} per real image), or both.{own} “Random” synthetic "
-        "images are a random choice; “curated” ones were selected (kept) by `synthforge curate`. "
-        f"On each training set {trainings} classifiers were trained. They were tested on {run.evaluation.holdout_images:,} "
-        "held-out real images."
+        "images are chosen at random; “curated” ones were selected (kept) by `synthforge curate`. "
+        f"Classifiers trained on each training set: {most}, each tested on {run.evaluation.holdout_images:,} held-out real images."
     )
 
 
@@ -197,7 +196,7 @@ def _settings(run: Gathered) -> list[tuple[str, str]]:
 
 
 def _versions(run: Gathered) -> list[tuple[str, str]]:
-    """Of libraries and data."""
+    """Versions of libraries, digests of data, and the hardware."""
     rows = []
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
@@ -205,9 +204,9 @@ def _versions(run: Gathered) -> list[tuple[str, str]]:
     if run.pool is not None:
         rows.append(("digest of the pool", str(run.pool.collections[0].digest)))
     if run.curation is not None:
-        rows.append(("digest of the curation plan", run.curation.digest))
+        rows.append(("digest of curation inputs and settings", run.curation.digest))
     if run.evaluation is not None:
-        rows.append(("trained on", run.evaluation.device))
+        rows.append(("classifiers trained on", run.evaluation.device))
     return rows
 
 
@@ -234,11 +233,9 @@ def _add_images(page: _Page, run: Gathered) -> None:
         page.missing.append("There are no synthetic images yet: run `synthforge generate`.")
         return
     if not run.has_records:
-        page.missing.append("The pool has no records of how it was made, such as its generator. It was not made by `synthforge generate`.")
+        page.missing.append("It is not known how the pool was made, since it does not come from `synthforge generate`.")
     if run.curation is None:
-        page.missing.append(
-            "The pool is not curated yet: run `synthforge curate`. If a curated set of another pool is there, add `--reselect`."
-        )
+        page.missing.append("The pool is not curated yet: run `synthforge curate`. `--reselect` replaces the curated set of another pool.")
     if run.recipe.reference is not None and run.real is None:
         page.missing.append("The real images are not where the recipe says, so they are not shown. Correct `reference` in the recipe.")
     classes, kept, real = list(run.recipe.classes), run.kept(), run.real if page.shows_real else None
@@ -254,7 +251,7 @@ def _add_images(page: _Page, run: Gathered) -> None:
         page.classes.append((name, rows, int((of_pool == number).sum()), int((of_pool[kept] == number).sum())))
     for kind in kinds:
         firsts = [int(next(iter(kind.of_class(number)), -1)) for number in range(len(page.classes))]
-        page.first.append((kind.label, strip(kind.table, firsts, f"{kind.label}: an image of each class")))
+        page.examples.append((kind.label, strip(kind.table, firsts, f"{kind.label}: an image of each class")))
     if run.decisions is not None and run.curation is not None:
         _add_reasons(page, run.pool, run.decisions, run.curation)
         if real is not None:
@@ -300,24 +297,20 @@ def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> N
 
 
 def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateResult) -> None:
-    """Regions with too few images, and examples."""
+    """Regions of real images with too few curated ones, and examples."""
     of_pool = {key: number for number, key in enumerate(pool.strings("key"))}
     of_real = {key: number for number, key in enumerate(real.strings("key"))} if real is not None else {}
     for region in curation.lacking[:SHOWN_REGIONS]:
         nearest = [of_pool[key] for key in region.pool_keys if key in of_pool]
         examples = [of_real[key] for key in region.real_keys if key in of_real]
         shown = strip(real, examples, f"real images of class {region.class_name} that are underrepresented") if real is not None else None
-        page.regions.append((region, shown, strip(pool, nearest, f"the most similar synthetic images of class {region.class_name}")))
-
-
-_NOT_NEEDED = (
-    "Not selected",
-    "These images passed every filter. The selection rule preferred others, since there are more than requested.",
-)
+        page.regions.append((region, shown, strip(pool, nearest, f"the most similar curated images of class {region.class_name}")))
 
 
 def _why(reason: str) -> tuple[str, str]:
-    return _NOT_NEEDED if reason == NOT_SELECTED else in_words(reason)
+    if reason != NOT_SELECTED:
+        return in_words(reason)
+    return "Not selected", "These images passed every filter. More passed than were requested, and the selection rule preferred others."
 
 
 def _percent(share: float) -> str:
@@ -358,7 +351,7 @@ def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
     """Whether curation brought the set nearer to the real images, and whether as near as other real images are.
 
     Args:
-        held_out: the gap to real images that the selection did not use.
+        held_out: the gap to the validation part, which the selection did not match.
     """
     difference, floor, after = gap.against_random, gap.main.floor, gap.main.after.value
     if difference is None or difference.verdict is None or after is None:
@@ -368,26 +361,28 @@ def _is_nearer(gap: Gap, held_out: Gap | None) -> str:
     words = _NEARER[difference.verdict]
     other = held_out.against_random if held_out is not None else None
     if other is not None and other.verdict is not None and other.verdict != difference.verdict:
-        result = {"smaller": "they are nearer", "larger": "they are farther away", "no different": "this is not significant"}[other.verdict]
-        words += f" Compared with the validation images alone, which the selection did not use, {result}."
+        result = {"smaller": "they are nearer", "larger": "they are farther away", "no different": "there is no significant difference"}
+        words += f" Measured against the validation images alone, which the selection did not match, {result[other.verdict]}."
     if floor.low is None or floor.high is None or floor.high <= 0:
         return words
     if after < floor.low:
-        return f"{words} They are nearer than other real images would be, so the selection overfits these real images."
+        return f"{words} The curated images are nearer than other real images, so the selection overfits these real images."
     if after <= floor.high:
-        return f"{words} They are as near as other real images would be."
-    return f"{words} Their distance is {after / floor.high:.1f} times the largest distance expected of other real images."
+        return f"{words} The curated images are as near as other real images."
+    return f"{words} Curated images are at {after / floor.high:.1f} times the largest distance expected for other real images."
 
 
-_COLOURS = {"real": "real", "random": "random", "curated": "curated"}
-_ORDER = [*_COLOURS]
+_COLOURED = ("real", "random", "curated")
+"""Arms with a colour of their own, in the order of rows."""
+
+
+def _colour(arm: str) -> str:
+    return arm if arm in _COLOURED else "other"
 
 
 def _add_evaluation(page: _Page, run: Gathered) -> None:
     if run.evaluation is None:
-        page.missing.append(
-            "There is no evaluation of this version: run `synthforge evaluate`. It needs a held-out test set (`evaluation.holdout`)."
-        )
+        page.missing.append("There is no evaluation, or one of an older version: run `synthforge evaluate`. It needs `evaluation.holdout`.")
         return
     page.tables += [table for table in run.evaluation.tables if any(setting.arms for setting in table.settings)]
     for table in page.tables:
@@ -395,14 +390,12 @@ def _add_evaluation(page: _Page, run: Gathered) -> None:
         accuracies = {title: _accuracies(setting) for title, setting in zip(titles, table.settings, strict=True)}
         page.add(dots(f"accuracy-{table.origin}", "Accuracy on the held-out test set", accuracies, "accuracy on the held-out test set, %"))
         differences = {
-            title: [
-                Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _COLOURS.get(one.arm, "other")) for one in setting.comparisons
-            ]
+            title: [Dot(f"{one.arm} − {one.against}", *in_points(one.difference), _colour(one.arm)) for one in setting.comparisons]
             for title, setting in zip(titles, table.settings, strict=True)
             if setting.comparisons
         }
         if differences:
-            name, axis = f"differences-{table.origin}", "difference of accuracy, points"
+            name, axis = f"differences-{table.origin}", "difference in accuracy, points"
             page.add(dots(name, "Differences in points of accuracy", differences, axis, form="+.1f", zero=True))
         _add_curve(page, run.evaluation, table)
     page.notes += run.evaluation.notes
@@ -413,16 +406,16 @@ def _titles(settings: Sequence[SettingResult | SettingDiagnosis]) -> list[str]:
     titles: list[str] = []
     for setting in settings:
         ratio = setting.synthetic_per_real if isinstance(setting, SettingResult) else 1
-        title = f"{setting.real_per_class:g} real images per class" + (f", {ratio:g} synthetic for each" if ratio != 1 else "")
+        title = f"{setting.real_per_class:g} real images per class" + (f", {ratio:g} synthetic per real image" if ratio != 1 else "")
         titles.append(f"{title} ({setting.amount})" if title in titles else title)
     return titles
 
 
 def _accuracies(setting: SettingResult) -> list[Dot]:
     def place(arm: str) -> tuple[int, int]:
-        return arm.count("+"), _ORDER.index(arm) if arm in _ORDER else len(_ORDER)
+        return arm.count("+"), _COLOURED.index(arm) if arm in _COLOURED else len(_COLOURED)
 
-    return [Dot(arm, *in_points(setting.arms[arm].accuracy), _COLOURS.get(arm, "other")) for arm in sorted(setting.arms, key=place)]
+    return [Dot(arm, *in_points(setting.arms[arm].accuracy), _colour(arm)) for arm in sorted(setting.arms, key=place)]
 
 
 def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> None:
@@ -431,14 +424,14 @@ def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> N
     if len(evaluation.curve) > 1:
         lines["real"] = ("real", [(one.real_per_class, *in_points(one.accuracy)) for one in evaluation.curve])
     fewest = min(setting.synthetic_per_real for setting in table.settings)
-    for name, colour in (("random", "random"), ("curated", "curated"), ("real+curated", "other")):
+    for name in ("random", "curated", "real+curated"):
         points = [
             (setting.real_per_class, *in_points(setting.arms[name].accuracy))
             for setting in table.settings
             if name in setting.arms and setting.synthetic_per_real == fewest
         ]
         if len(points) > 1:
-            lines[name] = (colour, points)
+            lines[name] = (_colour(name), points)
     if lines:
         title = "Accuracy in percent by the number of real images per class"
         page.add(curves(f"curve-{table.origin}", title, lines, "real images per class", "accuracy, %"))
@@ -446,74 +439,17 @@ def _add_curve(page: _Page, evaluation: EvaluateResult, table: TableResult) -> N
 
 def _add_diagnosis(page: _Page, run: Gathered) -> None:
     if run.diagnosis is None:
-        page.missing.append("There is no diagnosis of this version: run `synthforge diagnose`.")
+        page.missing.append("There is no diagnosis, or one of an older version: run `synthforge diagnose`.")
         return
     for table in run.diagnosis.tables:
         groups = {title: _losses(setting.loss) for title, setting in zip(_titles(table.settings), table.settings, strict=True)}
         if len(groups) > 1:
             groups["mean"] = _losses(table.mean)
-        page.add(dots(f"diagnosis-{table.origin}", "Loss of accuracy by cause", groups, "loss of accuracy, points", form="+.1f", zero=True))
+        page.add(dots(f"diagnosis-{table.origin}", "Accuracy lost, by cause", groups, "accuracy lost, points", form="+.1f", zero=True))
     page.notes += [note for note in run.diagnosis.notes if note not in page.notes]
 
 
 def _losses(loss: Loss) -> list[Dot]:
     """The whole loss and its parts, without those that were not measured."""
-    parts = {"total": (loss.whole, "ink")} | {name: (part, "other") for name, part in loss.parts.items()}
+    parts = {"total": (loss.whole, "ink")} | {TITLES[name]: (part, "other") for name, part in loss.parts.items()}
     return [Dot(name, *in_points(part.loss), colour) for name, (part, colour) in parts.items() if part.loss is not None]
-
-
-# The map
-
-
-def _map(run: Gathered, page: _Page) -> _Map | None:
-    """Images in two dimensions, by t-SNE of the metric encoder's features (van der Maaten and Hinton 2008)."""
-    if run.pool is None or run.real is None or run.decisions is None:
-        return None
-    chooser, kept = np.random.default_rng(0), run.kept()
-    candidates = {
-        "real": (run.real, np.arange(len(run.real))),
-        "pool": (run.pool, np.setdiff1d(np.arange(len(run.pool)), kept)),
-        "kept": (run.pool, kept),
-    }
-    rows, parts = {}, []
-    for kind, (table, of_kind) in candidates.items():
-        rows[kind] = chooser.permutation(of_kind)[: MAPPED[kind]]
-        features = run.features(table, rows[kind])
-        if features is None:
-            page.missing.append(
-                "The map needs the metric encoder's features, which are no longer in the cache: run `synthforge curate --reselect`."
-            )
-            return None
-        is_known = np.isfinite(features).all(axis=1)  # images that can't be read have no features
-        rows[kind] = rows[kind][is_known]
-        parts.append(features[is_known])
-    places = _embedded(np.concatenate(parts))
-    if places is None:
-        return None
-    points: list[list[object]] = []
-    images: list[Image] = []
-    for kind, chosen in rows.items():
-        table = candidates[kind][0]
-        is_shown = kind != "real" or page.shows_real
-        first = len(images)
-        images += thumbnails(table, chosen, MAP_SIDE) if is_shown else []
-        for number, (label, key) in enumerate(zip(table.strings("class")[chosen], table.strings("key")[chosen], strict=True)):
-            x, y = places[len(points)].tolist()
-            points.append([round(x, 4), round(y, 4), kind, str(label), str(key), first + number if is_shown else -1])
-    return _Map(json.dumps(points), sheet(images, "", 40, MAP_SIDE), {kind: len(chosen) for kind, chosen in rows.items()})
-
-
-def _embedded(features: np.ndarray) -> np.ndarray | None:
-    """Places in the unit square, float (n, 2), by PCA and t-SNE; None for too few images."""
-    if len(features) < FEWEST_MAPPED:
-        return None
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    reduced = PCA(min(30, *features.shape), random_state=0).fit_transform(features)
-    places: np.ndarray = TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0, max_iter=500).fit_transform(
-        reduced
-    )
-    places -= places.min(axis=0)
-    places /= np.maximum(np.ptp(places, axis=0), 1e-9)
-    return places

@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 
 from synthforge.data.storage import Folder
 from synthforge.errors import PlaceError
-from synthforge.reporting.figures import distance
-from synthforge.reporting.plots import Picture
+from synthforge.reporting.answers import distance
+from synthforge.reporting.plots import Plot
 
 PLOTS = "plots"
 
@@ -36,17 +36,17 @@ def _code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
 
 
-def write_page(address: str, page: bytes, pictures: Iterable[Picture]) -> list[str]:
+def write_page(address: str, page: bytes, plots: Iterable[Plot]) -> list[str]:
     """Write a page, and beside it its plots as SVG and PNG. Returns the plots' addresses; raises PlaceError."""
     place, _, file = address.rpartition("/")
     folder, written = Folder(place), []
     try:
         if folder.path is not None:
             Path(folder.path, PLOTS).mkdir(parents=True, exist_ok=True)
-        for picture in pictures:
-            for ending, data in (("svg", picture.svg), ("png", picture.png)):
-                folder.within(PLOTS).replace(f"{picture.name}.{ending}", data)
-                written.append(f"{place}/{PLOTS}/{picture.name}.{ending}")
+        for plot in plots:
+            for ending, data in (("svg", plot.svg), ("png", plot.png)):
+                folder.within(PLOTS).replace(f"{plot.name}.{ending}", data)
+                written.append(f"{place}/{PLOTS}/{plot.name}.{ending}")
         folder.replace(file, page)
     except OSError as error:
         raise PlaceError(f"{address}: can't be written ({error.strerror}); name another file with --out") from error

@@ -249,7 +249,7 @@ def test_a_recipe_for_a_folder_of_images_leads_to_shards(cli: Cli, tmp_path: Pat
     sets = ["loop.images=2000", "loop.batch=20", "loop.checks=2", "width=16", "depth=1"]
     fitted = cli("fit", "photos", "--out", "runs/photos/generator", *[part for text in sets for part in ("--set", text)])
     assert fitted.status == 0
-    assert "fitted on" in fitted.out
+    assert "trained on" in fitted.out
     assert "near-copies" in fitted.err
     assert cli("generate", "photos.yaml", "--set", "count.per_class=5", "--set", "sampling.steps=3").status == 0
     assert len(list((tmp_path / "runs" / "photos" / "pool").glob("*.tar"))) == 1

@@ -75,7 +75,7 @@ def test_a_table_is_drawn_by_amounts(planted: EvaluateResult) -> None:
     lines = console.export_text().splitlines()
     (setting,) = planted.tables[0].settings
     assert "generator trained elsewhere" in lines[0]
-    assert any(f"{REAL} real images per class, 1 synthetic for each" in line for line in lines)
+    assert any(f"{REAL} real images per class, 1 synthetic per real image" in line for line in lines)
     for name in [
         *setting.arms,
         *(f"{one.arm} − {one.against}" for one in setting.comparisons),

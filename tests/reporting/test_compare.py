@@ -38,7 +38,7 @@ def test_runs_are_compared_in_a_page_and_a_table(run_folder: Path, tmp_path: Pat
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("figure svg").count() == 2
     table = cli("compare", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "compare.html")
-    assert "random, 5 real per class" in table.out
+    assert "random, 5 real images per class" in table.out
 
 
 def test_what_cant_be_compared_is_told(run_folder: Path, tmp_path: Path, cli: Cli) -> None:

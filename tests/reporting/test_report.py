@@ -50,28 +50,6 @@ def test_contrast_names_and_roles_pass_axe(run_folder: Path, browser: Any, schem
 
 
 @needs_browser
-def test_the_maps_points_are_told_by_mouse_and_keys(run_folder: Path, browser: Any) -> None:
-    page, trouble = opened(browser, run_folder / "report.html")
-    circle = page.locator("#map circle").first
-    circle.scroll_into_view_if_needed()
-    box = circle.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    told = page.locator("#tip").inner_text()
-    assert "class" in told
-    assert page.locator("#tip i").count() == 1
-    assert page.locator("#map circle.on").count() == 1
-    page.locator("#map svg").focus()
-    seen = {told}
-    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
-        page.keyboard.press(key)
-        seen.add(page.locator("#tip").inner_text())
-    assert len(seen) > 1
-    page.locator("[data-kind=real]").uncheck()
-    assert page.locator("#map circle.real").first.is_hidden()
-    assert trouble == []
-
-
-@needs_browser
 def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: Path, browser: Any) -> None:
     page, _ = opened(browser, run_folder / "report.html")
     shown = page.locator("section[aria-labelledby=dropped]").inner_text()  # what is folded up is not in it
@@ -89,17 +67,17 @@ def test_why_images_were_dropped_is_told_without_the_names_of_gates(run_folder: 
         (
             "smaller",
             (-0.1, 0.2),
-            "than a random selection of the same size. Their distance is 2.0 times the largest distance expected of other real images.",
+            "a random selection of the same size. Curated images are at 2.0 times the largest distance expected for other real images.",
         ),
         (
             "larger",
             (0.1, 0.5),
-            "farther from the real images than a random selection of the same size. They are as near as other real images would be.",
+            "farther from the real images than a random selection of the same size. The curated images are as near as other real images.",
         ),
         (
             "smaller",
             (0.5, 0.6),
-            "of the same size. They are nearer than other real images would be, so the selection overfits these real images.",
+            "of the same size. The curated images are nearer than other real images, so the selection overfits these real images.",
         ),
         ("no different", (None, None), "do not differ significantly in distance to the real images."),
     ],
@@ -117,7 +95,7 @@ def test_whether_curation_brought_the_set_nearer(verdict: Nearer, floor: tuple[f
     assert _is_nearer(gap(verdict), None).endswith(told)
     assert _is_nearer(gap(None), None) == ""
     assert "no selection to compare" in _is_nearer(gap(verdict, nothing_chosen=True), None)
-    assert ("this is not significant" in _is_nearer(gap(verdict), gap("no different"))) is (verdict != "no different")
+    assert ("there is no significant difference" in _is_nearer(gap(verdict), gap("no different"))) is (verdict != "no different")
 
 
 @needs_browser
@@ -164,7 +142,7 @@ def test_a_pool_without_records_is_shown_and_told(run_folder: Path, tmp_path: Pa
     for tar in (run_folder / "pool").glob("*.tar"):
         shutil.copy(tar, tmp_path / "run" / "pool")
     result = report(Gathered.asked(str(DIGITS), [f"output.path={tmp_path / 'run'}"]))
-    assert "no records of how it was made" in result.missing[0]
+    assert "not known how the pool was made" in result.missing[0]
     assert "synthetic: an image of each class" in Path(result.file).read_text()
 
 

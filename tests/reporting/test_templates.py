@@ -9,10 +9,10 @@ import pytest
 
 from synthforge.errors import PlaceError
 from synthforge.reporting.compare import ComparedRun
-from synthforge.reporting.plots import Picture
+from synthforge.reporting.plots import Plot
 from synthforge.reporting.templates import _code, page_of, write_page
 
-PICTURE = Picture("accuracy", "Accuracy.", "<svg></svg>", b"<svg/>", b"png")
+PICTURE = Plot("accuracy", "Accuracy.", "<svg></svg>", b"<svg/>", b"png")
 
 
 def test_text_in_backticks_is_code_and_markup_is_escaped() -> None:
