@@ -6,7 +6,7 @@ tested by all gates; the first gate that an image fails gives the reason.
 
 Thresholds are set on the *validation* part of the reference, so that about a share `loss` of real images would fail
 too. With fewer than 1 / loss validation images, none of them fails. Without a validation part, labels and manifold use
-the fit images instead: each is left out in turn, and judged by the views whose model has not seen it.
+the fit images instead. Each is left out in turn, and judged by the model of the fold that has not seen it.
 
 Gates are mild on purpose. Filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118). Which
 images make a good *set* is the task of the selection. Not covered: properties of the set as a whole.
@@ -65,6 +65,11 @@ class Gate(Config):
     """Whether the gate is applied."""
 
     @property
+    def is_in_digests(self) -> bool:
+        """Whether the settings were touched, or the gate is on. So a new gate that is off changes no digest."""
+        return self.on or self != type(self)()
+
+    @property
     def needs_texts(self) -> bool:
         """Whether it compares images with texts."""
         return False
@@ -80,9 +85,9 @@ class Gate(Config):
 
 @GATES.add("copies")
 class CopiesGate(Gate):
-    """Drops copies of real images. An image is a copy if its distance to a real image is at most `factor` times a
-    reference distance. That distance is the `loss` quantile, over validation images, of the distance to the nearest
-    other real image. An image-to-image sample is also compared with its own source image."""
+    """Drops copies of real images. An image is a copy if its distance to a real image is at most `factor` times the
+    natural distance between real images. That is the `loss` quantile, over validation images, of the distance to the
+    nearest other real image. An image-to-image sample is also compared with its own source image."""
 
     title: ClassVar[str] = "copy"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
@@ -94,9 +99,9 @@ class CopiesGate(Gate):
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
-    """Share of validation images that lie nearer to another real image than the reference distance."""
+    """Share of validation images that have another real image within the natural distance."""
     factor: float = identity(0.5, gt=0, le=10)
-    """An image counts as a copy within this multiple of the reference distance."""
+    """An image counts as a copy within this multiple of the natural distance."""
     source: bool = identity(True)
     """Also drop image-to-image samples that hardly differ from their source image."""
 
@@ -240,6 +245,11 @@ class ContentGate(Gate):
     """Share of validation images that may fail. It sets the threshold."""
 
     @property
+    def is_in_digests(self) -> bool:
+        """Always, so that old digests stay valid."""
+        return True
+
+    @property
     def needs_texts(self) -> bool:
         """Always."""
         return True
@@ -255,10 +265,10 @@ class ContentGate(Gate):
 
 @GATES.add("duplicates")
 class DuplicatesGate(Gate):
-    """Drops duplicates within the pool: images with equal pixels, and images of a class within `factor` times a
-    reference distance. That distance is the `loss` quantile, over validation images, of the distance to the nearest
-    other real image. Of duplicates, the one nearest to the real images stays (as in SemDeDup, Abbas et al. 2023, arXiv
-    2303.09540, without its clusters)."""
+    """Drops duplicates within the pool: images with equal pixels, and images of a class within `factor` times the
+    natural distance between real images. That is the `loss` quantile, over validation images, of the distance to the
+    nearest other real image. Of duplicates, the one nearest to the real images stays (as in SemDeDup, Abbas et al.
+    2023, arXiv 2303.09540, without its clusters)."""
 
     title: ClassVar[str] = "duplicate"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
@@ -270,9 +280,9 @@ class DuplicatesGate(Gate):
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
-    """Share of validation images that lie nearer to another real image than the reference distance."""
+    """Share of validation images that have another real image within the natural distance."""
     factor: float = identity(0.5, gt=0, le=10)
-    """Two images count as duplicates within this multiple of the reference distance."""
+    """Two images count as duplicates within this multiple of the natural distance."""
 
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
         limit = self.factor * evidence.natural_distance(self.loss)
@@ -289,6 +299,6 @@ def in_order(config: CurationConfig) -> list[Gate]:
     return [gate for gate in config.gates.values() if isinstance(gate, Gate) and gate.on]
 
 
-def in_words(reason: str) -> tuple[str, str]:
-    """Heading and explanation of a reason for reports; the reason itself and an empty text if no gate has it."""
+def heading_and_text(reason: str) -> tuple[str, str]:
+    """How reports show a reason: a heading and a sentence; the reason itself and an empty text if no gate has it."""
     return next((gate.reasons[reason] for gate in GATES.values() if reason in gate.reasons), (reason, ""))

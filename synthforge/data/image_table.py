@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from synthforge.arrays import Ints
+from synthforge.arrays import Bools, Ints
 from synthforge.data.collection import MAX_KEY, Block, Collection, open_collection
 from synthforge.data.images import decode
 from synthforge.data.units import Members
@@ -66,6 +66,12 @@ class Table:
         """For each image: number of the collection, number of the block in it, row in the block."""
         collection, block, place = (self.rows.column(name).to_numpy().astype(np.int64) for name in ("collection", "block", "place"))
         return collection, block, place
+
+    @functools.cached_property
+    def fit(self) -> Bools:
+        """Images of the fit part, (N,). The others are the validation part. For real images."""
+        parts = [(collection.blocks, collection.part()) for collection in self.collections]
+        return np.asarray(np.concatenate([part[block.name] for blocks, part in parts for block in blocks]) == "fit")
 
     def numbers(self, column: str) -> NDArray[np.float32]:
         """A column of numbers; nan for missing ones."""

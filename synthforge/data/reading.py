@@ -26,7 +26,7 @@ from synthforge.data.foreign import bytes_of
 from synthforge.data.images import Uint8, decode, resize
 from synthforge.data.storage import user_cache
 from synthforge.data.units import Part
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
 
 
@@ -133,8 +133,7 @@ def _digest_of(examples: list[Example]) -> str:
 
 def _require_none(problems: list[str]) -> None:
     if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise DatasetError(f"{problems[0]}{more}; remove or replace it")
+        raise DatasetError(f"{some(problems, 1)}; remove or replace it")
 
 
 def _problem_with(example: Example) -> str | None:

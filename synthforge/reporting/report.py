@@ -18,7 +18,7 @@ from PIL.Image import Image
 from synthforge.arrays import Ints
 from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.gap.metrics import METRICS, Metric
-from synthforge.curation.gates import CopiesGate, in_words
+from synthforge.curation.gates import CopiesGate, heading_and_text
 from synthforge.curation.result import CurateResult, Distances, Gap, Nearer, Region
 from synthforge.data.image_table import Table
 from synthforge.data.layout import PAGE
@@ -317,7 +317,7 @@ _NOT_NEEDED = (
 
 
 def _why(reason: str) -> tuple[str, str]:
-    return _NOT_NEEDED if reason == NOT_SELECTED else in_words(reason)
+    return _NOT_NEEDED if reason == NOT_SELECTED else heading_and_text(reason)
 
 
 def _percent(share: float) -> str:
