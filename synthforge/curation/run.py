@@ -123,16 +123,16 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
         raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
     reports = []
-    for gate in in_order(config):
-        reporter.note(f"gate: {gate.title}")
-        outcome = gate.test(sides.evidence, alive)
+    for one in in_order(config):
+        reporter.note(f"gate: {one.title}")
+        outcome = one.test(sides.evidence, alive)
         dropped = {}
         for text, marks in outcome.reasons.items():
             hit = marks & alive
             reason[hit], dropped[text] = text, int(hit.sum())
         alive &= ~outcome.fails_N
         scores |= outcome.scores
-        reports.append(GateReport(gate=gate.title, rule=outcome.rule, dropped=dropped))
+        reports.append(GateReport(gate=one.title, rule=outcome.rule, dropped=dropped))
     if not alive.any():
         raise NothingLeftError(
             f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
@@ -190,9 +190,12 @@ def _summary(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bo
     if training is not None:
         probability = training.difference.probability
         expected = _EXPECTED[measured.verdict] if measured is not None and measured.verdict is not None else None
-        finding = "Training does not confirm it" if training.direction == "no different" else "Training disagrees"
-        if expected is None or training.direction == expected:
-            finding = "By training" if expected is None else "Training agrees"
+        if expected is None:
+            finding = "By training"
+        elif training.direction == expected:
+            finding = "Training agrees"
+        else:
+            finding = "Training does not confirm it" if training.direction == "no different" else "Training disagrees"
         parts.append(
             f"{finding}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
             f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {probability.value:+.3f} "

@@ -36,7 +36,7 @@ class GenerateResult:
     samples: int
     """Samples in the whole dataset."""
     left_out: int
-    """Samples of the dataset whose every attempt was rejected."""
+    """Samples whose every attempt was rejected: of the whole dataset once it is complete, of this run until then."""
     shards: int
     bytes: int
     digest: str | None
@@ -307,26 +307,26 @@ class _Generating:
         for shard in unfinished:
             if shard.index in self.heartbeat.claimed_by_others():
                 postponed.append(shard)
-            elif not self._is_there(shard):
+            elif not self._count_if_done(shard):
                 self.heartbeat.claim(shard.index)
                 yield shard
         usual = (time.monotonic() - began) / max(len(unfinished), 1)
         for shard in postponed:
             patience = time.monotonic() + 10 + 3 * usual
-            while not (is_there := self._is_there(shard)) and time.monotonic() < patience:
+            while not (is_done := self._count_if_done(shard)) and time.monotonic() < patience:
                 if shard.index not in self.heartbeat.claimed_by_others():
                     break
                 yield None
-            if not is_there:
+            if not is_done:
                 self.heartbeat.claim(shard.index)
                 yield shard
 
-    def _is_there(self, shard: Shard) -> bool:
-        """Whether another process has made the shard in the meantime."""
-        is_there = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
-        if is_there:
+    def _count_if_done(self, shard: Shard) -> bool:
+        """Advance progress by a shard if another process has made it in the meantime; returns whether it has."""
+        is_done = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
+        if is_done:
             self.reporter.advance(shard.num_samples)
-        return is_there
+        return is_done
 
 
 def _finish(

@@ -5,7 +5,6 @@ Each mistake is one line: file and line, dotted path as in the YAML, what is wro
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import os
@@ -22,7 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from synthforge.config import Config, ConfigT, new_name, walk
 from synthforge.data.storage import resolve
-from synthforge.errors import RecipeError
+from synthforge.errors import RecipeError, did_you_mean
 from synthforge.generators.config import GENERATORS
 from synthforge.recipe.recipe import Recipe, cross_checks
 from synthforge.registry import Late
@@ -162,19 +161,19 @@ class _Source:
             if (renamed := new_name(configs[0], path[-1])) is not None:
                 return self._at(path, f"is called {renamed!r} now; write that")
             names = list(configs[0].model_fields)
-            return self._at(path, f"unknown field; {_hint(path[-1], names) or 'known here: ' + ', '.join(names)}")
+            return self._at(path, f"unknown field; {did_you_mean(path[-1], names, 'known here: ' + ', '.join(names), most=1)}")
         if kind == "missing":
             return self._at(path, "is missing")
         if kind == "union_tag_not_found":
             return self._at((*path, "kind"), f"is missing; one of {', '.join(_kinds(configs))}")
         if kind == "union_tag_invalid":
             tag, kinds = str(error["ctx"]["tag"]), _kinds(configs)
-            return self._at((*path, "kind"), f"is {tag!r}; {_hint(tag, kinds, cutoff=0.4) or 'there are ' + ', '.join(kinds)}")
+            return self._at((*path, "kind"), f"is {tag!r}; {did_you_mean(tag, kinds, 'there are ' + ', '.join(kinds), most=1, cutoff=0.4)}")
         if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
             return self._at(path, f"is {value!r}, but must be text, a number, true or false")  # once, not for each of these
         if kind == "literal_error":
             expected = str(error["ctx"]["expected"])
-            hint = _hint(str(value), re.findall(r"'([^']+)'", expected))
+            hint = did_you_mean(str(value), re.findall(r"'([^']+)'", expected), most=1)
             message = f"is {value!r}, but must be {expected}" + (f"; {hint}" if hint else "")
         elif not isinstance(value, (dict, list)) and kind != "value_error":
             message = f"is {value!r}: {message[0].lower()}{message[1:]}"
@@ -187,12 +186,6 @@ class _Source:
         line = _line_of(self.tree, path)
         where = f"{self.path}:{line}: " if self.path is not None else ""
         return f"{where}{'.'.join(path)}: {text}" if path else f"{where}{text}"
-
-
-def _hint(word: str, names: Sequence[str], cutoff: float = 0.6) -> str:
-    """Ask whether the nearest name was meant; empty if none is near."""
-    close = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, ...], list[type[Config]]]:

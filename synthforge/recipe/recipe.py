@@ -6,7 +6,6 @@ Its sections are the Configs of the stages. They are defined beside the code tha
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import string
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from synthforge.config import Config, execution, identity, location, walk
 from synthforge.data.images import ImageFormat
 from synthforge.data.storage import resolve
+from synthforge.errors import did_you_mean
 from synthforge.generators.config import GENERATORS, AnyGenerator, SamplingConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.recipe.curation import CurationConfig
@@ -266,8 +266,7 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             used.update(template.names)
             where = (*(here if spec.templates is not None else ("prompts",)), "templates", str(number))
             for missing in [free for free in template.names if free not in prompts.values]:
-                close = difflib.get_close_matches(missing, [*prompts.values, "class"], n=1, cutoff=0.6)
-                hint = f"did you mean {{{close[0]}}}?" if close else f"give values.{missing} a list"
+                hint = did_you_mean(missing, [*prompts.values, "class"], f"give values.{missing} a list", most=1)
                 yield where, f"{{{missing}}} has no values; {hint}"
         if prompts.negative is not None and not capabilities.text:
             problem = f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text: a negative prompt would do nothing"

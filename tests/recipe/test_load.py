@@ -40,10 +40,10 @@ count: {total: 5}
     found = problems(tmp_path, text)
     assert any(p.startswith("FILE:4: classes.cat.templates: class 'cat' has no prompts") for p in found)
     assert any(p.startswith("FILE:6: classes.dog.weigth: unknown field; did you mean 'weight'?") for p in found)
-    assert any(p.startswith("FILE:8: prompts.templates.0: {siz} has no values; did you mean {size}?") for p in found)
+    assert any(p.startswith("FILE:8: prompts.templates.0: {siz} has no values; did you mean 'size'?") for p in found)
     assert any(p.startswith("FILE:9: prompts.values.size: no template uses {size}") for p in found)
     assert any(p.startswith("FILE:11: sampling.steps: is 0") for p in found)
-    assert any(p.startswith("FILE:12: sampling.scheduler.name: ") and "did you mean EDMEulerScheduler" in p for p in found)
+    assert any(p.startswith("FILE:12: sampling.scheduler.name: ") and "did you mean 'EDMEulerScheduler'" in p for p in found)
     assert len(found) == 6
 
 
