@@ -20,7 +20,6 @@ from pydantic import Field, model_validator
 
 from synthforge.config import Config, identity_of, to_record
 from synthforge.curation.request import of_recipe
-from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import (
     COMPLETE,
@@ -36,6 +35,7 @@ from synthforge.data.layout import (
     digest_of,
     parse,
 )
+from synthforge.data.opening import open_collection
 from synthforge.data.storage import Folder, content_of, resolve
 from synthforge.errors import DatasetError, SynthforgeError
 from synthforge.evaluation.diagnosis.request import diagnosis_of

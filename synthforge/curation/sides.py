@@ -22,10 +22,10 @@ from synthforge.curation.default_encoders import encoders_for
 from synthforge.curation.evidence import NEEDS_TEXTS, EncodedView, Evidence, Texts
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
-from synthforge.data.collection import open_collection
 from synthforge.data.image_table import Table
 from synthforge.data.images import EXTENSIONS, Uint8, decode
 from synthforge.data.layout import digest_of
+from synthforge.data.opening import open_collection
 from synthforge.devices import pick_device
 from synthforge.errors import DatasetError, PlaceError, RequestError, some
 from synthforge.features.embed import EmbedWork, embed, facts_of, features_of, loaded

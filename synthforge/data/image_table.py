@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Ints
-from synthforge.data.collection import MAX_KEY, Block, Collection, open_collection
+from synthforge.data.collection import MAX_KEY, Block, Collection
 from synthforge.data.images import decode
+from synthforge.data.opening import open_collection
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError
 from synthforge.progress import Reporter

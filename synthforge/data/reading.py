@@ -21,9 +21,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.data.collection import WHERE_LABELS_STAND, open_collection
 from synthforge.data.foreign import bytes_of
+from synthforge.data.foreign_collection import WHERE_LABELS_STAND
 from synthforge.data.images import Uint8, decode, resize
+from synthforge.data.opening import open_collection
 from synthforge.data.storage import user_cache
 from synthforge.data.units import Part
 from synthforge.errors import DatasetError, some

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.data.collection import open_collection
 from synthforge.data.image_table import Table
+from synthforge.data.opening import open_collection
 from synthforge.errors import DatasetError, RequestError
 from tests.data.sets import IMAGES, labelled, raw_tar
 
@@ -71,3 +71,9 @@ def test_missing_labels_and_broken_images_are_named(two: Table, tmp_path: Path) 
         bad.require_labels("mine")
     with pytest.raises(DatasetError, match=r"bad, image 0: not a readable image"):
         bad.require_readable(np.arange(2))
+
+
+def test_the_fit_part_is_in_the_order_of_the_rows(two: Table) -> None:
+    parts = [collection.part()[block.name].tolist() for collection, block in two.blocks()]
+    assert two.fit.tolist() == [part == "fit" for block in parts for part in block]
+    assert 0 < two.fit[:12].sum() < 12
