@@ -345,7 +345,7 @@ def _finish(
         folder=dataset.folder.address,
         is_complete=completion is not None,
         samples=samples,
-        left_out=completion.missing if completion is not None else counters.left_out,
+        left_out=completion.left_out if completion is not None else counters.left_out,
         shards=len(state.sealed),
         bytes=state.num_bytes,
         digest=completion.digest if completion is not None else None,
