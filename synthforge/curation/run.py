@@ -1,8 +1,8 @@
 """`curate`: choose the subset of the pools whose distribution matches the real images, and measure the gap that is
 left.
 
-The steps: embed both sides, apply the gates, select, measure the gap, find under-covered regions, write the curated
-folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a repeated or
+The steps: embed both sides, apply the gates, select, measure the gap, find underrepresented regions, write the
+curated folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a repeated or
 interrupted run is fast.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice, Gated, pick, weighed
 from synthforge.curation.gap.gap import MetricView, measure_gap, sentence
-from synthforge.curation.gap.regions import under_covered
+from synthforge.curation.gap.regions import underrepresented
 from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import Better, CurateResult, Gap, GateReport, Nearer, Region, Trial
@@ -168,7 +168,7 @@ def _parts(address: str) -> tuple[str, ...]:
 
 
 def _regions(sides: Sides, choice: Choice) -> list[Region]:
-    return under_covered(
+    return underrepresented(
         sides.metric_views, classes=sides.classes, rows=choice.kept, pool_key_N=sides.pool.keys(), seed=sides.config.selection.seed
     )
 
@@ -180,7 +180,7 @@ def _summary(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bo
     apart = held_out.against_random if held_out is not None and not gap.nothing_chosen else None
     if apart is not None and measured is not None:
         if apart.verdict == measured.verdict:
-            words = "so it is the same there"
+            words = "so the result is the same"
         else:
             words = "which may be chance" if apart.verdict == "no different" else "which disagrees"
         parts.append(
@@ -200,7 +200,7 @@ def _summary(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bo
             f"{finding}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
             f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {probability.value:+.3f} "
             f"[{probability.low:+.3f}, {probability.high:+.3f}], {training.kept.seeds} seeds)"
-            f"{', flattered, since auto chose the rule on the same images' if is_auto else ''}."
+            f"{', biased upwards, since auto chose the rule on the same images' if is_auto else ''}."
         )
     return " ".join(parts)
 

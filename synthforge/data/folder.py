@@ -288,9 +288,7 @@ class DatasetFolder:
         try:
             table = pq.read_table(io.BytesIO(self.folder.read(shard.failures))) if left_out else FAILURES_SCHEMA.empty_table()
         except (FileNotFoundError, pa.ArrowException, OSError) as error:
-            raise DatasetError(
-                f"{self.folder.where(shard.failures)}: gone or damaged, so why samples were left out is not known"
-            ) from error
+            raise DatasetError(f"{self.folder.where(shard.failures)}: gone or damaged, so why samples were left out is unknown") from error
         return table.filter(pc.is_in(table["key"], pa.array(left_out, pa.string())))
 
     @property

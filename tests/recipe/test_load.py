@@ -66,12 +66,12 @@ def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> N
         ("classes: [a, a]\ncount: {total: 1}\n", "a name is given twice"),
         ("classes: []\ncount: {total: 1}\n", "classes"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{']}\n", "prompts.templates.0"),
-        ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "not a plain name"),
+        ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "must be a plain name, such as {size}"),
         (
             "classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{class}'], negative: blurry}\n",
             "prompts.negative: generator 'pixel' takes a class label",
         ),
-        ("classes: [a]\ncount: {total: 1}\nprompts: {captions: nowhere.txt}\n", "prompts.captions: no file"),
+        ("classes: [a]\ncount: {total: 1}\nprompts: {captions: nowhere.txt}\n", "nowhere.txt: no such file"),
         ("classes: {a: {templates: ['x']}, b: {}}\ncount: {total: 1}\n", "class 'b' has no prompts"),
         ("classes: [a]\ncount: {total: 1}\nsampling: {guidance: [1, 1]}\n", "a guidance level is given twice"),
         ("classes: [a]\n", "count: is missing"),
@@ -122,6 +122,6 @@ def test_any_config_from_overrides() -> None:
 
 def test_an_old_name_of_a_field_is_refused_with_the_new_one(tmp_path: Path) -> None:
     text = HEAD + "classes: ['0']\ncount: {total: 1}\ncuration:\n  judge: {kind: pixels}\n"
-    assert problems(tmp_path, text) == ["FILE:6: curation.judge: is called 'metric_encoder' now; write that"]
+    assert problems(tmp_path, text) == ["FILE:6: curation.judge: was renamed; write 'metric_encoder'"]
     (found,) = problems(tmp_path, HEAD + "classes: ['0']\ncount: {total: 1}\n", "curation.judge.kind=pixels")
-    assert "curation.judge" in found and "is called 'metric_encoder' now; write that" in found
+    assert "curation.judge" in found and "was renamed; write 'metric_encoder'" in found

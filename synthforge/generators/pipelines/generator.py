@@ -1,8 +1,7 @@
 """A diffusers pipeline as a generator: requests -> one call of the pipeline -> uint8 images.
 
 The call is plain diffusers with one seeded CPU generator per image. So an image equals that of diffusers alone with
-the
-same arguments. Around the call, prompts are encoded once, decoding is done in parts, and verdicts become codes.
+the same arguments. Around the call, prompts are encoded once, decoding is done in parts, and verdicts become codes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fit a pixel pipeline to labelled real images, with a guard against memorising them.
 
 Every check looks at the averaged weights. It measures the held-out loss: denoising loss on the validation part at
-fixed noise levels. It also measures near-copies: distances from generated to fitted images, against real
-leave-one-out.
+fixed noise levels. It also measures near-copies: generated images nearer to a fitted image than almost all fitted
+images are to each other.
 Weights are a candidate if near-copies are at most two standard errors above the natural rate.
 The candidate with the lowest held-out loss is kept; without a validation part, the last candidate.
 Fitting stops after `patience` checks in a row without a better candidate. If there is never a candidate, the weights
@@ -161,8 +161,7 @@ class _Fit:
         """Images, labels and, with augmentation, vectors of a step. They are prepared for several steps at once.
 
         Batch j of a block takes every `_STEPS_PER_BLOCK`-th row from row j on. So each batch has its share of the
-        augmented
-        rows, which come first.
+        augmented rows, which come first.
         """
         number, turn = divmod(step, _STEPS_PER_BLOCK)
         if self._block[0] != number:
