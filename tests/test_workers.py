@@ -184,7 +184,7 @@ def test_parts_that_make_no_sense(tmp_path: Path, cli: Cli) -> None:
         ran = cli("generate", DIGITS, *options, "--part", wrong)
         assert ran.status == 2
         assert words in ran.err
-    with pytest.raises(RequestError, match=r"--part 1/2: parts don't go with --overwrite"):
+    with pytest.raises(RequestError, match=r"--part 1/2: can't be combined with --overwrite"):
         generate(load_recipe(DIGITS, small(tmp_path)), part=Part(1, 2), overwrite=True)
     assert not (tmp_path / "pool").exists()
 

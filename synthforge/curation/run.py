@@ -50,8 +50,8 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
     inputs = [*request.pools, request.reference]
     folder = Folder(resolve(request.out))
     if config.cache is not None:
-        _require_apart(config.cache, inputs, "features are kept")
-    _require_apart(folder.address, inputs, "the curated set is written")
+        _require_apart(config.cache, inputs, "the cached features")
+    _require_apart(folder.address, inputs, "the curated set")
     require_free(folder)
     sides = Sides.read(request.pools, request.reference, config, reporter)
     sides.load(reporter)
@@ -159,7 +159,7 @@ def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:
     for address in inputs:
         other = _parts(address)
         if all(one == two for one, two in zip(own, other, strict=False)):
-            raise RequestError(f"{place}: is, contains or lies inside {address}, which is only read; {what} somewhere else")
+            raise RequestError(f"{place}: is, contains or lies inside {address}, which is only read; choose another folder for {what}")
 
 
 def _parts(address: str) -> tuple[str, ...]:

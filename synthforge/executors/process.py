@@ -28,9 +28,9 @@ _early: list[tuple[SpawnProcess, Connection]] = []
 
 
 def start_early(num: int, modules: Sequence[str]) -> None:
-    """Start processes that import what workers will need while the caller still imports and reads: the next workers are these.
+    """Start processes that import modules while the caller still imports and reads. The next workers use them.
 
-    Those that nobody wants end with the caller, or by `end_early`.
+    Processes that no worker uses end with the caller, or by `end_early`.
     """
     for _ in range(num):
         with interrupts_blocked():
@@ -38,7 +38,7 @@ def start_early(num: int, modules: Sequence[str]) -> None:
 
 
 def end_early() -> None:
-    """End what was started early and is not wanted."""
+    """End the processes that were started early and not used."""
     while _early:
         process, pipe = _early.pop()
         process.kill()

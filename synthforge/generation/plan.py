@@ -30,9 +30,7 @@ from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, captions_in, file_digest
 
 PLAN_VERSION = 1
-"""Part of every plan digest. Raised when the same recipe would unroll differently."""
-
-
+"""Part of every plan digest. Raised when the same recipe would give other samples."""
 _REFERENCE = "sampling.real_guidance.reference"
 
 
@@ -60,7 +58,7 @@ class Sample:
 
     @property
     def level(self) -> tuple[float, float, bool]:
-        """Samples of one level can share a batch. No negative prompt and an empty one are different levels."""
+        """Guidance, strength, and whether there is a negative prompt. Only samples of one level share a batch."""
         return self.guidance, self.strength or 0.0, self.negative is not None
 
     def request(self) -> ImageRequest:

@@ -84,7 +84,7 @@ def generate(
     """
     reporter = reporter or Reporter()
     if part is not None and (overwrite or extend is not None):
-        raise RequestError(f"--part {part}: parts don't go with --overwrite or --extend; start the run anew, or extend it, without parts")
+        raise RequestError(f"--part {part}: can't be combined with --overwrite or --extend; use these without --part")
     plan = Plan.of(recipe)
     folder = Folder(recipe.pool_path, recipe.output.single_writer)
     folder.require_writable()

@@ -316,7 +316,7 @@ class _Fit:
             warning=None
             if kept.is_candidate
             else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, "
-            f"natural is {kept.near_copies_real:.1%}; lower loop.images, add real images, or strengthen augment",
+            f"where {kept.near_copies_real:.1%} is natural; lower loop.images, add real images, or strengthen augment",
             checks=[Check(**check) for check in self.loop.notes["checks"]],
             config=identity_of(self.config, lambda path, value: value),
             versions={"synthforge": version("synthforge"), "torch": torch.__version__, "diffusers": diffusers.__version__},
