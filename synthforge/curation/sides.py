@@ -152,8 +152,7 @@ class Sides:
     def _require_possible(self) -> None:
         """Raise now the errors that would otherwise come after hours of work."""
         pick_device(self.config.device, "device")
-        if num := sum(name is None for name in self.real.strings("class")):
-            raise DatasetError(f"{self.reference_address}: {num} of {len(self.real)} images have no label; give them one, or remove them")
+        self.real.require_labels(self.reference_address)
         usable = self.pool_class >= 0
         formats = sorted(set(self.pool.strings("extension")[usable]))
         if len(formats) > 1:

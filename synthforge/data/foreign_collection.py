@@ -101,7 +101,5 @@ def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -
     names = {label: label for label in set(labels) & set(classes)}
     names |= {label: classes[int(label)] for label in labels if label not in names and label.isdecimal() and int(label) < len(classes)}
     if unknown := natural_order(set(labels) - names.keys()):
-        raise DatasetError(
-            f"{place}: label {unknown[0]!r} is neither one of the {len(classes)} classes nor the number of one; add it"
-        )
+        raise DatasetError(f"{place}: label {unknown[0]!r} is neither one of the {len(classes)} classes nor the number of one; add it")
     return {label: names[label] for label in labels}

@@ -101,13 +101,13 @@ class Table:
                 yield row, members
 
     def require_labels(self, address: str) -> None:
-        """Raise RequestError if an image has no label.
+        """Raise DatasetError if an image has no label.
 
         Args:
             address: of the set, as the user gave it, for the message.
         """
         if num := sum(name is None for name in self.strings("class")):
-            raise RequestError(f"{address}: {num} of {len(self)} images have no label; give them one, or remove them")
+            raise DatasetError(f"{address}: {num} of {len(self)} images have no label; give them one, or remove them")
 
     def require_readable(self, rows: Ints) -> None:
         """Raise DatasetError for the first image that can't be decoded."""

@@ -9,7 +9,7 @@ import pytest
 
 from synthforge.data.image_table import Table
 from synthforge.data.opening import open_collection
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import DatasetError
 from tests.data.sets import IMAGES, labelled, raw_tar
 
 
@@ -67,7 +67,7 @@ def test_missing_labels_and_broken_images_are_named(two: Table, tmp_path: Path) 
     (tmp_path / "bad").mkdir()
     raw_tar(tmp_path / "bad" / "0.tar", {"0.png": b"broken", "0.cls": b"1", "1.png": IMAGES[0]})
     bad = table(tmp_path, "bad")
-    with pytest.raises(RequestError, match="mine: 1 of 2 images have no label"):
+    with pytest.raises(DatasetError, match="mine: 1 of 2 images have no label"):
         bad.require_labels("mine")
     with pytest.raises(DatasetError, match=r"bad, image 0: not a readable image"):
         bad.require_readable(np.arange(2))

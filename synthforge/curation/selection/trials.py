@@ -37,7 +37,7 @@ from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import DeviceImages, to_float
 from synthforge.training.loop import Batch, TrainingLoop
-from synthforge.training.networks import Classifier
+from synthforge.training.networks import Classifier, resolution_for
 
 PREFERENCE = {
     "s2r": ("mmd", "mean+covariance", "covariance", "clusters", "nearest", "random"),
@@ -88,7 +88,7 @@ class Trainer:
     def resolution(self) -> int:
         """Height and width of the training images in pixels: those of the real images, at most `trials.resolution`."""
         first = next(members.image for _, members in self.sides.real.samples(np.zeros(1, np.int64)))
-        return max(8, int(min(self.config.resolution, *decode(first).shape[:2])) // 4 * 4)
+        return resolution_for(min(decode(first).shape[:2]), self.config.resolution)
 
     def train(self, rows: Ints, seed: int) -> tuple[Doubles, Doubles]:
         """Train on pool rows, for `da` beside the real fit part; returns the same as `learn`."""

@@ -40,6 +40,7 @@ from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop
 from synthforge.training.memorising import coverage, memorising
+from synthforge.training.networks import resolution_for
 
 _WORK = "_fit"
 _GENERATED_FOR_CHECK = 500
@@ -86,7 +87,7 @@ class _Fit:
         if len(fitted.examples) < 2:
             raise DatasetError(f"{data}: {len(fitted.examples)} image(s) to fit; at least two are needed")
         first = decode(fitted.examples[0].data)
-        self.resolution = config.resolution or max(8, min(64, min(first.shape[:2])) // 4 * 4)
+        self.resolution = config.resolution or resolution_for(min(first.shape[:2]))
         self.channels: Literal[1, 3] = config.channels or (3 if first.shape[2] == 3 else 1)
         self.config = config = self._filled_in(config, len(fitted.examples))
         self.device = pick_device(config.device)
