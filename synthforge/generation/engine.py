@@ -184,7 +184,8 @@ class Engine:
 
     def _sort_out(self, draft: _Draft, chunk: list[Sample], pixels: Uint8, codes: Uint8, *, threads: ThreadPoolExecutor) -> list[Sample]:
         """Have good images compressed, waiting while the queue is full. Returns the samples of the rejected ones."""
-        blank, rejected = is_blank(pixels), []
+        blank = is_blank(pixels)
+        rejected: list[Sample] = []
         for row, sample in enumerate(chunk):
             reason = REASONS[codes[row] - 1] if codes[row] else "blank" if blank[row] else None
             if reason is None:

@@ -59,7 +59,7 @@ def fit(
     """Fit a pixel pipeline and save it to a new folder. An interrupted fit is resumed.
 
     Args:
-        data: labelled images in any form that `data.collection.open_collection` reads, such as
+        data: labelled images in any form that `data.opening.open_collection` reads, such as
             `builtin:digits/reference`.
         out: local folder for the model; refused if it already holds one.
     Raises: DatasetError for unreadable data, PlaceError for the folder, ModelError for a checkpoint of another fit.
