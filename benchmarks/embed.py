@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from benchmarks.harness import keep, paired, seconds
-from synthforge.data.collection import open_collection
 from synthforge.data.images import ImageFormat, decode, encode, resize
+from synthforge.data.opening import open_collection
 from synthforge.errors import SynthforgeError
 from synthforge.features.embed import EmbedStream, EmbedWork
 from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES

@@ -29,6 +29,11 @@ class Config(BaseModel):
         validate_by_alias=False,
     )
 
+    @property
+    def is_in_digests(self) -> bool:
+        """Whether digests take its fields. False: they change nothing."""
+        return True
+
 
 def identity(default: Any = ..., **constraints: Any) -> Any:
     """A field that changes what is made."""
@@ -83,26 +88,28 @@ def role_of(field: FieldInfo) -> Role | None:
 Leaf = tuple[tuple[str, ...], Role | None, Any]
 
 
-def walk(config: Config, path: tuple[str, ...] = (), *, first_names: bool = False) -> Iterator[Leaf]:
+def walk(config: Config, path: tuple[str, ...] = (), *, for_digest: bool = False) -> Iterator[Leaf]:
     """Path, role and value of every leaf of a Config tree, also inside mappings and lists.
 
     Args:
-        first_names: use the first names of renamed fields, as digests do.
+        for_digest: only what digests take, with the first names of renamed fields.
     """
+    if for_digest and not config.is_in_digests:
+        return
     for name, field in type(config).model_fields.items():
-        step = field.serialization_alias if first_names and field.serialization_alias else name
-        yield from _walk_value(getattr(config, name), role_of(field), (*path, step), first_names)
+        step = field.serialization_alias if for_digest and field.serialization_alias else name
+        yield from _walk_value(getattr(config, name), role_of(field), (*path, step), for_digest)
 
 
-def _walk_value(value: Any, role: Role | None, path: tuple[str, ...], first_names: bool) -> Iterator[Leaf]:
+def _walk_value(value: Any, role: Role | None, path: tuple[str, ...], for_digest: bool) -> Iterator[Leaf]:
     if isinstance(value, Config):
-        yield from walk(value, path, first_names=first_names)
+        yield from walk(value, path, for_digest=for_digest)
     elif isinstance(value, dict) and any(isinstance(item, Config) for item in value.values()):
         for key, item in value.items():
-            yield from _walk_value(item, role, (*path, str(key)), first_names)
+            yield from _walk_value(item, role, (*path, str(key)), for_digest)
     elif isinstance(value, (list, tuple)) and any(isinstance(item, Config) for item in value):
         for number, item in enumerate(value):
-            yield from _walk_value(item, role, (*path, str(number)), first_names)
+            yield from _walk_value(item, role, (*path, str(number)), for_digest)
     else:
         yield path, role, value
 
@@ -115,7 +122,7 @@ def identity_of(config: Config, content_of: Callable[[tuple[str, ...], str], str
         without: top-level fields that are left out, such as the sections of later stages.
     """
     tree: dict[str, Any] = {}
-    for path, role, value in walk(config, first_names=True):
+    for path, role, value in walk(config, for_digest=True):
         if role == "execution" or value is None or path[0] in without:
             continue
         node = tree

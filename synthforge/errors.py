@@ -16,7 +16,8 @@ A message is one line: what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import difflib
+from collections.abc import Collection, Iterable
 
 
 class SynthforgeError(Exception):
@@ -82,3 +83,14 @@ class StorageFailed(WorkError):
 def some(names: Collection[str], most: int = 8) -> str:
     """A list of names for a message. After `most` names, only the number of the others is given."""
     return ", ".join([*names][:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", *, most: int = 3, cutoff: float = 0.6) -> str:
+    """A hint with the nearest known names, or `otherwise` if none is near.
+
+    Args:
+        cutoff: how near a name must be, from 0 (any) to 1 (equal but for capitals).
+    """
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=cutoff)
+    return f"did you mean {' or '.join(repr(by_lower[candidate]) for candidate in near)}?" if near else otherwise

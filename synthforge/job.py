@@ -1,8 +1,8 @@
 """`run`: all stages of a recipe in order. Stages whose inputs have not changed are skipped.
 
 For each stage run.json stores a digest of its inputs: the fields of the recipe that it uses, and earlier results.
-A stage is skipped if these inputs and its result are unchanged. An interrupted stage continues, so a run does too.
-Of the held-out test set only names, sizes and times of files are compared, since nothing but `evaluate` opens it.
+A stage is skipped if these inputs and its result are unchanged. A run that was interrupted goes on in the stage it was
+in. Of the held-out test set only names, sizes and times of files are compared: only `evaluate` and `diagnose` open it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pydantic import Field, model_validator
 
 from synthforge.config import Config, identity_of, to_record
 from synthforge.curation.request import of_recipe
-from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import (
     COMPLETE,
@@ -36,6 +35,7 @@ from synthforge.data.layout import (
     digest_of,
     parse,
 )
+from synthforge.data.opening import open_collection
 from synthforge.data.storage import Folder, content_of, resolve
 from synthforge.errors import DatasetError, SynthforgeError
 from synthforge.evaluation.diagnosis.request import diagnosis_of
@@ -130,21 +130,21 @@ class _Run:
         no_holdout = "the recipe names no held-out test set (`evaluation.holdout`)" if recipe.evaluation.holdout is None else None
         lacks = no_real or no_holdout
         if no_real is None:
-            _ = self._reference  # report mistakes before hours of work
+            _ = self._reference_digest  # report mistakes before hours of work
         if lacks is None:
             evaluation_of(recipe), diagnosis_of(recipe)
-        self._stage("generate", self._of_pool, self._generate, lambda: self._pool)
+        self._stage("generate")
         self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now is the pool known to be this recipe's
         try:
-            self._stage("curate", self._of_curated, self._curate, self._curated, no_real)
-            self._stage("evaluate", self._of_evaluation, self._evaluate, lambda: self._sha256(EVALUATION), lacks)
-            self._stage("diagnose", self._of_diagnosis, self._diagnose, lambda: self._sha256(DIAGNOSIS), lacks)
+            self._stage("curate", no_real)
+            self._stage("evaluate", lacks)
+            self._stage("diagnose", lacks)
         except SynthforgeError as error:
             self.trouble = str(error)
             with suppress(SynthforgeError):  # show the results so far; the first error is the one to report
-                self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
+                self._stage("report")
             raise
-        self._stage("report", self._of_page, self._report, lambda: self._sha256(PAGE))
+        self._stage("report")
         note = self.notes["report"]
         return RunResult(
             folder=self.folder.address,
@@ -156,34 +156,26 @@ class _Run:
             missing=note.missing,
         )
 
-    def _stage(
-        self,
-        name: str,
-        depends: Callable[[], Any],
-        make: Callable[[], dict[str, Any]],
-        left: Callable[[], str | None],
-        lacks: str | None = None,
-    ) -> None:
+    def _stage(self, name: str, lacks: str | None = None) -> None:
         """Run a stage, unless its inputs and its result are unchanged.
 
         Args:
-            depends: the stage's inputs, as JSON values.
-            left: digest of the stage's result; None if there is none.
             lacks: why the stage can't run. None: it can.
         """
         if lacks is not None:
             self.results.append(StageResult(name, "left out", 0.0, lacks))
             return
-        number, inputs, note = STAGES.index(name) + 1, digest_of([VERSIONS[name], depends()]), self.notes.get(name)
-        if note is not None and note.left is not None and (note.inputs, note.left) == (inputs, left()):
+        number, stage, note = STAGES.index(name) + 1, _STAGES[name], self.notes.get(name)
+        inputs = digest_of([VERSIONS[name], stage.inputs(self)])
+        if note is not None and note.left is not None and (note.inputs, note.left) == (inputs, stage.digest(self)):
             self.reporter.note(f"{number} of {len(STAGES)}, {name}: nothing has changed")
             self.results.append(StageResult(name, "nothing to do", 0.0))
             return
         self.reporter.note(f"{number} of {len(STAGES)}, {name}")
         started = time.perf_counter()
-        outcome = make()
+        outcome = stage.make(self)
         seconds = round(time.perf_counter() - started, 1)
-        self.notes[name] = StageNote(**outcome, inputs=inputs, left=left(), seconds=seconds)
+        self.notes[name] = StageNote(**outcome, inputs=inputs, left=stage.digest(self), seconds=seconds)
         self.folder.replace(NOTES, RunNotes(stages=self.notes).to_bytes())
         self.results.append(StageResult(name, "made", seconds))
 
@@ -195,45 +187,49 @@ class _Run:
 
     # Inputs of each stage
 
-    def _of_pool(self) -> Any:
+    def pool_inputs(self) -> Any:
         return [self._plan.digest, self.recipe.num_samples]
 
-    def _of_curated(self) -> Any:
-        return [self._pool, self._reference, _identity(self.recipe.curation)]
+    def curated_inputs(self) -> Any:
+        return [self.pool_digest(), self._reference_digest, _identity(self.recipe.curation)]
 
-    def _of_evaluation(self) -> Any:
+    def evaluation_inputs(self) -> Any:
         sections = [_identity(self.recipe.curation), _identity(self.recipe.evaluation, {"holdout"})]
-        return [self._plan.digest, self._pool, self._reference, self._holdout, self._generators, sections]
+        return [*self._measured(), sections]
 
-    def _of_diagnosis(self) -> Any:
+    def diagnosis_inputs(self) -> Any:
         evaluation = _identity(self.recipe.evaluation, {"holdout"})
         sections = [{name: value for name, value in evaluation.items() if name in _OF_EVALUATION}, _identity(self.recipe.diagnosis)]
         encoder = _identity(self.recipe.curation).get("encoder")
-        return [self._plan.digest, self._pool, self._reference, self._holdout, self._generators, sections, encoder]
+        return [*self._measured(), sections, encoder]
 
-    def _of_page(self) -> Any:
-        results = [self._sha256(name) for name in (EVALUATION, DIAGNOSIS)]
-        return [self.recipe.name, self._pool, self._sha256(f"curated/{GAP}"), results, sorted(self._left_out), self.trouble]
+    def _measured(self) -> list[Any]:
+        """What `evaluate` and `diagnose` both measure."""
+        return [self._plan.digest, self.pool_digest(), self._reference_digest, self._holdout_files, self._generator_digests]
+
+    def page_inputs(self) -> Any:
+        results = [self.sha256(name) for name in (EVALUATION, DIAGNOSIS)]
+        return [self.recipe.name, self.pool_digest(), self.sha256(f"curated/{GAP}"), results, sorted(self._left_out), self.trouble]
 
     @functools.cached_property
     def _plan(self) -> Plan:
         return Plan.of(self.recipe)
 
-    @property
-    def _pool(self) -> str | None:
+    def pool_digest(self) -> str | None:
         """Digest of the pool; None if it is not complete."""
         return _digest(self.recipe.pool_path)
 
-    def _curated(self) -> str | None:
+    def curated_digest(self) -> str | None:
+        """Digest of the curated set; None if it is not complete."""
         return _digest(self.recipe.curated_path)
 
     @functools.cached_property
-    def _reference(self) -> str:
+    def _reference_digest(self) -> str:
         assert self.recipe.reference is not None
         return open_collection(self.recipe.reference, cache_folder(self.recipe.curation)).digest
 
     @property
-    def _holdout(self) -> list[Any]:
+    def _holdout_files(self) -> list[Any]:
         """Path of the held-out test set, and name, size and time of its files."""
         assert self.recipe.evaluation.holdout is not None
         place = Path(resolve(self.recipe.evaluation.holdout))
@@ -241,7 +237,7 @@ class _Run:
         return [str(place), [[str(file.relative_to(place)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]]
 
     @property
-    def _generators(self) -> list[Any]:
+    def _generator_digests(self) -> list[Any]:
         """Digests of the generators that were trained on subsets of the real images."""
         config = self.recipe.evaluation
         amounts = [*config.real_per_class, *(self.recipe.diagnosis.real_per_class or [])]
@@ -259,7 +255,8 @@ class _Run:
         completion = DatasetFolder.open(self.recipe.pool_path).completion()
         return [*completion.quarantined] if completion is not None else []
 
-    def _sha256(self, name: str) -> str | None:
+    def sha256(self, name: str) -> str | None:
+        """Digest of a file of the run; None if it is missing."""
         try:
             return hashlib.sha256(self.folder.read(name)).hexdigest()
         except FileNotFoundError:
@@ -267,34 +264,55 @@ class _Run:
 
     # The stages. Their imports are slow, so a stage that is skipped imports nothing
 
-    def _generate(self) -> dict[str, Any]:
+    def generate(self) -> dict[str, Any]:
         from synthforge.generation.run import generate
 
         generate(self.recipe, self.reporter)
         return {}
 
-    def _curate(self) -> dict[str, Any]:
+    def curate(self) -> dict[str, Any]:
         from synthforge.curation.run import curate
 
         curate(of_recipe(self.recipe), self.reporter, reselect=Folder(self.recipe.curated_path).exists(MANIFEST))
         return {}
 
-    def _evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
         from synthforge.evaluation.run import evaluate
 
         return {"verdict": evaluate(evaluation_of(self.recipe), self.reporter).verdict}
 
-    def _diagnose(self) -> dict[str, Any]:
+    def diagnose(self) -> dict[str, Any]:
         from synthforge.evaluation.diagnosis.run import diagnose
 
         return {"verdict": diagnose(diagnosis_of(self.recipe), self.reporter).verdict}
 
-    def _report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         from synthforge.reporting.gathered import Gathered
         from synthforge.reporting.report import report
 
         result = report(Gathered.of(self.recipe, self._left_out), None, self.reporter, trouble=self.trouble)
         return {"headline": result.headline, "missing": result.missing}
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage of a run."""
+
+    inputs: Callable[[_Run], Any]
+    """Everything that it depends on, as JSON values."""
+    make: Callable[[_Run], dict[str, Any]]
+    """Makes the stage, and returns what its note says beside the digests."""
+    digest: Callable[[_Run], str | None]
+    """Digest of its result. None: there is none."""
+
+
+_STAGES = {
+    "generate": _Stage(_Run.pool_inputs, _Run.generate, _Run.pool_digest),
+    "curate": _Stage(_Run.curated_inputs, _Run.curate, _Run.curated_digest),
+    "evaluate": _Stage(_Run.evaluation_inputs, _Run.evaluate, lambda run: run.sha256(EVALUATION)),
+    "diagnose": _Stage(_Run.diagnosis_inputs, _Run.diagnose, lambda run: run.sha256(DIAGNOSIS)),
+    "report": _Stage(_Run.page_inputs, _Run.report, lambda run: run.sha256(PAGE)),
+}
 
 
 def _digest(address: str) -> str | None:

@@ -15,6 +15,7 @@ from synthforge.errors import (
     StorageFailed,
     SynthforgeError,
     WorkError,
+    did_you_mean,
     some,
 )
 
@@ -39,3 +40,10 @@ def test_long_lists_of_names_are_cut() -> None:
     assert some(["a", "b"]) == "a, b"
     assert some({"a": 1, "b": 2}, most=2) == "a, b"
     assert some([str(i) for i in range(1500)], most=3) == "0, 1, 2 and 1,497 more"
+
+
+def test_near_names_are_offered() -> None:
+    assert did_you_mean("Resnet5", ["resnet50", "vit"], "see the list") == "did you mean 'resnet50'?"
+    assert did_you_mean("nonsense", ["resnet50", "vit"], "see the list") == "see the list"
+    assert did_you_mean("resnet", ["resnet50", "resnet18"]).count(" or ") == 1
+    assert did_you_mean("resnet", ["resnet50", "resnet18"], most=1).count(" or ") == 0

@@ -340,13 +340,13 @@ def test_mistakes_are_one_line_each_and_start_nothing(models: Path, photos: Path
     mistake(
         run(guided, "sd", sampling__real_guidance__reference=photos, classes="[cat, cow]"), "no images of class 'cow'", "it has cat, dog"
     )
-    mistake(run(guided, "sd", sampling__real_guidance__reference=photos, sampling__steps=2), "0.4 of 2 steps is less than one step")
+    mistake(run(guided, "sd", sampling__real_guidance__reference=photos, sampling__steps=2), "0.4 times 2 steps is less than one step")
     mistake(run(guided, "sd", sampling__real_guidance__reference=photos, sampling__real_guidance__strength="[1.5]"), "strength")
     (photos / "dog" / "01.png").write_bytes(b"corrupt")
     mistake(run(guided, "sd", sampling__real_guidance__reference=photos), "dog/01.png: not a readable image", "remove or replace it")
     mistake(run(SD, "sd", generator__loras="[{model: nowhere}]"), "generator.loras.0.model: no weights at", "nowhere")
     mistake(run(SD, "sd", generator__vae="nowhere"), "generator.vae: no model at", "nowhere")
-    mistake(run(SD, "sd", generator__kind="text2image"), "generator.kind: is 'text2image'", "did you mean 'text-to-image'?")
+    mistake(run(SD, "sd", generator__kind="text2image"), "generator.kind: unknown kind 'text2image'", "did you mean 'text-to-image'?")
     mistake(run(SD, "sd", generator__lora="[]"), "generator.lora: unknown field", "did you mean 'loras'?")
     mistake(run(SD, "sd", sampling__resolution=17), "17 is no multiple of 2")
     dit = ROOT / "recipes" / "dit-imagenet.yaml"
@@ -367,7 +367,7 @@ def test_an_unconditional_model_guides_nothing_and_knows_no_classes(models: Path
         f"name: u\ngenerator: {{kind: unconditional, model: {tiny_models.save('unconditional', models)}}}\n"
         "classes: [thing]\nsampling: {steps: 2}\ncount: {total: 5}\n"
     )
-    mistake(cli("generate", recipe, "--set", "sampling.guidance=[3.0]"), "nothing to guide")
+    mistake(cli("generate", recipe, "--set", "sampling.guidance=[3.0]"), "guidance has no effect")
     mistake(cli("generate", recipe, "--set", "classes=[a, b]"), "can't tell classes apart", "'pixel' or 'text-to-image' or 'dit'")
     assert cli("generate", recipe, "--set", f"output.path={tmp_path / 'run'}").status == 0
 

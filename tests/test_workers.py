@@ -13,7 +13,7 @@ import pytest
 
 from synthforge.data.folder import DatasetFolder
 from synthforge.errors import RequestError
-from synthforge.executors.array import Part
+from synthforge.executors.array import ArrayPart
 from synthforge.generation import work as shardwork
 from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe
@@ -132,7 +132,7 @@ def test_what_one_shard_can_never_be_is_quarantined_in_one_process_too(
 
 
 def run_part(out: Path, number: int, of: int, **changes: object) -> Any:
-    return generate(load_recipe(DIGITS, brief(out, **changes)), part=Part(number, of))
+    return generate(load_recipe(DIGITS, brief(out, **changes)), part=ArrayPart(number, of))
 
 
 @pytest.mark.parametrize("of", [2, 3, 7])
@@ -184,8 +184,8 @@ def test_parts_that_make_no_sense(tmp_path: Path, cli: Cli) -> None:
         ran = cli("generate", DIGITS, *options, "--part", wrong)
         assert ran.status == 2
         assert words in ran.err
-    with pytest.raises(RequestError, match=r"--part 1/2: parts don't go with --overwrite"):
-        generate(load_recipe(DIGITS, small(tmp_path)), part=Part(1, 2), overwrite=True)
+    with pytest.raises(RequestError, match=r"--part 1/2: can't be combined with --overwrite"):
+        generate(load_recipe(DIGITS, small(tmp_path)), part=ArrayPart(1, 2), overwrite=True)
     assert not (tmp_path / "pool").exists()
 
 

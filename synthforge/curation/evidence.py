@@ -35,6 +35,8 @@ _ALIKE = 1e-6
 """Features of two images are equal up to rounding within this squared distance, relative to the squared norm."""
 _RADIUS_OF = 5
 """A real image's ball reaches to this nearest neighbour."""
+NEEDS_TEXTS = "gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off"
+"""The error if the encoder has no texts."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Nearest:
     """Distance to the image's source; nan if it has none."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Likeness:
     """How some images lie among the real images, float32 (n,) each."""
 
@@ -70,7 +72,7 @@ class Likeness:
 
     @classmethod
     def zeros(cls, num: int) -> Likeness:
-        """To which views are added."""
+        """All zero, to sum views into."""
         return cls(np.zeros(num, np.float32), np.zeros(num, np.float32))
 
     def add(self, rows: Ints, in_view: Likeness, num_views: int | Ints) -> None:
@@ -128,8 +130,9 @@ class Evidence:
         source_N: row of the real image from which each pool image started; -1 for none.
         real_class_M: class index of each real image.
         fit_M: real images of the fit part. The others are the validation part.
-        neighbours: nearest real images that vote on a label.
-        embed_texts: gives features of texts in each view; None or no features if the encoder has no texts.
+        neighbours: nearest real images that vote on a label. Given here, so that one search serves `labels` and `manifold`.
+        embed_texts: gives features of texts in each view. None, or a function that returns an empty list, if the
+            encoder has no texts.
         images: see the attribute.
     """
 
@@ -193,8 +196,8 @@ class Evidence:
         return _first_other(squared, neighbours, rows)[0]
 
     def natural_distance(self, share: float) -> float:
-        """The distance within which this share of validation images has another real image; 0 with too few images to
-        tell."""
+        """The distance within which this share of validation images has another real image; 0 if fewer than `FEWEST`
+        can be compared."""
         distances_V = self.validation_nearest_V
         return float(np.quantile(distances_V, share)) if len(distances_V) >= FEWEST else 0.0
 
@@ -231,8 +234,8 @@ class Evidence:
         views).
 
         These are the validation images. Without a validation part they are the fit images, each left out in turn, in
-        the views whose model has not seen it. Those are fewer views than judge a pool image. So the figures scatter
-        more, and thresholds come out rather too mild.
+        the views whose model has not seen it. Fewer views are averaged than for a pool image, so scores vary more and
+        thresholds are mild.
         """
         if len(self.validation):
             return self.validation, np.ones((len(self.validation), len(self.views)), bool)
@@ -252,7 +255,7 @@ class Evidence:
         for number, view in enumerate(self.views):
             rows = np.flatnonzero(view.unseen_M & self.fit_M)
             if len(rows) < 2:
-                raise RequestError("encoder: it has seen all of these real images but one, so it can't compare them; use another encoder")
+                raise RequestError("encoder: was fitted on nearly every real image, so it can't compare them; use another encoder")
             index = Neighbours(view.real[rows], self._index, view.pool[self._some_usable])
             unseen = _Unseen(index, view.real[rows], self.real_class_M[rows], self._neighbours)
             for block in self._usable_blocks():
@@ -288,7 +291,7 @@ class Evidence:
         texts = [*(template.replace("{class}", name) for name in self.classes), *words]
         by_view = self._embed_texts(texts) if self._embed_texts is not None else []
         if not by_view:
-            raise RequestError("gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off")
+            raise RequestError(NEEDS_TEXTS)
         pool = np.zeros((len(self.class_N), len(texts)), np.float32)
         validation = np.zeros((len(self.validation), len(texts)), np.float32)
         for view, text in zip(self.views, by_view, strict=True):

@@ -6,7 +6,7 @@ tested by all gates; the first gate that an image fails gives the reason.
 
 Thresholds are set on the *validation* part of the reference, so that about a share `loss` of real images would fail
 too. With fewer than 1 / loss validation images, none of them fails. Without a validation part, labels and manifold use
-the fit images instead: each is left out in turn, and judged by the views whose model has not seen it.
+the fit images instead. Each is left out in turn, and judged by the model of the fold that has not seen it.
 
 Gates are mild on purpose. Filters that maximise confidence destroy variety (Zhang et al. 2023, arXiv 2305.10118). Which
 images make a good *set* is the task of the selection. Not covered: properties of the set as a whole.
@@ -65,6 +65,11 @@ class Gate(Config):
     """Whether the gate is applied."""
 
     @property
+    def is_in_digests(self) -> bool:
+        """Whether the settings were touched, or the gate is on. So a new gate that is off changes no digest."""
+        return self.on or self != type(self)()
+
+    @property
     def needs_texts(self) -> bool:
         """Whether it compares images with texts."""
         return False
@@ -80,23 +85,23 @@ class Gate(Config):
 
 @GATES.add("copies")
 class CopiesGate(Gate):
-    """Drops copies of real images. An image is a copy if its distance to a real image is at most `factor` times a
-    reference distance. That distance is the `loss` quantile, over validation images, of the distance to the nearest
-    other real image. An image-to-image sample is also compared with its own source image."""
+    """Drops copies of real images. An image is a copy if its distance to a real image is at most `factor` times the
+    natural distance between real images. That is the `loss` quantile, over validation images, of the distance to the
+    nearest other real image. An image-to-image sample is also compared with its own source image."""
 
     title: ClassVar[str] = "copy"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
         "copy of a real image": (
             "Copies of a real image",
-            "They show the same as a real image, and may reveal private data.",
+            "They are nearly the same as a real image, and may reveal private data.",
         ),
-        "copy of its source": ("Hardly changed real images", "They started from a real image, and are still nearly the same."),
+        "copy of its source": ("Copies of the source image", "They started from a real image (image-to-image), and have hardly changed."),
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
-    """Share of validation images that lie nearer to another real image than the reference distance."""
+    """Share of validation images that have another real image within the natural distance."""
     factor: float = identity(0.5, gt=0, le=10)
-    """An image counts as a copy within this multiple of the reference distance."""
+    """An image counts as a copy within this multiple of the natural distance."""
     source: bool = identity(True)
     """Also drop image-to-image samples that hardly differ from their source image."""
 
@@ -105,10 +110,10 @@ class CopiesGate(Gate):
         nearest = evidence.nearest
         copies = nearest.distance_N <= limit
         unchanged = nearest.source_distance_N <= limit if self.source else np.zeros_like(copies)
-        words = f"distance to the nearest real image at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones"
+        quantile = f"{self.factor:g} times the {self.loss:.0%} quantile among real images"
         return GateOutcome.of(
             {"copy of a real image": copies, "copy of its source": unchanged},
-            words + _by_strength(evidence, unchanged),
+            f"dropped if the nearest real image is within {limit:.4g} ({quantile}){_by_strength(evidence, unchanged)}",
             {
                 "nearest_real_distance": nearest.distance_N,
                 "nearest_real": evidence.real_keys(nearest.real_N),
@@ -120,14 +125,14 @@ class CopiesGate(Gate):
 def _calibrated_on(evidence: Evidence) -> str:
     """The real images on which a threshold was set, in words."""
     num = len(evidence.calibration[0])
-    return f"{num} validation images" if len(evidence.validation) else f"{num} fit images, each left out in turn,"
+    return f"{num} validation images" if len(evidence.validation) else f"{num} real images of the fit part (leave-one-out)"
 
 
 def _by_strength(evidence: Evidence, unchanged_N: Bools) -> str:
     """Share of images at each image-to-image strength that hardly differ from their source, in words."""
     levels = np.unique(evidence.strength_N[~np.isnan(evidence.strength_N)])
     shares = [f"{level:g}: {unchanged_N[evidence.strength_N == level].mean():.1%}" for level in levels]
-    return f"; unchanged sources by strength: {', '.join(shares)}" if shares else ""
+    return f"; share of images too near to their source, by strength: {', '.join(shares)}" if shares else ""
 
 
 @GATES.add("labels")
@@ -140,7 +145,7 @@ class LabelGate(Gate):
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
         "label disagrees": (
             "They look like another class",
-            "Too few of the most similar real images have their label, or the text of their class fits them badly.",
+            "Too few of the most similar real images have the same label, or the text of the class does not fit.",
         )
     }
 
@@ -166,7 +171,7 @@ class LabelGate(Gate):
             chance = 1 / len(evidence.classes)
             return GateOutcome.of(
                 {"label disagrees": probability < chance},
-                f"text probability of the class at least {chance:.3g}, which is chance",
+                f"kept if the text probability of the class is at least {chance:.3g} (chance level)",
                 {"label_probability": probability},
             )
         share, real = (likeness.own_share for likeness in evidence.likeness)
@@ -175,7 +180,7 @@ class LabelGate(Gate):
         # A class can't get more votes than it has real images.
         limit_N = np.minimum(limit, self.most * evidence.reachable_share[evidence.class_N])
         failing = f"{np.mean(real < limit):.1%} of {_calibrated_on(evidence)} fail" if len(real) else "no real image can be compared"
-        words = f"at least {limit:.2f} of the {self.neighbours} nearest real images have the label; {failing}"
+        words = f"kept if a share of at least {limit:.2f} of the {self.neighbours} nearest real images has the label; {failing}"
         return GateOutcome.of({"label disagrees": share < limit_N}, words, {"label_share": share})
 
 
@@ -187,7 +192,7 @@ class ManifoldGate(Gate):
 
     title: ClassVar[str] = "off-manifold"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
-        "off-manifold": ("Unlike any real image", "Farther from every real image than almost any real image is from the others.")
+        "off-manifold": ("Unlike any real image", "They are farther from the nearest real image than almost all real images are.")
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
@@ -199,7 +204,10 @@ class ManifoldGate(Gate):
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
         score, real = (likeness.radii for likeness in evidence.likeness)
         if not len(real):
-            return GateOutcome.of({"off-manifold": np.zeros_like(alive_N)}, "not tested: the encoder was fitted on every real image")
+            return GateOutcome.of(
+                {"off-manifold": np.zeros_like(alive_N)},
+                "not applied: the encoder was trained on all real images, so there is none to set the threshold",
+            )
         limit = float(np.quantile(real, 1 - self.loss, method="higher"))
         outside = score > limit
         for number in range(len(evidence.classes)):
@@ -209,8 +217,8 @@ class ManifoldGate(Gate):
             outside[farthest[bound:]] = False
         return GateOutcome.of(
             {"off-manifold": outside},
-            f"at most {limit:.3g} radii from the nearest real image; {np.mean(real > limit):.1%} of {_calibrated_on(evidence)} "
-            f"lie beyond; at most {self.most:.0%} of a class",
+            f"kept within {limit:.3g} radii of a real image; {np.mean(real > limit):.1%} of {_calibrated_on(evidence)} lie outside; "
+            f"never more than {self.most:.0%} of a class is dropped",
             {"manifold_radii": score},
         )
 
@@ -240,6 +248,11 @@ class ContentGate(Gate):
     """Share of validation images that may fail. It sets the threshold."""
 
     @property
+    def is_in_digests(self) -> bool:
+        """Always, so that old digests stay valid."""
+        return True
+
+    @property
     def needs_texts(self) -> bool:
         """Always."""
         return True
@@ -249,37 +262,39 @@ class ContentGate(Gate):
         limit = max(self.least, float(np.quantile(validation, 1 - self.loss))) if len(validation) else self.least
         flagged = probability > limit if self.action == "drop" else np.zeros(len(probability), bool)
         return GateOutcome.of(
-            {"unwanted content": flagged}, f"text probability of unwanted words at most {limit:.3g}", {"content_probability": probability}
+            {"unwanted content": flagged},
+            f"kept if the text probability of unwanted words is at most {limit:.3g}",
+            {"content_probability": probability},
         )
 
 
 @GATES.add("duplicates")
 class DuplicatesGate(Gate):
-    """Drops duplicates within the pool: images with equal pixels, and images of a class within `factor` times a
-    reference distance. That distance is the `loss` quantile, over validation images, of the distance to the nearest
-    other real image. Of duplicates, the one nearest to the real images stays (as in SemDeDup, Abbas et al. 2023, arXiv
-    2303.09540, without its clusters)."""
+    """Drops duplicates within the pool: images with equal pixels, and images of a class within `factor` times the
+    natural distance between real images. That is the `loss` quantile, over validation images, of the distance to the
+    nearest other real image. Of duplicates, the one nearest to the real images stays (as in SemDeDup, Abbas et al.
+    2023, arXiv 2303.09540, without its clusters)."""
 
     title: ClassVar[str] = "duplicate"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
-        "exact duplicate": ("The same image twice", "Another image has the same pixels, and was considered instead."),
+        "exact duplicate": ("Exact duplicates", "Another image has the same pixels. Only that one was considered for selection."),
         "near duplicate": (
-            "Nearly the same image twice",
-            "Another image of the class is nearly the same and nearer to the real images, so it was considered instead.",
+            "Near-duplicates",
+            "Another image of the class is nearly the same, and nearer to the real images. Only that one was considered.",
         ),
     }
 
     loss: float = identity(0.01, gt=0, lt=1)
-    """Share of validation images that lie nearer to another real image than the reference distance."""
+    """Share of validation images that have another real image within the natural distance."""
     factor: float = identity(0.5, gt=0, le=10)
-    """Two images count as duplicates within this multiple of the reference distance."""
+    """Two images count as duplicates within this multiple of the natural distance."""
 
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
         limit = self.factor * evidence.natural_distance(self.loss)
         exact, near, kept = evidence.duplicates(limit, alive_N)
         return GateOutcome.of(
             {"exact duplicate": exact, "near duplicate": near},
-            f"distance to another of the class at most {limit:.4g}: {self.factor:g} of the {self.loss:.0%} quantile between real ones",
+            f"dropped if another image is within {limit:.4g} ({self.factor:g} times the {self.loss:.0%} quantile among real images)",
             {"duplicate_of": kept},
         )
 
@@ -289,6 +304,6 @@ def in_order(config: CurationConfig) -> list[Gate]:
     return [gate for gate in config.gates.values() if isinstance(gate, Gate) and gate.on]
 
 
-def in_words(reason: str) -> tuple[str, str]:
-    """Heading and explanation of a reason for reports; the reason itself and an empty text if no gate has it."""
+def heading_and_text(reason: str) -> tuple[str, str]:
+    """How reports show a reason: a heading and a sentence; the reason itself and an empty text if no gate has it."""
     return next((gate.reasons[reason] for gate in GATES.values() if reason in gate.reasons), (reason, ""))

@@ -189,7 +189,7 @@ class Score(Record):
     """Mean probability of the true class."""
     accuracy_by_class: dict[str, float]
     seeds: int
-    """Trainings."""
+    """Training runs."""
 
 
 class ScoreChange(Record):

@@ -1,8 +1,8 @@
 """`curate`: choose the subset of the pools whose distribution matches the real images, and measure the gap that is
 left.
 
-The steps: embed both sides, apply the gates, select, measure the gap, find under-covered regions, write the curated
-folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a repeated or
+The steps: embed both sides, apply the gates, select, measure the gap, find underrepresented regions, write the
+curated folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a repeated or
 interrupted run is fast.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from synthforge.curation.choice import Choice, Gated, pick, weighed
 from synthforge.curation.gap.gap import MetricView, measure_gap, sentence
-from synthforge.curation.gap.regions import under_covered
+from synthforge.curation.gap.regions import underrepresented
 from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import Better, CurateResult, Gap, GateReport, Nearer, Region, Trial
@@ -50,8 +50,8 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
     inputs = [*request.pools, request.reference]
     folder = Folder(resolve(request.out))
     if config.cache is not None:
-        _require_apart(config.cache, inputs, "features are kept")
-    _require_apart(folder.address, inputs, "the curated set is written")
+        _require_apart(config.cache, inputs, "the cached features")
+    _require_apart(folder.address, inputs, "the curated set")
     require_free(folder)
     sides = Sides.read(request.pools, request.reference, config, reporter)
     sides.load(reporter)
@@ -123,16 +123,16 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
         raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
     reports = []
-    for gate in in_order(config):
-        reporter.note(f"gate: {gate.title}")
-        outcome = gate.test(sides.evidence, alive)
+    for one in in_order(config):
+        reporter.note(f"gate: {one.title}")
+        outcome = one.test(sides.evidence, alive)
         dropped = {}
         for text, marks in outcome.reasons.items():
             hit = marks & alive
             reason[hit], dropped[text] = text, int(hit.sum())
         alive &= ~outcome.fails_N
         scores |= outcome.scores
-        reports.append(GateReport(gate=gate.title, rule=outcome.rule, dropped=dropped))
+        reports.append(GateReport(gate=one.title, rule=outcome.rule, dropped=dropped))
     if not alive.any():
         raise NothingLeftError(
             f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
@@ -159,7 +159,7 @@ def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:
     for address in inputs:
         other = _parts(address)
         if all(one == two for one, two in zip(own, other, strict=False)):
-            raise RequestError(f"{place}: is, contains or lies inside {address}, which is only read; {what} somewhere else")
+            raise RequestError(f"{place}: is, contains or lies inside {address}, which is only read; choose another folder for {what}")
 
 
 def _parts(address: str) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ def _parts(address: str) -> tuple[str, ...]:
 
 
 def _regions(sides: Sides, choice: Choice) -> list[Region]:
-    return under_covered(
+    return underrepresented(
         sides.metric_views, classes=sides.classes, rows=choice.kept, pool_key_N=sides.pool.keys(), seed=sides.config.selection.seed
     )
 
@@ -180,7 +180,7 @@ def _summary(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bo
     apart = held_out.against_random if held_out is not None and not gap.nothing_chosen else None
     if apart is not None and measured is not None:
         if apart.verdict == measured.verdict:
-            words = "so it is the same there"
+            words = "so the result is the same"
         else:
             words = "which may be chance" if apart.verdict == "no different" else "which disagrees"
         parts.append(
@@ -190,14 +190,17 @@ def _summary(gap: Gap, held_out: Gap | None, training: Trial | None, is_auto: bo
     if training is not None:
         probability = training.difference.probability
         expected = _EXPECTED[measured.verdict] if measured is not None and measured.verdict is not None else None
-        finding = "Training does not confirm it" if training.direction == "no different" else "Training disagrees"
-        if expected is None or training.direction == expected:
-            finding = "By training" if expected is None else "Training agrees"
+        if expected is None:
+            finding = "By training"
+        elif training.direction == expected:
+            finding = "Training agrees"
+        else:
+            finding = "Training does not confirm it" if training.direction == "no different" else "Training disagrees"
         parts.append(
             f"{finding}: a small classifier gets {training.kept.accuracy:.1%} of {training.validation_images} validation images right, "
             f"{training.random.accuracy:.1%} after as many random ones (probability of the true class {probability.value:+.3f} "
             f"[{probability.low:+.3f}, {probability.high:+.3f}], {training.kept.seeds} seeds)"
-            f"{', flattered, since auto chose the rule on the same images' if is_auto else ''}."
+            f"{', biased upwards, since auto chose the rule on the same images' if is_auto else ''}."
         )
     return " ".join(parts)
 

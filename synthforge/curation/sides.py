@@ -18,30 +18,24 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Ints
 from synthforge.config import identity_of
-from synthforge.curation.evidence import EncodedView, Evidence, Texts
+from synthforge.curation.default_encoders import encoders_for
+from synthforge.curation.evidence import NEEDS_TEXTS, EncodedView, Evidence, Texts
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
-from synthforge.data.collection import Collection, open_collection
 from synthforge.data.image_table import Table
 from synthforge.data.images import EXTENSIONS, Uint8, decode
 from synthforge.data.layout import digest_of
-from synthforge.data.storage import resolve
+from synthforge.data.opening import open_collection
 from synthforge.devices import pick_device
-from synthforge.errors import DatasetError, PlaceError, RequestError
+from synthforge.errors import DatasetError, PlaceError, RequestError, some
 from synthforge.features.embed import EmbedWork, embed, facts_of, features_of, loaded
-from synthforge.features.encoders.config import EncoderConfig, FittedConfig, OpenClipConfig, TimmConfig
+from synthforge.features.encoders.config import EncoderConfig
 from synthforge.features.encoders.protocol import SEEN_DIGITS, Encoder
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, cache_folder
 
 VERSION = 3
 """Version of the procedure. It is raised when the same inputs and settings choose other images."""
-SMALL = 64
-"""Largest height or width in pixels for which networks fitted on the reference are used. Models of natural images say
-little there."""
-CLIP = OpenClipConfig(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
-"""The default encoder of larger images."""
-_DIGITS = "builtin:digits/reference"
 
 
 @dataclass
@@ -70,7 +64,7 @@ class Sides:
         _require_writable(cache)
         reporter.note("reading pool and reference")
         *opened, real = (open_collection(address, cache, classes=config.classes, reporter=reporter) for address in [*pools, reference])
-        encoder, metric_encoder = _models(config, reference, real)
+        encoder, metric_encoder = encoders_for(config, reference, real)
         sides = cls(
             config=config,
             cache=cache,
@@ -108,7 +102,7 @@ class Sides:
                 "metric_encoder: is the same model as the encoder, so it would measure its own selection; name another model"
             )
         if any(gate.needs_texts for gate in in_order(self.config)) and any(encoder.logit_scale is None for encoder in self.encoders):
-            raise RequestError("gates: zero-shot labels and content need an encoder with texts; use kind open_clip, or turn them off")
+            raise RequestError(NEEDS_TEXTS)
 
     def embed_reference(self, reporter: Reporter) -> None:
         """Compute features of real images that are not in the cache yet; raises DatasetError if an image can't be
@@ -117,8 +111,7 @@ class Sides:
         by_row = facts_of(self.real.collections[0], self.cache).column("problem").to_pylist()
         problems = [f"{key}: {problem}" for key, problem in zip(self.real.strings("key"), by_row, strict=True) if problem is not None]
         if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise DatasetError(f"{self.reference_address}: {problems[0]}{more}; remove or replace it")
+            raise DatasetError(f"{self.reference_address}: {some(problems, 1)}; remove or replace it")
 
     def embed_pool(self, reporter: Reporter) -> None:
         """Compute features of pool images that are not in the cache yet."""
@@ -146,21 +139,20 @@ class Sides:
         in_pools = [name for collection in self.pool.collections for name in collection.classes]
         self.classes = [name for name in dict.fromkeys([*in_pools, *self.real.collections[0].classes]) if name in real_names]
         if unknown := sorted(set(in_pools) - real_names):
-            self.notes.append(f"{_list(unknown)}: in the pool, but not in the reference; such images are not kept")
+            self.notes.append(f"{some(unknown)}: in the pool, but not in the reference; such images are not kept")
         if not set(in_pools) & real_names:
             raise RequestError(
-                f"pool and reference have no class in common: the pool has {_list(sorted(set(in_pools)))}, "
-                f"the reference {_list(sorted(real_names))}; give names to numbered labels with --set classes=[...]"
+                f"pool and reference have no class in common: the pool has {some(sorted(set(in_pools)))}, "
+                f"the reference {some(sorted(real_names))}; give names to numbered labels with --set classes=[...]"
             )
         pool_names = set(self.pool.strings("class"))
         if missing := [name for name in self.classes if name not in pool_names]:
-            self.notes.append(f"{_list(missing)}: no images in the pool")
+            self.notes.append(f"{some(missing)}: no images in the pool")
 
     def _require_possible(self) -> None:
         """Raise now the errors that would otherwise come after hours of work."""
         pick_device(self.config.device, "device")
-        if num := sum(name is None for name in self.real.strings("class")):
-            raise DatasetError(f"{self.reference_address}: {num} of {len(self.real)} images have no label; give them one, or remove them")
+        self.real.require_labels(self.reference_address)
         usable = self.pool_class >= 0
         formats = sorted(set(self.pool.strings("extension")[usable]))
         if len(formats) > 1:
@@ -234,12 +226,10 @@ class Sides:
         """Pool images that can be used."""
         return np.asarray(self.problem == None)  # noqa: E711
 
-    @functools.cached_property
+    @property
     def fit(self) -> Bools:
         """Real images of the fit part. The others are the validation part."""
-        (collection,) = self.real.collections
-        parts = collection.part()
-        return np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
+        return self.real.fit
 
     # Features
 
@@ -317,7 +307,7 @@ class Sides:
             "curation_version": VERSION,
             **settings,
             "encoder": identities(self.encoders),
-            "judge": identities(self.metric_encoders),
+            "judge": identities(self.metric_encoders),  # its name before; kept so that old digests stay valid
             "pools": [collection.digest for collection in self.pool.collections],
             "reference": self.real.collections[0].digest,
         }
@@ -343,30 +333,6 @@ def _require_writable(cache: Path) -> None:
         ) from error
 
 
-def _models(config: CurationConfig, reference: str, real: Collection) -> tuple[EncoderConfig, EncoderConfig]:
-    """Encoder and metric encoder, with defaults where the Config names none."""
-    encoder, metric_encoder = config.encoder, config.metric_encoder
-    if isinstance(metric_encoder, FittedConfig):
-        metric_encoder = metric_encoder.model_copy(update={"pixels": None})  # raw pixels may drive the selection, so they don't measure
-    if encoder is not None and metric_encoder is not None:
-        return encoder, metric_encoder
-    if resolve(reference) == resolve(_DIGITS):
-        encoder = encoder or OpenClipConfig(model="builtin:digits/encoder")
-        return encoder, metric_encoder or FittedConfig(model="builtin:digits/judge")
-    first = next((data for block in real.blocks for data in real.images(block)), None)
-    if first is None:
-        raise DatasetError(f"{reference}: holds no images")
-    if max(decode(first).shape[:2]) <= SMALL:
-        fitted = FittedConfig()
-        other = FittedConfig(width=48, pixels=None, loop=fitted.loop.model_copy(update={"seed": 1}))
-        return encoder or fitted, metric_encoder or other
-    return encoder or CLIP, metric_encoder or TimmConfig(model="vit_small_patch14_dinov2.lvd142m", resolution=224)
-
-
 def _name(config: EncoderConfig) -> str:
     model = getattr(config, "model", None)
     return f"{config.kind} {model}" if model else config.kind
-
-
-def _list(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

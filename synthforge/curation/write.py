@@ -25,7 +25,7 @@ from synthforge.data.folder import Check, DatasetFolder, remove_dataset
 from synthforge.data.images import contact_sheet, decode, encode
 from synthforge.data.layout import COMPLETE, DECISIONS, GAP, LOG, MANIFEST, Completion, Manifest, Segment, Shard
 from synthforge.data.sidefiles import write_side_files
-from synthforge.data.storage import Folder, in_words, resolve
+from synthforge.data.storage import Folder, as_our_error, resolve
 from synthforge.data.tars import EncodedSample, write_tar
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
@@ -93,7 +93,7 @@ def write(
 
         kept = {**dict.fromkeys(sides.output_classes, 0), **{name: report.kept for name, report in choice.per_class.items()}}
         dataset.complete(lambda num, gone: kept, side_files)
-        return _draw(folder, choice)
+        return _write_sheet(folder, choice)
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def _alone(folder: Folder) -> Iterator[None]:
     except Timeout as error:
         raise RequestError(f"{folder.address}: another curate is writing there; wait for it, or use another folder") from error
     except OSError as error:
-        raise in_words(error, folder.address) from error
+        raise as_our_error(error, folder.address) from error
     with held:
         yield
 
@@ -290,8 +290,8 @@ def _masked(values: NDArray[np.object_], there: NDArray[np.bool_]) -> pa.Array:
     return pa.array(values, pa.string(), mask=~there)
 
 
-def _draw(folder: Folder, choice: Choice) -> str | None:
-    """Draw the contact sheet of real, kept and dropped images next to a local folder, and return its path; None
+def _write_sheet(folder: Folder, choice: Choice) -> str | None:
+    """Write a contact sheet of real, kept and dropped images next to a local folder, and return its path; None
     elsewhere."""
     if folder.path is None:
         return None

@@ -69,7 +69,7 @@ def _verify_shard(dataset: DatasetFolder, shard: Shard) -> Seal:
     with dataset.folder.fetched(shard.tar) as tar:
         where = dataset.folder.where(shard.tar)
         if (size := tar.stat().st_size) != seal.bytes:
-            raise DatasetError(f"{where}: has {size:,} bytes, sealed were {seal.bytes:,}; remove the shard's files and run again")
+            raise DatasetError(f"{where}: has {size:,} bytes, but {seal.bytes:,} were sealed; remove the shard's files and run again")
         if sha256_of(tar) != seal.tar_sha256:
             index_tar(tar, where)  # raises an error that says more if the tar is torn
             raise DatasetError(f"{where}: its bytes are not those that were sealed; remove the shard's files and run again")
@@ -111,7 +111,7 @@ def status(dataset: DatasetFolder) -> Status:
     return Status(
         samples_asked=dataset.num_samples,
         samples_done=sum(seal.samples for seal in seals),
-        samples_missing=sum(len(seal.missing) for seal in seals),
+        samples_missing=sum(len(seal.left_out) for seal in seals),
         shards_asked=len(state.sealed) + len(state.unfinished) + len(state.quarantined),
         shards_done=len(state.sealed),
         shards_quarantined={shard.stem: dataset.quarantine_reason(shard) for shard in state.quarantined},

@@ -55,6 +55,7 @@ class State:
     quarantined: list[Shard]
     """Shards that were given up."""
     missing: list[Shard]
+    """Shards that are not made yet."""
     num_bytes: int
     """Size of all files of shards."""
 
@@ -197,7 +198,7 @@ class DatasetFolder:
             bytes=tar.stat().st_size,
             first_key=keys[0],
             last_key=keys[-1],
-            missing=sorted(set(map(key_of, shard.samples)) - set(keys)) if self._has_numbers else [],
+            left_out=sorted(set(map(key_of, shard.samples)) - set(keys)) if self._has_numbers else [],
             tar_sha256=sha256_of(tar),
             table_sha256=hashlib.sha256(content).hexdigest(),
         )
@@ -227,7 +228,7 @@ class DatasetFolder:
         """Write complete.json, whose content is a pure function of the folder. None: shards are unfinished.
 
         Args:
-            count: number of samples of each class, from the number of samples and the missing ones. None: don't count.
+            count: number of samples of each class, from the number of samples and those that are not there. None: don't count.
             prepare: called with the totals, and whether they are new, before complete.json is published.
         """
         segments = self.segments()  # read once, so that no extension counts without its shards
@@ -235,14 +236,14 @@ class DatasetFolder:
         if state.unfinished:
             return None
         seals = dict(zip((shard.index for shard in state.sealed), self.seals(state.sealed), strict=True))
-        rejected = (int(key) for seal in seals.values() for key in seal.missing)
-        gone = itertools.chain(rejected, *(shard.samples for shard in state.quarantined))
+        left_out = (int(key) for seal in seals.values() for key in seal.left_out)
+        gone = itertools.chain(left_out, *(shard.samples for shard in state.quarantined))
         completion = Completion(
             plan_digest=self.manifest.plan_digest,
             digest=_digest_of_seals(list(seals.values())),
             segments=len(segments),
             samples=sum(seal.samples for seal in seals.values()),
-            missing=sum(len(seal.missing) for seal in seals.values()),
+            left_out=sum(len(seal.left_out) for seal in seals.values()),
             bytes=sum(seal.bytes for seal in seals.values()),
             shard_samples=[seals[shard.index].samples if shard.index in seals else 0 for segment in segments for shard in segment.shards()],
             quarantined={shard.stem: self.quarantine_reason(shard) for shard in state.quarantined},
@@ -283,12 +284,12 @@ class DatasetFolder:
 
     def failures(self, shard: Shard) -> pa.Table:
         """The samples that were left out of a sealed shard, with reasons (schema `tars.FAILURES_SCHEMA`)."""
-        missing = self.seal(shard).missing
+        left_out = self.seal(shard).left_out
         try:
-            table = pq.read_table(io.BytesIO(self.folder.read(shard.failures))) if missing else FAILURES_SCHEMA.empty_table()
+            table = pq.read_table(io.BytesIO(self.folder.read(shard.failures))) if left_out else FAILURES_SCHEMA.empty_table()
         except (FileNotFoundError, pa.ArrowException, OSError) as error:
-            raise DatasetError(f"{self.folder.where(shard.failures)}: gone or damaged, so why samples are missing is not known") from error
-        return table.filter(pc.is_in(table["key"], pa.array(missing, pa.string())))
+            raise DatasetError(f"{self.folder.where(shard.failures)}: gone or damaged, so why samples were left out is unknown") from error
+        return table.filter(pc.is_in(table["key"], pa.array(left_out, pa.string())))
 
     @property
     def _has_numbers(self) -> bool:

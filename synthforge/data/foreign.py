@@ -1,8 +1,7 @@
 """Find the foreign set of labelled images at a path, and read its samples.
 
-tars     WebDataset, also from img2dataset. The label is in .cls, or in .json as class, label or cls
-files    image folders by class
-tables   Hugging Face `datasets`: arrow files of `save_to_disk`, parquet files with an image column
+Kinds: tars of WebDataset and img2dataset, with the label in .cls, or in .json as class, label or cls; image folders by
+class; tables of Hugging Face `datasets`, which are arrow files of `save_to_disk` or parquet files with an image column.
 
 A unit is one tar, one table, or up to 1,000 image files.
 Members of a tar are data, never paths: nothing is extracted, and links and devices are skipped.

@@ -34,7 +34,7 @@ class Beat:
     writer: str
     """Host and process id; see `storage.writer_name`."""
     shards: list[int]
-    """Numbers of the shards in work: on the device, being encoded, or being committed."""
+    """Numbers of the shards in work: on the device, being compressed, or being committed."""
     images: int
     """Images made so far."""
     images_per_second: float
@@ -87,7 +87,7 @@ class Heartbeat:
         self._send()
 
     def drop(self, shard: int) -> None:
-        """The shard is committed or has failed; the next heartbeat reports it."""
+        """Report with the next heartbeat that a shard is committed or has failed."""
         with self._lock:
             self._last.shards.remove(shard)
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from synthforge.arrays import Ints
-from synthforge.data.collection import MAX_KEY, Block, Collection, open_collection
+from synthforge.arrays import Bools, Ints
+from synthforge.data.collection import MAX_KEY, Block, Collection
 from synthforge.data.images import decode
+from synthforge.data.opening import open_collection
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, RequestError
 from synthforge.progress import Reporter
@@ -67,6 +68,12 @@ class Table:
         collection, block, place = (self.rows.column(name).to_numpy().astype(np.int64) for name in ("collection", "block", "place"))
         return collection, block, place
 
+    @functools.cached_property
+    def fit(self) -> Bools:
+        """Images of the fit part, (N,). The others are the validation part. For real images."""
+        parts = [(collection.blocks, collection.part()) for collection in self.collections]
+        return np.asarray(np.concatenate([part[block.name] for blocks, part in parts for block in blocks]) == "fit")
+
     def numbers(self, column: str) -> NDArray[np.float32]:
         """A column of numbers; nan for missing ones."""
         return np.array([np.nan if value is None else value for value in self.rows.column(column).to_pylist()], np.float32)
@@ -94,13 +101,13 @@ class Table:
                 yield row, members
 
     def require_labels(self, address: str) -> None:
-        """Raise RequestError if an image has no label.
+        """Raise DatasetError if an image has no label.
 
         Args:
             address: of the set, as the user gave it, for the message.
         """
         if num := sum(name is None for name in self.strings("class")):
-            raise RequestError(f"{address}: {num} of {len(self)} images have no label; give them one, or remove them")
+            raise DatasetError(f"{address}: {num} of {len(self)} images have no label; give them one, or remove them")
 
     def require_readable(self, rows: Ints) -> None:
         """Raise DatasetError for the first image that can't be decoded."""

@@ -36,7 +36,9 @@ ModelT = TypeVar("ModelT", bound="Document")
 class Record(BaseModel):
     """A part of a JSON file."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, validate_by_name=True, serialize_by_alias=True
+    )
 
 
 class Document(Record):
@@ -168,7 +170,7 @@ class Seal(_OfPlan):
     """Size of the tar."""
     first_key: str
     last_key: str
-    missing: list[str]
+    left_out: list[str] = Field(validation_alias="missing", serialization_alias="missing")
     """Keys of samples that were left out because every attempt was rejected."""
     tar_sha256: str
     table_sha256: str
@@ -190,7 +192,7 @@ class Completion(_OfPlan):
     """Number of segments."""
     samples: int
     """Number of samples in all shards."""
-    missing: int
+    left_out: int = Field(validation_alias="missing", serialization_alias="missing")
     """Number of samples that were left out because every attempt was rejected."""
     bytes: int
     """Size of all tars."""

@@ -8,7 +8,6 @@ Libraries such as open_clip and timm load models by themselves. The other functi
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -203,13 +202,6 @@ def file_sha256(path: Path, where: str) -> str:
         return sha256_of(path)
     except OSError as error:
         raise ModelError(f"{where}: {path} can't be read ({error.strerror}); fit or fetch the model again") from error
-
-
-def did_you_mean(name: str, known: Iterable[str], more: str) -> str:
-    """A hint with the nearest known names, or `more` if none is near."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(by_lower[candidate] for candidate in near)}?" if near else more
 
 
 @contextmanager

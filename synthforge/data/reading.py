@@ -21,12 +21,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.data.collection import WHERE_LABELS_STAND, open_collection
 from synthforge.data.foreign import bytes_of
+from synthforge.data.foreign_collection import WHERE_LABELS_STAND
 from synthforge.data.images import Uint8, decode, resize
+from synthforge.data.opening import open_collection
 from synthforge.data.storage import user_cache
 from synthforge.data.units import Part
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
 
 
@@ -133,8 +134,7 @@ def _digest_of(examples: list[Example]) -> str:
 
 def _require_none(problems: list[str]) -> None:
     if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise DatasetError(f"{problems[0]}{more}; remove or replace it")
+        raise DatasetError(f"{some(problems, 1)}; remove or replace it")
 
 
 def _problem_with(example: Example) -> str | None:

@@ -120,7 +120,7 @@ def _guarded(method: Callable[P, T]) -> Callable[P, T]:
         except (FileNotFoundError, FileExistsError):
             raise
         except OSError as error:
-            raise in_words(error, folder.address) from error
+            raise as_our_error(error, folder.address) from error
         except Exception as error:
             if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp"}:
                 raise PlaceError(f"{folder.address}: the store can't be used ({error}); check address and credentials") from error
@@ -129,8 +129,8 @@ def _guarded(method: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def in_words(error: OSError, place: str) -> PlaceError | StorageFailed:
-    """Turn an error of the operating system into one line that says what to do."""
+def as_our_error(error: OSError, place: str) -> PlaceError | StorageFailed:
+    """The error to raise for an error of the operating system: one line that says what to do."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return StorageFailed(f"{place}: disk full ({reason}); free space and run again, finished shards are kept")
@@ -191,7 +191,7 @@ class Folder:
             probe.unlink()
         except OSError as error:
             if error.errno in _FULL or isinstance(error, (FileExistsError, NotADirectoryError)):
-                raise in_words(error, self.address) from error
+                raise as_our_error(error, self.address) from error
             raise PlaceError(f"{self.address}: can't be written ({error.strerror}); choose another place") from error
 
     @_guarded
@@ -281,7 +281,7 @@ class Folder:
         except (FileNotFoundError, FileExistsError):
             raise
         except OSError as error:
-            raise in_words(error, self.address) from error
+            raise as_our_error(error, self.address) from error
 
     def publish(self, name: str, content: Path | bytes) -> bool:
         """Make the whole file appear under its name. Returns False, and changes nothing, if the name is taken.
@@ -333,7 +333,7 @@ class Folder:
                 write(path)
                 self._replace_file(name, path)
         except (FileNotFoundError, FileExistsError) as error:
-            raise in_words(error, self.address) from error
+            raise as_our_error(error, self.address) from error
 
     @_guarded
     def _replace_file(self, name: str, source: Path) -> None:

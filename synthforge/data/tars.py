@@ -80,7 +80,7 @@ class EncodedSample:
     text: str
     """The prompt, or the name of the class."""
     record: dict[str, Any]
-    """Has at least `class`. Synthetic samples also have prompt, seed, guidance and attempts; see the plan."""
+    """Has at least `class`. Synthetic samples have more; see `Sample.record` in generation/plan.py."""
 
 
 def write_tar(path: Path, samples: Iterable[EncodedSample]) -> int:

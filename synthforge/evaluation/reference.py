@@ -75,8 +75,6 @@ class Reference:
         table = Table.open(address, cache, reporter)
         table.require_labels(address)
         (collection,), names = table.collections, table.strings("class")
-        parts = collection.part()
-        fit_M = np.asarray(np.concatenate([parts[block.name] for block in collection.blocks]) == "fit")
         present = set(names)
         if len(present) == 1:
             raise RequestError(f"{address}: holds one class only, {present.pop()!r}; a classifier needs two or more to tell apart")
@@ -87,7 +85,7 @@ class Reference:
             raise DatasetError(f"{address}, image {table.strings('key')[0]}: {error}; remove or replace it") from error
         notes = [f"{address}: {problem}" for problem in collection.problems]
         classes = [name for name in collection.classes if name in present]
-        return cls(address, table, fit_M, classes, image_size=size, notes=notes)
+        return cls(address, table, table.fit, classes, image_size=size, notes=notes)
 
     def draws(self, amount: Amount, config: EvaluationConfig, where: str = "real_per_class") -> list[RealDraw]:
         """The draws of one amount; raises RequestError if there are too few images.

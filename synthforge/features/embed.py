@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synthforge.arrays import Floats
-from synthforge.data.collection import Block, Collection, open_collection
+from synthforge.data.collection import Block, Collection
 from synthforge.data.images import Uint8, decode, is_blank, resize
 from synthforge.data.layout import digest_of
+from synthforge.data.opening import open_collection
 from synthforge.data.reading import read_labelled
 from synthforge.data.storage import replace_file
 from synthforge.errors import DatasetError, SynthforgeError, WorkError

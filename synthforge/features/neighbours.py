@@ -1,8 +1,7 @@
 """Nearest neighbours of feature rows: exact where affordable, else approximate with measured recall.
 
 Flat search is FAISS's brute force over matrix products. Above 200,000 rows, `auto` uses an inverted file (Douze et
-al.
-2024, arXiv 2401.08281) and searches more cells until it finds the requested share of true neighbours.
+al. 2024, arXiv 2401.08281) and searches more cells until it finds the requested share of true neighbours.
 Returned distances are recomputed from the difference of the two rows. So copies are at distance exactly 0, not at the
 rounding error of |x|² + |y|² - 2xy. Neighbours are ordered by distance, then by index.
 If more than k rows are at one distance, the search decides which are found.

@@ -174,6 +174,7 @@ def verify(
     Args:
         recipe: the recipe to make them from; None: the one that the last run logged beside the shards.
         seed: decides which samples; None: other samples every time.
+    Returns: the result for the shards, and that for the samples made again; None if none was made.
     """
     reporter = reporter or Reporter()
     dataset = DatasetFolder.open(address)

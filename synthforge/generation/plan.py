@@ -23,16 +23,14 @@ from synthforge.config import identity_of
 from synthforge.data.layout import Manifest, Segment, Shard, digest_of, key_of
 from synthforge.data.model_files import GeneratorFiles
 from synthforge.data.reading import Example, Sources
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import DatasetError, RequestError, some
 from synthforge.generation.order import Apportionment, permute
 from synthforge.generators.protocol import ImageRequest
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, captions_in, file_digest
 
 PLAN_VERSION = 1
-"""Part of every plan digest. Raised when the same recipe would unroll differently."""
-
-
+"""Part of every plan digest. Raised when the same recipe would give other samples."""
 _REFERENCE = "sampling.real_guidance.reference"
 
 
@@ -60,7 +58,7 @@ class Sample:
 
     @property
     def level(self) -> tuple[float, float, bool]:
-        """Samples of one level can share a batch. No negative prompt and an empty one are different levels."""
+        """Guidance, strength, and whether there is a negative prompt. Only samples of one level share a batch."""
         return self.guidance, self.strength or 0.0, self.negative is not None
 
     def request(self) -> ImageRequest:
@@ -123,11 +121,8 @@ class Plan:
         if guided is not None:
             sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE), cache_folder(recipe.curation))
             if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
-                has = ", ".join(list(sources.by_class)[:12])
-                raise RequestError(
-                    f"sampling.real_guidance.reference: {guided.reference} has no images of class {without[0]!r}"
-                    f"{f' (nor of {len(without) - 1} more)' if len(without) > 1 else ''}; it has {has}"
-                )
+                lacking, has = some([repr(name) for name in without], 1), some(sources.by_class, 12)
+                raise RequestError(f"sampling.real_guidance.reference: {guided.reference} has no images of class {lacking}; it has {has}")
         plan = cls(recipe, files, sources)
         recipe.generator.check(files, recipe.sampling, plan.labels)
         return plan

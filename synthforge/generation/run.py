@@ -36,7 +36,7 @@ class GenerateResult:
     samples: int
     """Samples in the whole dataset."""
     left_out: int
-    """Samples of the dataset whose every attempt was rejected."""
+    """Samples whose every attempt was rejected: of the whole dataset once it is complete, of this run until then."""
     shards: int
     bytes: int
     digest: str | None
@@ -84,7 +84,7 @@ def generate(
     """
     reporter = reporter or Reporter()
     if part is not None and (overwrite or extend is not None):
-        raise RequestError(f"--part {part}: parts don't go with --overwrite or --extend; start the run anew, or extend it, without parts")
+        raise RequestError(f"--part {part}: can't be combined with --overwrite or --extend; use these without --part")
     plan = Plan.of(recipe)
     folder = Folder(recipe.pool_path, recipe.output.single_writer)
     folder.require_writable()
@@ -307,26 +307,26 @@ class _Generating:
         for shard in unfinished:
             if shard.index in self.heartbeat.claimed_by_others():
                 postponed.append(shard)
-            elif not self._is_there(shard):
+            elif not self._count_if_done(shard):
                 self.heartbeat.claim(shard.index)
                 yield shard
         usual = (time.monotonic() - began) / max(len(unfinished), 1)
         for shard in postponed:
             patience = time.monotonic() + 10 + 3 * usual
-            while not (is_there := self._is_there(shard)) and time.monotonic() < patience:
+            while not (is_done := self._count_if_done(shard)) and time.monotonic() < patience:
                 if shard.index not in self.heartbeat.claimed_by_others():
                     break
                 yield None
-            if not is_there:
+            if not is_done:
                 self.heartbeat.claim(shard.index)
                 yield shard
 
-    def _is_there(self, shard: Shard) -> bool:
-        """Whether another process has made the shard in the meantime."""
-        is_there = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
-        if is_there:
+    def _count_if_done(self, shard: Shard) -> bool:
+        """Advance progress by a shard if another process has made it in the meantime; returns whether it has."""
+        is_done = self.dataset.folder.exists(shard.seal) or self.dataset.folder.exists(shard.tar)
+        if is_done:
             self.reporter.advance(shard.num_samples)
-        return is_there
+        return is_done
 
 
 def _finish(
@@ -345,7 +345,7 @@ def _finish(
         folder=dataset.folder.address,
         is_complete=completion is not None,
         samples=samples,
-        left_out=completion.missing if completion is not None else counters.left_out,
+        left_out=completion.left_out if completion is not None else counters.left_out,
         shards=len(state.sealed),
         bytes=state.num_bytes,
         digest=completion.digest if completion is not None else None,

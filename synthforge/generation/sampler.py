@@ -1,9 +1,9 @@
 """The sampler: turns samples into pixels on the host and keeps the device busy. It knows no shards and no files.
 
 One thread prepares inputs ahead, and the caller's thread drives the device. Results are copied to the host while the
-next batch is made; on CUDA into pinned memory, on a separate stream. Batches have one fixed shape and one level.
-The last batch of a level is padded, and the padding is counted. After an out-of-memory error the batch size is halved
-for the rest of the run.
+next batch is made; on CUDA into pinned memory, on a separate stream. Batches have one fixed shape, and
+their samples have one level: guidance, strength, negative prompt or none. The last batch of a level is padded, and the
+padding is counted. After an out-of-memory error the batch size is halved for the rest of the run.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ from typing import Any
 from pydantic import field_validator
 
 from synthforge.config import Config, identity
-from synthforge.data.model_files import did_you_mean
-from synthforge.errors import RequestError
+from synthforge.errors import RequestError, did_you_mean
 
 
 def diffusers_folder() -> Path:

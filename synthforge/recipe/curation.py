@@ -89,9 +89,9 @@ class TrialsConfig(Config):
     """At the end, train on the kept images and on as many random ones, and report whether training agrees with the
     gap."""
     seeds: int = identity(5, ge=1, le=100)
-    """Trainings of each arm. All arms use the same seeds."""
+    """Training runs of each arm. All arms use the same seeds."""
     images: int = identity(32_000, ge=64, le=10**9)
-    """Images that each training sees, counted with repetitions; the same for all arms."""
+    """Images that each training run sees, counted with repetitions; the same for all arms."""
     resolution: int = identity(32, ge=8, le=64, multiple_of=4)
     """Largest height and width of the training images, in pixels."""
     width: int = identity(16, ge=8, le=512, multiple_of=8)
@@ -102,7 +102,8 @@ class CurationConfig(Config):
     """Chooses the subset of the pool that best matches the real images."""
 
     regime: Regime = identity("s2r")
-    """What the images are for. `s2r`: training on synthetic images alone. `da`: training on them beside real ones."""
+    """What the images are for. `s2r` (synthetic to real): training on synthetic images alone. `da` (data augmentation):
+    training on them beside real ones."""
     encoder: AnyEncoder | None = None
     """Model whose features drive gates and selection. None: up to 64 px, classifiers cross-fitted on the reference;
     above, CLIP ViT-B-32 (LAION); for the built-in digits, an embedded model."""

@@ -5,7 +5,6 @@ Each mistake is one line: file and line, dotted path as in the YAML, what is wro
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import os
@@ -22,7 +21,7 @@ from ruamel.yaml.error import YAMLError
 
 from synthforge.config import Config, ConfigT, new_name, walk
 from synthforge.data.storage import resolve
-from synthforge.errors import RecipeError
+from synthforge.errors import RecipeError, did_you_mean
 from synthforge.generators.config import GENERATORS
 from synthforge.recipe.recipe import Recipe, cross_checks
 from synthforge.registry import Late
@@ -68,14 +67,14 @@ class _Source:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError([f"{path}: can't be read as text ({error})"]) from error
         except RecursionError as error:
-            raise RecipeError([f"{path}: is nested too deeply for a recipe"]) from error
+            raise RecipeError([f"{path}: is nested too deeply"]) from error
         except (YAMLError, ValueError) as error:  # ValueError: text that looks like a date, but is not one
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
             reason = getattr(error, "problem", None) or str(error).splitlines()[0]
             raise RecipeError([f"{path}{line}: not valid YAML: {reason}"]) from error
         if not isinstance(tree, CommentedMap):
-            raise RecipeError([f"{path}: not a recipe; a recipe is a mapping with generator, classes and count"])
+            raise RecipeError([f"{path}: not a recipe; a recipe needs at least name, generator, classes and count"])
         return tree
 
     def _override(self, text: str) -> str | None:
@@ -101,7 +100,7 @@ class _Source:
         try:
             node[_key(node, steps[-1])] = value
         except (KeyError, IndexError, ValueError):
-            return f"--set {text}: there is no item {steps[-1]}"
+            return f"--set {text}: the list has no item {steps[-1]} (items count from 0)"
         self.overridden[steps] = text
         return None
 
@@ -160,21 +159,22 @@ class _Source:
         message = str(error["msg"]).removeprefix("Value error, ")
         if kind == "extra_forbidden":
             if (renamed := new_name(configs[0], path[-1])) is not None:
-                return self._at(path, f"is called {renamed!r} now; write that")
+                return self._at(path, f"was renamed; write {renamed!r}")
             names = list(configs[0].model_fields)
-            return self._at(path, f"unknown field; {_hint(path[-1], names) or 'known here: ' + ', '.join(names)}")
+            return self._at(path, f"unknown field; {did_you_mean(path[-1], names, 'choose one of ' + ', '.join(names), most=1)}")
         if kind == "missing":
             return self._at(path, "is missing")
         if kind == "union_tag_not_found":
-            return self._at((*path, "kind"), f"is missing; one of {', '.join(_kinds(configs))}")
+            return self._at((*path, "kind"), f"is missing; choose one of {', '.join(_kinds(configs))}")
         if kind == "union_tag_invalid":
             tag, kinds = str(error["ctx"]["tag"]), _kinds(configs)
-            return self._at((*path, "kind"), f"is {tag!r}; {_hint(tag, kinds, cutoff=0.4) or 'there are ' + ', '.join(kinds)}")
+            hint = did_you_mean(tag, kinds, f"choose one of {', '.join(kinds)}", most=1, cutoff=0.4)
+            return self._at((*path, "kind"), f"unknown kind {tag!r}; {hint}")
         if error["loc"] and error["loc"][-1] in {"str", "int", "float", "bool"}:
             return self._at(path, f"is {value!r}, but must be text, a number, true or false")  # once, not for each of these
         if kind == "literal_error":
             expected = str(error["ctx"]["expected"])
-            hint = _hint(str(value), re.findall(r"'([^']+)'", expected))
+            hint = did_you_mean(str(value), re.findall(r"'([^']+)'", expected), most=1)
             message = f"is {value!r}, but must be {expected}" + (f"; {hint}" if hint else "")
         elif not isinstance(value, (dict, list)) and kind != "value_error":
             message = f"is {value!r}: {message[0].lower()}{message[1:]}"
@@ -187,12 +187,6 @@ class _Source:
         line = _line_of(self.tree, path)
         where = f"{self.path}:{line}: " if self.path is not None else ""
         return f"{where}{'.'.join(path)}: {text}" if path else f"{where}{text}"
-
-
-def _hint(word: str, names: Sequence[str], cutoff: float = 0.6) -> str:
-    """Ask whether the nearest name was meant; empty if none is near."""
-    close = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
-    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _descend(config: type[Config], steps: Sequence[object]) -> tuple[tuple[str, ...], list[type[Config]]]:
@@ -280,13 +274,13 @@ def _unusable(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
     for key, value in items:
         here = (*path, str(key))
         if isinstance(key, bool) or not isinstance(key, (str, int)) or str(key) == "":
-            yield here, f"{key!r} is not a name; put quotes around it if it is meant as one"
+            yield here, f"{key!r} is not a name; if you mean a name, put it in quotes"
         elif str(key) in seen:
             yield here, "is given twice"
         seen.add(str(key))
         for text in (key, value):
             if isinstance(text, str) and not _is_text(text):
-                yield here, "contains characters that are not valid text"
+                yield here, "contains characters that are not allowed (NUL or broken Unicode)"
         yield from _unusable(value, here)
 
 

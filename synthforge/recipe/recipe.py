@@ -6,7 +6,6 @@ Its sections are the Configs of the stages. They are defined beside the code tha
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import string
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from synthforge.config import Config, execution, identity, location, walk
 from synthforge.data.images import ImageFormat
 from synthforge.data.storage import resolve
+from synthforge.errors import did_you_mean
 from synthforge.generators.config import GENERATORS, AnyGenerator, SamplingConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.recipe.curation import CurationConfig
@@ -32,7 +32,7 @@ LATER_STAGES = ("reference", "curation", "evaluation", "diagnosis")
 
 
 class Template(Config):
-    """A prompt with `{class}` and free `{names}`. All combinations of their values are used."""
+    """A prompt with `{class}` and other placeholders, such as `{size}`. All combinations of their values are used."""
 
     template: str = identity(min_length=1, max_length=10_000)
     """Text of the prompt, for example "a {size} photo of a {class}"."""
@@ -50,10 +50,10 @@ class Template(Config):
         try:
             parts = list(string.Formatter().parse(template))
         except ValueError as error:
-            raise ValueError(f"{template!r}: {error}; write {{{{ and }}}} for braces that are meant") from error
+            raise ValueError(f"{template!r}: {error}; write {{{{ and }}}} for literal braces") from error
         for _, name, format_spec, conversion in parts:
             if name is not None and (format_spec or conversion or not name.isidentifier()):
-                raise ValueError(f"{template!r}: {{{name}}} is not a plain name")
+                raise ValueError(f"{template!r}: {{{name}}} must be a plain name, such as {{size}}")
         return template
 
     @property
@@ -180,7 +180,7 @@ class Recipe(Config):
         classes = value.get("classes")
         if isinstance(classes, list) and all(isinstance(name, (str, int)) for name in classes):
             if "" in classes or any(isinstance(name, bool) for name in classes):
-                raise ValueError('classes: a class needs a name; put quotes around a name such as "yes"')
+                raise ValueError('classes: a name is empty, or true or false; put names such as "yes" in quotes')
             if len({str(name) for name in classes}) != len(classes):
                 raise ValueError("classes: a name is given twice")
             classes = {str(name): {} for name in classes}
@@ -259,18 +259,17 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, spec in recipe.classes.items():
         here, prompts = ("classes", name), recipe.prompts_of(name)
         if spec.templates == []:
-            yield (*here, "templates"), f"class {name!r} has no prompts; give at least one, or leave templates out to use the shared ones"
+            yield (*here, "templates"), f"class {name!r} has no prompts; give at least one, or leave templates out to use prompts.templates"
         elif name not in with_prompts and (with_prompts or capabilities.text):
             yield here, f"class {name!r} has no prompts; give it templates or captions, or give prompts.templates for all"
         for number, template in enumerate(prompts.templates or []):
             used.update(template.names)
             where = (*(here if spec.templates is not None else ("prompts",)), "templates", str(number))
             for missing in [free for free in template.names if free not in prompts.values]:
-                close = difflib.get_close_matches(missing, [*prompts.values, "class"], n=1, cutoff=0.6)
-                hint = f"did you mean {{{close[0]}}}?" if close else f"give values.{missing} a list"
+                hint = did_you_mean(missing, [*prompts.values, "class"], f"add a list prompts.values.{missing}", most=1)
                 yield where, f"{{{missing}}} has no values; {hint}"
         if prompts.negative is not None and not capabilities.text:
-            problem = f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text: a negative prompt would do nothing"
+            problem = f"generator {recipe.generator.kind!r} takes {capabilities.in_words()}, not text, so a negative prompt has no effect"
             yield (*(here if spec.negative is not None else ("prompts",)), "negative"), f"{problem}; remove it"
     yield from _capability_problems(recipe)
     for name in recipe.prompts.values:
@@ -280,7 +279,7 @@ def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
         if len({spec.weight for spec in recipe.classes.values()}) > 1:
             yield ("count", "per_class"), "classes have different weights, so give total instead"
         if recipe.num_samples > MAX_SAMPLES:
-            yield ("count", "per_class"), f"makes {recipe.num_samples:,} samples in all; at most {MAX_SAMPLES:,} fit one dataset"
+            yield ("count", "per_class"), f"makes {recipe.num_samples:,} samples in total; a dataset holds at most {MAX_SAMPLES:,}"
     if recipe.num_samples > MAX_SHARDS * recipe.output.samples_per_shard:
         raised = f"raise it to {-(-recipe.num_samples // MAX_SHARDS):,} or more"
         yield ("output", "samples_per_shard"), f"{recipe.num_samples:,} samples would make over {MAX_SHARDS:,} shards; {raised}"
@@ -291,7 +290,7 @@ def _capability_problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]
     kind, capabilities, sampling = recipe.generator.kind, type(recipe.generator).capabilities, recipe.sampling
     if not capabilities.guidance:
         if sampling.guidance != [1.0]:
-            yield ("sampling", "guidance"), f"generator {kind!r} takes neither text nor label, so there is nothing to guide; leave it out"
+            yield ("sampling", "guidance"), f"generator {kind!r} takes neither text nor label, so guidance has no effect; leave it out"
         if len(recipe.classes) > 1:
             able = _kinds_with(lambda other: other.guidance)
             yield ("classes",), f"generator {kind!r} can't tell classes apart; give one class, or use generator {able}"
@@ -303,7 +302,7 @@ def _capability_problems(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]
         yield ("sampling", "real_guidance"), f"generator {kind!r} can't start from an image; remove it, or use generator {able}"
     for level in guided.strength:
         if int(sampling.steps * level) < 1:
-            problem = f"{level:g} of {sampling.steps} steps is less than one step; use at least {1 / sampling.steps:.2g}, or more steps"
+            problem = f"{level:g} times {sampling.steps} steps is less than one step; use at least {1 / sampling.steps:.2g}, or more steps"
             yield ("sampling", "real_guidance", "strength"), problem
 
 
@@ -316,6 +315,6 @@ def _caption_problems(path: str) -> Iterator[str]:
         if not captions_in(path):
             yield f"{path} holds no captions; write one per line"
     except FileNotFoundError:
-        yield f"no file {path}"
+        yield f"{path}: no such file"
     except (OSError, UnicodeDecodeError) as error:
         yield f"{path} can't be read as UTF-8 text ({error})"

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from synthforge.arrays import Ints
 from synthforge.config import from_record
 from synthforge.curation.result import CurateResult
-from synthforge.data.collection import open_collection
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.image_table import Table
 from synthforge.data.layout import DECISIONS, DIAGNOSIS, EVALUATION, GAP, LOG, MANIFEST, RECIPE_LOG, RUN_RECIPE, ModelT, digest_of, parse
+from synthforge.data.opening import open_collection
 from synthforge.data.storage import Folder, resolve
 from synthforge.errors import OutdatedError, RequestError, SynthforgeError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult

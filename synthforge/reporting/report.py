@@ -19,7 +19,7 @@ import numpy as np
 from synthforge.arrays import Ints
 from synthforge.curation.choice import NOT_SELECTED
 from synthforge.curation.gap.metrics import METRICS, Metric
-from synthforge.curation.gates import CopiesGate, in_words
+from synthforge.curation.gates import CopiesGate, heading_and_text
 from synthforge.curation.result import CurateResult, Distances, Gap, Nearer, Region
 from synthforge.data.image_table import Table
 from synthforge.data.layout import PAGE
@@ -309,7 +309,7 @@ def _add_regions(page: _Page, pool: Table, real: Table | None, curation: CurateR
 
 def _why(reason: str) -> tuple[str, str]:
     if reason != NOT_SELECTED:
-        return in_words(reason)
+        return heading_and_text(reason)
     return "Not selected", "These images passed every filter. More passed than were requested, and the selection rule preferred others."
 
 

@@ -24,8 +24,7 @@ def augment(images_BCHW: Tensor, config: AugmentConfig, generator: torch.Generat
     """Augmented images and their vectors, float (B, A), zeros where an image is unchanged.
 
     Images are float, -1 to 1; borders repeat. The first `config.share` of the rows is augmented, since batches come
-    in
-    random order and shapes must stay fixed. Steps of tiny networks take milliseconds, so few operations are used.
+    in random order and shapes must stay fixed. Steps of tiny networks take milliseconds, so few operations are used.
     """
     batch, num, device = len(images_BCHW), round(config.share * len(images_BCHW)), images_BCHW.device
     if num == 0:

@@ -8,10 +8,10 @@ from synthforge.config import Config, execution, identity
 
 
 class LoopConfig(Config):
-    """Length, learning rate and precision of a training."""
+    """Length, learning rate and precision of training."""
 
     images: int | None = identity(None, ge=1)
-    """Training images to show in all, counting repetitions. None: chosen from the amount of data."""
+    """Images shown in training, counted with repetitions. None: chosen from the amount of data."""
     batch: int = identity(256, ge=1, le=65_536)
     """Images per step."""
     learning_rate: float = identity(2e-3, gt=0, le=1)

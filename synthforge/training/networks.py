@@ -94,6 +94,14 @@ class NormByParts(nn.Module):
         return torch.cat([self.first(hidden_NCHW[: self.num_first]), self.rest(hidden_NCHW[self.num_first :])])
 
 
+def resolution_for(side: int, most: int = 64) -> int:
+    """Height and width at which small networks see images whose shorter side has `side` pixels.
+
+    It is rounded down to a multiple of 4, at least 8 and at most `most`.
+    """
+    return max(8, min(most, side) // 4 * 4)
+
+
 def set_parts(network: nn.Module, num_first: int) -> None:
     """Set how many rows of each training batch are the first part."""
     for module in network.modules():

@@ -34,7 +34,8 @@ from synthforge.features.encoders.config import ENCODERS, EncoderConfig
 from synthforge.features.encoders.protocol import Loading
 from synthforge.generators.config import GENERATORS, GeneratorConfig, SamplingConfig
 from synthforge.generators.protocol import Capabilities, ImageRequest
-from synthforge.recipe.load import load_recipe
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets, load_recipe
 from synthforge.recipe.recipe import Recipe, json_schema
 from synthforge.registry import Registry
 from tests.conftest import ROOT, Ran
@@ -284,6 +285,16 @@ def test_their_settings_are_in_digests_and_records(recipe: Path) -> None:
     assert whole != digested("curation.gates.dark.share=0.5") != digested("curation.encoder.scale=3.0")
     loaded = load_recipe(recipe)
     assert from_record(Recipe, to_record(loaded)) == loaded
+
+
+def test_an_added_gate_that_is_off_changes_no_digest() -> None:
+    def digested(*sets: str) -> dict[str, Any]:
+        gates: dict[str, Any] = identity_of(config_from_sets(CurationConfig, sets), lambda path, value: "content")["gates"]
+        return gates
+
+    assert digested().keys() == {"copies", "labels", "manifold", "content", "duplicates"}
+    assert digested("gates.dark.on=true")["dark"]["on"] and digested("gates.dark.share=0.5")["dark"]["share"] == 0.5
+    assert digested("gates.copies.on=false")["copies"] == digested()["copies"] | {"on": False}
 
 
 def test_the_run_uses_them(run: Path) -> None:

@@ -106,7 +106,7 @@ def test_without_a_validation_part_fit_images_set_the_thresholds() -> None:
     scene.real[140:210] = CENTRES[0] + np.random.default_rng(3).normal(size=(70, 4))
     evidence, alive = scene.evidence(), np.ones(200, bool)
     label = LabelGate().test(evidence, alive)
-    assert label.fails_N[wrong].all() and label.fails_N[1::4].mean() < 0.1 and "280 fit images, each left out in turn" in label.rule
+    assert label.fails_N[wrong].all() and label.fails_N[1::4].mean() < 0.1 and "280 real images of the fit part" in label.rule
     manifold = ManifoldGate().test(evidence, alive)
     assert manifold.fails_N[strange].all() and np.delete(manifold.fails_N, np.append(strange, wrong)).mean() < 0.05
 

@@ -270,7 +270,7 @@ def test_the_judge_is_not_the_encoder(pool: Path, tmp_path: Path) -> None:
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "cache=/dev/null/features"), "the setting `cache`"),
         (("{pool}", "--real", REFERENCE, "--out", "/dev/null/curated"), "/dev/null/curated"),
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "device=cuda"), "device: cuda is not on this machine"),
-        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "cache={pool}/cache"), "features are kept somewhere else"),
+        (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "cache={pool}/cache"), "choose another folder for the cached features"),
         (("", "--real", REFERENCE, "--out", "{out}"), "an address is empty"),
         (("{pool}", "--real", REFERENCE, "--out", "{out}", "--set", "selection={weights: true, size: {ratio: 2}}"), "give one of the two"),
         (

@@ -24,7 +24,7 @@ from synthforge.curation.sides import Sides
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
 from synthforge.data.image_table import Table
 from synthforge.data.layout import digest_of
-from synthforge.data.units import Members
+from synthforge.data.units import Location, Members
 from synthforge.features.embed import FACTS_SCHEMA, Cache
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.progress import Reporter
@@ -68,7 +68,10 @@ class Rows(Collection):
     def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:
         raise NotImplementedError
 
-    def _told_parts(self) -> None:
+    def locations(self, block: Block) -> Iterator[Location]:
+        raise NotImplementedError
+
+    def _named_parts(self) -> None:
         return None
 
 
@@ -149,7 +152,18 @@ def child(folder: str) -> None:
     reporter.note("reading rows")
     encoders: list[Any] = [Named("encoder")]
     metric_encoders: list[Any] = [Named("metric_encoder")]
-    sides = Sides(config, Path(folder), "real", Table.of([pool]), Table.of([real]), [], model, model, encoders, metric_encoders, [])
+    sides = Sides(
+        config=config,
+        cache=Path(folder),
+        reference_address="real",
+        pool=Table.of([pool]),
+        real=Table.of([real]),
+        encoder=model,
+        metric_encoder=model,
+        notes=[],
+        encoders=encoders,
+        metric_encoders=metric_encoders,
+    )
     sides._align()
     choice = _choice(_gated(sides, reporter), reporter)
     reporter.note("reading the metric_encoder's features")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from synthforge.data.collection import Collection, open_collection
+from synthforge.data.collection import Collection
 from synthforge.data.folder import DatasetFolder
+from synthforge.data.opening import open_collection
 from synthforge.data.sidefiles import CROISSANT
 from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe

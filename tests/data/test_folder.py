@@ -99,10 +99,10 @@ def test_rejected_samples_are_named_in_the_seal(place: str, tmp_path: Path) -> N
     dataset = DatasetFolder.create(Folder(place), manifest())
     for shard in dataset.state().missing:
         write_tar(tmp_path / "made.tar", samples(shard, skip=1))
-        assert dataset.commit(shard, tmp_path / "made.tar", accept).missing == [key_of(shard.first_sample)]
+        assert dataset.commit(shard, tmp_path / "made.tar", accept).left_out == [key_of(shard.first_sample)]
     completion = dataset.complete()
     assert completion is not None
-    assert (completion.samples, completion.missing) == (22, 3)
+    assert (completion.samples, completion.left_out) == (22, 3)
     with pytest.raises(RequestError, match="rejected in every attempt"):
         dataset.sample("10")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.data.collection import open_collection
 from synthforge.data.image_table import Table
-from synthforge.errors import DatasetError, RequestError
+from synthforge.data.opening import open_collection
+from synthforge.errors import DatasetError
 from tests.data.sets import IMAGES, labelled, raw_tar
 
 
@@ -67,7 +67,13 @@ def test_missing_labels_and_broken_images_are_named(two: Table, tmp_path: Path) 
     (tmp_path / "bad").mkdir()
     raw_tar(tmp_path / "bad" / "0.tar", {"0.png": b"broken", "0.cls": b"1", "1.png": IMAGES[0]})
     bad = table(tmp_path, "bad")
-    with pytest.raises(RequestError, match="mine: 1 of 2 images have no label"):
+    with pytest.raises(DatasetError, match="mine: 1 of 2 images have no label"):
         bad.require_labels("mine")
     with pytest.raises(DatasetError, match=r"bad, image 0: not a readable image"):
         bad.require_readable(np.arange(2))
+
+
+def test_the_fit_part_is_in_the_order_of_the_rows(two: Table) -> None:
+    parts = [collection.part()[block.name].tolist() for collection, block in two.blocks()]
+    assert two.fit.tolist() == [part == "fit" for block in parts for part in block]
+    assert 0 < two.fit[:12].sum() < 12

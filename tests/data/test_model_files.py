@@ -11,7 +11,6 @@ import pytest
 from synthforge.data.model_files import (
     as_path,
     components_in,
-    did_you_mean,
     find_model,
     hub_id,
     in_one_line,
@@ -100,11 +99,6 @@ def test_components_of_an_index() -> None:
     }
     with pytest.raises(ModelError, match=r"component 'unet' in model_index\.json is malformed"):
         components_in({"unet": ["diffusers"]})
-
-
-def test_near_names_are_offered() -> None:
-    assert did_you_mean("Resnet5", ["resnet50", "vit"], "see the list") == "did you mean resnet50?"
-    assert did_you_mean("nonsense", ["resnet50", "vit"], "see the list") == "see the list"
 
 
 def test_errors_of_libraries_become_one_line() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.data.collection import open_collection
 from synthforge.data.images import encode
+from synthforge.data.opening import open_collection
 from synthforge.features.embed import Features, embedded, facts_of, features_of
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.features.encoders.protocol import Loading

@@ -49,12 +49,12 @@ def test_a_sample_that_always_fails_is_left_out_and_named(tmp_path: Path) -> Non
     plan = Plan.of(load_recipe(DIGITS, small(tmp_path)))
     engine, plan = setup(tmp_path, Noise(blank={plan.sample(12, attempt).seed for attempt in range(3)}))
     seals = run(engine)
-    assert [seal.missing for seal in seals] == [[], ["000000012"], [], []]
+    assert [seal.left_out for seal in seals] == [[], ["000000012"], [], []]
     assert [seal.samples for seal in seals] == [10, 9, 10, 10]
     assert engine.counters.left_out == 1
     completion = engine.dataset.complete()
     assert completion is not None
-    assert (completion.samples, completion.missing) == (39, 1)
+    assert (completion.samples, completion.left_out) == (39, 1)
 
 
 def test_a_shard_without_a_single_good_image_fails_and_others_go_on(tmp_path: Path) -> None:

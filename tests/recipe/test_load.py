@@ -40,10 +40,10 @@ count: {total: 5}
     found = problems(tmp_path, text)
     assert any(p.startswith("FILE:4: classes.cat.templates: class 'cat' has no prompts") for p in found)
     assert any(p.startswith("FILE:6: classes.dog.weigth: unknown field; did you mean 'weight'?") for p in found)
-    assert any(p.startswith("FILE:8: prompts.templates.0: {siz} has no values; did you mean {size}?") for p in found)
+    assert any(p.startswith("FILE:8: prompts.templates.0: {siz} has no values; did you mean 'size'?") for p in found)
     assert any(p.startswith("FILE:9: prompts.values.size: no template uses {size}") for p in found)
     assert any(p.startswith("FILE:11: sampling.steps: is 0") for p in found)
-    assert any(p.startswith("FILE:12: sampling.scheduler.name: ") and "did you mean EDMEulerScheduler" in p for p in found)
+    assert any(p.startswith("FILE:12: sampling.scheduler.name: ") and "did you mean 'EDMEulerScheduler'" in p for p in found)
     assert len(found) == 6
 
 
@@ -66,12 +66,12 @@ def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> N
         ("classes: [a, a]\ncount: {total: 1}\n", "a name is given twice"),
         ("classes: []\ncount: {total: 1}\n", "classes"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{']}\n", "prompts.templates.0"),
-        ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "not a plain name"),
+        ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "must be a plain name, such as {size}"),
         (
             "classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{class}'], negative: blurry}\n",
             "prompts.negative: generator 'pixel' takes a class label",
         ),
-        ("classes: [a]\ncount: {total: 1}\nprompts: {captions: nowhere.txt}\n", "prompts.captions: no file"),
+        ("classes: [a]\ncount: {total: 1}\nprompts: {captions: nowhere.txt}\n", "nowhere.txt: no such file"),
         ("classes: {a: {templates: ['x']}, b: {}}\ncount: {total: 1}\n", "class 'b' has no prompts"),
         ("classes: [a]\ncount: {total: 1}\nsampling: {guidance: [1, 1]}\n", "a guidance level is given twice"),
         ("classes: [a]\n", "count: is missing"),
@@ -122,6 +122,6 @@ def test_any_config_from_overrides() -> None:
 
 def test_an_old_name_of_a_field_is_refused_with_the_new_one(tmp_path: Path) -> None:
     text = HEAD + "classes: ['0']\ncount: {total: 1}\ncuration:\n  judge: {kind: pixels}\n"
-    assert problems(tmp_path, text) == ["FILE:6: curation.judge: is called 'metric_encoder' now; write that"]
+    assert problems(tmp_path, text) == ["FILE:6: curation.judge: was renamed; write 'metric_encoder'"]
     (found,) = problems(tmp_path, HEAD + "classes: ['0']\ncount: {total: 1}\n", "curation.judge.kind=pixels")
-    assert "curation.judge" in found and "is called 'metric_encoder' now; write that" in found
+    assert "curation.judge" in found and "was renamed; write 'metric_encoder'" in found

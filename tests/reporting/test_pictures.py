@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from synthforge.data.collection import open_collection
 from synthforge.data.image_table import Table
+from synthforge.data.opening import open_collection
 from synthforge.reporting.pictures import Strip, sheet, strip, thumbnails
 
 

@@ -239,23 +239,27 @@ _DISTANCE = "squared distance"
 METRICS["mmd"] = Metric(
     "MMD²", _DISTANCE, "lower", "Distance between the two distributions under a Gaussian kernel; 0 if equal.", kernel=gaussian_kernel
 )
-METRICS["kid"] = Metric("KID", _DISTANCE, "lower", "The same under a cubic kernel, which weighs outliers more.", kernel=cubic_kernel)
+METRICS["kid"] = Metric("KID", _DISTANCE, "lower", "The same with a cubic kernel, which gives outliers more weight.", kernel=cubic_kernel)
 METRICS["frechet"] = Metric(
     "Fréchet distance", _DISTANCE, "lower", "Distance between mean and covariance of the two sets.", Pair.frechet, of_classes=False
 )
 METRICS["precision"] = Metric("precision", "share", "higher", "Share of images that lie where real images are.", Pair.precision)
 METRICS["recall"] = Metric("recall", "share", "higher", "Share of real images that lie where the set has images.", Pair.recall)
 METRICS["density"] = Metric(
-    "density", "ratio", "near floor", "How many real images' neighbourhoods an image lies in, relative to real images.", Pair.density
+    "density",
+    "ratio",
+    "near floor",
+    "Mean number of real images' neighbourhoods that an image lies in, relative to real images.",
+    Pair.density,
 )
 METRICS["coverage"] = Metric(
     "coverage", "share", "higher", "Share of real images with an image of the set in their neighbourhood.", Pair.coverage
 )
 METRICS["vendi"] = Metric(
-    "Vendi score", "images", "near floor", "Variety: the number of completely different images with as much.", Pair.vendi, of_classes=False
+    "Vendi score", "images", "near floor", "Variety: the effective number of completely different images.", Pair.vendi, of_classes=False
 )
 METRICS["nearest"] = Metric(
-    "nearest real", "ratio", "near floor", "Median distance to the nearest real image, relative to that among real images.", Pair.nearest
+    "nearest real", "ratio", "near floor", "Median distance to the nearest real image, divided by the same among real images.", Pair.nearest
 )
 for percent in (1, 5):
     METRICS[f"copies{percent}"] = Metric(

@@ -1,13 +1,13 @@
-"""Under-covered regions: clusters of real images that hold fewer synthetic images than their share.
+"""Underrepresented regions: clusters of real images that hold fewer synthetic images than their share.
 
 The real images of each class are clustered (k-means) in each view of the metric encoder. Images of both sides are
 counted at the nearest centroid. A real image pulls its own centroid towards itself, and a synthetic one does not, so
-small clusters would always look under-covered. Therefore each real image is counted as if its centroid had been formed
-without it.
+small clusters would always look underrepresented. Therefore each real image is counted as if its centroid had been
+formed without it.
 
-A region lacks its share of the class's synthetic images, less those that it has. Fisher's exact test (one-sided) says
-whether this can be chance. The false discovery rate is controlled over all regions of all views and classes (Benjamini
-and Hochberg 1995).
+The number of images that a region lacks is its share of the class's synthetic images minus those that it has. Fisher's
+exact test (one-sided) says whether this may be due to chance. The false discovery rate is controlled over all regions
+of all views and classes (Benjamini and Hochberg 1995).
 
 Not covered: regions across classes; wrong class shares, which the gap shows; classes without synthetic images.
 Shapes: N pool images, M real images, D features, R regions.
@@ -40,7 +40,7 @@ _BLOCK = 8192
 """Synthetic images assigned at a time."""
 
 
-def under_covered(
+def underrepresented(
     views: Sequence[MetricView],
     *,
     classes: list[str],
@@ -57,7 +57,7 @@ def under_covered(
         rows: pool rows that count, such as those of the curated set.
         pool_key_N: keys of all pool images.
         num_shown: examples of each side.
-        per_region: real images of a region, on average. Smaller regions are harder to tell from chance.
+        per_region: real images of a region, on average. With smaller regions, fewer differences are significant.
     """
     regions: list[Region] = []
     for (view_number, view), (index, name) in itertools.product(enumerate(views), enumerate(classes)):

@@ -9,7 +9,7 @@ candidates per pick.
   and large norms are not favoured. The linear plus squared kernel matches mean and covariance; the Gaussian kernel
   matches the whole distribution.
 - Covariance matching (Rezaei, Kovačević, Locatello, Mondelli 2026, arXiv 2510.08123), by rank-one updates and with a
-bound on the mean.
+  bound on the mean.
 
 The objective is the sum over views of squared distances, each in units of its kernel's variance. That is the mean
 squared distance of one real image from their mean.
@@ -437,9 +437,9 @@ def select(
         num_keep: at most N.
         seed: seed of everything random.
         dim: principal components of the real features to keep, at most one less than there are real images. None: all
-        features.
+            features.
         stop_at_floor: pick at random while the set is as near to the real images as an endless set of real images would
-        be.
+            be.
         device: torch device.
     """
     rule: SelectionRule = RULES[method]

@@ -1,11 +1,11 @@
-"""Trainings on selections: how `auto` chooses a rule, and whether training agrees with the measured gap.
+"""Classifiers trained on selections: how `auto` chooses a rule, and whether training agrees with the measured gap.
 
 Every arm is trained from scratch with the same network, steps, augmentation and seeds. It is tested on the validation
 part of the reference, on which nothing was fitted. The held-out test set stays untouched. For `da` every arm also
 trains on the real fit part.
 
 Arms are compared by the mean probability of the true class, paired by image and seed. On few images it is less noisy
-than accuracy. Intervals cover validation images and trainings, each with its own random set (see
+than accuracy. Intervals cover validation images and training runs, each with its own random set (see
 `synthforge.statistics`). They are about this set, not about what the same rule would pick from another pool. If `auto`
 chose the rule, it chose on the same images. That flatters the final comparison a little, and the summary says so.
 
@@ -37,7 +37,7 @@ from synthforge.training.augmentation import augment
 from synthforge.training.config import AugmentConfig, LoopConfig
 from synthforge.training.data import DeviceImages, to_float
 from synthforge.training.loop import Batch, TrainingLoop
-from synthforge.training.networks import Classifier
+from synthforge.training.networks import Classifier, resolution_for
 
 PREFERENCE = {
     "s2r": ("mmd", "mean+covariance", "covariance", "clusters", "nearest", "random"),
@@ -49,7 +49,7 @@ for `da` `random`."""
 
 @dataclass(frozen=True)
 class Arm:
-    """Results of the trainings of one arm, with a row for each seed."""
+    """Results of the training runs of one arm, with a row for each seed."""
 
     correct_SV: Doubles
     """Whether each validation image was classified correctly."""
@@ -88,7 +88,7 @@ class Trainer:
     def resolution(self) -> int:
         """Height and width of the training images in pixels: those of the real images, at most `trials.resolution`."""
         first = next(members.image for _, members in self.sides.real.samples(np.zeros(1, np.int64)))
-        return max(8, int(min(self.config.resolution, *decode(first).shape[:2])) // 4 * 4)
+        return resolution_for(min(decode(first).shape[:2]), self.config.resolution)
 
     def train(self, rows: Ints, seed: int) -> tuple[Doubles, Doubles]:
         """Train on pool rows, for `da` beside the real fit part; returns the same as `learn`."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from synthforge.arrays import Bools, Floats, Ints
 from synthforge.config import identity_of
-from synthforge.curation.sides import CLIP, SMALL
+from synthforge.curation.default_encoders import CLIP, SMALL
 from synthforge.data.collection import Collection
 from synthforge.data.image_table import Table
 from synthforge.data.storage import content_of

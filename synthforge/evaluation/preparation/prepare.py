@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from synthforge.config import identity_of
 from synthforge.curation.sides import VERSION as SIDES_VERSION
-from synthforge.data.collection import Collection, open_collection
+from synthforge.data.collection import Collection
 from synthforge.data.layout import COMPLETE, canonical_json, digest_of
+from synthforge.data.opening import open_collection
 from synthforge.data.storage import content_of, replace_file
 from synthforge.devices import cpu_threads
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError

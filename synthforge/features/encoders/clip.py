@@ -26,7 +26,6 @@ from torch.nn import functional
 from synthforge.data.layout import digest_of
 from synthforge.data.model_files import (
     as_path,
-    did_you_mean,
     fetch_file,
     file_sha256,
     hub_id,
@@ -35,7 +34,7 @@ from synthforge.data.model_files import (
     require_safetensors,
     weights_in,
 )
-from synthforge.errors import ModelError
+from synthforge.errors import ModelError, did_you_mean
 from synthforge.features.encoders.config import OpenClipConfig
 from synthforge.features.encoders.folds import folds_in, read_report
 from synthforge.features.encoders.network import DeviceNetwork

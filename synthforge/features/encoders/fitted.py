@@ -51,7 +51,7 @@ from synthforge.training.augmentation import augment
 from synthforge.training.config import LoopConfig
 from synthforge.training.data import DeviceImages
 from synthforge.training.loop import Batch, TrainingLoop
-from synthforge.training.networks import Classifier
+from synthforge.training.networks import Classifier, resolution_for
 
 WEIGHTS_FILE = "classifier.safetensors"
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -210,7 +210,7 @@ class _FoldFit:
         fitted, left_out = without_fold(self.reference, self.fold, self.config.folds)
         present = {example.class_name for example in fitted.examples}
         fitted = Labelled([name for name in self.reference.classes if name in present], fitted.examples)
-        resolution = self.config.resolution or _resolution_of(self.reference)
+        resolution = self.config.resolution or resolution_for(min(decode(self.reference.examples[0].data).shape[:2]))
         checkpoint = out / f".fold-{self.fold}.checkpoint.safetensors"
         classifier = self._fit(fitted, resolution, checkpoint, reporter)
         work = Path(tempfile.mkdtemp(prefix=".fold-", dir=out))
@@ -290,11 +290,6 @@ def _filled_in(loop: LoopConfig, num: int) -> LoopConfig:
 
 def _width(config: FittedConfig, resolution: int) -> int:
     return config.width or (16 if resolution <= 12 else 32)
-
-
-def _resolution_of(reference: Labelled) -> int:
-    height, width, _ = decode(reference.examples[0].data).shape
-    return max(8, min(64, int(height), int(width)) // 4 * 4)
 
 
 def _digest_of(config: FittedConfig, reference: Labelled) -> str:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from synthforge.data.model_files import (
     as_path,
-    did_you_mean,
     fetch_file,
     file_sha256,
     hub_id,
@@ -27,7 +26,7 @@ from synthforge.data.model_files import (
     require_safetensors,
     weights_in,
 )
-from synthforge.errors import ModelError
+from synthforge.errors import ModelError, did_you_mean
 from synthforge.features.encoders.config import TimmConfig
 from synthforge.features.encoders.network import DeviceNetwork
 from synthforge.features.encoders.protocol import Encoder, Loading

@@ -1,8 +1,7 @@
 """Faster pipelines with the same images, up to rounding: memory format, compilation, decoding in parts.
 
 Compilation is regional: only the blocks that a network repeats are compiled. This takes seconds instead of minutes
-and
-is nearly as fast. Shortcuts that change the images are not here; they are fields of the recipe (see loading).
+and is nearly as fast. Shortcuts that change the images are not here; they are fields of the recipe (see loading).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class QuantizationConfig(Config):
 class PipelineConfig(GeneratorConfig):
     """Settings that all kinds of diffusers pipelines share."""
 
-    checks: ClassVar[str] = "synthforge.generators.pipelines.families"
+    checks: ClassVar[str] = "synthforge.generators.pipelines.checks"
     loader: ClassVar[str] = "synthforge.generators.pipelines.generator:PipelineGenerator.load"
 
     model: str = location()

@@ -1,8 +1,7 @@
 """A diffusers pipeline as a generator: requests -> one call of the pipeline -> uint8 images.
 
 The call is plain diffusers with one seeded CPU generator per image. So an image equals that of diffusers alone with
-the
-same arguments. Around the call, prompts are encoded once, decoding is done in parts, and verdicts become codes.
+the same arguments. Around the call, prompts are encoded once, decoding is done in parts, and verdicts become codes.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from synthforge.devices import alone_on_this_machine, is_out_of_memory, pick_dev
 from synthforge.errors import RequestError
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pipelines.acceleration import Decoder, compile_denoisers, compile_nothing, use_fast_formats
+from synthforge.generators.pipelines.checks import image_size, label_numbers
 from synthforge.generators.pipelines.config import DitConfig, PipelineConfig, TextToImageConfig
 from synthforge.generators.pipelines.embeddings import PromptEncodings, text_encoders, unload_text_encoders
-from synthforge.generators.pipelines.families import image_size, label_numbers
 from synthforge.generators.pipelines.loading import image_to_image, load
 from synthforge.generators.protocol import ImageRequest
 from synthforge.generators.schedulers import describe

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synthforge.data.model_files import GeneratorFiles, ModelFiles, did_you_mean, read_config, read_index
-from synthforge.errors import ModelError, RequestError, some
+from synthforge.data.model_files import GeneratorFiles, ModelFiles, read_config, read_index
+from synthforge.errors import ModelError, RequestError, did_you_mean, some
 from synthforge.generators.config import SamplingConfig
 from synthforge.generators.pixel.config import PixelConfig
 from synthforge.generators.schedulers import scheduler_names

@@ -1,8 +1,8 @@
 """Fit a pixel pipeline to labelled real images, with a guard against memorising them.
 
 Every check looks at the averaged weights. It measures the held-out loss: denoising loss on the validation part at
-fixed noise levels. It also measures near-copies: distances from generated to fitted images, against real
-leave-one-out.
+fixed noise levels. It also measures near-copies: generated images nearer to a fitted image than almost all fitted
+images are to each other.
 Weights are a candidate if near-copies are at most two standard errors above the natural rate.
 The candidate with the lowest held-out loss is kept; without a validation part, the last candidate.
 Fitting stops after `patience` checks in a row without a better candidate. If there is never a candidate, the weights
@@ -40,6 +40,7 @@ from synthforge.training.augmentation import AUGMENT_DIM, augment
 from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop
 from synthforge.training.memorising import coverage, memorising
+from synthforge.training.networks import resolution_for
 
 _WORK = "_fit"
 _GENERATED_FOR_CHECK = 500
@@ -58,7 +59,7 @@ def fit(
     """Fit a pixel pipeline and save it to a new folder. An interrupted fit is resumed.
 
     Args:
-        data: labelled images in any form that `data.collection.open_collection` reads, such as
+        data: labelled images in any form that `data.opening.open_collection` reads, such as
             `builtin:digits/reference`.
         out: local folder for the model; refused if it already holds one.
     Raises: DatasetError for unreadable data, PlaceError for the folder, ModelError for a checkpoint of another fit.
@@ -86,7 +87,7 @@ class _Fit:
         if len(fitted.examples) < 2:
             raise DatasetError(f"{data}: {len(fitted.examples)} image(s) to fit; at least two are needed")
         first = decode(fitted.examples[0].data)
-        self.resolution = config.resolution or max(8, min(64, min(first.shape[:2])) // 4 * 4)
+        self.resolution = config.resolution or resolution_for(min(first.shape[:2]))
         self.channels: Literal[1, 3] = config.channels or (3 if first.shape[2] == 3 else 1)
         self.config = config = self._filled_in(config, len(fitted.examples))
         self.device = pick_device(config.device)
@@ -161,8 +162,7 @@ class _Fit:
         """Images, labels and, with augmentation, vectors of a step. They are prepared for several steps at once.
 
         Batch j of a block takes every `_STEPS_PER_BLOCK`-th row from row j on. So each batch has its share of the
-        augmented
-        rows, which come first.
+        augmented rows, which come first.
         """
         number, turn = divmod(step, _STEPS_PER_BLOCK)
         if self._block[0] != number:
@@ -317,7 +317,7 @@ class _Fit:
             warning=None
             if kept.is_candidate
             else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, "
-            f"natural is {kept.near_copies_real:.1%}; lower loop.images, add real images, or strengthen augment",
+            f"where {kept.near_copies_real:.1%} is natural; lower loop.images, add real images, or strengthen augment",
             checks=[Check(**check) for check in self.loop.notes["checks"]],
             config=identity_of(self.config, lambda path, value: value),
             versions={"synthforge": version("synthforge"), "torch": torch.__version__, "diffusers": diffusers.__version__},

@@ -32,6 +32,7 @@ class Check:
     fit_loss: float
     """Loss on as many fitted images."""
     near_copies: float
+    """This and the next three: see `training.memorising.Memorising`."""
     near_copies_real: float
     median_distance: float
     median_distance_real: float
@@ -50,7 +51,7 @@ class FitReport:
     real_budget: int
     """Real images that these weights depend on: fitted ones, and the validation part if it chose the weights."""
     data_digest: str
-    """Digest of names, labels and pixels of the images used."""
+    """Digest of shape, pixels and labels of the images used."""
     classes: list[str]
     resolution: int
     channels: int

@@ -1,4 +1,4 @@
-"""Under-covered regions with a planted hole, and the statistics that call them significant."""
+"""Underrepresented regions with a planted hole, and the statistics that call them significant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from synthforge.curation.gap.gap import MetricView
-from synthforge.curation.gap.regions import adjusted_p_values, too_few_by_chance, under_covered
+from synthforge.curation.gap.regions import adjusted_p_values, too_few_by_chance, underrepresented
 from synthforge.curation.result import Region
 from tests.curation.gap.test_gap import CLASSES, draw, view_of
 
@@ -34,7 +34,7 @@ def with_hole(seed: int = 1, dim: int = 16, missing: int = 3) -> MetricView:
 
 def lacking(views: list[MetricView], **kwargs: Any) -> list[Region]:
     """Where images lack; keys of the pool are its rows."""
-    return under_covered(views, pool_key_N=[str(row) for row in range(len(views[0].pool_class_N))], **kwargs)
+    return underrepresented(views, pool_key_N=[str(row) for row in range(len(views[0].pool_class_N))], **kwargs)
 
 
 def test_a_planted_hole_comes_first_with_what_it_lacks() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthforge.curation.sides import CLIP, SMALL
+from synthforge.curation.default_encoders import CLIP, SMALL
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.sources import Renderings, arm_images_of, with_encoder
 from synthforge.evaluation.reference import Reference

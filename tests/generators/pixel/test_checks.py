@@ -20,7 +20,7 @@ def test_settings_that_do_not_fit_the_model_are_refused() -> None:
     cases = {
         "the model makes 8 px, not 32": SamplingConfig(resolution=32),
         "use one of EDMDPMSolverMultistepScheduler, EDMEulerScheduler": SamplingConfig(scheduler=SchedulerConfig(name="DDIMScheduler")),
-        "no such argument; did you mean rho": SamplingConfig(scheduler=SchedulerConfig(name="EDMEulerScheduler", arguments={"roh": 1})),
+        "no such argument; did you mean 'rho'": SamplingConfig(scheduler=SchedulerConfig(name="EDMEulerScheduler", arguments={"roh": 1})),
     }
     for message, sampling in cases.items():
         with pytest.raises(RequestError, match=message):

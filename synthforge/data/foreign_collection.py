@@ -1,0 +1,105 @@
+"""A foreign set as a collection. It has no seals, so it is read by the indices of its units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
+from synthforge.data.layout import digest_of
+from synthforge.data.unit_index import UnitIndex, index_key, indices_of
+from synthforge.data.units import ForeignSet, Kind, Location, Members, natural_order
+from synthforge.errors import DatasetError
+from synthforge.progress import Reporter
+
+WHERE_LABELS_STAND: dict[Kind, str] = {
+    "webdataset": "each needs a .cls, or a .json with class, label or cls, beside it in the tar",
+    "datasets": "a column of ClassLabel, or one named class, label or cls, is needed",
+    "image folder": "each class needs a sub-folder",
+}
+"""Where each kind of foreign set has its labels, for messages."""
+
+
+class ForeignCollection(Collection):
+    """A set that another program wrote. Its indices are in the cache."""
+
+    def __init__(self, place: str, foreign: ForeignSet, cache: Path, classes: list[str] | None, reporter: Reporter) -> None:
+        self.address, self.kind = place, foreign.kind
+        indices = indices_of(foreign.units, cache, reporter)
+        problems = foreign.problems + [problem for index in indices for problem in index.facts.problems]
+        self.problems = list(map(str, problems))
+        losses = [f"{problem.what}; {problem.remedy}" for problem in problems if problem.remedy]
+        self.losses = [loss if loss.startswith(place) else f"{place}: {loss}" for loss in losses]
+        num_samples = sum(index.facts.num_samples for index in indices)
+        labels = {label for index in indices for label in index.facts.labels}
+        if num_samples == 0:
+            raise DatasetError(f"{place}: {self.kind} without a single image ({(self.problems or ['nothing in it'])[0]}); check the path")
+        if not labels:
+            raise DatasetError(f"{place}: {num_samples} images and no label; {WHERE_LABELS_STAND[self.kind]}")
+        self._name_of = _names_of_labels(place, natural_order(labels), classes or foreign.classes)
+        self.classes = classes or foreign.classes or list(self._name_of)
+        self._places: dict[str, tuple[UnitIndex, int]] = {}
+        self.blocks = list(self._cut(indices))
+        self._require_fit_images()
+        contents = [[block.digest, block.labels_sha256, index.unit.part] for index in indices for block in index.facts.blocks]
+        self.digest = digest_of([self.classes, contents, self._name_of])
+
+    def _cut(self, indices: list[UnitIndex]) -> Iterator[Block]:
+        for index in indices:
+            start = 0
+            for group, block in enumerate(index.facts.blocks):
+                name = index.unit.name if len(index.facts.blocks) == 1 else f"{index.unit.name} {start}-{start + block.num_samples - 1}"
+                start += block.num_samples
+                self._places[name] = (index, group)
+                yield Block(name, block.digest, block.num_samples)
+
+    def _require_fit_images(self) -> None:
+        """Raise DatasetError if a class of the validation part has no images in the fit part."""
+        pairs = {(index.unit.part, self._name_of[label]) for index, _ in self._places.values() for label in index.facts.labels}
+        if lacking := {name for part, name in pairs if part == "validation" and ("fit", name) not in pairs}:
+            raise DatasetError(
+                f"{self.address}: class {min(lacking)!r} of the validation part has no images in the fit part; add some or remove it"
+            )
+
+    def rows(self, block: Block) -> pa.Table:
+        table = self._indexed(block)
+        names = pa.array([self._name_of.get(label) for label in table["class"].to_pylist()], pa.string())
+        return table.set_column(1, "class", names).select(ROWS_SCHEMA.names).cast(ROWS_SCHEMA)
+
+    def locations(self, block: Block) -> Iterator[Location]:
+        return map(self._places[block.name][0].unit.location, self._indexed(block)["name"].to_pylist())
+
+    def _indexed(self, block: Block) -> pa.Table:
+        index, group = self._places[block.name]
+        if index.facts.blocks[group].digest != block.digest or index_key(index.unit) != index.path.stem:
+            raise DatasetError(f"{self.address}: {block.name} has changed meanwhile; run again")
+        try:
+            return pq.ParquetFile(index.path).read_row_group(group)
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"{index.path}: the index of {block.name} is gone or damaged; remove it and run again") from error
+
+    def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:
+        table = self._indexed(block)
+        return self._places[block.name][0].unit.read(table if rows is None else table.take(pa.array(rows, pa.int64())), whole)
+
+    def _named_parts(self) -> dict[str, NDArray[np.str_]] | None:
+        parts = [self._places[block.name][0].unit.part for block in self.blocks]
+        if None in parts:
+            return None
+        return {block.name: np.full(block.num_samples, part) for block, part in zip(self.blocks, parts, strict=True)}
+
+
+def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -> dict[str, str]:
+    """Class name of each label. A label is a class name, or a number among the classes."""
+    if classes is None:
+        return {label: label for label in labels}
+    names = {label: label for label in set(labels) & set(classes)}
+    names |= {label: classes[int(label)] for label in labels if label not in names and label.isdecimal() and int(label) < len(classes)}
+    if unknown := natural_order(set(labels) - names.keys()):
+        raise DatasetError(f"{place}: label {unknown[0]!r} is neither one of the {len(classes)} classes nor the number of one; add it")
+    return {label: names[label] for label in labels}
