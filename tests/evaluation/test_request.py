@@ -46,7 +46,7 @@ def test_two_workers_start_early_where_several_are_wanted(sets: Sets, tmp_path: 
         (["--real", "{real}", "--holdout", "{holdout}", "--arms", "real,real"], "'real' is given twice"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "a is better"], "write it like"),
         (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > nothing"], "there is no arm 'nothing'"),
-        (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5 @ 7"], "7 is none of the amounts"),
+        (["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5 @ 7"], "7 is not one of the amounts"),
         (
             ["--real", "{real}", "--holdout", "{holdout}", "--require", "real > 0.5", "--set", "seeds=1"],
             "one training run of each arm proves nothing",
