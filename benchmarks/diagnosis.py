@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 from benchmarks import fashion
 from benchmarks.harness import keep
 from synthforge.data.images import encode, resize
-from synthforge.evaluation.diagnosis.content import BY_CHANCE, content_weights
+from synthforge.evaluation.diagnosis.content import SIGNIFICANT, content_weights
 from synthforge.evaluation.diagnosis.request import diagnosis_of
 from synthforge.evaluation.diagnosis.run import diagnose
 from synthforge.evaluation.results.types import DiagnoseResult
@@ -81,7 +81,7 @@ def shown(times: int) -> dict[str, str]:
                     np.stack([resize(images[row][:, :, None], SIDE).ravel() / 255 for row in side]) for side in (rows[:num], pool)
                 )
                 told += content_weights(of_real, np.zeros(num, np.int64), of_pool, np.zeros(POOL, np.int64))[1].values()
-        found[f"{num} real images, {kind}"] = f"{sum(p_value <= BY_CHANCE for p_value in told)} of {len(told)}"
+        found[f"{num} real images, {kind}"] = f"{sum(p_value <= SIGNIFICANT for p_value in told)} of {len(told)}"
         print(num, kind, found[f"{num} real images, {kind}"], flush=True)
     return found
 

@@ -8,8 +8,7 @@ plus that of the means of images, less what both contain. This is two-way cluste
 J. Bus. Econ. Stat. 29), and equals the unbiased estimate of a two-way random-effects model.
 
 Intervals are Student's, with the degrees of freedom of all parts together (Satterthwaite 1946). A bootstrap of five
-draws
-would be much too narrow: its variance lacks (D - 1) / D, and its tails are not those of t.
+draws would be much too narrow: its variance is too small by the factor (D - 1) / D, and its tails are not those of t.
 
 Two imagined images are added on which arms differ as much as they can, one each way (Agresti and Min 2005, Stat. Med.
 24). Without them, few or no differing images would pass for certainty.
@@ -231,8 +230,7 @@ def verdicts(
 ) -> list[Judged]:
     """A verdict for each paired difference (D, S, V), corrected for their number.
 
-    - `helped`, `hurt`: the difference is not 0. If all arms are the same, at most one evaluation in twenty says so of
-      any.
+    - `helped`, `hurt`: the difference is not 0. If all arms are the same, at most one evaluation in twenty says so.
     - `did not help`: a gain of `margin` or more is ruled out, wrongly in at most one evaluation in forty.
     - `cannot tell`: neither. One training of each arm (D = S = 1) never tells, since other seeds may differ.
 

@@ -31,7 +31,7 @@ LARGEST = 32
 OVERLAP = 0.1
 """Share of the holdout above which the real images must not copy it."""
 FEW_HOLDOUT = 20
-"""A class with fewer holdout images has a recall that says little."""
+"""A class with fewer test images has an uncertain recall."""
 _AT_ONCE = 2048
 
 
@@ -63,12 +63,12 @@ def open_holdout(address: str, classes: list[str], cache: Path, reporter: Report
 
     Raises RequestError if an image has no label or an unknown class, DatasetError for a broken image.
     """
-    reporter.note(f"opening the holdout {address}")
+    reporter.note(f"opening the held-out test set {address}")
     table = Table.open(address, cache, reporter)
     table.require_labels(address)
     if unknown := sorted(classes_in(table, address, classes) - set(classes)):
         raise RequestError(
-            f"{address}: class {unknown[0]!r} is not among the real images' ({some(classes, 12)}); leave it out, or add real images of it"
+            f"{address}: no real images of class {unknown[0]!r} (classes: {some(classes, 12)}); remove the class, or add real images of it"
         )
     table.require_readable(np.arange(len(table)))
     notes = [f"{address}: {problem}" for problem in table.collections[0].problems]
@@ -94,15 +94,15 @@ def find_leakage(holdout: Holdout, draws: Sequence[RealDraw], settings: Sequence
         notes.append(f"{len(copies.unreadable):,} images can't be read and were left out of every arm: {first}")
     if overlap > OVERLAP * min(len(left), len(files["real"])):
         raise RequestError(
-            f"{holdout.address}: {overlap} of the real images are copies of its {len(left)} images; a holdout must hold "
-            "images that are used for nothing else"
+            f"{holdout.address}: {overlap} of the real images are copies of its {len(left)} images; the held-out test "
+            "set must have images that are used for nothing else"
         )
     if overlap:
         # Generators, encoders and tuning have seen these images, so every arm may know them, some better than others.
         copied_V = copies.copied_by([images for images in by_name["real"] if len(images)])
-        notes.append(f"{int(copied_V.sum()):,} holdout images that real images copy were left out of the measurement")
+        notes.append(f"{int(copied_V.sum()):,} test images were left out, since real images are copies of them")
         left = left.take(~copied_V)
-    notes += [f"{num:,} images of {name} copy holdout images and were left out of every arm" for name, num in removed.items()]
+    notes += [f"{num:,} images of {name} are copies of test images and were left out of every arm" for name, num in removed.items()]
     return Leakage(copies.is_copy, removed, left, notes)
 
 
@@ -110,9 +110,9 @@ def notes_of_classes(images: Images, classes: list[str]) -> list[str]:
     """Notes on classes with few or no holdout images."""
     counts, notes = images.per_class(len(classes)), []
     if without := [name for name, num in zip(classes, counts, strict=True) if num == 0]:
-        notes.append(f"the holdout has no images of class {', '.join(without)}: nothing is known of them")
+        notes.append(f"the held-out test set has no images of class {', '.join(without)}, so results do not cover it")
     if few := [name for name, num in zip(classes, counts, strict=True) if 0 < num < FEW_HOLDOUT]:
-        notes.append(f"fewer than {FEW_HOLDOUT} holdout images of class {', '.join(few)}: their recall says little")
+        notes.append(f"fewer than {FEW_HOLDOUT} test images of class {', '.join(few)}, so recall is uncertain there")
     return notes
 
 

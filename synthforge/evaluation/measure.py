@@ -3,7 +3,7 @@
 1. Open the real images and take draws of them.
 2. Prepare for each draw the images that arms take from.
 3. Tune the real-only arm on validation data; every arm takes its settings.
-4. Open the held-out test set, and leave out training images that copy one of it.
+4. Open the held-out test set, and leave out training images that copy one of its images.
 5. Train every arm with the same steps, settings and seeds, and test it.
 
 `Findings` turns the predictions into figures.
@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -25,7 +24,7 @@ from synthforge.devices import one_worker_each, pick_device
 from synthforge.errors import PlaceError
 from synthforge.evaluation.holdout import find_leakage, notes_of_classes, open_holdout
 from synthforge.evaluation.preparation.origins import draws_to_prepare
-from synthforge.evaluation.preparation.prepare import PrepareWork, prepared_settings
+from synthforge.evaluation.preparation.prepare import Preparation, prepared_settings
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.findings import Findings
@@ -33,7 +32,7 @@ from synthforge.evaluation.results.requirements import Requirement
 from synthforge.evaluation.sets import SetReader, write_set
 from synthforge.evaluation.settings import RealDraws
 from synthforge.evaluation.sources import ArmSources, given_settings
-from synthforge.evaluation.trainer.jobs import Trainings, read_result
+from synthforge.evaluation.trainer.jobs import TrainingRunner
 from synthforge.evaluation.trainer.models import filled_in, platform_of
 from synthforge.evaluation.training_plan import Planner
 from synthforge.evaluation.tuning import Tuned, Tuning, tune
@@ -58,12 +57,11 @@ class Measurement:
     copies_removed: dict[str, int]
     notes: list[str]
     started: float
-    """`time.perf_counter` once draws were prepared."""
+    """Clock reading when preparation ended."""
 
     def all_notes(self, before: Sequence[str], after: Sequence[str]) -> list[str]:
         """All notes, each once."""
-        settings_notes = [note for setting in self.findings.plan.settings for note in setting.notes]
-        return list(dict.fromkeys([*before, *self.notes, *after, *settings_notes]))
+        return list(dict.fromkeys([*before, *self.notes, *after]))
 
     @property
     def device_name(self) -> str:
@@ -73,18 +71,15 @@ class Measurement:
 
     @property
     def seconds(self) -> float:
-        """Since draws were prepared."""
+        """Since preparation ended."""
         return round(time.perf_counter() - self.started, 1)
 
 
 def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, required: Sequence[Requirement] = ()) -> Measurement:
-    """Prepare, tune, train and test.
+    """Prepare, tune, train and test; `sources` finds the images that arms take from.
 
-    Raises RequestError or PlaceError before anything is made; RequestError also for an unusable holdout, which is
+    Raises RequestError or PlaceError before anything is made; RequestError also for an unusable test set, which is
     opened late. Raises WorkError for draws or trainings that fail.
-
-    Args:
-        sources: what arms take their images from.
     """
     config, cache, folder = request.config, cache_folder(request.curation), request.folder
     _require_places(request)
@@ -100,21 +95,22 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
     draws.require_readable()
 
     tuning = Tuning.of(draws.all, base, config, folder, len(classes))
-    preparing = PrepareWork(request, sources) if request.recipe is not None else None
-    work = EvaluationWork(folder, cache, base.device, base.threads, preparing)
+    preparation = Preparation(request, sources) if request.recipe is not None else None
+    work = EvaluationWork(folder, cache, base.device, base.threads, preparation)
     with Workers(work, config.workers or one_worker_each(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
         # Images that arms take from; workers without a draw to prepare tune meanwhile
-        if preparing is not None:
-            beside = _not_done(tuning, folder)
-            settings, notes = prepared_settings(units, preparing, draws, workers, beside=beside), list[str]()
+        trainings = TrainingRunner(folder, workers)
+        if preparation is not None:
+            beside = [Beside(training) for training in trainings.left(tuning.trainings)]
+            settings, notes = prepared_settings(units, preparation, draws, workers, beside=beside)
         else:
             settings, notes = given_settings(request, sources, draws, reporter)
         if base.start != "scratch":
-            notes.append(f"classifiers start from weights of {base.pretrained or base.network}, which may have seen the holdout's images")
+            notes.append(f"classifiers start from weights of {base.pretrained or base.network}, which may have been trained on test images")
+        started = time.perf_counter()
 
         # Tuning
-        started, platform, trainer = time.perf_counter(), platform_of(base), Trainings(folder, workers)
-        tuned = tune(tuning, trainer)
+        tuned = tune(tuning, trainings)
 
         # The held-out test set, opened only now
         holdout = open_holdout(request.holdout, classes, cache, reporter)
@@ -122,9 +118,9 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
         holdout_set = write_set(folder, [leakage.holdout])
 
         # Arms
-        planner = Planner(config, classes, tuned, platform, holdout_set, is_copy=leakage.is_copy, folder=folder)
+        planner = Planner(config, classes, tuned, platform_of(base), holdout_set, is_copy=leakage.is_copy, folder=folder)
         plan = planner.plan(settings, draws.all)
-        predictions = trainer.run(plan.trainings, "training arms")
+        predictions = trainings.run(plan.trainings, "training arms")
 
     findings = Findings(
         plan=plan,
@@ -138,12 +134,6 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
     )
     notes = [*reference.notes, *notes, *holdout.notes, *leakage.notes, *notes_of_classes(leakage.holdout, classes), *plan.notes]
     return Measurement(findings, tuned, base, leakage.copies_removed, notes=notes, started=started)
-
-
-def _not_done(tuning: Tuning, folder: Path) -> list[Beside]:
-    """Trainings of the tuning that were not done yet, each once."""
-    different = {training.digest: training for training in tuning.trainings}
-    return [Beside(training) for training in different.values() if read_result(folder, training) is None]
 
 
 def write_result(request: HoldoutRequest, result: Document) -> None:

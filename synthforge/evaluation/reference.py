@@ -77,7 +77,7 @@ class Reference:
         (collection,), names = table.collections, table.strings("class")
         present = set(names)
         if len(present) == 1:
-            raise RequestError(f"{address}: holds one class only, {present.pop()!r}; a classifier needs two or more to tell apart")
+            raise RequestError(f"{address}: holds one class only, {present.pop()!r}; a classifier needs at least two")
         first = next(members.image for _, members in table.samples(np.zeros(1, np.int64)))
         try:
             size = min(decode(first).shape[:2])

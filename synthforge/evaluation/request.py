@@ -62,7 +62,7 @@ class HoldoutRequest:
             raise RequestError(f"{verb}: give a recipe, or --synthetic sets with --real and --holdout; not both")
         config = recipe.evaluation if recipe is not None else config_from_sets(EvaluationConfig, sets)
         if recipe is None and (idle := sorted(config.model_fields_set & {"elsewhere", "fit", "generators"})):
-            raise RequestError(f"{verb}: {idle[0]} is about a recipe's generator, and there is no recipe; leave it out, or give one")
+            raise RequestError(f"{verb}: `{idle[0]}` concerns a recipe's generator, but there is no recipe; leave it out, or give a recipe")
         reference, holdout = real or (recipe.reference if recipe is not None else None), holdout or config.holdout
         if reference is None:
             raise RequestError(f"{verb}: which real images? give the recipe `reference:`, or use --real REAL")
@@ -73,9 +73,9 @@ class HoldoutRequest:
             )
         place = resolve(holdout)
         if "://" not in place and not any(mark in place for mark in "*?{") and not Path(place).exists():
-            raise RequestError(f"{holdout}: no such holdout; check the path")
+            raise RequestError(f"{holdout}: no such file or folder for the held-out test set; check the path")
         if resolve(reference) == place:
-            raise RequestError(f"{holdout}: is both holdout and real images; a holdout must be used for nothing else")
+            raise RequestError(f"{holdout}: is both the real images and the held-out test set, which must be used for nothing else")
         beside = resolve(out).rpartition("/")[0] if out is not None else resolve("runs/evaluation")
         run = recipe.run_path if recipe is not None else beside
         curation = recipe.curation if recipe is not None else CurationConfig()
@@ -131,7 +131,7 @@ def evaluation_of(
         raise RequestError(f"evaluation.arms: there is no source {unknown[0]!r}; there are {', '.join(known)}")
     required = tuple(parsed(text, [arm.name for arm in config.arms], [str(amount) for amount in config.real_per_class]) for text in require)
     if required and config.draws * config.seeds == 1:
-        raise RequestError(f"--require {required[0].text!r}: one training of each arm proves nothing; raise seeds")
+        raise RequestError(f"--require {required[0].text!r}: one training run of each arm proves nothing; raise `seeds`")
     return EvaluationRequest(**vars(shared) | {"config": config}, require=required)
 
 

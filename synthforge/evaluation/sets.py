@@ -103,7 +103,7 @@ def classes_in(table: Table, address: str, classes: list[str]) -> set[str]:
     named = {str(name) for name in table.strings("class") if name is not None}
     if not named & set(classes):
         raise RequestError(
-            f"{address}: none of its classes ({some(sorted(named))}) is one of the real images' ({some(classes)}); names must be the same"
+            f"{address}: none of its classes ({some(sorted(named))}) is a class of the real images ({some(classes)}); use the same names"
         )
     return named
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from synthforge.arrays import Ints
 from synthforge.errors import RequestError
 from synthforge.evaluation.reference import RealDraw, Reference
-from synthforge.evaluation.results.types import Origin
+from synthforge.evaluation.results.types import ImageFacts, Origin
 from synthforge.evaluation.sets import Images
 from synthforge.recipe.evaluation import MORE, REAL, Amount, ArmConfig, EvaluationConfig
 
@@ -38,14 +38,13 @@ class Setting:
     """Images that arms take from besides `real` and `more`, by `ArmConfig.key_of`."""
     generator: str = ""
     """The generator's name."""
-    notes: list[str] = field(default_factory=list)
-    facts: dict[str, float] = field(default_factory=dict)
-    """Diagnosis only: figures that need no training (`ArmImages.facts`)."""
+    facts: ImageFacts | None = None
+    """Diagnosis only."""
 
     @property
     def where(self) -> str:
         """For notes."""
-        return f"{self.draw.per_class:g} real per class" + (", from elsewhere" if self.origin == "elsewhere" else "")
+        return f"{self.draw.per_class:g} real images per class" + (", generator trained elsewhere" if self.origin == "elsewhere" else "")
 
     def asked(self, num_classes: int) -> Ints:
         """Images of each class that an arm should take from each source besides `real`, int64 (C,)."""

@@ -1,18 +1,21 @@
-"""Which images the arms of a draw take from: the one thing in which an evaluation and a diagnosis differ."""
+"""Which images arms take from: the one thing in which an evaluation and a diagnosis differ while they are measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from pydantic import Field, field_validator
 
 from synthforge.curation.write import weights_of
 from synthforge.data.collection import Collection
 from synthforge.data.image_table import Table
+from synthforge.data.layout import Record
 from synthforge.evaluation.preparation.choice import Chooser, rules_of
 from synthforge.evaluation.preparation.pool import DrawPool
 from synthforge.evaluation.request import HoldoutRequest
-from synthforge.evaluation.results.types import Origin
+from synthforge.evaluation.results.types import ImageFacts, Origin
 from synthforge.evaluation.sets import Images, SetReader, classes_in, write_set
 from synthforge.evaluation.settings import RealDraws, Setting
 from synthforge.progress import Reporter
@@ -20,35 +23,49 @@ from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class PreparedDraw:
+class PreparedDraw(Record):
     """What was prepared for one draw. It is written to a file as it is, so its field names must stay."""
 
     origin: Origin
     generator: str
     sources: list[dict[str, str]]
     """For each ratio: key of a source to the digest of its set of images."""
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
     rendered: str | None = None
     """Diagnosis only: address of the real images as the generator renders them."""
-    facts: dict[str, float] = field(default_factory=dict)
-    """Diagnosis only: figures that need no training (`ArmImages.facts`)."""
+    facts: ImageFacts | None = None
+    """Diagnosis only."""
+
+    @field_validator("facts", mode="before")
+    @classmethod
+    def _upgraded(cls, facts: Any) -> Any:
+        """Earlier files of an evaluation have {}. Those of a diagnosis are not valid, so the draw is prepared again."""
+        return facts or None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A synthetic set, opened."""
+
+    collection: Collection
+    images: Images
+    """Its images of the real images' classes."""
 
 
 class ArmSources(Protocol):
     """Finds the images that arms take from; picklable."""
 
-    def identity(self, made: DrawPool) -> list[Any]:
+    def identity(self, draw_pool: DrawPool) -> list[Any]:
         """What the prepared images depend on beside draw, pool and curation; a part of their digest."""
 
-    def prepare(self, made: DrawPool, pool: Collection, recipe: Recipe, generator: str) -> PreparedDraw:
+    def prepare(self, draw_pool: DrawPool, pool: Pool, recipe: Recipe, generator: str) -> PreparedDraw:
         """Sources from the pool that a recipe made for a draw."""
 
     def read(self, digests: Mapping[str, str], reader: SetReader) -> dict[str, Images]:
         """Prepared sources, by their keys."""
 
     def given(
-        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Images], reporter: Reporter
+        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Pool], reporter: Reporter
     ) -> tuple[list[Setting], list[str]]:
         """Settings and notes for sets that were given in place of a recipe."""
 
@@ -56,16 +73,15 @@ class ArmSources(Protocol):
 class EvaluationSources:
     """Implements `ArmSources`: random images of the pool, and those that curation chooses."""
 
-    def identity(self, made: DrawPool) -> list[Any]:  # noqa: ARG002
+    def identity(self, draw_pool: DrawPool) -> list[Any]:  # noqa: ARG002
         return []
 
-    def prepare(self, made: DrawPool, pool: Collection, recipe: Recipe, generator: str) -> PreparedDraw:  # noqa: ARG002
-        folder, config, curation = made.request.folder, made.config, made.request.curation
-        everything = Images.of(Table.of([pool]), made.reference.classes, is_real=False)
-        chooser = Chooser(made, pool.address, curation, cache_folder(curation))
-        sources, origin, notes = [], made.origin, list[str]()
+    def prepare(self, draw_pool: DrawPool, pool: Pool, recipe: Recipe, generator: str) -> PreparedDraw:  # noqa: ARG002
+        folder, config, curation = draw_pool.request.folder, draw_pool.config, draw_pool.request.curation
+        chooser = Chooser(draw_pool, pool.collection.address, curation, cache_folder(curation))
+        sources, origin, notes = [], draw_pool.origin, list[str]()
         for ratio in config.synthetic_per_real:
-            digests = {"random": write_set(folder, [everything])}
+            digests = {"random": write_set(folder, [pool.images])}
             for rule in rules_of(config):
                 chosen = chooser.choose(rule, ratio)
                 notes += chosen.notes
@@ -74,7 +90,7 @@ class EvaluationSources:
                 if not chosen.is_own and rule.source == "curated":
                     origin = "elsewhere"
             sources.append(digests)
-        return PreparedDraw(origin, generator, sources, notes)
+        return PreparedDraw(origin=origin, generator=generator, sources=sources, notes=notes)
 
     def read(self, digests: Mapping[str, str], reader: SetReader) -> dict[str, Images]:
         return {key: reader.images(digest) for key, digest in digests.items()}
@@ -83,24 +99,25 @@ class EvaluationSources:
         self,
         request: HoldoutRequest,
         draws: RealDraws,
-        sets: dict[str, Images],
+        sets: dict[str, Pool],
         reporter: Reporter,  # noqa: ARG002
     ) -> tuple[list[Setting], list[str]]:
         # What the generators have seen is not known.
         origin: Origin = "elsewhere" if sets else "own"
-        return draws.settings(request.config.synthetic_per_real, origin, sets, ", ".join(sets)), []
+        images = {name: given.images for name, given in sets.items()}
+        return draws.settings(request.config.synthetic_per_real, origin, images, ", ".join(sets)), []
 
 
 def given_settings(request: HoldoutRequest, sources: ArmSources, draws: RealDraws, reporter: Reporter) -> tuple[list[Setting], list[str]]:
     """Settings and notes for the synthetic sets of a request without a recipe; raises RequestError or DatasetError."""
-    notes, sets, classes = list[str](), dict[str, Images](), draws.reference.classes
+    notes, sets, classes = list[str](), dict[str, Pool](), draws.reference.classes
     for name, address in request.synthetic:
         table = Table.open(address, cache_folder(request.curation), reporter)
         classes_in(table, address, classes)
         images = Images.of(table, classes, is_real=False, weight=weights_of(address, table.strings("key")))
+        sets[name] = Pool(table.collections[0], images)
         notes += [f"{address}: {problem}" for problem in table.collections[0].problems]
         if num := len(table) - len(images):
             notes.append(f"{address}: {num:,} images of classes that the real images lack, or without a label, are left out")
-        sets[name] = images
     settings, more = sources.given(request, draws, sets, reporter)
     return settings, [*notes, *more]

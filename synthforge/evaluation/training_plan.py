@@ -114,10 +114,10 @@ class Planner:
             return []
         worst, label = (int(place) for place in np.unravel_index(int(np.argmax(short_GC)), short_GC.shape))
         asked = int(of_group[worst].asked(num)[label])
-        whole = "" if REAL in of_group[0].sources else "; real only has all its own"
+        whole = "" if REAL in of_group[0].sources else "; arms with the real images use all of these"
         note = (
-            f"{of_group[0].where}: {asked:,} images of class {self.classes[label]!r} were wanted of each source, one has "
-            f"{asked - int(short_GC[worst, label]):,}: every arm takes no more, so that arms are of one size{whole}"
+            f"{of_group[0].where}: {asked:,} images of class {self.classes[label]!r} were wanted from each source, but one source has only "
+            f"{asked - int(short_GC[worst, label]):,}; every arm takes no more from any source, so that arms are of one size{whole}"
         )
         return [note]
 

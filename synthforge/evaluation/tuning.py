@@ -18,7 +18,7 @@ import numpy as np
 from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.results.types import TunedResult
 from synthforge.evaluation.sets import Images, write_set
-from synthforge.evaluation.trainer.jobs import Training, Trainings
+from synthforge.evaluation.trainer.jobs import Training, TrainingRunner
 from synthforge.evaluation.trainer.models import platform_of
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.evaluation import ALONE, EvaluationConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
@@ -81,10 +81,10 @@ class Tuning:
         return cls(draws, base, tried, trainings, plan)
 
 
-def tune(tuning: Tuning, trainer: Trainings) -> dict[tuple[str, int], Tuned]:
+def tune(tuning: Tuning, trainings: TrainingRunner) -> dict[tuple[str, int], Tuned]:
     """The settings of each draw, by amount and number."""
     tried = tuning.tried
-    results = trainer.run(tuning.trainings, "tuning real only") if tuning.trainings else []
+    results = trainings.run(tuning.trainings, "tuning real only") if tuning.trainings else []
     scores: dict[tuple[str, int], dict[str, float]] = {}
     for draw, name, _, where in tuning.plan:
         scores.setdefault(key_of(draw), {})[name] = _score(results[where])

@@ -14,7 +14,7 @@ import torch
 from synthforge.devices import own_gpu, pick_device
 from synthforge.errors import SynthforgeError
 from synthforge.evaluation.preparation.origins import DrawToPrepare
-from synthforge.evaluation.preparation.prepare import Preparer, PrepareWork
+from synthforge.evaluation.preparation.prepare import Preparation, Preparer
 from synthforge.evaluation.sources import PreparedDraw
 from synthforge.evaluation.trainer.jobs import ClassifierTrainer, Training
 from synthforge.executors.protocol import Place
@@ -37,14 +37,14 @@ class EvaluationWork:
     Args:
         folder: for sets and predictions.
         device, threads: for trainings.
-        preparing: None: there is nothing to prepare.
+        preparation: None: there is nothing to prepare.
     """
 
     folder: Path
     cache: Path
     device: str
     threads: int
-    preparing: PrepareWork | None
+    preparation: Preparation | None
 
     def open(self, place: Place) -> EvaluationStream:
         """Take a worker's device."""
@@ -89,8 +89,8 @@ class EvaluationStream:
 
     @functools.cached_property
     def _preparer(self) -> Preparer:
-        assert self._work.preparing is not None
-        return Preparer(self._work.preparing.on(own_gpu(self._place.worker, self._place.workers, "auto")))
+        assert self._work.preparation is not None
+        return Preparer(self._work.preparation.on(own_gpu(self._place.worker, self._place.workers, "auto")))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -263,6 +263,7 @@ class DiagnosisConfig(Config):
     """Model whose features say which images are alike. None: raw pixels up to 64 px; above, the encoder of `curation`.
     Raw pixels are also used where a model that has seen other real images would break the arms' real budget."""
     neighbours: int = identity(10, ge=1, le=64)
-    """Nearest real images that vote on the label of a synthetic one; at most as many as the smallest class has."""
+    """Nearest real images, of all classes, that vote on the label of a synthetic one. There are never more than the
+    draw has other real images."""
     loss: float = identity(0.02, ge=0, lt=1)
     """Share of real images that may fail the same test. It sets the threshold below which a label is doubted."""

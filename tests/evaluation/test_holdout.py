@@ -84,8 +84,8 @@ def test_a_holdout_that_lacks_a_class_or_has_few_of_it_says_so(sets: Sets, tmp_p
     for image in sorted((holdout / "4").iterdir())[5:]:
         image.unlink()
     result = ask(replace(sets, holdout=holdout), tmp_path, sets.more, arms="real,more-set")
-    assert "the holdout has no images of class 3: nothing is known of them" in result.notes
-    assert any(note.startswith("fewer than 20 holdout images of class") and "4" in note for note in result.notes)
+    assert "the held-out test set has no images of class 3, so results do not cover it" in result.notes
+    assert any(note.startswith("fewer than 20 test images of class") and "4" in note for note in result.notes)
     (setting,) = result.tables[0].settings
     assert "3" not in setting.arms["real"].recall and 0 <= setting.arms["real"].recall["4"].value <= 1
     assert "3" not in difference(result, "more-set", "real").by_class
@@ -121,7 +121,7 @@ def test_copies_of_holdout_images_are_left_out_and_counted(sets: Sets, tmp_path:
     assert len(planted) == 15 and len(trained_on) >= 380  # nearly all of the pool
     assert not planted & trained_on
     assert any("3 images can't be read" in note for note in result.notes)
-    assert any("15 images of theirs copy holdout images" in note for note in result.notes)
+    assert any("15 images of theirs are copies of test images" in note for note in result.notes)
 
 
 def test_holdout_images_that_real_images_copy_are_not_measured_on(sets: Sets, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_holdout_images_that_real_images_copy_are_not_measured_on(sets: Sets, tm
     result = evaluate(type(request)(**{**request.__dict__, "folder": tmp_path / "work"}))
     assert result.copies_removed == {"real": 6}
     assert result.holdout_images == 194
-    assert any("6 holdout images that real images copy were left out" in note for note in result.notes)
+    assert any("6 test images were left out, since real images are copies of them" in note for note in result.notes)
 
 
 def test_a_holdout_that_is_training_data_is_refused(cli: Cli, sets: Sets, tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_a_holdout_that_is_training_data_is_refused(cli: Cli, sets: Sets, tmp_pa
     assert "of the real images are copies of its" in ran.err
     ran = cli("evaluate", "--real", sets.real, "--holdout", sets.real, *settings())
     assert ran.status == 2
-    assert "is both holdout and real images" in ran.err
+    assert "is both the real images and the held-out test set" in ran.err

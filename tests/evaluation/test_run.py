@@ -106,10 +106,10 @@ def test_two_halves_of_one_pool_are_about_as_good(sets: Sets, tmp_path: Path) ->
 
 def test_one_training_proves_nothing_and_says_so(sets: Sets, tmp_path: Path) -> None:
     result = ask(sets, tmp_path, sets.wrong, arms="real,wrong", more=("seeds=1",))
-    assert any(note.startswith("one draw and one seed: intervals cover holdout images only") for note in result.notes)
+    assert any(note.startswith("one draw and one seed: intervals cover only the test images") for note in result.notes)
     (comparison,) = result.tables[0].settings[0].comparisons
     assert (comparison.verdict, comparison.interval_over) == ("cannot tell", "images")
-    assert "cannot tell from one training; raise `seeds`" in result.verdict
+    assert "cannot tell from one training run; raise `seeds`" in result.verdict
 
 
 def test_plain_webdataset_shards_are_worth_what_their_images_are(sets: Sets, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_real_only_is_a_baseline_for_any_folder(cli: Cli, sets: Sets, tmp_path: 
     monkeypatch.chdir(tmp_path)
     ran = cli("evaluate", "--real", sets.real, "--holdout", sets.holdout, "--arms", "real", *settings("real_per_class=[5]", "curve=[10]"))
     assert ran.status == 0, ran.err
-    assert "Accuracy with tuned settings and real images only:" in ran.out
+    assert "Accuracy of tuned classifiers that were trained on real images only:" in ran.out
     assert (tmp_path / "runs" / "evaluation" / "evaluation.json").exists()
 
 

@@ -53,5 +53,5 @@ def test_an_image_that_changed_since_is_refused(tmp_path: Path) -> None:
 def test_sets_with_none_of_the_real_classes_are_refused(tmp_path: Path) -> None:
     table = Table.open(str(write(tmp_path / "one", per_class(digits(), 0, 1))), tmp_path / "cache")
     assert classes_in(table, "one", ["3", "x"]) == set(CLASSES)
-    with pytest.raises(RequestError, match="names must be the same"):
+    with pytest.raises(RequestError, match="use the same names"):
         classes_in(table, "one", ["x", "y"])

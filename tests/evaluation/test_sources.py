@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import evaluation_of
 from synthforge.evaluation.settings import RealDraws
-from synthforge.evaluation.sources import EvaluationSources, given_settings
+from synthforge.evaluation.sources import EvaluationSources, PreparedDraw, given_settings
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
 from tests.evaluation.sets import Sets, digits, per_class, write
@@ -32,3 +35,10 @@ def test_given_sets_are_from_elsewhere_for_every_draw_and_ratio_without_unknown_
     assert {(setting.origin, setting.generator) for setting in settings} == {("elsewhere", "given")}
     assert all(len(setting.sources["given"]) == 27 for setting in settings)
     assert any("3 images of classes that the real images lack" in note for note in notes)
+
+
+def test_a_draw_that_an_earlier_version_prepared_is_read_or_prepared_again() -> None:
+    before = {"origin": "own", "generator": "x", "sources": [{"random": "0"}], "notes": [], "rendered": None}
+    assert PreparedDraw.model_validate(before | {"facts": {}}).facts is None
+    with pytest.raises(ValidationError):  # which counts as a file that is not there
+        PreparedDraw.model_validate(before | {"facts": {"doubted": 0.0, "doubted_p": 1.0}})

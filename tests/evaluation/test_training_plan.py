@@ -15,7 +15,7 @@ def test_a_source_that_is_short_bounds_all_arms_and_one_that_lacks_a_class_none(
     result = ask(sets, tmp_path, sets.more, short, arms="real,more-set,short")
     (setting,) = result.tables[0].settings
     assert {name: score.images for name, score in setting.arms.items()} == {"real": 100, "more-set": 94, "short": 94}
-    assert any("10 images of class '3' were wanted of each source, one has 4" in note for note in result.notes)
+    assert any("10 images of class '3' were wanted from each source, but one source has only 4" in note for note in result.notes)
     shutil.rmtree(short / "3")
     result = ask(sets, tmp_path / "lacking", sets.more, short, arms="real,more-set,short")
     (setting,) = result.tables[0].settings

@@ -8,6 +8,9 @@
 - `label-filtered`: images of the pool that look like their class.
 - `repeated`: some label-filtered images, repeated as often as `resampled` repeats its images, but chosen at random.
 
+Sets are kept as files with one column of weights, `Images.weight_N`. For these arms a weight says how the arm takes an
+image, and each class below says what it means. The images that an arm takes all have weight 1.
+
 Shapes: N real images, M pool images, C classes.
 """
 
@@ -26,7 +29,7 @@ from synthforge.recipe.evaluation import REAL
 RANDOM, LABEL_FILTERED, RENDERED = "random", "label-filtered", "rendered"
 REPEATED, RESAMPLED, RENDERED_RESAMPLED = "repeated", "resampled", "rendered-resampled"
 _FIRST_NAMES = {"believed": LABEL_FILTERED}
-"""Name in files of earlier versions to the arm's name."""
+"""Old arm name to present name."""
 _ANY_NUMBER = 2**40
 
 
@@ -35,7 +38,7 @@ class _TakenAgain(Images):
     """Images that an arm may take more than once, so there are enough for any size."""
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
-        """Without copies of holdout images."""
+        """Without copies of holdout images. Unlike in `Images.usable`, images of weight 0 stay."""
         return self.take(self.not_copied(is_copy))
 
     def reach(self, num_classes: int) -> Ints:
@@ -87,23 +90,24 @@ class LabelFiltered(_TakenAgain):
 class RepeatedAtRandom(_TakenAgain):
     """Some of the images that `LabelFiltered` takes, repeated with given weights in random order.
 
-    Images of weight -1 fail the label filter.
+    Weight -1: the image fails the label filter. All other weights of a class are a list that its images merely store:
+    which image gets which means nothing. `_taken` sorts the list and deals it out to images in random order.
     """
 
     @classmethod
     def like(cls, pool: Images, passes_M: Bools, pattern: Images) -> RepeatedAtRandom:
-        """A pool with the weights of another set, class by class."""
+        """A pool that takes over another set's list of weights; which image gets which means nothing."""
         return cls(**{**pool.__dict__, "weight_N": _spread(pool.label_N, passes_M, _by_class(pattern))})
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
-        """Without copies of holdout images, whose weights go to others."""
+        """Without copies of holdout images; the list of weights goes to the others."""
         kept = super().usable(is_copy)
         return replace(kept, weight_N=_spread(kept.label_N, kept.weight_N >= 0, _by_class(self)))
 
     def _taken(self, order: Ints, wanted: int, seed: tuple[int, ...]) -> Ints:
-        weights = np.sort(self.weight_N[order][self.weight_N[order] > 0])[::-1]
-        passing = order[self.weight_N[order] >= 0][: len(weights)]
-        return np.repeat(passing, _copies(weights, wanted, seed))
+        stored = self.weight_N[order]
+        weights = np.sort(stored[stored > 0])[::-1]
+        return np.repeat(order[stored >= 0][: len(weights)], _copies(weights, wanted, seed))
 
 
 _KINDS: dict[str, type[Images]] = {
@@ -117,7 +121,7 @@ _KINDS: dict[str, type[Images]] = {
 
 
 def as_source(key: str, images: Images) -> Images:
-    """Images with the way in which the arm `key` takes them."""
+    """The images as the class that takes them for this arm."""
     return _KINDS.get(key, Images)(**images.__dict__)
 
 
@@ -170,7 +174,7 @@ def _by_class(images: Images) -> dict[int, Doubles]:
 
 
 def _spread(label_M: Ints, passes_M: Bools, weights: Mapping[int, Doubles]) -> Doubles:
-    """Weights (M,): each class's largest for images that pass the label filter, then 0; -1 for those that fail it."""
+    """Weights (M,) for `RepeatedAtRandom`: images that pass store their class's list, largest first; others have -1."""
     weight_M = np.where(passes_M, 0.0, -1.0)
     for number, of_class in weights.items():
         rows = np.flatnonzero(passes_M & (label_M == number))

@@ -1,5 +1,7 @@
 """Compare the content of a pool with the real images, class by class: which kinds of images, and how often each.
 
+This is content in the sense of a diagnosis. The gate `content` of a curation drops images that match unwanted texts.
+
 Shapes: N real images, M pool images, D features.
 """
 
@@ -20,8 +22,8 @@ NEAREST = 16
 """Nearest real images that a pool image counts for; at most a third of the class's images."""
 ABSENT = 0.7
 """Weight below which a real image counts as absent from the pool."""
-BY_CHANCE = 0.05
-"""Largest p-value at which a class of the pool is distributed unlike the real one."""
+SIGNIFICANT = 0.05
+"""Largest p-value at which a class of the pool counts as distributed unlike the real one."""
 _STEPS = 20
 _PERMUTATIONS = 99
 _MOST_TESTED = (200, 600)
@@ -33,22 +35,22 @@ def content_weights(
 ) -> tuple[Doubles, dict[int, float]]:
     """How often the pool has images like each real image of its class, relative to the real images.
 
-    Returns weights (N,), mean 1 in each class, and the p-value (`_by_chance`) of each class with enough images for the
-    test. All weights of a class are 1 if its p-value is above `BY_CHANCE`.
+    Returns weights (N,), mean 1 in each class, and the p-value of each class with enough images for the test
+    (`_p_value`). All weights of a class are 1 if its p-value is above `SIGNIFICANT`.
 
     On pools with planted content, these weights lay closer to the truth than those of k-means with 5 images to a
     cluster, kernel mean matching, or a classifier of real and pool images.
     """
-    weight_N, by_chance = np.ones(len(real_ND)), {}
+    weight_N, p_values = np.ones(len(real_ND)), {}
     for number in np.unique(real_class_N).tolist():
         of_real, of_pool = real_class_N == number, pool_class_M == number
         nearest = min(NEAREST, int(of_real.sum()) // 3)
         if of_pool.sum() < 2 or nearest < 1:
             continue
-        by_chance[number] = _by_chance(real_ND[of_real], pool_MD[of_pool], nearest, seed=number)
-        if by_chance[number] <= BY_CHANCE:
+        p_values[number] = _p_value(real_ND[of_real], pool_MD[of_pool], nearest, seed=number)
+        if p_values[number] <= SIGNIFICANT:
             weight_N[of_real] = _weights(real_ND[of_real], pool_MD[of_pool], nearest)
-    return weight_N, by_chance
+    return weight_N, p_values
 
 
 def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Doubles:
@@ -74,10 +76,10 @@ def _weights(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int) -> Doub
     return weight_N
 
 
-def _by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: int) -> float:
+def _p_value(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: int) -> float:
     """P-value of the difference between pool and real images of a class, by counts over their nearest real images.
 
-    A permutation test: images drawn from both sets together stand for the real ones.
+    A permutation test: the two sets are mixed and split again at random.
     """
     chooser = np.random.default_rng(seed)
     real, pool = (
@@ -106,9 +108,10 @@ def _by_chance(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed:
 
 
 def variety(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, tries: int = 5) -> float:
-    """Mean distance to the nearest other pool image, over the same for as many real images; mean over classes.
+    """Mean distance to the nearest other pool image, divided by the same distance among equally many real images.
 
-    Below 1 the pool has less variety than the real images. It is 1 if no class has two images on both sides.
+    Mean over classes. Below 1 the pool has less variety than the real images. It is 1 if no class has two images on
+    both sides.
     """
     ratios = []
     for number in np.unique(real_class_N):

@@ -5,11 +5,11 @@ between arms (see `arms`). The loss is real - random, and its parts are
 
 - labels: label-filtered - random.
 - appearance: real - rendered.
-- content: real - resampled, less the cost of repeating images, label-filtered - repeated. The cost is measured on the
-  pool, since its content is the one that is repeated; real images of all kinds would lose more by it.
+- content: real - resampled, less the cost of repeating images, label-filtered - repeated. Repeating costs less where
+  variety is small. `resampled` has the pool's content, so its cost is measured on the pool.
 - interaction: what resampling costs rendered images beyond what it costs real ones.
-- rest: the remainder. It is rendered-resampled - repeated, or resampled - repeated without renderings. Images that lie
-  between kinds are an example.
+- rest: the remainder. It is rendered-resampled - repeated, or resampled - repeated without renderings. One cause: pool
+  images between two kinds.
 
 Pool images are compared with renderings if there are some, so that a generated look does not count as content. A class
 is only resampled if its pool images are shown to be distributed unlike its real ones.
@@ -18,12 +18,15 @@ Not covered:
 - content that none or too few of the real images show; it is in the rest.
 - looks that a low strength leaves unchanged, and without renderings all looks; they may pass for content.
 - pools of near copies: repeating costs nothing there, so too little variety counts as content.
+
 Shapes: D draws, S seeds, V holdout images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +34,7 @@ from synthforge.arrays import Doubles
 from synthforge.evaluation.diagnosis.arms import LABEL_FILTERED, RANDOM, RENDERED, RENDERED_RESAMPLED, REPEATED, RESAMPLED
 from synthforge.evaluation.results.types import PARTS, Loss, LossPart, LossVerdict
 from synthforge.recipe.evaluation import REAL
-from synthforge.statistics import Measured, Word, estimate, share, verdicts
+from synthforge.statistics import Judged, Measured, Word, estimate, share, verdicts
 
 MOST_TAKEN = 2 / 3
 """Largest share of a pool that arms may take if the pool is to tell how other draws of real images would vary."""
@@ -41,36 +44,70 @@ _VERDICTS: dict[Word, LossVerdict] = {"helped": "loss", "hurt": "gain", "did not
 """Verdict of a difference to the verdict of the loss."""
 
 
-def losses(
-    settings: Sequence[Mapping[str, Doubles]], margin: float, unshown: Sequence[Collection[str]] = (), taken: Sequence[float] = ()
-) -> list[Loss]:
+@dataclass(frozen=True)
+class ArmOutcomes:
+    """What the losses of one setting are computed from."""
+
+    correct: Mapping[str, Doubles]
+    """By arm, whether images were classified right (D, S, V). Arms that could not be made are missing."""
+    untested: Collection[str] = ()
+    """Parts not tested, since arms would hold the same images."""
+    taken: float = 1.0
+    """Share of the pool that `random` takes. 1: intervals do not allow for other real images."""
+
+    @property
+    def pool_tells_of_other_draws(self) -> bool:
+        """Whether intervals of a single draw can allow for other draws: each seed takes other images of the pool."""
+        num_draws, num_seeds, _ = self.correct[RANDOM].shape
+        return num_draws == 1 < num_seeds and self.taken <= MOST_TAKEN
+
+    @property
+    def of_other_draws(self) -> dict[str, float]:
+        """Variance that other real images would give to the whole loss and to the rest, with a single draw.
+
+        Only these two parts compare the pool with real images. The pool tells the variance, since each seed takes other
+        images of it: another draw of real images is assumed to vary accuracy as much. Trainings vary too, so this is
+        too much for a pool as varied as the real images; it may be too little for a less varied one. A choice of N from
+        M images has 1 - N / M of the variance that it would have in an endless pool.
+        """
+        if not self.pool_tells_of_other_draws:
+            return {}
+        by_part = {"whole": self.correct[RANDOM], "rest": self.correct.get(REPEATED, self.correct[RANDOM])}
+        return {name: float(values_DSV[0].mean(axis=1).var(ddof=1)) / (1 - self.taken) for name, values_DSV in by_part.items()}
+
+
+class _Contrast(NamedTuple):
+    """The whole loss or one part of it, in one setting."""
+
+    values_DSV: Doubles
+    largest: float
+    """Largest value on one image."""
+    of_other_draws: float
+    """Variance by other draws than the only one."""
+
+
+def losses(settings: Sequence[ArmOutcomes], margin: float) -> list[Loss]:
     """The loss in each setting, and last its mean over all settings.
 
     Verdicts of the settings are corrected for their number, and so are those of the mean. In the mean a part counts
-    as 0 where it is not shown. With one draw of real images, intervals of the whole and the rest allow for other
-    draws if the pool tells how these would vary (`_of_other_draws`).
+    as 0 where it is not tested. With one draw of real images, intervals of the whole and the rest allow for other
+    draws if the pool tells how these would vary.
 
     Args:
-        settings: for each, by arm, whether images were classified right (D, S, V). Arms that could not be made are
-            missing.
         margin: a loss below this one does not count.
-        unshown: for each setting, the parts in which the images can't be shown to differ.
-        taken: for each setting, the share of the pool that `random` takes. 1: don't allow for other real images.
     """
-    unshown = unshown or [()] * len(settings)
-    each = [_contrasts(correct) for correct in settings]
+    each = [_differences(setting.correct) for setting in settings]
     common = [name for name in each[0] if name != "rest" and all(name in differences for differences in each)]
     mean = {name: np.mean([differences[name] for differences in each], axis=0) for name in common}
     mean["rest"] = mean["whole"] - sum(mean[name] for name in PARTS if name in mean)
-    nowhere = set.intersection(*map(set, unshown))
-    taken = taken or [1.0] * len(settings)
-    others = [_of_other_draws(correct, share) for correct, share in zip(settings, taken, strict=True)]
-    mean_of = {name: np.mean([correct[name] for correct in settings], axis=0) for name in set.intersection(*map(set, settings))}
-    of_mean = _of_other_draws(mean_of, max(taken))
-    return [*_with_verdicts(each, margin, unshown, others), *_with_verdicts([mean], margin, [nowhere], [of_mean])]
+    arms = set.intersection(*(set(one.correct) for one in settings))
+    untested = set.intersection(*(set(one.untested) for one in settings))
+    correct = {name: np.mean([one.correct[name] for one in settings], axis=0) for name in arms}
+    of_mean = ArmOutcomes(correct, untested, taken=max(one.taken for one in settings))
+    return [*_with_verdicts(settings, each, margin), *_with_verdicts([of_mean], [mean], margin)]
 
 
-def _contrasts(correct: Mapping[str, Doubles]) -> dict[str, Doubles]:
+def _differences(correct: Mapping[str, Doubles]) -> dict[str, Doubles]:
     """The whole loss and its parts, paired by draw, seed and image."""
     differences = {"whole": correct[REAL] - correct[RANDOM]}
     if RENDERED in correct:
@@ -85,38 +122,27 @@ def _contrasts(correct: Mapping[str, Doubles]) -> dict[str, Doubles]:
     return differences
 
 
-def _with_verdicts(
-    each: Sequence[Mapping[str, Doubles]], margin: float, unshown: Sequence[Collection[str]], of_other_draws: Sequence[Mapping[str, float]]
-) -> list[Loss]:
-    shown = [
-        {name: differences[name] for name in differences if name not in lacks} for differences, lacks in zip(each, unshown, strict=True)
-    ]
-    largest = [_LARGEST.get(name, 1.0) for differences in shown for name in differences]
-    varying = [others.get(name, 0.0) for differences, others in zip(shown, of_other_draws, strict=True) for name in differences]
-    judged = iter(verdicts([values_DSV for differences in shown for values_DSV in differences.values()], margin, largest, varying))
+def _with_verdicts(settings: Sequence[ArmOutcomes], each: Sequence[Mapping[str, Doubles]], margin: float) -> list[Loss]:
+    """The losses of settings from their differences; verdicts are corrected for all of these together."""
+    contrasts = {
+        (index, name): _Contrast(values_DSV, _LARGEST.get(name, 1.0), setting.of_other_draws.get(name, 0.0))
+        for index, (setting, differences) in enumerate(zip(settings, each, strict=True))
+        for name, values_DSV in differences.items()
+        if name not in setting.untested
+    }
+    values, largest, of_other_draws = zip(*contrasts.values(), strict=True)
+    judged = dict(zip(contrasts, verdicts(values, margin, largest, of_other_draws), strict=True))
     results = []
-    for differences, lacks, others in zip(shown, unshown, of_other_draws, strict=True):
-        parts = dict.fromkeys(lacks, LossPart(loss=None, verdict="not shown"))
-        for name, values_DSV in differences.items():
-            most, varies = _LARGEST.get(name, 1.0), others.get(name, 0.0)
-            ratio = share(values_DSV, differences["whole"], (varies, others.get("whole", 0.0))) if name != "whole" else None
-            loss = Measured.difference(estimate(values_DSV, largest=most, of_other_draws=varies), most)
-            parts[name] = LossPart(loss=loss, verdict=_VERDICTS[next(judged).word], share=ratio.rounded(4) if ratio is not None else None)
-        unmeasured = LossPart(loss=None, verdict="not measured")
-        results.append(Loss(whole=parts["whole"], parts={name: parts.get(name, unmeasured) for name in PARTS}))
+    for index, setting in enumerate(settings):
+        whole = contrasts[index, "whole"]
+        parts = {name: LossPart(loss=None, verdict="not shown" if name in setting.untested else "not measured") for name in PARTS}
+        parts |= {name: _part(contrasts[index, name], whole, judged[index, name]) for name in PARTS if (index, name) in contrasts}
+        results.append(Loss(whole=_part(whole, None, judged[index, "whole"]), parts=parts))
     return results
 
 
-def _of_other_draws(correct: Mapping[str, Doubles], taken: float) -> dict[str, float]:
-    """Variance that other real images would give to the whole loss and to the rest, with a single draw.
-
-    Only these two parts compare the pool with real images. The pool tells the variance, since each seed takes other
-    images of it: another draw of real images is assumed to vary accuracy as much. Trainings vary too, so this is too
-    much for a pool as varied as the real images; it may be too little for a less varied one. A choice of N from M
-    images has 1 - N / M of the variance that it would have in an endless pool.
-    """
-    random_DSV = correct[RANDOM]
-    if len(random_DSV) > 1 or random_DSV.shape[1] < 2 or taken > MOST_TAKEN:
-        return {}
-    by_part = {"whole": random_DSV, "rest": correct.get(REPEATED, random_DSV)}
-    return {name: float(values_DSV[0].mean(axis=1).var(ddof=1)) / (1 - taken) for name, values_DSV in by_part.items()}
+def _part(one: _Contrast, whole: _Contrast | None, judged: Judged) -> LossPart:
+    """A figure with its verdict, and with its share of `whole` if that is given."""
+    loss = Measured.difference(estimate(one.values_DSV, largest=one.largest, of_other_draws=one.of_other_draws), one.largest)
+    ratio = share(one.values_DSV, whole.values_DSV, (one.of_other_draws, whole.of_other_draws)) if whole is not None else None
+    return LossPart(loss=loss, verdict=_VERDICTS[judged.word], share=ratio.rounded(4) if ratio is not None else None)

@@ -1,5 +1,7 @@
 """Label filter: doubt the label of a pool image if few of the real images most like it are of its class.
 
+This is the filter of a diagnosis. The gate `labels` of a curation has thresholds of its own.
+
 Shapes: N real images, M pool images, D features, C classes.
 """
 
@@ -31,8 +33,7 @@ class Doubts:
     """Of the real images, each judged by the others."""
     p_value: float
     """Probability of so many in the pool by chance, at the rate of the real images (`_more_by_chance`). It is not
-    exact if
-    classes overlap, since the same images decide which classes are doubted at all."""
+    exact if classes overlap, since the same images decide which classes are doubted at all."""
 
 
 def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], pool_class_M: Ints, *, neighbours: int, loss: float) -> Doubts:
@@ -46,7 +47,8 @@ def doubts(real_ND: NDArray[Any], real_class_N: Ints, pool_MD: NDArray[Any], poo
 
     Args:
         real_ND: features of the real images, or of their renderings if there are some.
-        neighbours: number of real images that vote. Smaller classes can't have all votes, and need fewer.
+        neighbours: number of real images that vote; at most all other real images. Smaller classes can't have all
+            votes, and need fewer.
     """
     votes = max(1, min(neighbours, len(real_class_N) - 1))
     index = Neighbours(np.asarray(real_ND, np.float32), IndexConfig())

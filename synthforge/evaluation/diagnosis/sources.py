@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from synthforge.data.image_table import Table
 from synthforge.data.storage import content_of
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.arms import arm_images, as_source, in_new_names
-from synthforge.evaluation.diagnosis.content import BY_CHANCE, content_weights, variety
+from synthforge.evaluation.diagnosis.content import SIGNIFICANT, content_weights, variety
 from synthforge.evaluation.diagnosis.labels import doubts, label_filter
 from synthforge.evaluation.preparation.pool import DrawPool
 from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.request import HoldoutRequest
-from synthforge.evaluation.results.types import Origin
+from synthforge.evaluation.results.types import ImageFacts, Origin
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraws, Setting
-from synthforge.evaluation.sources import PreparedDraw
+from synthforge.evaluation.sources import Pool, PreparedDraw
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features, embedded
 from synthforge.features.encoders.config import PixelsConfig
@@ -43,7 +43,7 @@ from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, DiagnosisConfig
 from synthforge.recipe.recipe import Recipe
 
 FEWEST_PAIRED = 0.5
-"""Share of the real images that must have a rendering for these to stand for all."""
+"""Smallest share of real images with a rendering; below it, the set is refused."""
 _Embed = Callable[[Collection], tuple[Features, Bools]]
 
 
@@ -63,8 +63,8 @@ class Renderings:
         renderings = cls(address, _rows(keys, names))
         if (paired := float((renderings.row_N >= 0).mean())) < FEWEST_PAIRED:
             raise RequestError(
-                f"{address}: {paired:.0%} of the real images have one of the same name in it ({names[0]!r} is one of theirs); "
-                "render all of them"
+                f"{address}: only {paired:.0%} of the real images have a rendering of the same name in it (one real image is called "
+                f"{names[0]!r}); render all of them"
             )
         return renderings
 
@@ -82,14 +82,8 @@ class ArmImages:
 
     images: dict[str, Images]
     """Name of the arm to its images."""
-    facts: dict[str, float]
-    """`doubted`, `doubted_real`, `doubted_p`: shares of doubtful labels and their p-value (`Doubts`).
-    `variety`: see `content.variety`.
-    `differing`: share of the classes that are distributed unlike the real ones; missing if no class could be tested.
-    `compared`: share of the real images that could be compared; with renderings, those that have one.
-    `recognised`: share of the renderings that are nearest to their own real image. It falls if the strength is too
-    high to keep content.
-    """
+    facts: ImageFacts
+    """Of this draw."""
     notes: list[str]
 
 
@@ -101,42 +95,43 @@ class DiagnosisSources:
     rendered: str | None
     """Without a recipe: address of the real images as the generator renders them."""
 
-    def identity(self, made: DrawPool) -> list[Any]:
-        config = with_encoder(self.config, made.request.curation, made.reference.image_size, made.origin)
+    def identity(self, draw_pool: DrawPool) -> list[Any]:
+        config = with_encoder(self.config, draw_pool.request.curation, draw_pool.reference.image_size, draw_pool.origin)
         return [DIAGNOSIS_VERSION, RENDERING_VERSION, identity_of(config, lambda path, value: content_of(value))]
 
-    def prepare(self, made: DrawPool, pool: Collection, recipe: Recipe, generator: str) -> PreparedDraw:  # noqa: ARG002
-        curation, renderings, notes = made.request.curation, None, []
-        config = with_encoder(self.config, curation, made.reference.image_size, made.origin)
+    def prepare(self, draw_pool: DrawPool, pool: Pool, recipe: Recipe, generator: str) -> PreparedDraw:
+        draw, origin, curation, renderings, notes = draw_pool.draw, draw_pool.origin, draw_pool.request.curation, None, []
+        config = with_encoder(self.config, curation, draw_pool.reference.image_size, origin)
         if (reason := why_not(recipe, config.strength)) is not None:
-            notes.append(f"{made.draw.name}: appearance can't be measured: {reason}")
+            notes.append(f"{draw.name}: appearance can't be measured: {reason}")
         else:
-            real = made.real_address()
-            address = render(recipe, real, config.strength, made.folder, made.threads)
-            renderings = Renderings.made(address, made.draw, real, cache_folder(curation))
-        arms = arm_images_of(made.reference, made.draw, recipe.pool_path, renderings, config=config, curation=curation)
-        notes += [f"{made.draw.name}: {note}" for note in arms.notes]
-        digests = {name: write_set(made.request.folder, [images]) for name, images in arms.images.items()}
+            real = draw_pool.real_address()
+            address = render(recipe, real, config.strength, draw_pool.folder, draw_pool.threads)
+            renderings = Renderings.made(address, draw, real, cache_folder(curation))
+        arms = arm_images_of(draw_pool.reference, draw, pool, renderings, config=config, curation=curation)
+        notes += [f"{draw.name}: {note}" for note in arms.notes]
+        digests = {name: write_set(draw_pool.request.folder, [images]) for name, images in arms.images.items()}
         rendered = renderings.address if renderings is not None else None
-        return PreparedDraw(made.origin, generator, [digests], notes, rendered=rendered, facts=arms.facts)
+        return PreparedDraw(origin=origin, generator=generator, sources=[digests], notes=notes, rendered=rendered, facts=arms.facts)
 
     def read(self, digests: Mapping[str, str], reader: SetReader) -> dict[str, Images]:
         return {key: as_source(key, reader.images(digest)) for key, digest in in_new_names(digests).items()}
 
     def given(
-        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Images], reporter: Reporter
+        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Pool], reporter: Reporter
     ) -> tuple[list[Setting], list[str]]:
         ((name, address),), reference = request.synthetic, draws.reference
         config = with_encoder(self.config, request.curation, reference.image_size, "elsewhere")
-        cache, settings, notes = cache_folder(request.curation), [], []
-        if (sets[name].weight_N != 1).any():
+        cache, images, settings, notes = cache_folder(request.curation), sets[name].images, [], []
+        if (images.weight_N != 1).any():
             notes.append(f"{address}: importance weights are not used in a diagnosis, where every image counts alike")
         if self.rendered is None:
             notes.append("appearance can't be measured without the generator; give --rendered, the real images as it renders them")
+        pool = replace(sets[name], images=replace(images, weight_N=np.ones(len(images))))
         for draw in itertools.chain(*draws.by_amount.values()):
             reporter.note(f"comparing {address} with {draw.per_class:g} real images per class")
             renderings = Renderings.given(self.rendered, reference, draw, cache) if self.rendered is not None else None
-            arms = arm_images_of(reference, draw, address, renderings, config=config, curation=request.curation)
+            arms = arm_images_of(reference, draw, pool, renderings, config=config, curation=request.curation)
             settings.append(Setting(draw, 1.0, "elsewhere", arms.images, generator=name, facts=arms.facts))
             notes += arms.notes
         return settings, notes
@@ -168,14 +163,14 @@ def with_encoder(config: DiagnosisConfig, curation: CurationConfig, image_size: 
 
 
 def arm_images_of(
-    reference: Reference, draw: RealDraw, pool: str, renderings: Renderings | None, *, config: DiagnosisConfig, curation: CurationConfig
+    reference: Reference, draw: RealDraw, pool: Pool, renderings: Renderings | None, *, config: DiagnosisConfig, curation: CurationConfig
 ) -> ArmImages:
     """Compare a pool with the real images of a draw, and build the arms.
 
     Raises RequestError if fewer than two classes can be compared.
 
     Args:
-        pool: address of the synthetic images.
+        pool: the synthetic images, all of weight 1.
         config: with its encoder (`with_encoder`).
         curation: where features are kept, and how images are embedded.
     """
@@ -192,35 +187,31 @@ def arm_images_of(
     )
     looks = _looks(reference, draw.fit, renderings, embed, cache)
     if len(np.unique(looks.class_K)) < 2:
-        raise RequestError(f"{reference.address}: too few images can be compared; a diagnosis needs two classes or more")
+        raise RequestError(f"{reference.address}: images of fewer than two classes can be compared; a diagnosis needs two or more")
 
-    table = Table.open(pool, cache)
-    everything = Images.of(table, reference.classes, is_real=False)
-    features, is_usable = embed(table.collections[0])
-    usable_M = is_usable[everything.row_N]
-    pool_MD, class_M = features[everything.row_N[usable_M]], everything.label_N[usable_M]
+    features, is_usable = embed(pool.collection)
+    usable_M = is_usable[pool.images.row_N]
+    pool_MD, class_M = features[pool.images.row_N[usable_M]], pool.images.label_N[usable_M]
 
     doubtful = doubts(looks.features_KD, looks.class_K, pool_MD, class_M, neighbours=config.neighbours, loss=config.loss)
     passes_M = usable_M.copy()
     passes_M[usable_M], wholly_doubted = label_filter(doubtful.doubted_M, class_M)
     trusted_M = ~doubtful.doubted_M
     weight_N = np.ones(len(draw.fit))
-    weight_N[looks.has_N], by_chance = content_weights(looks.features_KD, looks.class_K, pool_MD[trusted_M], class_M[trusted_M])
-    images = arm_images(draw.fit, everything, passes_M=passes_M, weight_N=weight_N, renderings=looks.renderings, is_rendered_N=looks.has_N)
+    weight_N[looks.has_N], p_values = content_weights(looks.features_KD, looks.class_K, pool_MD[trusted_M], class_M[trusted_M])
+    images = arm_images(draw.fit, pool.images, passes_M=passes_M, weight_N=weight_N, renderings=looks.renderings, is_rendered_N=looks.has_N)
 
-    facts = {
-        "doubted": doubtful.share,
-        "doubted_real": doubtful.share_of_real,
-        "doubted_p": doubtful.p_value,
-        "variety": variety(looks.features_KD, looks.class_K, pool_MD, class_M),
-        "compared": float(looks.has_N.mean()),
-    }
-    if by_chance:
-        facts["differing"] = float(np.mean([p_value <= BY_CHANCE for p_value in by_chance.values()]))
-    if looks.renderings is not None:
-        facts["recognised"] = _recognised(looks)
+    facts = ImageFacts(
+        doubted=doubtful.share,
+        doubted_real=doubtful.share_of_real,
+        p_value=doubtful.p_value,
+        variety=variety(looks.features_KD, looks.class_K, pool_MD, class_M),
+        differing=float(np.mean([p_value <= SIGNIFICANT for p_value in p_values.values()])) if p_values else None,
+        compared=float(looks.has_N.mean()),
+        recognised=_recognised(looks) if looks.renderings is not None else None,
+    )
     names = [reference.classes[number] for number in wholly_doubted]
-    notes = [f"no image of class {name} in {pool} looks like it; its wrong labels count as the rest" for name in names]
+    notes = [f"no image of class {name} in {pool.collection.address} looks like it; its wrong labels count as the rest" for name in names]
     return ArmImages(images, facts, notes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from synthforge.evaluation.diagnosis.arms import RANDOM
-from synthforge.evaluation.diagnosis.contrasts import MOST_TAKEN, losses
+from synthforge.evaluation.diagnosis.contrasts import ArmOutcomes, losses
 from synthforge.evaluation.diagnosis.words import sentence_of
 from synthforge.evaluation.results.findings import Findings
 from synthforge.evaluation.results.scores import Outcomes
@@ -31,23 +31,23 @@ def _table(findings: Findings, origin: Origin) -> TableDiagnosis | None:
     settings_by_group = [[findings.plan.settings[index] for index in group] for group, _ in by_group]
     correct = [{name: one.correct_DSV for name, one in outcomes.items()} for _, outcomes in by_group]
     taken = [float(np.mean([_taken(findings, setting) for setting in settings])) for settings in settings_by_group]
-    *each, mean = losses(correct, findings.config.margin, [_unshown(settings) for settings in settings_by_group], taken)
+    arms = [ArmOutcomes(*one) for one in zip(correct, map(_untested, settings_by_group), taken, strict=True)]
+    *each, mean = losses(arms, findings.config.margin)
     have_other_real_images = all(len({tuple(setting.draw.fit.sha256_N) for setting in settings}) > 1 for settings in settings_by_group)
-    pool_tells_of_others = findings.config.draws == 1 < findings.config.seeds and max(taken) <= MOST_TAKEN
     return TableDiagnosis(
         origin=origin,
         generator=findings.generators([group for group, _ in by_group]),
         settings=[_setting(findings, group, outcomes, loss) for (group, outcomes), loss in zip(by_group, each, strict=True)],
         mean=mean,
-        covers_real_images=have_other_real_images or pool_tells_of_others,
+        covers_real_images=have_other_real_images or all(one.pool_tells_of_other_draws for one in arms),
     )
 
 
 def _taken(findings: Findings, setting: Setting) -> float:
     """Share of its pool that an arm takes.
 
-    1 for a generator that was fitted on just these real images: with lucky images its pool may be lucky too, so the
-    two do not vary independently.
+    1 for a generator that was fitted on just these real images: its pool depends on the same images, so the two do not
+    vary independently.
     """
     if setting.origin == "own":
         return 1.0
@@ -57,15 +57,15 @@ def _taken(findings: Findings, setting: Setting) -> float:
     return float(np.average(wanted_C / np.maximum(there_C, 1), weights=wanted_C)) if wanted_C.any() else 1.0
 
 
-def _unshown(settings: Sequence[Setting]) -> set[str]:
+def _untested(settings: Sequence[Setting]) -> set[str]:
     """Parts in which no draw's images can be shown to differ. The arms that would measure them hold the same images."""
     facts = [setting.facts for setting in settings]
-    unshown = set()
-    if all(one and not one.get("differing") for one in facts):  # no class differs, or none has images enough for the test
-        unshown |= {"content", "interaction"}
-    if all(one.get("doubted") == 0 for one in facts):
-        unshown.add("labels")
-    return unshown
+    untested = set()
+    if all(one is not None and not one.differing for one in facts):  # no class differs, or none has images enough for the test
+        untested |= {"content", "interaction"}
+    if all(one is not None and one.doubted == 0 for one in facts):
+        untested.add("labels")
+    return untested
 
 
 def _setting(findings: Findings, group: Sequence[int], outcomes: Mapping[str, Outcomes], loss: Loss) -> SettingDiagnosis:
@@ -85,11 +85,9 @@ def _setting(findings: Findings, group: Sequence[int], outcomes: Mapping[str, Ou
 
 def _facts(settings: Sequence[Setting]) -> ImageFacts | None:
     """Means over draws. None: nothing is known of the images."""
-    facts = [setting.facts for setting in settings if setting.facts]
+    facts = [setting.facts for setting in settings if setting.facts is not None]
     if not facts:
         return None
-    mean = {name: round(sum(one[name] for one in facts) / len(facts), 4) for name in facts[0] if all(name in one for one in facts)}
-    mean.pop("doubted_p", None)
-    p_value = max(one["doubted_p"] for one in facts)
-    optional: dict[str, Any] = {"differing": None, "recognised": None}
-    return ImageFacts(**optional | mean, p_value=p_value)
+    by_name = {name: [getattr(one, name) for one in facts] for name in ImageFacts.model_fields}
+    mean: dict[str, Any] = {name: None if None in values else round(sum(values) / len(values), 4) for name, values in by_name.items()}
+    return ImageFacts(**mean | {"p_value": max(by_name["p_value"])})

@@ -28,19 +28,19 @@ def _many_doubts(facts: ImageFacts | None) -> bool:
 def _facts_in_words(facts: ImageFacts | None) -> str:
     if facts is None:
         return ""
-    look = "" if facts.recognised is not None else " (including how they look)"
-    words = f" Spread of the pool's images: {facts.variety:.2f} times that of as many real images{look}."
+    look = "" if facts.recognised is not None else " (appearance and content together)"
+    words = f" Variety of the pool: {facts.variety:.2f} times that of the same number of real images{look}."
     if facts.differing:
-        words += f" Content differs from the real images in {facts.differing:.0%} of the classes{look}; 5% are expected by chance."
+        words += f" Content differs significantly in {facts.differing:.0%} of the classes{look}; 5% are expected by chance."
     else:
-        words += " No class differs measurably in content from so few real images, so no classifier was trained for content."
+        words += " With so few real images, no class differs significantly in content, so no classifier was trained for content."
     if _many_doubts(facts):
-        words += f" {facts.doubted:.0%} of the pool's images look like another class; of the real images {facts.doubted_real:.0%} do."
+        words += f" {facts.doubted:.0%} of the pool's images look like another class, but only {facts.doubted_real:.0%} of the real images."
     if facts.compared < 1:
-        words += f" Only {facts.compared:.0%} of the real images could be compared; they stand for all."
+        words += f" Only {facts.compared:.0%} of the real images could be compared; the others are assumed to be like them."
     if facts.recognised is not None and facts.recognised < RECOGNISED:
         words += (
-            f" Only {facts.recognised:.0%} of the rendered images are nearest to their own source image, so part of the loss by "
+            f" Only {facts.recognised:.0%} of the rendered images are most similar to their own source image, so part of the loss by "
             "appearance is really due to content. Lower `diagnosis.strength`."
         )
     return words
@@ -50,7 +50,7 @@ def _in_words(loss: Loss) -> str:
     whole = loss.whole
     assert whole.loss is not None
     remark = {"none": " (no relevant loss)", "gain": " (so synthetic images are better)", "cannot tell": " (not significant)"}
-    words = f"random synthetic images lose {lost(whole.loss)}{remark.get(whole.verdict, '')}"
+    words = f"random synthetic images cost {lost(whole.loss)}{remark.get(whole.verdict, '')}"
     return f"{words}. Loss decomposition: {'; '.join(f'{name}: {_part_in_words(loss.parts[name])}' for name in PARTS)}"
 
 
@@ -73,17 +73,17 @@ def notes_of(tables: Sequence[TableDiagnosis]) -> list[str]:
 
 
 def pool_note(config: EvaluationConfig, tables: Sequence[TableDiagnosis]) -> str | None:
-    """What intervals of a single draw cover, with a pool from elsewhere. None: there is no such pool or interval."""
+    """What intervals of a single draw cover. None: several draws, one seed, or no pool from elsewhere."""
     elsewhere = [table for table in tables if table.origin == "elsewhere"]
     if config.draws > 1 or config.seeds == 1 or not elsewhere:
         return None
     if all(table.covers_real_images for table in elsewhere):
-        covered = "also cover other real images, assumed to vary as much as the choice of pool images"
+        covered = "also cover other real images, on the assumption that these vary as much as a random choice from the pool"
     else:
-        covered = "do not cover them everywhere either, since some arms take too much of the pool to estimate that"
+        covered = "cover other real images only where the pool is large enough to estimate this"
     return (
-        "one draw: intervals cover seeds and test images, not other real images; those of the whole loss and of the rest, "
-        f"for a pool from elsewhere, {covered}"
+        "one draw: intervals cover seeds and test images, not other real images; exceptions are the total loss and the rest where the "
+        f"generator was trained elsewhere: their intervals {covered}"
     )
 
 
@@ -95,27 +95,27 @@ def verdict_of(tables: Sequence[TableDiagnosis]) -> str:
     assert mean.whole.loss is not None
     loss = lost(mean.whole.loss)
     amounts = [f"{one.real_per_class:g}" for one in tables[0].settings]
-    scope = " This holds for the given real images; others were not tried." * (not tables[0].covers_real_images)
+    scope = "" if tables[0].covers_real_images else " This holds for these real images; others were not tried."
     if mean.whole.verdict == "none":
-        return f"Random synthetic images lose no relevant accuracy compared with as many real images: {loss}.{scope}"
+        return f"Training on random synthetic images instead of as many real ones costs no relevant accuracy: {loss}.{scope}"
     if mean.whole.verdict == "gain":
-        return f"Random synthetic images are better than as many real images: their loss is {loss}.{scope}"
+        return f"Training on random synthetic images is better than training on as many real ones: the loss is negative, {loss}.{scope}"
     mean_over = "on average over" if len(amounts) > 1 else "with"
-    first = f"Random synthetic images lose {loss} compared with as many real images, {mean_over} {listed(amounts)} real images per class."
+    first = f"Random synthetic images cost {loss} compared with as many real images, {mean_over} {listed(amounts)} real images per class."
     is_sure, shown = mean.whole.verdict == "loss", _largest_first(mean)
     if not is_sure:
         first += " This loss is not significant."
     if not shown:
-        unclear = "Its causes cannot be separated with so few trainings." if is_sure else ""
-        return f"{first}{scope} {unclear or 'Use more draws, seeds or real images to decide.'}"
+        unclear = "With so few training runs its causes cannot be separated."
+        return f"{first}{scope} {unclear if is_sure else 'Use more draws, seeds or real images to decide.'}"
     causes = [f"{lost(part, 'points')} {_CAUSES[name]}{_share(mean.parts[name])}" for name, part in shown]
     unknown = [name for name in ("appearance", "content", "labels") if mean.parts[name].verdict == "not measured"]
     words = f"{first}{scope} Statistically significant causes: {'; '.join(causes)}."
-    return words + f" Not measured: {listed(unknown)}." * bool(unknown)
+    return f"{words} Not measured: {listed(unknown)}." if unknown else words
 
 
 def _largest_first(mean: Loss) -> list[tuple[PartName, Measured]]:
-    """The significant parts."""
+    """The significant parts, largest first."""
     return sorted(mean.shown.items(), key=lambda part: (part[1].value, part[0]), reverse=True)
 
 
@@ -128,18 +128,18 @@ _CAUSES: dict[PartName, str] = {
     "content": "from content",
     "labels": "from wrong labels",
     "interaction": "from appearance and content together, beyond the sum of both",
-    "rest": "from no measured cause",
+    "rest": "unexplained",
 }
 ADVICE: dict[Cause, str] = {
     "appearance": "Improve the generator: use a better one, or train it longer or on more real images. The loss comes from how the images "
     "look (appearance), and curation cannot repair that. You can also start from real images (`sampling.real_guidance`, low strength).",
     "content": "Curate (`synthforge curate`) from a larger pool. The loss comes from which variants of a class are shown, and how often "
     "(content). For more variety lower `sampling.guidance`, vary the prompts, or start from real images (`sampling.real_guidance`).",
-    "labels": "Reduce wrong labels: keep `curation.gates.labels` on and raise `sampling.guidance`. Check the prompts of the affected "
-    "classes. Too many images show another class than their label.",
+    "labels": "Reduce wrong labels: keep the label filter on (`curation.gates.labels`) and raise `sampling.guidance`. Check the prompts of "
+    "the affected classes. Too many images show another class than their label.",
     "interaction": "Curate first, then improve the generator. Appearance and content together lose more accuracy than the sum of both.",
-    "rest": "Collect more real images. With them you can also train a better generator. The rest of the loss comes from neither "
-    "appearance, content nor wrong labels. Possible causes: images between two variants of a class, or variants with too few real images.",
+    "rest": "Collect more real images. With them you can also train a better generator. The rest of the loss is not explained by "
+    "appearance, content or wrong labels. Images between two variants of a class, or variants with too few real images, may cause it.",
     "none": "Use the synthetic images. Run `synthforge evaluate` to see whether adding them to real images helps.",
     "unclear": "Measure more precisely first: raise `evaluation.seeds` or `evaluation.draws`, or use more real images. "
     "No cause of the loss is significant yet.",

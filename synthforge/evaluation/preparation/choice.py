@@ -59,26 +59,26 @@ class Chosen:
 class Chooser:
     """Curation for one draw. Each set passes the gates once, however many rules choose from it."""
 
-    def __init__(self, made: DrawPool, pool: str, curation: CurationConfig, cache: Path) -> None:
-        self._made, self._pool, self._curation, self._cache = made, pool, curation, cache
+    def __init__(self, draw_pool: DrawPool, pool: str, curation: CurationConfig, cache: Path) -> None:
+        self._draw_pool, self._pool, self._curation, self._cache = draw_pool, pool, curation, cache
         self._gated: dict[str, Gated] = {}
 
     def choose(self, rule: ChoiceRule, ratio: float) -> Chosen:
         """Choose `ratio` images for each real image of the draw."""
-        draw, classes = self._made.draw, self._made.reference.classes
-        wanted_C = Setting(draw, ratio, self._made.origin, {}).asked(len(classes))
+        draw, classes = self._draw_pool.draw, self._draw_pool.reference.classes
+        wanted_C = Setting(draw, ratio, self._draw_pool.origin, {}).asked(len(classes))
         is_real = rule.source == "more-curated"
         if is_real and (draw.rest.per_class(len(classes)) < wanted_C).any():
             return Chosen(None, is_own=True, notes=[])  # not enough other real images
-        address = str(self._made.folder / "others") if is_real else self._pool
+        address = str(self._draw_pool.folder / "others") if is_real else self._pool
         if is_real:
-            self._made.reference.write(draw.rest, Path(address), {})
+            self._draw_pool.reference.write(draw.rest, Path(address), {})
         present = set(Table.open(address, self._cache).strings("class"))
         quota = {name: int(num) for name, num in zip(classes, wanted_C, strict=True) if name in present}
         config, notes = self._config(rule, quota)
         try:
             if address not in self._gated:
-                self._gated[address] = gate([address], self._made.real_address(), config, Reporter())
+                self._gated[address] = gate([address], self._draw_pool.real_address(), config, Reporter())
             choice = choose(self._gated[address], config, Reporter())
         except NothingLeftError as error:
             return Chosen(None, is_own=True, notes=[*notes, f"{draw.name}: {error}"])
@@ -93,16 +93,16 @@ class Chooser:
 
     def _config(self, rule: ChoiceRule, quota: dict[str, int]) -> tuple[CurationConfig, list[str]]:
         """The recipe's curation with this rule, and notes on its encoder."""
-        draw, encoder, selection = self._made.draw, self._curation.encoder, self._curation.selection
+        draw, encoder, selection = self._draw_pool.draw, self._curation.encoder, self._curation.selection
         selection = selection.model_copy(update={"seed": selection.seed + draw.number})
         if rule.method:
             selection = selection.model_copy(update={"method": rule.method, "weights": False})
         if not selection.weights:
             selection = selection.model_copy(update={"size": SizeConfig(quota=quota)})
         notes = []
-        if not draw.is_whole and self._made.origin == "own":
+        if not draw.is_whole and self._draw_pool.origin == "own":
             if encoder is not None and not encoder.knows_reference_alone:
-                notes.append(f"{draw.name}: the recipe's encoder has seen other images; one that was fitted on these alone chose")
+                notes.append(f"{draw.name}: the recipe's encoder has seen other images; one that was fitted on these alone is used")
                 encoder = None
             encoder = encoder or FittedConfig()
         update = {"regime": rule.regime, "selection": selection, "encoder": encoder, "metric_encoder": None, "cache": str(self._cache)}

@@ -62,7 +62,7 @@ def _of_amount(reference: Reference, amount: Amount, recipe: Recipe, config: Eva
         DatasetFolder.open(recipe.pool_path).require_same_plan(plan.digest, plan.identity)
     if not has_pool and (is_own_pool or not is_own):
         raise RequestError(
-            f"{recipe.pool_path}: no pool there yet; make it first with `synthforge generate`, or let evaluation.fit make one"
+            f"{recipe.pool_path}: no pool there yet; make it first with `synthforge generate`, or have one made with `evaluation.fit`"
         )
     origins: list[Origin] = ["own"] if is_own else []
     if not is_own or (config.elsewhere and has_pool and not is_own_pool):
@@ -83,11 +83,11 @@ def _has_own_generator(reference: Reference, amount: Amount, recipe: Recipe, con
         return False
     model = resolve(config.generators.replace("{amount}", str(amount)))
     if not Path(model).exists():
-        raise RequestError(f"evaluation.generators: there is no {model}; fit one with --set per_class={amount}, or leave generators out")
+        raise RequestError(f"evaluation.generators: there is no {model}; fit one with --set per_class={amount}, or leave `generators` out")
     if not was_fitted_on(Path(model), [read_labelled(reference.address)["fit"].first_of_each(int(amount))]):
         raise RequestError(
             f"evaluation.generators: {model} was not fitted on just the first {amount} real images of each class, so "
-            f"its arms would have seen more than their budget; fit one with --set per_class={amount}, or leave generators out"
+            f"its arms would have seen more than their budget; fit one with --set per_class={amount}, or leave `generators` out"
         )
     return True
 
@@ -102,8 +102,8 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
     if config.fit is not None:
         if recipe.generator.kind != "pixel":
             raise RequestError(
-                f"evaluation.fit: fits a generator of kind pixel, and the recipe's is {recipe.generator.kind}; leave fit out, or make the "
-                "generator `{kind: pixel, model: none}`"
+                f"evaluation.fit: fits a generator of kind `pixel`, but the recipe's is `{recipe.generator.kind}`; leave `fit` out, or "
+                "make the generator `{kind: pixel, model: none}`"
             )
         labels = {str(name if spec.label is None else spec.label) for name, spec in recipe.classes.items()}
         if missing := sorted(labels - set(reference.classes)):
@@ -116,11 +116,11 @@ def _require_possible(reference: Reference, amount: Amount, recipe: Recipe, conf
     folds = encoder.folds if isinstance(encoder, FittedConfig) and encoder.model is None and curated else 0
     if isinstance(amount, int) and (num := amount * len(reference.classes)) < 2 * folds:
         raise RequestError(
-            f"evaluation.real_per_class: {num} real images in all are too few for the {folds} folds of curation's encoder; raise it, or "
+            f"evaluation.real_per_class: {num} real images in total are too few for the {folds} folds of curation's encoder; raise it, or "
             "make the encoder `{kind: pixels}`"
         )
     methods = [arm.selection or recipe.curation.selection.method for arm, _ in curated]
     if "auto" in methods and (amount != "all" or reference.fit.all()):
         raise RequestError(
-            f"evaluation: selection `auto` tries rules out on a validation part, and {amount} real images have none; name a rule"
+            f"evaluation: selection `auto` tries rules out on a validation part, but `real_per_class: {amount}` has none; name a rule"
         )

@@ -34,7 +34,7 @@ class DrawPool:
     draw: RealDraw
     origin: Origin
     request: HoldoutRequest
-    """With a recipe."""
+    """Its `recipe` is never None."""
 
     @property
     def config(self) -> EvaluationConfig:
@@ -67,28 +67,28 @@ class DrawPool:
     def left(self) -> Recipe | None:
         """The recipe of the pool. None: generator or pool is missing or not whole."""
         is_guided = self.recipe.sampling.real_guidance is not None and not self.draw.is_whole
-        needs = [self._model / _MODEL] * self._is_fitted_here + [self.folder / "reference" / COMPLETE] * is_guided
-        if not all(path.exists() for path in needs):
+        needed = {self._model / _MODEL: self._is_fitted_here, self.folder / "reference" / COMPLETE: is_guided}
+        if not all(path.exists() for path, is_needed in needed.items() if is_needed):
             return None
-        recipe, _ = self._made_by()
+        recipe, _ = self._pool_recipe()
         return recipe if recipe is self.recipe or (Path(recipe.pool_path) / COMPLETE).exists() else None
 
     def make(self) -> tuple[Recipe, str]:
         """Fit the generator and make the pool if missing; returns the pool's recipe and the generator's name."""
         if self._is_fitted_here:
             self._fit()
-        recipe, generator = self._made_by()
+        recipe, generator = self._pool_recipe()
         if recipe is not self.recipe:
             generate(recipe, Reporter())
         return recipe, generator
 
-    def _made_by(self) -> tuple[Recipe, str]:
-        """The recipe of the pool, and a name for its generator, which exists already."""
+    def _pool_recipe(self) -> tuple[Recipe, str]:
+        """The recipe of the pool, which need not be made yet, and a name for its generator, which exists already."""
         recipe, draw = self.recipe, self.draw
         model = name = str(recipe.generator.model)
         if self.origin == "elsewhere" or (draw.is_whole and self.config.fit is None and draw.number == 0):
-            made_by = DatasetFolder.open(recipe.pool_path).manifest.generator or {}  # the recipe may have changed since
-            return recipe, str(made_by.get("model", name))
+            generator = DatasetFolder.open(recipe.pool_path).manifest.generator or {}  # the recipe may have changed since
+            return recipe, str(generator.get("model", name))
         if self._is_fitted_here:
             model, name = str(self._model), "fitted on these images"
         elif not draw.is_whole:
@@ -98,7 +98,7 @@ class DrawPool:
         if sampling.real_guidance is not None:
             guided = sampling.real_guidance.model_copy(update={"reference": self.real_address()})
             sampling = sampling.model_copy(update={"real_guidance": guided})
-        made = recipe.model_copy(
+        of_draw = recipe.model_copy(
             update={
                 "generator": recipe.generator.model_copy(update={"model": model}),
                 "sampling": sampling,
@@ -106,8 +106,8 @@ class DrawPool:
             }
         )
         # A plan has no length, but a pool has.
-        place = self.folder / f"pool-{digest_of([Plan.of(made).digest, made.num_samples])[:12]}"
-        return made.model_copy(update={"output": recipe.output.model_copy(update={"path": str(place)})}), name
+        place = self.folder / f"pool-{digest_of([Plan.of(of_draw).digest, of_draw.num_samples])[:12]}"
+        return of_draw.model_copy(update={"output": recipe.output.model_copy(update={"path": str(place)})}), name
 
     def real_address(self) -> str:
         """Address of the draw's images as a set of their own, written if it is missing."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from synthforge.evaluation.results.findings import Findings
 from synthforge.evaluation.results.types import SettingResult
-from synthforge.evaluation.results.words import number
+from synthforge.evaluation.results.words import number, points
 
 
 def interval_notes(findings: Findings) -> list[str]:
@@ -19,35 +19,35 @@ def interval_notes(findings: Findings) -> list[str]:
 def comparison_notes(findings: Findings) -> list[str]:
     """That verdicts allow for the number of comparisons."""
     num = sum(len(setting.comparisons) for setting in findings.tables[0].settings) if findings.tables else 0
-    return [f"intervals are of each figure by itself; verdicts of single comparisons allow for all {num} at once"] if num > 1 else []
+    return [f"intervals are not corrected for multiple comparisons; verdicts are, for all {num} of them (Holm)"] if num > 1 else []
 
 
 def _uncovered(findings: Findings) -> list[str]:
     if findings.config.draws == 1 and findings.config.seeds == 1:
-        return ["one draw and one seed: intervals cover holdout images only, so differences may be chance of a single training"]
+        return ["one draw and one seed: intervals cover only the test images, so a difference may be due to chance in one training run"]
     if findings.config.draws == 1:
-        return ["one draw: intervals cover seeds and holdout images, not other real images, fits or pools; raise draws for these"]
+        return ["one draw: intervals cover seeds and test images, not other real images, generators or pools; raise `draws` to cover these"]
     notes = []
     for amount in dict.fromkeys(draw.amount for draw in findings.draws):
         images_by_draw = [set(draw.fit.sha256_N) for draw in findings.draws if draw.amount == amount]
-        num, where = len(set.union(*images_by_draw)), f"{len(images_by_draw[0]) / len(findings.classes):g} real per class"
+        num, where = len(set.union(*images_by_draw)), f"{len(images_by_draw[0]) / len(findings.classes):g} real images per class"
         if num == len(images_by_draw[0]):
-            notes.append(f"{where}: every draw has the same real images, so intervals do not cover other ones")
+            notes.append(f"{where}: all draws have the same real images, so intervals do not cover other real images")
         elif sum(map(len, images_by_draw)) > num:
-            notes.append(f"{where}: draws share real images, {num:,} in all; the interval is about these, and would be wider about others")
+            notes.append(f"{where}: draws overlap ({num:,} different real images in all); with others intervals would be wider")
     for group in findings.plan.groups:
         settings = [findings.plan.settings[index] for index in group]
         where = settings[0].where
         pools = [[setting.sources[name].sha256_N for setting in settings] for name in settings[0].sources if " by " not in name]
         if any(np.array_equal(pool, others[0]) for others in pools for pool in others[1:]):
-            notes.append(f"{where}: all draws share one pool, so intervals do not cover other fits or pools")
+            notes.append(f"{where}: all draws share one pool, so intervals do not cover other generators or pools")
         elif pools and findings.config.fit is None:
-            notes.append(f"{where}: one generator made the pools of all draws, so intervals do not cover other fits")
+            notes.append(f"{where}: one generator made the pools of all draws, so intervals do not cover other generators")
     return notes
 
 
 def curve_notes(findings: Findings) -> list[str]:
-    """Where more real images are no better, so the worth of synthetic images in real ones is uncertain."""
+    """Where accuracy does not rise with more real images, so exchange rates are uncertain."""
     falls = [
         f"{number(point.real_per_class)} to {number(later.real_per_class)}"
         for point, later in itertools.pairwise(findings.curve)
@@ -55,7 +55,7 @@ def curve_notes(findings: Findings) -> list[str]:
     ]
     if not falls:
         return []
-    return [f"accuracy does not rise from {' and '.join(falls)} real per class, so what images are worth in real ones is uncertain there"]
+    return [f"accuracy does not rise from {' and '.join(falls)} real images per class, so exchange rates are uncertain there"]
 
 
 def step_notes(findings: Findings) -> list[str]:
@@ -65,19 +65,19 @@ def step_notes(findings: Findings) -> list[str]:
 
 
 def _step_note(setting: SettingResult, margin: float) -> str | None:
-    mean, where = setting.steps_check_mean, f"{setting.real_per_class:g} real per class"
+    mean, where = setting.steps_check_mean, f"{setting.real_per_class:g} real images per class"
     if mean is None:
         return None
-    change = f"twice the steps change accuracy by {100 * mean.value:+.1f} [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}] points"
+    change = f"twice the steps change accuracy by {points(mean)} points on average over all arms"
     if setting.has_enough_steps:
         if max(mean.high, -mean.low) <= margin:
             return None
-        return f"{where}: {change} over all arms, so it can't be told to {100 * margin:g} points whether they were enough"
+        return f"{where}: {change}, so it is uncertain whether the steps were enough (margin {100 * margin:g} points)"
     moved = [name for name, one in setting.steps_check.items() if one.is_beyond(margin)]
-    most = f", most of all {', '.join(moved)}" if moved else ""
+    most = f"; arms that change most: {', '.join(moved)}" if moved else ""
     differences = [
-        f", {one.arm} minus {one.against} by {100 * one.steps_change.value:+.1f}"
+        f"; {one.arm} minus {one.against} changes by {100 * one.steps_change.value:+.1f} points"
         for one in setting.comparisons
         if one.steps_change is not None and one.steps_change.leaves_out_0
     ]
-    return f"{where}: {change} over all arms{most}{''.join(differences)}; raise trainer.steps before believing differences"
+    return f"{where}: {change}{most}{''.join(differences)}; raise `trainer.steps` before you rely on differences"

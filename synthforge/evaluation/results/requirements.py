@@ -44,7 +44,7 @@ def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requiremen
         if name not in arms and not (name == other and level is not None):
             raise RequestError(f"--require {text!r}: there is no arm {name!r}; there are {', '.join(arms)}")
     if amount is not None and amount not in amounts:
-        raise RequestError(f"--require {text!r}: {amount} is none of the amounts of real data; there are {', '.join(amounts)}")
+        raise RequestError(f"--require {text!r}: {amount} is not one of the amounts of real data; there are {', '.join(amounts)}")
     return Requirement(text=text, arm=arm, is_strict=relation == ">", other="" if level is not None else other, level=level, amount=amount)
 
 

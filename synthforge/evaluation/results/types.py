@@ -58,8 +58,7 @@ class Comparison(Record):
     verdict: Word
     draws_needed: int | None
     """For `cannot tell`: draws that would tell, or seeds of a single draw. None: no number would with these holdout
-    images,
-    or there is only one training."""
+    images, or there is only one training run."""
     interval_over: Over
     by_class: dict[str, Measured]
     """Difference in recall of each class. Intervals are not corrected for their number."""
@@ -121,8 +120,7 @@ class Worth(Record):
     ends."""
     recovered: Measured | None
     """Share of the gain of as many more real images. For `curated` alone: share of what random images lose against as
-    many
-    real ones. None: that is not known to be a gain, or not measured."""
+    many real ones. None: that is not known to be a gain, or not measured."""
 
 
 class SettingResult(Record):
@@ -245,8 +243,7 @@ class LossPart(Record):
     """None: not measured, or not shown."""
     verdict: LossVerdict
     """`none`: a loss of the margin or more is ruled out. `not shown`: the images can't be shown to differ in this, so
-    nothing
-    was trained for it; any such loss is in the rest."""
+    nothing was trained for it; any such loss is in the rest."""
     share: Measured | None = None
     """Share of the whole loss. None: the whole can't be told from 0, so shares have no bounds."""
 
@@ -270,24 +267,24 @@ class Loss(Record):
 
 
 class ImageFacts(Record):
-    """Figures of the images that need no training, mean over draws."""
+    """Figures of the images that need no training; in results, means over draws."""
 
     doubted: float
     """Share of the pool's images that don't look like their class."""
     doubted_real: float
     """Share of the real images that don't look like their class, each judged by the others."""
     p_value: float
-    """P-value of `doubted` at the rate of `doubted_real`, the largest of any draw."""
+    """P-value of `doubted` at the rate of `doubted_real`; in results, the largest of any draw."""
     variety: float
     """How far pool images of a class lie apart, relative to as many real ones."""
     differing: float | None
     """Share of the classes that are shown to be distributed unlike the real ones; 0.05 by chance. None: no class has
-    enough
-    images for the test."""
+    enough images for the test."""
     compared: float
     """Share of the real images that could be compared; with renderings, those that have one."""
     recognised: float | None
-    """Share of the renderings that are nearest to their own real image. None: there are no renderings."""
+    """Share of the renderings that are nearest to their own real image. It falls if the strength is too high to keep
+    content. None: there are no renderings."""
 
 
 class SettingDiagnosis(Record):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import get_args
 
 from synthforge.evaluation.results.kinds import kind_of, use_of
 from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, TableResult, Use, Worth
@@ -51,14 +50,14 @@ def most(comparison: Comparison) -> str:
 
 
 def told(comparison: Comparison | Claim) -> str:
-    """The verdict of a comparison. Where it is `cannot tell`, also what would settle it."""
+    """The verdict of a comparison. Where it is `cannot tell`, also what would decide it."""
     if comparison.verdict != "cannot tell":
         return comparison.verdict
     if comparison.interval_over == "images":
-        return "cannot tell from one training; raise `seeds`"
+        return "cannot tell from one training run; raise `seeds`"
     if comparison.draws_needed is None:
-        return "cannot tell; more trainings would not settle it with a test set this small"
-    return f"cannot tell; about {comparison.draws_needed} {_REPEATS[comparison.interval_over]} would probably settle it"
+        return "cannot tell; the test set is too small to decide it, however many seeds or draws are used"
+    return f"cannot tell; about {comparison.draws_needed} {_REPEATS[comparison.interval_over]} would probably decide it"
 
 
 _REPEATS: dict[Over, str] = {"draws and images": "draws", "seeds and images": "seeds"}
@@ -77,7 +76,7 @@ def sentence_of(
 ) -> str:
     """All figures of one setting, one sentence each."""
     images = "image" if ratio == 1 else "images"
-    parts = [f"With {number(per_class)} real images per class ({budget:,} in total) and {number(ratio)} synthetic {images} for each"]
+    parts = [f"With {number(per_class)} real images per class ({budget:,} in total) and {number(ratio)} synthetic {images} per real image"]
     if "real" in arms:
         parts.append(f"Accuracy of `real`: {percent(arms['real'].accuracy)}")
     parts += [f"`{one.arm}` minus `{one.against}`: {change(one.difference)} ({told(one)})" for one in comparisons]
@@ -90,25 +89,26 @@ def sentence_of(
 
 
 def worth_in_words(one: Worth) -> str:
-    """How many real images per class an arm, or what it adds to its real images, counts as."""
+    """How many real images per class an arm, or what it adds to its real images, is worth."""
     low, high = ("≤ " if one.low_is_end else ""), ("≥ " if one.high_is_end else "")
-    gain, rate = one.more_real, one.others_per_real
+    gain, rate, equal = one.more_real, one.others_per_real, number(one.equivalent.value)
     if one.at_least:
         bound = "lower bound unknown" if one.low_is_end else f"at least {number(one.equivalent.low)}"
-        return f"counts as {number(one.equivalent.value)} or more real images per class ({bound}; the learning curve ends there)"
+        return f"is worth at least {equal} real images per class (95 % interval: {bound}; the learning curve ends there)"
     if one.at_most:
         bound = "upper bound unknown" if one.high_is_end else f"at most {number(one.equivalent.high)}"
-        return f"counts as {number(one.equivalent.value)} or fewer real images per class ({bound}; the learning curve starts there)"
+        return f"is worth at most {equal} real images per class (95 % interval: {bound}; the learning curve starts there)"
     if gain.high <= 0 and not one.high_is_end:
         return (
-            f"its other images cost as much accuracy as removing {number(-gain.value)} real images per class "
+            f"its added images cost as much accuracy as removing {number(-gain.value)} real images per class "
             f"[{number(-gain.high)}, {low and '≥ '}{number(-gain.low)}]"
         )
-    verb = "counts as" if gain == one.equivalent else "its other images count as"  # equal: the arm has no real images
+    # Equal: the arm has no real images.
+    verb, some = ("is worth", "of its images") if gain == one.equivalent else ("its added images are worth", "of them")
     words = f"{verb} {number(gain.value)} real images per class [{low}{number(gain.low)}, {high}{number(gain.high)}]"
     if rate is None:
         return words
-    return f"{words}, so {number(rate.value)} replace one real image [{high and '≤ '}{number(rate.low)}, {number(rate.high)}]"
+    return f"{words}, so {number(rate.value)} {some} replace one real image [{high and '≤ '}{number(rate.low)}, {number(rate.high)}]"
 
 
 def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measured]], arms: Mapping[str, ArmConfig]) -> str:
@@ -118,7 +118,7 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
         if not curve:
             return "No arms were compared."
         rising = ", ".join(f"{percent(accuracy)} with {number(size)}" for size, accuracy in curve)
-        return f"Accuracy with tuned settings and real images only: {rising} images per class."
+        return f"Accuracy of tuned classifiers that were trained on real images only: {rising} images per class."
     kinds: dict[tuple[Kind, str], list[Comparison]] = {}
     for one in (one for setting in table.settings for one in setting.comparisons):
         kinds.setdefault(kind_of(arms[one.arm], arms[one.against]), []).append(one)
@@ -127,22 +127,22 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     if table.origin == "elsewhere":
         parts.append("The generator was trained elsewhere, so it may have seen more real images than the classifiers.")
     parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
-    parts.append(_SO[use_of(table, arms)])
+    parts.append(_ADVICE[use_of(table, arms)])
     parts.append(_steps_in_words(table))
     return " ".join(filter(None, parts))
 
 
 def _steps_in_words(table: TableResult) -> str:
-    """What twice the steps change; empty if nothing is told from 0."""
+    """What twice the steps change; empty if no change is significant."""
     short = [setting for setting in table.settings if not setting.has_enough_steps]
     if changed := _largest(one for setting in short for one in [*setting.steps_check.values(), setting.steps_check_mean]):
         return (
-            f"The trainings were too short: with twice the steps accuracy still changes by up to {100 * changed:.1f} points. "
+            f"Training was too short: with twice the steps, accuracy still changes by up to {100 * changed:.1f} points. "
             "Raise `trainer.steps` before you rely on these differences."
         )
     if changed := _largest(setting.steps_check_mean for setting in table.settings):
         return (
-            f"With twice the steps accuracy still changes by up to {100 * changed:.1f} points on average over all arms. "
+            f"With twice the steps, accuracy still changes by up to {100 * changed:.1f} points on average over all arms. "
             "Smaller differences may come from too few steps."
         )
     return ""
@@ -153,21 +153,22 @@ def _largest(changes: Iterable[Measured | None]) -> float:
     return max((abs(one.value) for one in changes if one is not None and one.leaves_out_0), default=0.0)
 
 
-_SO: dict[Use, str] = {
+_ADVICE: dict[Use, str] = {
     "everywhere": "Use the synthetic images.",
-    "where they helped": "Use the synthetic images only where they helped.",
+    "where they helped": "Use the synthetic images only for the amounts of real data where they helped.",
     "nowhere": "Do not add these synthetic images.",
-    "no proof": "A benefit of adding synthetic images is not proven.",
+    "no proof": "It is not proven that adding synthetic images helps.",
     "not measured": "",
 }
+_COUNTED: dict[Word, str] = {"helped": "helped", "hurt": "hurt", "did not help": "no relevant gain", "cannot tell": "not significant"}
 
 
 def _summed(claim: Claim, comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) == 1:
         return f"{claim.what}: {change(claim.difference)} ({told(claim)})."
-    counts = {word: sum(one.verdict == word for one in comparisons) for word in get_args(Word)}
-    words = ", ".join(f"{word} in {num}" for word, num in counts.items() if num)
+    counts = {word: sum(one.verdict == word for one in comparisons) for word in _COUNTED}
+    words = ", ".join(f"{num} {_COUNTED[word]}" for word, num in counts.items() if num)
     return (
-        f"{claim.what}: {change(claim.difference, 'points of accuracy on average')} ({told(claim)}). Single comparisons range from "
-        f"{100 * claim.lowest:+.1f} to {100 * claim.highest:+.1f} points: {words} of {len(comparisons)}."
+        f"{claim.what}: {change(claim.difference, 'points of accuracy on average')} ({told(claim)}). The {len(comparisons)} comparisons "
+        f"range from {100 * claim.lowest:+.1f} to {100 * claim.highest:+.1f} points: {words}."
     )

@@ -126,21 +126,25 @@ class ClassifierTrainer:
         return self._test[1], self._test[2]
 
 
-class Trainings:
+class TrainingRunner:
     """Has workers do the trainings that were not done yet."""
 
     def __init__(self, folder: Path, workers: Workers[Any, Any]) -> None:
-        self.folder, self._workers = folder, workers
+        self._folder, self._workers = folder, workers
+
+    def left(self, trainings: Sequence[Training]) -> list[Training]:
+        """Those that were not done yet, each once."""
+        different = {training.digest: training for training in trainings}
+        return [training for training in different.values() if read_result(self._folder, training) is None]
 
     def run(self, trainings: Sequence[Training], task: str) -> list[Predictions]:
         """Predictions of each training, done now if they are missing; raises WorkError for trainings that fail."""
         different = {training.digest: training for training in trainings}
-        todo = [training for training in different.values() if read_result(self.folder, training) is None]
-        todo.sort(key=lambda training: -training.images)  # the longest first, so workers end together
+        todo = sorted(self.left(trainings), key=lambda training: -training.images)  # the longest first, so workers end together
         if todo:
             _, failed = self._workers.run(
                 todo,
-                task=f"{task}: {len(todo)} trainings",
+                task=f"{task}: {len(todo)} training runs",
                 size=lambda training: training.images,
                 name=lambda training: f"seed {training.seed}",
                 done=sum(training.images for training in different.values()) - sum(training.images for training in todo),
@@ -148,10 +152,10 @@ class Trainings:
             )
             if failed:
                 raise WorkError(
-                    f"{len(failed)} of {len(todo)} trainings failed; the first: {failed[0].reason}; run again to go on with the others"
+                    f"{len(failed)} of {len(todo)} training runs failed; the first: {failed[0].reason}; run again to go on with the others"
                 )
-        by_digest = {digest: read_result(self.folder, training) for digest, training in different.items()}
+        by_digest = {digest: read_result(self._folder, training) for digest, training in different.items()}
         results = [result for training in trainings if (result := by_digest[training.digest]) is not None]
         if len(results) < len(trainings):
-            raise WorkError(f"{self.folder / 'trainings'}: results vanished while they were read; run again")
+            raise WorkError(f"{self._folder / 'trainings'}: results vanished while they were read; run again")
         return results

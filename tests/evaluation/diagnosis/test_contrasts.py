@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synthforge.evaluation.diagnosis.contrasts import losses
+from synthforge.evaluation.diagnosis.contrasts import ArmOutcomes, losses
 
 
 def outcomes(**accuracy: float) -> dict[str, np.ndarray]:
@@ -24,7 +24,7 @@ def one_draw(rng: np.random.Generator, by_draw: float, loss: float = 0.0, seeds:
 
 def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
     arms = outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.65, rendered=0.9, resampled=0.65, rendered_resampled=0.65)
-    one, mean = losses([arms], 0.005)
+    one, mean = losses([ArmOutcomes(arms)], 0.005)
     values = {name: part.loss.value for name, part in one.parts.items() if part.loss is not None}
     assert one.whole.loss is not None
     assert sum(values.values()) == pytest.approx(one.whole.loss.value, abs=1e-4)
@@ -35,14 +35,14 @@ def test_parts_add_up_to_the_whole_loss_and_are_named() -> None:
 
 def test_a_difference_of_differences_varies_more_than_one() -> None:
     correct = outcomes(real=0.9, random=0.9, label_filtered=0.9, repeated=0.9, resampled=0.9)
-    one, _ = losses([correct], 0.005)
+    one, _ = losses([ArmOutcomes(correct)], 0.005)
     ends = {name: part.loss.high - part.loss.low for name, part in one.parts.items() if part.loss is not None}
     assert ends["content"] == pytest.approx(2 * ends["labels"], rel=0.01)
 
 
 def test_what_is_not_trained_for_is_no_zero_with_an_interval() -> None:
     arms = outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.7, resampled=0.9)
-    one, mean = losses([arms], 0.005, [{"content"}])
+    one, mean = losses([ArmOutcomes(arms, {"content"})], 0.005)
     assert one.parts["content"].verdict == mean.parts["content"].verdict == "not shown"
     assert one.parts["content"].loss is None
     assert one.parts["labels"].verdict == "cannot tell"  # its arms were trained, and agree
@@ -52,7 +52,7 @@ def test_what_is_not_trained_for_is_no_zero_with_an_interval() -> None:
 def test_in_the_mean_a_part_counts_as_nothing_where_it_is_not_shown() -> None:
     arms = outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.7, resampled=0.7)
     alike = {**arms, "resampled": arms["real"]}
-    first, second, mean = losses([alike, arms], 0.005, [{"content"}, set()])
+    first, second, mean = losses([ArmOutcomes(alike, {"content"}), ArmOutcomes(arms)], 0.005)
     assert first.parts["content"].loss is None and second.parts["content"].loss is not None and mean.parts["content"].loss is not None
     assert mean.parts["content"].loss.value == pytest.approx(second.parts["content"].loss.value / 2, abs=1e-3)
 
@@ -62,7 +62,7 @@ def test_with_one_draw_lucky_real_images_are_no_loss(seeds: int) -> None:
     def without_zero(taken: float, loss: float) -> float:
         """How often the interval does not hold 0."""
         rng = np.random.default_rng(0)
-        found = [losses([one_draw(rng, 0.03, loss, seeds)], 0.005, [], [taken])[1].whole.loss for _ in range(200)]
+        found = [losses([ArmOutcomes(one_draw(rng, 0.03, loss, seeds), taken=taken)], 0.005)[1].whole.loss for _ in range(200)]
         return float(np.mean([one is not None and not one.low <= 0 <= one.high for one in found]))
 
     assert without_zero(0.3, 0.0) <= 0.075
@@ -72,25 +72,25 @@ def test_with_one_draw_lucky_real_images_are_no_loss(seeds: int) -> None:
 
 def test_other_real_images_widen_only_the_whole_and_the_rest() -> None:
     arms = one_draw(np.random.default_rng(1), 0.03, 0.1)
-    narrow, wide = (losses([arms], 0.005, [], [taken])[0] for taken in (1.0, 0.3))
+    narrow, wide = (losses([ArmOutcomes(arms, taken=taken)], 0.005)[0] for taken in (1.0, 0.3))
     widths = [
         {name: part.loss.high - part.loss.low for name, part in [("whole", one.whole), *one.parts.items()] if part.loss is not None}
         for one in (narrow, wide)
     ]
     assert {name for name in widths[0] if widths[1][name] > widths[0][name]} == {"whole", "rest"}
-    alike = losses([outcomes(real=0.9, random=0.7)], 0.005, [], [0.3])  # more than one draw: these tell
-    assert alike == losses([outcomes(real=0.9, random=0.7)], 0.005)
+    several = outcomes(real=0.9, random=0.7)  # more than one draw: these tell
+    assert losses([ArmOutcomes(several, taken=0.3)], 0.005) == losses([ArmOutcomes(several)], 0.005)
 
 
 def test_without_renderings_appearance_is_not_measured_and_the_rest_takes_it() -> None:
-    one, _ = losses([outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.65, resampled=0.85)], 0.005)
+    one, _ = losses([ArmOutcomes(outcomes(real=0.9, random=0.7, label_filtered=0.7, repeated=0.65, resampled=0.85))], 0.005)
     assert {name for name, part in one.parts.items() if part.loss is None} == {"appearance", "interaction"}
     assert one.parts["rest"].verdict == "loss"
 
 
 def test_parts_of_the_mean_add_up_where_one_setting_lacks_an_arm() -> None:
     few = {"real": 0.9, "random": 0.7, "label-filtered": 0.7}
-    *_, mean = losses([outcomes(**few), outcomes(**few, rendered=0.8)], 0.005)
+    *_, mean = losses([ArmOutcomes(outcomes(**few)), ArmOutcomes(outcomes(**few, rendered=0.8))], 0.005)
     assert mean.whole.loss is not None
     told = [part.loss.value for part in mean.parts.values() if part.loss is not None]
     assert sum(told) == pytest.approx(mean.whole.loss.value, abs=1e-4)

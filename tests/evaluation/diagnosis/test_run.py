@@ -145,7 +145,7 @@ def test_a_pool_of_real_images_loses_nothing(tmp_path: Path) -> None:
     assert all(abs(value) < 0.05 for value in values.values()), values  # how seldom chance is called a loss, planted scores tell
     assert values["appearance"] == 0
     assert found.tables[0].covers_real_images
-    assert any("allow for others too, as if" in note for note in found.notes)
+    assert any("also cover other real images, on the assumption that" in note for note in found.notes)
 
 
 def test_the_recipes_generator_renders_the_real_images_and_a_second_time_nothing_is_trained(tmp_path: Path, cli: Cli) -> None:
@@ -190,5 +190,5 @@ def test_wrong_requests_are_told_before_anything_is_made(tmp_path: Path, cli: Cl
 
 def test_renderings_that_have_no_real_images_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "rendered" / "elsewhere", per_class(digits(), 0, 2))
-    with pytest.raises(RequestError, match="0% of the real images have one of the same name"):
+    with pytest.raises(RequestError, match="0% of the real images have a rendering of the same name"):
         planted(tmp_path, per_class(digits(), 25, 50), [])

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from synthforge.curation.default_encoders import CLIP, SMALL
+from synthforge.data.image_table import Table
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.sources import Renderings, arm_images_of, with_encoder
 from synthforge.evaluation.reference import Reference
+from synthforge.evaluation.sets import Images
+from synthforge.evaluation.sources import Pool
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig
@@ -38,13 +41,15 @@ def test_renderings_are_found_by_the_names_of_real_images(tmp_path: Path) -> Non
     assert np.array_equal(found.row_N < 0, draw.fit.label_N == 9)
     config = with_encoder(DiagnosisConfig(), CurationConfig(), 8, "elsewhere")
     curation = CurationConfig(cache=str(tmp_path / "cache"))
-    arms = arm_images_of(reference, draw, str(rendered), found, config=config, curation=curation)
-    assert arms.facts["compared"] == pytest.approx(0.9)
-    assert arms.facts["recognised"] == 1
+    table = Table.open(str(rendered), tmp_path / "cache")
+    pool = Pool(table.collections[0], Images.of(table, reference.classes, is_real=False))
+    arms = arm_images_of(reference, draw, pool, found, config=config, curation=curation)
+    assert arms.facts.compared == pytest.approx(0.9)
+    assert arms.facts.recognised == 1
     of_each = {"real": 80, "resampled": 80, "rendered": 72, "rendered-resampled": 72, "random": 90, "label-filtered": 90, "repeated": 90}
     assert {name: len(images) for name, images in arms.images.items()} == of_each
     assert set(arms.images["rendered"].sha256_N) == set(draw.fit.sha256_N[draw.fit.label_N != 9])
     for image in [*rendered.rglob("*.png")]:
         image.rename(image.with_name(f"other-{image.name}"))
-    with pytest.raises(RequestError, match="0% of the real images have one of the same name"):
+    with pytest.raises(RequestError, match="0% of the real images have a rendering of the same name"):
         Renderings.given(str(rendered), reference, draw, tmp_path / "cache-of-others")

@@ -20,7 +20,7 @@ def test_what_an_encoder_of_unknown_origin_chose_is_in_the_other_table(tmp_path:
     result = run(tmp_path, "evaluation.real_per_class=[all]", "count={total: 1000}", "output.samples_per_shard=500", encoder)
     assert [table.origin for table in result.tables] == ["elsewhere"]
     assert set(result.tables[0].settings[0].arms) == {"real", "random", "curated", "real+curated"}
-    assert "may have seen more real images than the arms have" in result.verdict
+    assert "may have seen more real images than the classifiers" in result.verdict
 
 
 def test_a_draw_of_which_nothing_passes_the_gates_lacks_that_arm_and_no_other(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_the_pool_of_a_generator_that_has_seen_more_is_in_another_table(tmp_path
     assert [table.origin for table in result.tables] == ["elsewhere"]
     both = run(tmp_path, "evaluation.elsewhere=true")
     assert [table.origin for table in both.tables] == ["own", "elsewhere"]
-    assert "from elsewhere" not in both.verdict
+    assert "trained elsewhere" not in both.verdict
     own, elsewhere = (table.settings[0].arms for table in both.tables)
     assert own["real"] == elsewhere["real"]
     assert own["random"].accuracy != elsewhere["random"].accuracy

@@ -30,8 +30,8 @@ def test_too_few_steps_are_told(sets: Sets, tmp_path: Path, monkeypatch: pytest.
     assert setting.steps_check_mean is not None and setting.steps_check_mean.value == pytest.approx(later - 0.6, abs=0.05)
     assert setting.has_enough_steps is is_enough
     assert "twice the steps change accuracy by +" in result.notes[0]
-    assert ("raise trainer.steps" in result.notes[0]) is not is_enough
-    assert ("The trainings were too short: with twice the steps accuracy still changes by up to" in result.verdict) is not is_enough
+    assert ("raise `trainer.steps`" in result.notes[0]) is not is_enough
+    assert ("Training was too short: with twice the steps, accuracy still changes by up to" in result.verdict) is not is_enough
 
 
 @pytest.mark.trains
@@ -43,7 +43,7 @@ def test_what_twice_the_steps_do_to_a_difference_is_told(sets: Sets, tmp_path: P
     by_arm = setting.steps_check
     assert change is not None
     assert change.value == pytest.approx(by_arm["wrong"].value - by_arm["real"].value, abs=2e-5)
-    told = f"wrong minus real by {100 * change.value:+.1f}" in "\n".join(result.notes)
+    told = f"wrong minus real changes by {100 * change.value:+.1f} points" in "\n".join(result.notes)
     assert told == (change.low > 0 or change.high < 0)
 
 
@@ -51,6 +51,6 @@ def test_what_intervals_do_not_cover_is_told(sets: Sets, tmp_path: Path) -> None
     """Two draws of 20 images each from some 30 of a class, and one pool for both."""
     result = ask(sets, tmp_path, sets.more, arms="real,more-set", more=("draws=2", "seeds=1"))
     told = "\n".join(result.notes)
-    assert f"{REAL} real per class: all draws share one pool" in told or f"{REAL} real per class, from elsewhere: all draws share" in told
-    assert f"{2 * REAL} real per class: draws share real images" in told
-    assert f"{REAL} real per class: draws share" not in told
+    assert f"{REAL} real images per class, generator trained elsewhere: all draws share one pool" in told
+    assert f"{2 * REAL} real images per class: draws overlap" in told
+    assert f"{REAL} real images per class: draws overlap" not in told

@@ -63,44 +63,44 @@ def exchange(rate: float, num_real: float = 20) -> str:
 
 
 def test_worth_at_the_ends_of_the_curve_is_a_bound() -> None:
-    assert exchange(0.95) == "counts as 40 or more real images per class (at least 40; the learning curve ends there)"
-    assert exchange(0.3) == "counts as 10 or fewer real images per class (at most 10; the learning curve starts there)"
-    assert "] replace one real image" not in exchange(0.3) and " replace one real image [" in exchange(0.76)
-    assert re.search(r"so 2\.\d+ replace one real image \[(2|1\.\d+), 2\.\d+\]", exchange(0.75, num_real=18.28))
+    assert exchange(0.95) == "is worth at least 40 real images per class (95 % interval: at least 40; the learning curve ends there)"
+    assert exchange(0.3) == "is worth at most 10 real images per class (95 % interval: at most 10; the learning curve starts there)"
+    assert "replace one real image" not in exchange(0.3) and " replace one real image [" in exchange(0.76)
+    assert re.search(r"so 2\.\d+ of them replace one real image \[(2|1\.\d+), 2\.\d+\]", exchange(0.75, num_real=18.28))
     assert "real images per class [" in exchange(0.798) and "≥ 20]" in exchange(0.798)
     assert exchange(0.798, num_real=40).endswith("≥ 0]")
 
 
 def test_losses_are_told_like_gains() -> None:
     gain, loss = exchange(0.76), exchange(0.65)
-    assert re.search(r"its other images count as 10\.\d real images per class \[\d.*, \d.*\]", gain)
-    assert re.search(r"its other images cost as much accuracy as removing 5\.\d+ real images per class \[\d.*, \d.*\]", loss)
+    assert re.search(r"its added images are worth 10\.\d real images per class \[\d.*, \d.*\]", gain)
+    assert re.search(r"its added images cost as much accuracy as removing 5\.\d+ real images per class \[\d.*, \d.*\]", loss)
 
 
 def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
     found = [table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "cannot tell"))]
     words = (
-        "Adding synthetic images to real ones: +1.0 points of accuracy on average [+0.0, +2.0] (helped). Single comparisons range from "
-        "+0.0 to +2.0 points: helped in 1, cannot tell in 1 of 2."
+        "Adding synthetic images to real ones: +1.0 points of accuracy on average [+0.0, +2.0] (helped). The 2 comparisons range from "
+        "+0.0 to +2.0 points: 1 helped, 1 not significant."
     )
     assert words in verdict_of(found, [], ARMS)
     assert verdict_of([table(comparison("heap", "real", "helped", 0.02), comparison("real+curated", "real", "hurt"))], [], ARMS).endswith(
-        "Use the synthetic images only where they helped."
+        "Use the synthetic images only for the amounts of real data where they helped."
     )
     found = [table(comparison("heap", "real", "helped", 0.02))]
     assert verdict_of(found, [], ARMS).endswith("Use the synthetic images.")
     moved = measured(0.003, 0.001, 0.005)
     found = [table(comparison("heap", "real", "helped", 0.02), mean=moved)]
-    assert "Use the synthetic images. With twice the steps accuracy still changes by up to 0.3 points on average" in verdict_of(
+    assert "Use the synthetic images. With twice the steps, accuracy still changes by up to 0.3 points on average" in verdict_of(
         found, [], ARMS
     )
     found = [table(comparison("heap", "real", "helped", 0.02), mean=moved, has_enough_steps=False)]
-    assert "too short: with twice the steps accuracy still changes by up to 0.3 points" in verdict_of(found, [], ARMS)
+    assert "too short: with twice the steps, accuracy still changes by up to 0.3 points" in verdict_of(found, [], ARMS)
 
 
 def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
     hurt, unsure = comparison("heap", "real", "hurt", -0.02), comparison("real+curated", "real", "cannot tell")
-    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("A benefit of adding synthetic images is not proven.")
+    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("It is not proven that adding synthetic images helps.")
     assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("Do not add these synthetic images.")  # together they hurt
     assert verdict_of([table(hurt)], [], ARMS).endswith("Do not add these synthetic images.")
     assert "No arms were compared" in verdict_of([], [], ARMS)
@@ -131,7 +131,7 @@ def test_only_the_random_twin_makes_a_comparison_one_of_curation() -> None:
 
 def test_how_far_short_trainings_move_is_told_of_the_arm_that_moves_most() -> None:
     known = comparison("heap", "real", "helped", 0.02)
-    assert "trainings were too short" not in verdict_of([table(known)], [], KNOWN)
+    assert "Training was too short" not in verdict_of([table(known)], [], KNOWN)
     moved = {"heap": measured(0.043, 0.03, 0.05), "real": measured(0.08, -0.1, 0.2)}
     short = table(known, has_enough_steps=False, steps_check=moved)
     assert "accuracy still changes by up to 4.3 points" in verdict_of([short], [], KNOWN)
@@ -139,7 +139,7 @@ def test_how_far_short_trainings_move_is_told_of_the_arm_that_moves_most() -> No
 
 def test_seeds_are_not_called_draws() -> None:
     assert (
-        told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; about 12 seeds would probably settle it"
+        told(comparison("heap", "real", "cannot tell", over="seeds and images")) == "cannot tell; about 12 seeds would probably decide it"
     )
-    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; about 12 draws would probably settle it"
-    assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell from one training; raise `seeds`"
+    assert told(comparison("heap", "real", "cannot tell")) == "cannot tell; about 12 draws would probably decide it"
+    assert told(comparison("heap", "real", "cannot tell", over="images")) == "cannot tell from one training run; raise `seeds`"
