@@ -17,7 +17,7 @@ test: $(VENV)/.installed-dev  ## the everyday tests; SLOW=1 adds the slow ones
 SEEDS ?= $(shell seq 0 19)
 THREADS ?= 1 2
 
-robust: $(VENV)/.installed-dev  ## tests that train models, with 20 seeds and with one and two threads (hours); TESTS=file for some
+robust: $(VENV)/.installed-dev  ## tests that train models, 20 seeds, one and two threads (hours); TESTS=file for some
 	@failed=0; for threads in $(THREADS); do for seed in $(SEEDS); do echo "PERTURB=$$seed:$$threads"; \
 	  PERTURB=$$seed:$$threads PYTHONPATH="$(CURDIR)/tests/perturbed:$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(TEST_ENV) \
 	  $(BIN)/python -m pytest -q -n 2 -m trains $(TESTS) || failed=1; done; done; exit $$failed
@@ -31,7 +31,7 @@ check: $(VENV)/.installed-dev  ## linters, types, import layers
 schemas: $(VENV)/.installed-dev  ## write docs/schemas again, from the models of the result files
 	for name in evaluation diagnosis gap run complete; do $(BIN)/synthforge recipe schema $$name > docs/schemas/$$name.json; done
 
-bench: $(VENV)/.installed-dev  ## measure most figures of docs/findings.md again (hours); results go to benchmarks/results
+bench: $(VENV)/.installed-dev  ## measure most figures of docs/findings.md again (hours), into benchmarks/results
 	$(BIN)/python -m benchmarks
 
 assets: $(VENV)/.installed-dev  ## make the embedded digits and generators again (see synthforge/assets/README.md)
