@@ -7,17 +7,17 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONWARNINGS=default
 
 .PHONY: demo test robust check schemas bench assets clean help
 
-demo: $(VENV)/.installed  ## make 5,000 digit images, keep 800 that match the real ones, measure what they are worth, draw a page of it
+demo: $(VENV)/.installed  ## generate 5,000 digit images, keep 800, measure whether they help, write the report page
 	$(BIN)/synthforge run recipes/digits.yaml
 
 test: $(VENV)/.installed-dev  ## the everyday tests; SLOW=1 adds the slow ones
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(if $(SLOW),,-m "not slow")
 
-# Trainings of each turn differ: see tests/perturbed/sitecustomize.py.
+# Each seed changes the training runs: see tests/perturbed/sitecustomize.py.
 SEEDS ?= $(shell seq 0 19)
 THREADS ?= 1 2
 
-robust: $(VENV)/.installed-dev  ## tests of how trainings end, with 20 seeds and with one thread and two (hours); TESTS=file for some of them
+robust: $(VENV)/.installed-dev  ## tests that train models, 20 seeds, one and two threads (hours); TESTS=file for some
 	@failed=0; for threads in $(THREADS); do for seed in $(SEEDS); do echo "PERTURB=$$seed:$$threads"; \
 	  PERTURB=$$seed:$$threads PYTHONPATH="$(CURDIR)/tests/perturbed:$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(TEST_ENV) \
 	  $(BIN)/python -m pytest -q -n 2 -m trains $(TESTS) || failed=1; done; done; exit $$failed
@@ -31,10 +31,10 @@ check: $(VENV)/.installed-dev  ## linters, types, import layers
 schemas: $(VENV)/.installed-dev  ## write docs/schemas again, from the models of the result files
 	for name in evaluation diagnosis gap run complete; do $(BIN)/synthforge recipe schema $$name > docs/schemas/$$name.json; done
 
-bench: $(VENV)/.installed-dev  ## measure everything the README claims; results go to benchmarks/results
+bench: $(VENV)/.installed-dev  ## measure most figures of docs/findings.md again (hours), into benchmarks/results
 	$(BIN)/python -m benchmarks
 
-assets: $(VENV)/.installed-dev  ## remake the embedded digits and generators (see synthforge/assets/README.md)
+assets: $(VENV)/.installed-dev  ## make the embedded digits and generators again (see synthforge/assets/README.md)
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/make_assets.sh
 
 $(VENV)/bin/python:
