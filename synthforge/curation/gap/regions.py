@@ -16,12 +16,13 @@ Shapes: N pool images, M real images, D features, R regions.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
+from scipy.cluster.vq import kmeans2
 
 from synthforge.arrays import Doubles, Ints
 from synthforge.curation.gap.gap import MetricView
@@ -36,6 +37,8 @@ MOST_REGIONS = 25
 """Most regions of a class in a view."""
 _STARTS = 5
 """Starts of k-means; the best one counts."""
+_ROUNDS = 50
+"""Rounds of k-means from each start."""
 _BLOCK = 8192
 """Synthetic images assigned at a time."""
 
@@ -106,8 +109,11 @@ def _clustered(real_MD: NDArray[np.float32], num_regions: int, seed: int) -> tup
     """Centres, squared distances of real images to them, and the region at which each real image is counted."""
     rows_MD = np.asarray(real_MD, np.float64)
     num_different = len(np.unique(rows_MD, axis=0))
-    clusters = KMeans(min(num_regions, num_different), n_init=_STARTS, random_state=seed % 2**32).fit(rows_MD)
-    centres_RD, own_M = clusters.cluster_centers_, clusters.labels_
+    num = min(num_regions, num_different)
+    seeds = (np.random.default_rng([seed, start]) for start in range(_STARTS))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of empty clusters, which lack nothing
+        starts = [kmeans2(rows_MD, num, iter=_ROUNDS, minit="++", rng=rng) for rng in seeds]
+    centres_RD, own_M = min(starts, key=lambda start: ((rows_MD - start[0][start[1]]) ** 2).sum())
     to_centres = squared_distances(rows_MD, centres_RD)
     # Formed without one of its n images, a centre lies n / (n - 1) times as far from it; without its only one nowhere.
     everyone, size_M = np.arange(len(rows_MD)), np.bincount(own_M)[own_M]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import scipy
 from numpy.typing import NDArray
-from sklearn.metrics.pairwise import euclidean_distances
 
 from synthforge.arrays import Doubles, Ints
+from synthforge.curation.gap.metrics import squared_distances
 from synthforge.features.config import IndexConfig
 from synthforge.features.neighbours import Neighbours
 
@@ -87,7 +87,7 @@ def _p_value(real_ND: NDArray[Any], pool_MD: NDArray[Any], nearest: int, seed: i
         for images, most in zip((real_ND, pool_MD), _MOST_TESTED, strict=True)
     )
     both = np.concatenate([real, pool])
-    apart = euclidean_distances(both, squared=True)
+    apart = squared_distances(both, both)
     np.fill_diagonal(apart, -1)  # a real image counts for itself first
 
     def difference(of_real: Ints, of_pool: Ints) -> float:
