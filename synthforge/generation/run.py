@@ -17,7 +17,7 @@ from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder
 from synthforge.errors import RequestError, WorkError
 from synthforge.executors.array import ArrayPart
-from synthforge.executors.protocol import Executor, Failed, Finished
+from synthforge.executors.protocol import Executor, Failed, Finished, Terms
 from synthforge.generation.plan import Plan
 from synthforge.progress import Counters, Reporter
 from synthforge.recipe.recipe import MAX_SAMPLES, Recipe
@@ -249,14 +249,8 @@ class _Generating:
         done = _own(state.sealed + state.quarantined, self.part)
         total = sum(shard.num_samples for shard in _own([*self.dataset.shards()], self.part))
         self.reporter.begin("generating", total, sum(shard.num_samples for shard in done))
-        outcomes = executor.run(
-            self._feed(),
-            tries=self.plan.recipe.execution.tries,
-            size=lambda shard: shard.num_samples,
-            on_progress=self._on_progress,
-            on_try_failed=self._on_try_failed,
-        )
-        for outcome in outcomes:
+        terms = Terms(self.plan.recipe.execution.tries, lambda shard: shard.num_samples, self._on_progress, self._on_try_failed)
+        for outcome in executor.run(self._feed(), terms):
             self.heartbeat.drop(outcome.unit.index)
             if isinstance(outcome, Finished):
                 self.counters = self.counters + outcome.receipt
