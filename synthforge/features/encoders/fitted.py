@@ -82,12 +82,7 @@ class FittedEncoder(Encoder):
 
     def identity(self) -> dict[str, Any]:
         """See `Encoder`."""
-        return {
-            "kind": "fitted",
-            "model": "classifier 1",
-            "weights": self._weights_sha256,
-            **self.network.identity(self.resolution),
-        }
+        return {"kind": "fitted", "model": "classifier 1", "weights": self._weights_sha256, **self.network.identity(self.resolution)}
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
         """See `Encoder`; penultimate features, not normalised."""
@@ -293,12 +288,10 @@ def _width(config: FittedConfig, resolution: int) -> int:
 
 
 def _digest_of(config: FittedConfig, reference: Labelled) -> str:
-    images = sorted((example.class_name, example.sha256) for example in reference.examples)
-    return digest_of(
-        {
-            "config": identity_of(config.model_copy(update={"pixels": None}), lambda path, value: value),
-            "classes": reference.classes,
-            "images": images,
-            "version": 2,  # raised when equal settings and images give other classifiers
-        }
-    )
+    content = {
+        "config": identity_of(config.model_copy(update={"pixels": None}), lambda path, value: value),
+        "classes": reference.classes,
+        "images": sorted((example.class_name, example.sha256) for example in reference.examples),
+        "version": 2,  # raised when equal settings and images give other classifiers
+    }
+    return digest_of(content)

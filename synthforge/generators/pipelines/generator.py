@@ -67,7 +67,7 @@ class PipelineGenerator:
                 f"sampling.scheduler: {type(pipeline).__name__} hands no random generator to {type(pipeline.scheduler).__name__}, "
                 "so its images could not be made again; use one that draws no noise, such as DDIMScheduler or DPMSolverMultistepScheduler"
             )
-        self.encodings = PromptEncodings([self.pipeline]) if config.capabilities.text else None
+        self.encodings = PromptEncodings(self.pipeline) if config.capabilities.text else None
         self.decoder = Decoder(pipeline, config.decode_batch)
         self._acceleration: dict[str, Any] = {"attention": "sdpa", "dtype": str(dtype).removeprefix("torch.")}
         self._is_checked = False
