@@ -67,8 +67,7 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
     rate = batch = rates = None
     image_bytes = _guessed_bytes(recipe, resolution, channels)
     if measure:
-        from synthforge.generation.sampler import Sampler, best_batch, load_generator
-        from synthforge.generation.sampler import measure as measure_batches
+        from synthforge.generation.sampler import Sampler, best_batch, load_generator, measure as measure_batches
 
         reporter.note(f"loading {recipe.generator.model}")
         generator = load_generator(recipe, plan)

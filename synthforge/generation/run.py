@@ -257,8 +257,9 @@ class _Generating:
                 self._has_success = True
             else:
                 self._failed.append(outcome)
-            if self._has_success:
-                self._quarantine_failed()
+            while self._has_success and self._failed:
+                failed = self._failed.pop(0)
+                self.dataset.quarantine(failed.unit, failed.reason, failed.tries)
         # Only now: earlier, a tar without a seal may be one that this run is about to seal. Now it is another writer's,
         # which is sealing it or died. Sealing it twice does no harm.
         self.adopted += _adopt(self.dataset, self.plan, self.reporter)
@@ -268,11 +269,6 @@ class _Generating:
         if left := _own(self.dataset.state().unfinished, self.part):
             where = self.dataset.folder.where(left[0].stem)
             raise WorkError(f"{where}: an unknown file is in its place; remove it and run again")
-
-    def _quarantine_failed(self) -> None:
-        for failed in self._failed:
-            self.dataset.quarantine(failed.unit, failed.reason, failed.tries)
-        self._failed = []
 
     def _on_progress(self, num: int) -> None:
         self._made += num

@@ -257,9 +257,8 @@ class _FoldFit:
         loop = TrainingLoop(network, batch_of, loss, loop_config, checkpoint)
         loop.notes = {"identity": digest_of(seen_in(fitted))}
         loop.resume()
-        reporter.begin(
-            f"fit encoder {self.fold + 1} of {self.config.folds}", loop.num_steps * loop_config.batch, loop.step * loop_config.batch
-        )
+        task = f"fit encoder {self.fold + 1} of {self.config.folds}"
+        reporter.begin(task, loop.num_steps * loop_config.batch, loop.step * loop_config.batch)
         for _ in loop.run(lambda progress: reporter.advance(progress.num_new * loop_config.batch)):
             pass
         reporter.end()

@@ -87,19 +87,17 @@ def find(config: TimmConfig, where: str) -> TimmFiles:
     if config.pretrained is not None:
         known = did_you_mean(architecture, timm.list_models(), "name one of timm's models")
         raise ModelError(f"{where}.model: `pretrained` goes with an architecture, and there is no {name}; {known}")
-    path = model_files.as_path(name)
-    if path is not None and path.is_dir():
-        folder = path
-    elif identifier := model_files.hub_id(name):
+    folder = model_files.as_path(name)
+    if folder is not None and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{where}.model: {folder} has no config.json, so it is no model of timm; check the path")
+        weights = model_files.weights_in(folder, WEIGHTS_FILES, f"{where}.model")
+        return TimmFiles(model_files.public_name(name, folder), f"local-dir:{folder}", weights, folder / "config.json")
+    if identifier := model_files.hub_id(name):
         settings, weights = (model_files.fetch_file(identifier, file, f"{where}.model") for file in ("config.json", WEIGHTS_FILES[0]))
         return TimmFiles(identifier, f"local-dir:{settings.parent}", weights, settings)
-    else:
-        hint = did_you_mean(architecture, timm.list_models(), "name a folder with config.json, a hub id, or one of timm's models")
-        raise ModelError(f"{where}.model: there is no {name}; {hint}")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{where}.model: {folder} has no config.json, so it is no model of timm; check the path")
-    weights = model_files.weights_in(folder, WEIGHTS_FILES, f"{where}.model")
-    return TimmFiles(model_files.public_name(name, folder), f"local-dir:{folder}", weights, folder / "config.json")
+    hint = did_you_mean(architecture, timm.list_models(), "name a folder with config.json, a hub id, or one of timm's models")
+    raise ModelError(f"{where}.model: there is no {name}; {hint}")
 
 
 def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:

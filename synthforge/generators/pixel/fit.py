@@ -110,11 +110,8 @@ class _Fit:
             self.network = self.network.to(memory_format=torch.channels_last)
         self._block: tuple[int, Batch] = -1, ()
         self.loop = TrainingLoop(self.network, self._batch, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
-        self.loop.notes = {
-            "identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest},
-            "checks": [],
-            "kept": None,
-        }
+        identity = {"config": identity_of(config, lambda path, value: value), "data": self.data_digest}
+        self.loop.notes = {"identity": identity, "checks": [], "kept": None}
 
     def _filled_in(self, config: PixelFitConfig, num_fitted: int) -> PixelFitConfig:
         changes: dict[str, Any] = {"resolution": self.resolution, "channels": self.channels}
