@@ -284,43 +284,39 @@ class DatasetFolder:
 
     def shard_of(self, key: str) -> layout.Shard:
         """The shard of a key; raises RequestError for a key that this dataset can't have."""
+        address = self.folder.address
         if not self._has_numbers:
             wanted = {key, key.zfill(9)}
             for shard in self.state().sealed:
                 if wanted & set(self.table(shard).column("key").to_pylist()):
                     return shard
-            raise RequestError(
-                f"{self.folder.address}: has no sample {key!r}; decisions.parquet has the decision for each sample of the pool"
-            )
+            raise RequestError(f"{address}: has no sample {key!r}; decisions.parquet has the decision for each sample of the pool")
         if re.fullmatch(r"\d{1,18}", key):
             for segment in self.segments():
                 if segment.first_sample <= int(key) < segment.end_sample:
                     return segment.shard(segment.first_shard + (int(key) - segment.first_sample) // segment.samples_per_shard)
-        raise RequestError(
-            f"{self.folder.address}: has no sample {key!r}; keys go from {layout.key_of(0)} to {layout.key_of(self.num_samples - 1)}"
-        )
+        raise RequestError(f"{address}: has no sample {key!r}; keys go from {layout.key_of(0)} to {layout.key_of(self.num_samples - 1)}")
 
     def sample(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Read one sample: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
         shard = self.shard_of(key)
+        where = self.folder.where(shard.tar)
         key = key.zfill(9) if key.isdigit() else key
         try:
             table = self.table(shard)
         except FileNotFoundError as error:
-            raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
+            raise RequestError(f"{where}: not made yet; {key} will be in it") from error
         rows = table.filter(pc.equal(table["key"], key)).to_pylist()
         if not rows:
             why = ""
             with suppress(DatasetError, IndexError):  # shards of schema 1 have no table of failures
                 why = f" ({', '.join(self.failures(shard).filter(pc.field('key') == key)['reasons'].to_pylist()[0])})"
-            raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt{why} and left out")
+            raise RequestError(f"{where}: {key} was rejected in every attempt{why} and left out")
         (row,) = rows
         try:
             members = {name: self.folder.read_range(shard.tar, row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS}
         except (FileNotFoundError, StorageFailed) as error:
-            raise DatasetError(
-                f"{self.folder.where(shard.tar)}: gone or torn; look with `synthforge verify {self.folder.address}`"
-            ) from error
+            raise DatasetError(f"{where}: gone or torn; look with `synthforge verify {self.folder.address}`") from error
         return row, members
 
 

@@ -108,11 +108,6 @@ class TarSample:
     contents: dict[str, bytes] = field(default_factory=dict)
     """Content of images, .cls, .txt and .json, by extension."""
 
-    @property
-    def image(self) -> str | None:
-        """The extension of its image. None: it has no image."""
-        return next((extension for extension in READABLE if extension in self.contents), None)
-
 
 def tar_samples(path: Path) -> Iterator[TarSample]:
     """Samples of a WebDataset tar in order, one in memory at a time.
@@ -179,7 +174,8 @@ class Tar(units.FileUnit):
         try:
             for sample in tar_samples(self.path):
                 num += 1
-                if (extension := sample.image) is None:
+                extension = next((extension for extension in READABLE if extension in sample.contents), None)
+                if extension is None:
                     without_image += 1
                     continue
                 times[sample.name] += 1
