@@ -68,6 +68,9 @@ class _Facts:
         self.num_samples += len(images)
 
 
+_STORED_FACTS = TypeAdapter(_Facts)
+
+
 @dataclass(frozen=True)
 class UnitIndex:
     """The index of one unit: a parquet file with one row group for each block."""
@@ -116,7 +119,7 @@ def index_path(cache: Path, key: str) -> Path:
 def _read_index(path: Path, unit: SourceUnit) -> UnitIndex | None:
     """The index in the cache. None: there is none that can be read."""
     try:
-        return UnitIndex(path, unit, TypeAdapter(_Facts).validate_json(pq.read_metadata(path).metadata[_FACTS]))
+        return UnitIndex(path, unit, _STORED_FACTS.validate_json(pq.read_metadata(path).metadata[_FACTS]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
 
