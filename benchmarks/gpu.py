@@ -97,7 +97,7 @@ def _ablation(plan: Plan) -> dict[str, Any]:
     measure("+ compiled blocks", pipeline, BATCH)
     pipeline.vae.decode = torch.compile(pipeline.vae.decode, dynamic=False)
     measure("+ compiled decoder", pipeline, BATCH)
-    encodings = PromptEncodings([pipeline])
+    encodings = PromptEncodings(pipeline)
     measure("+ prompts encoded once", pipeline, BATCH)
     assert encodings.is_whole
     decoder = Decoder(pipeline, None)

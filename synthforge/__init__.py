@@ -56,31 +56,23 @@ if TYPE_CHECKING:
     from synthforge.evaluation.diagnosis.request import diagnosis_of as diagnosis_of
     from synthforge.evaluation.diagnosis.run import diagnose as diagnose
     from synthforge.evaluation.request import evaluation_of as evaluation_of
-    from synthforge.evaluation.results.types import DiagnoseResult as DiagnoseResult
-    from synthforge.evaluation.results.types import EvaluateResult as EvaluateResult
+    from synthforge.evaluation.results.types import DiagnoseResult as DiagnoseResult, EvaluateResult as EvaluateResult
     from synthforge.evaluation.run import evaluate as evaluate
-    from synthforge.generation.inspect import preview as preview
-    from synthforge.generation.inspect import show as show
-    from synthforge.generation.inspect import summarize as summarize
-    from synthforge.generation.inspect import verify as verify
+    from synthforge.generation.inspect import preview as preview, show as show, summarize as summarize, verify as verify
     from synthforge.generation.plan import Plan as Plan
-    from synthforge.generation.run import GenerateResult as GenerateResult
-    from synthforge.generation.run import generate as generate
+    from synthforge.generation.run import GenerateResult as GenerateResult, generate as generate
     from synthforge.generators.pixel.config import PixelFitConfig as PixelFitConfig
     from synthforge.generators.pixel.fit import fit as fit
     from synthforge.generators.pixel.pipeline import PixelPipeline as PixelPipeline
-    from synthforge.job import RunResult as RunResult
-    from synthforge.job import run as run
+    from synthforge.job import RunResult as RunResult, run as run
     from synthforge.progress import Reporter as Reporter
     from synthforge.recipe.curation import CurationConfig as CurationConfig
     from synthforge.recipe.evaluation import EvaluationConfig as EvaluationConfig
     from synthforge.recipe.load import load_recipe as load_recipe
     from synthforge.recipe.recipe import Recipe as Recipe
-    from synthforge.reporting.compare import CompareResult as CompareResult
-    from synthforge.reporting.compare import compare as compare
+    from synthforge.reporting.compare import CompareResult as CompareResult, compare as compare
     from synthforge.reporting.gathered import Gathered as Gathered
-    from synthforge.reporting.report import ReportResult as ReportResult
-    from synthforge.reporting.report import report as report
+    from synthforge.reporting.report import ReportResult as ReportResult, report as report
 
 
 def __getattr__(name: str) -> Any:

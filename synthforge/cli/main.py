@@ -446,8 +446,7 @@ def show(
     quiet: Quiet = False,
 ) -> None:
     """Show one sample: its image, its record, and how to generate it again."""
-    from synthforge.generation.inspect import remake, save_image
-    from synthforge.generation.inspect import show as read
+    from synthforge.generation.inspect import remake, save_image, show as read
 
     shown = read(folder, key)
     remade = remake(folder, key, _load(recipe) if recipe else None, ConsoleReporter(quiet)) if again else None

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Bools
 from synthforge.config import Config, identity
-from synthforge.recipe.curation import GATES as GATES
-from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.curation import GATES as GATES, CurationConfig
 
 if TYPE_CHECKING:
     from synthforge.curation.evidence import Evidence

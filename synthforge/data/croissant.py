@@ -12,6 +12,10 @@ from typing import Any
 from synthforge.data.layout import DatasetFacts
 
 _IMAGE_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+_TERMS = """
+    citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset jsonPath key md5
+    parentField path recordSet references regex repeated replace samplingRate separator source subField transform
+"""
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -24,14 +28,7 @@ _CONTEXT: dict[str, Any] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    **{
-        term: f"cr:{term}"
-        for term in (
-            *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
-            *("includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex"),
-            *("repeated", "replace", "samplingRate", "separator", "source", "subField", "transform"),
-        )
-    },
+    **{term: f"cr:{term}" for term in _TERMS.split()},
 }
 
 

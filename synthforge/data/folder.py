@@ -22,26 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from synthforge.data.layout import (
-    COMPLETE,
-    MANIFEST,
-    SIDE_FILES,
-    Completion,
-    Extension,
-    Manifest,
-    Quarantine,
-    Seal,
-    Segment,
-    Shard,
-    extension_name,
-    key_of,
-    parse,
-)
+from synthforge.data import layout
 from synthforge.data.storage import Folder, resolve, sha256_of
 from synthforge.data.tars import FAILURES_SCHEMA, MEMBERS, index_tar, table_bytes
 from synthforge.errors import DatasetError, PlaceError, RequestError, StorageFailed
 
-Check = Callable[[Shard, pa.Table], None]
+Check = Callable[[layout.Shard, pa.Table], None]
 """Raises DatasetError if the rows of a tar are not what the plan says they should be."""
 
 
@@ -49,18 +35,18 @@ Check = Callable[[Shard, pa.Table], None]
 class State:
     """The shards of a folder by state, from one listing. Each shard is in exactly one of the four lists."""
 
-    sealed: list[Shard]
-    orphaned: list[Shard]
+    sealed: list[layout.Shard]
+    orphaned: list[layout.Shard]
     """Shards with a tar and no seal, to be adopted."""
-    quarantined: list[Shard]
+    quarantined: list[layout.Shard]
     """Shards that were given up."""
-    missing: list[Shard]
+    missing: list[layout.Shard]
     """Shards that are not made yet."""
     num_bytes: int
     """Size of all files of shards."""
 
     @property
-    def unfinished(self) -> list[Shard]:
+    def unfinished(self) -> list[layout.Shard]:
         """The shards that a run has to make or adopt, in order."""
         return sorted(self.orphaned + self.missing, key=lambda shard: shard.index)
 
@@ -68,7 +54,7 @@ class State:
 class DatasetFolder:
     """A folder of shards that synthforge wrote. `open` needs an existing one; `create` begins or reopens one."""
 
-    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+    def __init__(self, folder: Folder, manifest: layout.Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
 
@@ -77,20 +63,20 @@ class DatasetFolder:
         """Open an existing dataset folder; raises DatasetError if there is none."""
         folder = Folder(resolve(address), single_writer)
         try:
-            data = folder.read(MANIFEST)
+            data = folder.read(layout.MANIFEST)
         except FileNotFoundError as error:
-            hint = f"did you mean {folder.address}/pool?" if folder.exists(f"pool/{MANIFEST}") else "check the path"
-            raise DatasetError(f"{folder.address}: no {MANIFEST} there, so no dataset folder; {hint}") from error
-        return cls(folder, parse(Manifest, data, folder.where(MANIFEST)))
+            hint = f"did you mean {folder.address}/pool?" if folder.exists(f"pool/{layout.MANIFEST}") else "check the path"
+            raise DatasetError(f"{folder.address}: no {layout.MANIFEST} there, so no dataset folder; {hint}") from error
+        return cls(folder, layout.parse(layout.Manifest, data, folder.where(layout.MANIFEST)))
 
     @classmethod
-    def create(cls, folder: Folder, manifest: Manifest) -> DatasetFolder:
+    def create(cls, folder: Folder, manifest: layout.Manifest) -> DatasetFolder:
         """Begin a dataset, or reopen the one that is there; raises RequestError if that has another plan.
 
         An existing manifest stays, with its segments. So a rerun continues, whatever number of samples it asks for.
         """
-        folder.publish(MANIFEST, manifest.to_bytes())
-        dataset = cls(folder, parse(Manifest, folder.read(MANIFEST), folder.where(MANIFEST)))
+        folder.publish(layout.MANIFEST, manifest.to_bytes())
+        dataset = cls(folder, layout.parse(layout.Manifest, folder.read(layout.MANIFEST), folder.where(layout.MANIFEST)))
         dataset.require_same_plan(manifest.plan_digest, manifest.recipe)
         return dataset
 
@@ -103,35 +89,35 @@ class DatasetFolder:
                 "go back, choose another folder with --set output.path=FOLDER, or start over with --overwrite"
             )
 
-    def segments(self) -> list[Segment]:
+    def segments(self) -> list[layout.Segment]:
         """The segments in order: the one in the manifest, and one for each extension."""
         segments = [self.manifest.segment]
         while True:
-            name = extension_name(len(segments))
+            name = layout.extension_name(len(segments))
             if (content := self.folder.read_or_none(name)) is None:
                 return segments
-            extension = parse(Extension, content, self.folder.where(name))
+            extension = layout.parse(layout.Extension, content, self.folder.where(name))
             if extension.plan_digest != self.manifest.plan_digest:
                 raise DatasetError(f"{self.folder.where(name)}: belongs to another plan; remove it")
             segments.append(extension.segment)
 
-    def extend(self, num_samples: int, samples_per_shard: int) -> Segment:
+    def extend(self, num_samples: int, samples_per_shard: int) -> layout.Segment:
         """Append a segment; raises RequestError if another process appends a different one at this moment."""
         segments = self.segments()
         last = segments[-1]
-        segment = Segment(
+        segment = layout.Segment(
             first_sample=last.end_sample,
             num_samples=num_samples,
             first_shard=last.first_shard + last.num_shards,
             samples_per_shard=samples_per_shard,
         )
-        extension = Extension(plan_digest=self.manifest.plan_digest, segment=segment)
-        name = extension_name(len(segments))
+        extension = layout.Extension(plan_digest=self.manifest.plan_digest, segment=segment)
+        name = layout.extension_name(len(segments))
         if not self.folder.publish(name, extension.to_bytes()) and self.folder.read(name) != extension.to_bytes():
             raise RequestError(f"{self.folder.address}: another process extended it differently just now; look with `synthforge status`")
         return segment
 
-    def shards(self) -> Iterator[Shard]:
+    def shards(self) -> Iterator[layout.Shard]:
         """Every shard that the dataset has or will have, in order."""
         for segment in self.segments():
             yield from segment.shards()
@@ -141,7 +127,7 @@ class DatasetFolder:
         """Number of samples in all segments, made or not."""
         return sum(segment.num_samples for segment in self.segments())
 
-    def state(self, segments: Sequence[Segment] | None = None) -> State:
+    def state(self, segments: Sequence[layout.Segment] | None = None) -> State:
         """List the folder, and sort the shards by state.
 
         Args:
@@ -154,11 +140,11 @@ class DatasetFolder:
             next((shards for file, shards in by_file if file in listing), state.missing).append(shard)
         return state
 
-    def seal(self, shard: Shard) -> Seal:
+    def seal(self, shard: layout.Shard) -> layout.Seal:
         """The seal of a shard; raises as `seals` does."""
         return self.seals([shard])[0]
 
-    def seals(self, shards: Sequence[Shard]) -> list[Seal]:
+    def seals(self, shards: Sequence[layout.Shard]) -> list[layout.Seal]:
         """The seals of shards, read together.
 
         Raises: FileNotFoundError if a shard has none; DatasetError if one is damaged or has another plan.
@@ -166,25 +152,25 @@ class DatasetFolder:
         contents = self.folder.read_many([shard.seal for shard in shards])
         seals = []
         for where, content in zip((self.folder.where(shard.seal) for shard in shards), contents, strict=True):
-            seals.append(parse(Seal, content, where))
+            seals.append(layout.parse(layout.Seal, content, where))
             if seals[-1].plan_digest != self.manifest.plan_digest:
                 raise DatasetError(f"{where}: seals a shard of another plan; remove the shard's files and run again")
         return seals
 
-    def commit(self, shard: Shard, tar: Path, check: Check) -> Seal:
+    def commit(self, shard: layout.Shard, tar: Path, check: Check) -> layout.Seal:
         """Publish a finished tar and seal it. If another writer was first, check and seal its tar instead."""
         if self.folder.publish(shard.tar, tar):
             return self._seal(shard, tar, index_tar(tar, self.folder.where(shard.tar)))
         return self.adopt(shard, check)
 
-    def adopt(self, shard: Shard, check: Check) -> Seal:
+    def adopt(self, shard: layout.Shard, check: Check) -> layout.Seal:
         """Check and seal the tar of a shard that is already there."""
         with self.folder.fetched(shard.tar) as tar:
             table = index_tar(tar, self.folder.where(shard.tar))
             check(shard, table)
             return self._seal(shard, tar, table)
 
-    def _seal(self, shard: Shard, tar: Path, table: pa.Table) -> Seal:
+    def _seal(self, shard: layout.Shard, tar: Path, table: pa.Table) -> layout.Seal:
         content = table_bytes(table)
         if not self.folder.publish(shard.table, content):
             # Another version of pyarrow may write equal rows as different bytes. The table that is there counts.
@@ -192,13 +178,13 @@ class DatasetFolder:
             if not _has_rows(content, table):
                 raise DatasetError(f"{self.folder.where(shard.table)}: does not match its tar; remove both and run again")
         keys = table.column("key").to_pylist()
-        seal = Seal(
+        seal = layout.Seal(
             plan_digest=self.manifest.plan_digest,
             samples=len(keys),
             bytes=tar.stat().st_size,
             first_key=keys[0],
             last_key=keys[-1],
-            left_out=sorted(set(map(key_of, shard.samples)) - set(keys)) if self._has_numbers else [],
+            left_out=sorted(set(map(layout.key_of, shard.samples)) - set(keys)) if self._has_numbers else [],
             tar_sha256=sha256_of(tar),
             table_sha256=hashlib.sha256(content).hexdigest(),
         )
@@ -206,25 +192,25 @@ class DatasetFolder:
             raise DatasetError(f"{self.folder.where(shard.seal)}: does not match its tar; remove the shard's files and run again")
         return seal
 
-    def quarantine(self, shard: Shard, reason: str, tries: int) -> None:
+    def quarantine(self, shard: layout.Shard, reason: str, tries: int) -> None:
         """Give up a shard: publish a marker with the reason."""
-        marker = Quarantine(plan_digest=self.manifest.plan_digest, tries=tries, reason=reason)
+        marker = layout.Quarantine(plan_digest=self.manifest.plan_digest, tries=tries, reason=reason)
         self.folder.publish(shard.quarantine, marker.to_bytes())
 
-    def quarantine_reason(self, shard: Shard) -> str:
+    def quarantine_reason(self, shard: layout.Shard) -> str:
         """Why a shard was given up."""
-        return parse(Quarantine, self.folder.read(shard.quarantine), self.folder.where(shard.quarantine)).reason
+        return layout.parse(layout.Quarantine, self.folder.read(shard.quarantine), self.folder.where(shard.quarantine)).reason
 
-    def release(self, shard: Shard) -> None:
+    def release(self, shard: layout.Shard) -> None:
         """Remove the marker of a quarantined shard, so that the shard is tried again."""
         self.folder.remove(shard.quarantine)
-        self.folder.remove(COMPLETE)
+        self.folder.remove(layout.COMPLETE)
 
     def complete(
         self,
         count: Callable[[int, Iterator[int]], dict[str, int]] | None = None,
-        prepare: Callable[[Completion, bool], None] = lambda completion, is_new: None,
-    ) -> Completion | None:
+        prepare: Callable[[layout.Completion, bool], None] = lambda completion, is_new: None,
+    ) -> layout.Completion | None:
         """Write complete.json, whose content is a pure function of the folder. None: shards are unfinished.
 
         Args:
@@ -238,7 +224,7 @@ class DatasetFolder:
         seals = dict(zip((shard.index for shard in state.sealed), self.seals(state.sealed), strict=True))
         left_out = (int(key) for seal in seals.values() for key in seal.left_out)
         gone = itertools.chain(left_out, *(shard.samples for shard in state.quarantined))
-        completion = Completion(
+        completion = layout.Completion(
             plan_digest=self.manifest.plan_digest,
             digest=_digest_of_seals(list(seals.values())),
             segments=len(segments),
@@ -252,25 +238,25 @@ class DatasetFolder:
         present = self._read_completion()
         prepare(completion, present != completion)
         if present is not None and present != completion and present.segments <= completion.segments:
-            self.folder.remove(COMPLETE)  # outdated by an extension, or by a shard that was quarantined before
+            self.folder.remove(layout.COMPLETE)  # outdated by an extension, or by a shard that was quarantined before
         if present != completion:
-            self.folder.publish(COMPLETE, completion.to_bytes())
+            self.folder.publish(layout.COMPLETE, completion.to_bytes())
         return completion
 
-    def completion(self) -> Completion | None:
+    def completion(self) -> layout.Completion | None:
         """The totals of a finished dataset. None: it is unfinished, or is being extended."""
         completion = self._read_completion()
         return completion if completion is not None and completion.segments == len(self.segments()) else None
 
-    def _read_completion(self) -> Completion | None:
-        content = self.folder.read_or_none(COMPLETE)
-        return None if content is None else parse(Completion, content, self.folder.where(COMPLETE))
+    def _read_completion(self) -> layout.Completion | None:
+        content = self.folder.read_or_none(layout.COMPLETE)
+        return None if content is None else layout.parse(layout.Completion, content, self.folder.where(layout.COMPLETE))
 
     def digest(self) -> str:
         """SHA-256 over the seals in order. It names the content of the dataset."""
         return _digest_of_seals(self.seals(self.state().sealed))
 
-    def table(self, shard: Shard) -> pa.Table:
+    def table(self, shard: layout.Shard) -> pa.Table:
         """The rows of a shard (schema `tars.TABLE_SCHEMA`); raises DatasetError if they are not what was sealed."""
         where = self.folder.where(shard.table)
         if (content := self.folder.read_or_none(shard.table)) is None:
@@ -282,7 +268,7 @@ class DatasetFolder:
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"{where}: is not a table ({str(error).splitlines()[0]}); remove the shard's files and run again") from error
 
-    def failures(self, shard: Shard) -> pa.Table:
+    def failures(self, shard: layout.Shard) -> pa.Table:
         """The samples that were left out of a sealed shard, with reasons (schema `tars.FAILURES_SCHEMA`)."""
         left_out = self.seal(shard).left_out
         try:
@@ -296,43 +282,41 @@ class DatasetFolder:
         """Whether keys are sample numbers. A curated set has the keys of its pools."""
         return self.manifest.kind != "curated"
 
-    def shard_of(self, key: str) -> Shard:
+    def shard_of(self, key: str) -> layout.Shard:
         """The shard of a key; raises RequestError for a key that this dataset can't have."""
+        address = self.folder.address
         if not self._has_numbers:
             wanted = {key, key.zfill(9)}
             for shard in self.state().sealed:
                 if wanted & set(self.table(shard).column("key").to_pylist()):
                     return shard
-            raise RequestError(
-                f"{self.folder.address}: has no sample {key!r}; decisions.parquet has the decision for each sample of the pool"
-            )
+            raise RequestError(f"{address}: has no sample {key!r}; decisions.parquet has the decision for each sample of the pool")
         if re.fullmatch(r"\d{1,18}", key):
             for segment in self.segments():
                 if segment.first_sample <= int(key) < segment.end_sample:
                     return segment.shard(segment.first_shard + (int(key) - segment.first_sample) // segment.samples_per_shard)
-        raise RequestError(f"{self.folder.address}: has no sample {key!r}; keys go from {key_of(0)} to {key_of(self.num_samples - 1)}")
+        raise RequestError(f"{address}: has no sample {key!r}; keys go from {layout.key_of(0)} to {layout.key_of(self.num_samples - 1)}")
 
     def sample(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Read one sample: its row of the table, and its members (`image`, `cls`, `txt`, `json`) as bytes."""
         shard = self.shard_of(key)
+        where = self.folder.where(shard.tar)
         key = key.zfill(9) if key.isdigit() else key
         try:
             table = self.table(shard)
         except FileNotFoundError as error:
-            raise RequestError(f"{self.folder.where(shard.tar)}: not made yet; {key} will be in it") from error
+            raise RequestError(f"{where}: not made yet; {key} will be in it") from error
         rows = table.filter(pc.equal(table["key"], key)).to_pylist()
         if not rows:
             why = ""
             with suppress(DatasetError, IndexError):  # shards of schema 1 have no table of failures
                 why = f" ({', '.join(self.failures(shard).filter(pc.field('key') == key)['reasons'].to_pylist()[0])})"
-            raise RequestError(f"{self.folder.where(shard.tar)}: {key} was rejected in every attempt{why} and left out")
+            raise RequestError(f"{where}: {key} was rejected in every attempt{why} and left out")
         (row,) = rows
         try:
             members = {name: self.folder.read_range(shard.tar, row[f"{name}_offset"], row[f"{name}_size"]) for name in MEMBERS}
         except (FileNotFoundError, StorageFailed) as error:
-            raise DatasetError(
-                f"{self.folder.where(shard.tar)}: gone or torn; look with `synthforge verify {self.folder.address}`"
-            ) from error
+            raise DatasetError(f"{where}: gone or torn; look with `synthforge verify {self.folder.address}`") from error
         return row, members
 
 
@@ -344,7 +328,7 @@ def remove_dataset(folder: Folder) -> None:
     names = sorted(folder.list(), reverse=True)  # later extensions before earlier ones
     patterns = (r"train-\d+\.json", r"train-\d+\..*", r"extension-\d+\.json")
     files = [name for pattern in patterns for name in names if re.fullmatch(pattern, name)]
-    for name in dict.fromkeys([COMPLETE, *SIDE_FILES, *files, MANIFEST]):
+    for name in dict.fromkeys([layout.COMPLETE, *layout.SIDE_FILES, *files, layout.MANIFEST]):
         folder.remove(name)
 
 
@@ -360,7 +344,7 @@ def differences(before: dict[str, Any], after: dict[str, Any], path: str = "") -
     return changes
 
 
-def import_shard(folder: Folder, manifest: Manifest, write: Callable[[Path], object]) -> DatasetFolder:
+def import_shard(folder: Folder, manifest: layout.Manifest, write: Callable[[Path], object]) -> DatasetFolder:
     """Write a small dataset of one shard.
 
     Args:
@@ -385,7 +369,7 @@ def _has_rows(content: bytes, table: pa.Table) -> bool:
         return False
 
 
-def _digest_of_seals(seals: list[Seal]) -> str:
+def _digest_of_seals(seals: list[layout.Seal]) -> str:
     return hashlib.sha256(b"".join(seal.to_bytes() for seal in seals)).hexdigest()
 
 

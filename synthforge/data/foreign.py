@@ -23,26 +23,10 @@ from typing import IO, Any, ClassVar, cast
 
 import pyarrow as pa
 
+from synthforge.data import units
 from synthforge.data.hf_datasets import tables_at
 from synthforge.data.images import READABLE
 from synthforge.data.tars import MEMBERS, read_exactly
-from synthforge.data.units import (
-    FileUnit,
-    ForeignSet,
-    FoundSample,
-    Location,
-    Members,
-    Part,
-    SourceProblem,
-    SourceUnit,
-    extension_of,
-    files_at,
-    image_files,
-    json_object,
-    known_of,
-    label_of,
-    part_folders,
-)
 from synthforge.errors import DatasetError
 
 MAX_MEMBER_BYTES = 1 << 28
@@ -56,29 +40,29 @@ _DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 """Errors of reading a tar that is damaged or gone."""
 
 
-def find_foreign(place: str) -> ForeignSet | None:
+def find_foreign(place: str) -> units.ForeignSet | None:
     """The set at an absolute path or pattern; no image is read. None: nothing there can be read.
 
     Parts are only named if there are both of them.
     """
     folder = Path(place)
-    tars, problems = files_at(place, ".tar")
+    tars, problems = units.files_at(place, ".tar")
     if tars:
         return _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars), problems)
     if tables := tables_at(place):
         return tables
     if not folder.is_dir():
         return None
-    parts = part_folders(folder)
+    parts = units.part_folders(folder)
     if tars_in := {path: part for part, inside in parts.items() for path in sorted(inside.glob("*.tar"))}:
         return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in), [])
-    units = [unit for part, inside in parts.items() for unit in _image_units(inside, f"{inside.name}/", part if len(parts) > 1 else None)]
-    units = units if parts else list(_image_units(folder, "", None))
-    return ForeignSet("image folder", units) if units else None
+    pieces = [unit for part, inside in parts.items() for unit in _image_units(inside, f"{inside.name}/", part if len(parts) > 1 else None)]
+    pieces = pieces if parts else list(_image_units(folder, "", None))
+    return units.ForeignSet("image folder", pieces) if pieces else None
 
 
-def _image_units(folder: Path, prefix: str, part: Part | None) -> Iterator[SourceUnit]:
-    files = image_files(folder)
+def _image_units(folder: Path, prefix: str, part: units.Part | None) -> Iterator[units.SourceUnit]:
+    files = units.image_files(folder)
     num_of_stem = Counter(path.rpartition(".")[0] for path in files)
     for start in range(0, len(files), FILES_BLOCK):
         paths = tuple(files[start : start + FILES_BLOCK])
@@ -86,14 +70,14 @@ def _image_units(folder: Path, prefix: str, part: Part | None) -> Iterator[Sourc
         yield ImageFiles(folder=folder, prefix=prefix, part=part, paths=paths, start=start, doubles=doubles)
 
 
-def _set_of_tars(root: Path, parts: Mapping[Path, Part | None], problems: list[SourceProblem]) -> ForeignSet:
-    unfinished: list[SourceProblem] = []
+def _set_of_tars(root: Path, parts: Mapping[Path, units.Part | None], problems: list[units.SourceProblem]) -> units.ForeignSet:
+    unfinished: list[units.SourceProblem] = []
     if any(next(folder.glob("*_stats.json"), None) for folder in {path.parent for path in parts}):  # img2dataset writes it last
         stats = {path: path.with_name(f"{path.stem}_stats.json") for path in parts}
         words = "has no {} beside it, so img2dataset has not finished it"
-        unfinished = [SourceProblem(f"{path}: {words.format(file.name)}") for path, file in stats.items() if not file.exists()]
-    tars: list[SourceUnit] = [Tar(path, root, part) for path, part in parts.items()]
-    return ForeignSet("webdataset", tars, _classes_beside(root), unfinished + problems)
+        unfinished = [units.SourceProblem(f"{path}: {words.format(file.name)}") for path, file in stats.items() if not file.exists()]
+    tars: list[units.SourceUnit] = [Tar(path, root, part) for path, part in parts.items()]
+    return units.ForeignSet("webdataset", tars, _classes_beside(root), unfinished + problems)
 
 
 def _classes_beside(folder: Path) -> list[str] | None:
@@ -101,7 +85,7 @@ def _classes_beside(folder: Path) -> list[str] | None:
     for name in _CLASS_FILES:
         if (folder / name).is_file():
             return [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
-    info = json_object(folder / "_info.json")
+    info = units.json_object(folder / "_info.json")
     lists = (info.get(name) for name in ("classes", "class_names", "label_names"))
     return next(([str(name) for name in names] for names in lists if isinstance(names, list) and names), None)
 
@@ -123,11 +107,6 @@ class TarSample:
     """Offset and size of every member, by extension."""
     contents: dict[str, bytes] = field(default_factory=dict)
     """Content of images, .cls, .txt and .json, by extension."""
-
-    @property
-    def image(self) -> str | None:
-        """The extension of its image. None: it has no image."""
-        return next((extension for extension in READABLE if extension in self.contents), None)
 
 
 def tar_samples(path: Path) -> Iterator[TarSample]:
@@ -178,7 +157,7 @@ def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 @dataclass(frozen=True)
-class Tar(FileUnit):
+class Tar(units.FileUnit):
     """One WebDataset tar."""
 
     block_samples: ClassVar[int] = TAR_BLOCK
@@ -187,7 +166,7 @@ class Tar(FileUnit):
     def identity(self) -> list[object]:
         return ["tar", self.name]
 
-    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:
+    def walk(self, problems: list[units.SourceProblem]) -> Iterator[units.FoundSample]:
         # The suffix is dropped in the root only, so that c in a/b.tar and b/c in a.tar have different names.
         stem = self.name.removesuffix(".tar") if "/" not in self.name else self.name
         times: Counter[str] = Counter()
@@ -195,41 +174,42 @@ class Tar(FileUnit):
         try:
             for sample in tar_samples(self.path):
                 num += 1
-                if (extension := sample.image) is None:
+                extension = next((extension for extension in READABLE if extension in sample.contents), None)
+                if extension is None:
                     without_image += 1
                     continue
                 times[sample.name] += 1
                 again = f"#{times[sample.name]}" if times[sample.name] > 1 else ""
                 yield self._found(f"{stem}/{sample.name}{again}", sample, extension)
             if num == 0:
-                problems.append(SourceProblem(f"{self.path}: an empty tar"))
+                problems.append(units.SourceProblem(f"{self.path}: an empty tar"))
         except TornError as error:
             used = f"the {num} whole samples before the tear are used" if num else "none of it is used"
-            problems.append(SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
+            problems.append(units.SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
         if without_image:
-            problems.append(SourceProblem(f"{self.path}: {without_image} of {num} samples have no image and are left out"))
+            problems.append(units.SourceProblem(f"{self.path}: {without_image} of {num} samples have no image and are left out"))
 
-    def _found(self, name: str, sample: TarSample, extension: str) -> FoundSample:
-        record = json_object(sample.contents.get("json", b""))
+    def _found(self, name: str, sample: TarSample, extension: str) -> units.FoundSample:
+        record = units.json_object(sample.contents.get("json", b""))
         text = sample.contents.get("txt", b"").decode("utf-8", "replace").strip()
         spans = {"image": sample.spans[extension]} | {name: sample.spans[name] for name in MEMBERS[1:] if name in sample.contents}
         place: dict[str, int | str] = {}
         for member, (offset, size) in spans.items():
             place |= {f"{member}_offset": offset, f"{member}_size": size}
         image = sample.contents[extension]
-        return FoundSample(
+        return units.FoundSample(
             name=name,
             image=image,
-            extension=extension_of(image, f".{extension}"),
-            label=label_of(sample.contents, record),
-            record=known_of(record, text or None),
+            extension=units.extension_of(image, f".{extension}"),
+            label=units.label_of(sample.contents, record),
+            record=units.known_of(record, text or None),
             place=place | {"name": sample.name.lstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")},
         )
 
-    def location(self, name: str) -> Location:
-        return Location(f"{self.path}:{name}", f"{self.path.name}:{name}")
+    def location(self, name: str) -> units.Location:
+        return units.Location(f"{self.path}:{name}", f"{self.path.name}:{name}")
 
-    def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:
+    def read(self, rows: pa.Table, whole: bool) -> Iterator[units.Members]:
         members = MEMBERS if whole else MEMBERS[:1]
         columns = [f"{member}_{what}" for member in members for what in ("offset", "size")]
         try:
@@ -240,7 +220,7 @@ class Tar(FileUnit):
                     tar_file = cast("IO[bytes]", tar.fileobj)
                     contents = {name: read_exactly(tar_file, offset, row[f"{name}_size"]) for offset, name in present}
                     image = contents.pop("image")
-                    yield Members(image, row["extension"], **contents)
+                    yield units.Members(image, row["extension"], **contents)
         except _DAMAGE as error:
             raise DatasetError(f"{self.path}: can't be read any more ({error}); fetch or make it again") from error
 
@@ -256,7 +236,7 @@ class ImageFiles:
     """The folder of the part, or of the whole set if it has no parts."""
     prefix: str
     """The part's folder, such as `train/`, with which names begin. Empty: there are no parts."""
-    part: Part | None
+    part: units.Part | None
     paths: tuple[str, ...]
     """Paths relative to `folder`; the first component is the class."""
     start: int
@@ -277,19 +257,19 @@ class ImageFiles:
     def files(self) -> Sequence[Path]:
         return [self.folder / path for path in self.paths]
 
-    def walk(self, problems: list[SourceProblem]) -> Iterator[FoundSample]:  # noqa: ARG002
+    def walk(self, problems: list[units.SourceProblem]) -> Iterator[units.FoundSample]:  # noqa: ARG002
         for path, file in zip(self.paths, self.files, strict=True):
             stem, image = path.rpartition(".")[0], bytes_of(file)
             name = self.prefix + (path if stem in self.doubles else stem)
             label, place = path.partition("/")[0], {"name": path}
-            yield FoundSample(name, image, extension_of(image, path), label, record=known_of({}), place=place)
+            yield units.FoundSample(name, image, units.extension_of(image, path), label, record=units.known_of({}), place=place)
 
-    def location(self, name: str) -> Location:
-        return Location(str(self.folder / name), name, self.folder / name)
+    def location(self, name: str) -> units.Location:
+        return units.Location(str(self.folder / name), name, self.folder / name)
 
-    def read(self, rows: pa.Table, whole: bool) -> Iterator[Members]:  # noqa: ARG002
+    def read(self, rows: pa.Table, whole: bool) -> Iterator[units.Members]:  # noqa: ARG002
         for row in rows.select(["name", "extension"]).to_pylist():
-            yield Members(bytes_of(self.folder / row["name"]), row["extension"])
+            yield units.Members(bytes_of(self.folder / row["name"]), row["extension"])
 
 
 def bytes_of(path: Path) -> bytes:

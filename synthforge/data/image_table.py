@@ -20,7 +20,7 @@ from synthforge.data.collection import MAX_KEY, Block, Collection
 from synthforge.data.images import decode
 from synthforge.data.opening import open_collection
 from synthforge.data.units import Members
-from synthforge.errors import DatasetError, RequestError
+from synthforge.errors import DatasetError
 from synthforge.progress import Reporter
 
 
@@ -51,8 +51,6 @@ class Table:
                 for name, value in {"collection": number, "block": index}.items():
                     rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.int32()), len(rows)))
                 parts.append(rows.append_column("place", pa.array(np.arange(len(rows), dtype=np.int32))))
-        if not parts:
-            raise RequestError(f"{collections[0].address}: holds no images")
         return cls(list(collections), _names([collection.address for collection in collections]), pa.concat_tables(parts))
 
     def __len__(self) -> int:

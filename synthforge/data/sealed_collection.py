@@ -89,7 +89,6 @@ class SealedCollection(Collection):
     def _spans(self, block: Block, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """Pieces of a shard's tar, by offset and size. A remote tar is fetched whole where that is quicker."""
         folder, (shard, seal) = self._dataset.folder, self._shards[block.name]
-        gone = f"{folder.where(shard.tar)}: gone or torn; look with `synthforge verify {self.address}`"
         try:
             if folder.path is None and sum(size + REQUEST_BYTES for _, size in spans) < seal.bytes:
                 for start, size in spans:
@@ -99,7 +98,7 @@ class SealedCollection(Collection):
                 for start, size in spans:
                     yield read_exactly(tar, start, size)
         except (FileNotFoundError, EOFError) as error:
-            raise DatasetError(gone) from error
+            raise DatasetError(f"{folder.where(shard.tar)}: gone or torn; look with `synthforge verify {self.address}`") from error
 
     def _named_parts(self) -> dict[str, NDArray[np.str_]] | None:
         parts = self._dataset.manifest.parts

@@ -37,13 +37,7 @@ MAX_LISTED_CLASSES = 50
 
 
 def write_side_files(
-    dataset: DatasetFolder,
-    completion: Completion,
-    *,
-    name: str,
-    licence: str | None,
-    tags: Sequence[str],
-    only_missing: bool = False,
+    dataset: DatasetFolder, completion: Completion, *, name: str, licence: str | None, tags: Sequence[str], only_missing: bool = False
 ) -> list[str]:
     """Write the side files that are missing or outdated. Returns their names; none if no shard is sealed.
 
@@ -89,13 +83,8 @@ def write_side_files(
 
 def _timm_info(facts: DatasetFacts) -> dict[str, Any]:
     """timm has no place for class names; the manifest has them."""
-    split = {
-        "name": "train",
-        "num_samples": facts.completion.samples,
-        "filenames": [shard.tar for shard, _ in facts.shards],
-        "shard_lengths": [seal.samples for _, seal in facts.shards],
-    }
-    return {"splits": {"train": split}}
+    names, lengths = [shard.tar for shard, _ in facts.shards], [seal.samples for _, seal in facts.shards]
+    return {"splits": {"train": {"name": "train", "num_samples": facts.completion.samples, "filenames": names, "shard_lengths": lengths}}}
 
 
 def _card(facts: DatasetFacts) -> bytes:

@@ -14,7 +14,7 @@ import itertools
 import json
 import tarfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -44,7 +44,6 @@ TABLE_SCHEMA = pa.schema(
     ]
 )
 
-
 FAILURES_SCHEMA = pa.schema(
     [
         *(TABLE_SCHEMA.field(name) for name in ("key", "class", "class_index", "prompt")),
@@ -52,19 +51,7 @@ FAILURES_SCHEMA = pa.schema(
         TABLE_SCHEMA.field("reasons"),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A sample that is left out because every attempt was rejected."""
-
-    key: str
-    class_name: str
-    class_index: int
-    prompt: str
-    seeds: list[int]
-    reasons: list[str]
-    """One for each attempt."""
+"""One row for each sample that is left out because every attempt was rejected, with seed and reason of each attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +147,6 @@ def _row(members: list[tarfile.TarInfo], handle: IO[bytes], where: str) -> dict[
         return {**row, "image_sha256": hashlib.sha256(image).hexdigest()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{where}: label or record of {keys[0]!r} is damaged ({error}); {_REMEDY}") from error
-
-
-def failures_table(failures: Iterable[Failure]) -> pa.Table:
-    """One row for each sample that was left out, with the columns of `FAILURES_SCHEMA`."""
-    return pa.Table.from_pylist([{**asdict(failure), "class": failure.class_name} for failure in failures], schema=FAILURES_SCHEMA)
 
 
 def table_bytes(table: pa.Table) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from synthforge.data.collection import MAX_KEY, ROWS_SCHEMA
 from synthforge.data.layout import digest_of
@@ -67,6 +68,9 @@ class _Facts:
         self.num_samples += len(images)
 
 
+_STORED_FACTS = TypeAdapter(_Facts)
+
+
 @dataclass(frozen=True)
 class UnitIndex:
     """The index of one unit: a parquet file with one row group for each block."""
@@ -115,10 +119,7 @@ def index_path(cache: Path, key: str) -> Path:
 def _read_index(path: Path, unit: SourceUnit) -> UnitIndex | None:
     """The index in the cache. None: there is none that can be read."""
     try:
-        facts = json.loads(pq.read_metadata(path).metadata[_FACTS])
-        blocks = [_IndexedBlock(**block) for block in facts.pop("blocks")]
-        problems = [SourceProblem(**problem) for problem in facts.pop("problems")]
-        return UnitIndex(path, unit, _Facts(blocks, problems=problems, **facts))
+        return UnitIndex(path, unit, _STORED_FACTS.validate_json(pq.read_metadata(path).metadata[_FACTS]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
 

@@ -34,6 +34,8 @@ MAX_LABEL = 1_000
 TEXT_FIELDS = ("source", "source_sha256")
 CAPTIONS = ("prompt", "caption", "text")
 LABELS = ("class", "label", "cls")
+KNOWN = (*CAPTIONS, *TEXT_FIELDS, "strength", "guidance", "seed")
+"""Fields of a record that `known_of` reads."""
 _MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tif"), (b"MM\0*", "tif"))
 """First bytes of image formats, except WebP (see `extension_of`)."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 from synthforge.errors import SynthforgeError
-from synthforge.executors.protocol import Executor, Finished, Outcome, Place, Stream, U, Work
+from synthforge.executors.protocol import Executor, Finished, Outcome, Place, Stream, Terms, U, Work
 from synthforge.executors.queue import InFlight, Queue, Task
 
 R = TypeVar("R")
@@ -24,21 +24,13 @@ class InlineExecutor(Executor[U, R]):
         self._stream = self._work.open(Place(0, 1))
         return self._stream.describe()
 
-    def run(
-        self,
-        feed: Iterator[U | None],
-        *,
-        tries: int,
-        size: Callable[[U], int],  # noqa: ARG002 - no worker can die, so no progress is taken back
-        on_progress: Callable[[int], None],
-        on_try_failed: Callable[[U, str, int], None],
-    ) -> Iterator[Outcome[U, R]]:
+    def run(self, feed: Iterator[U | None], terms: Terms[U]) -> Iterator[Outcome[U, R]]:
         assert self._stream is not None, "call open() first"
-        queue = Queue(feed, tries, on_try_failed)
+        queue = Queue(feed, terms.tries, terms.on_try_failed)
         while not queue.is_over:
             queue.wait()
             in_flight: InFlight[U, Task[U]] = InFlight(lambda: (task.unit, task) if (task := queue.take(alone=True)) else None)
-            with closing(self._stream.run(in_flight.units(), on_progress)) as results:
+            with closing(self._stream.run(in_flight.units(), terms.on_progress)) as results:
                 for unit, result in results:
                     task = in_flight.settle(unit)
                     if not isinstance(result, SynthforgeError):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from synthforge.errors import SynthforgeError, WorkError
 from synthforge.executors.messages import Advanced, Died, Drain, Made, Message, Missed, Opened, Raised, Stop
 from synthforge.executors.process import EXIT_SECONDS, Allowance, WorkerProcess, interrupts_blocked
-from synthforge.executors.protocol import Executor, Finished, Outcome, Place, U, Work
+from synthforge.executors.protocol import Executor, Finished, Outcome, Place, Terms, U, Work
 from synthforge.executors.queue import Queue
 
 TICK_SECONDS = 0.25
@@ -80,24 +80,16 @@ class LocalExecutor(Executor[U, R]):
             self._end()
             raise
 
-    def run(
-        self,
-        feed: Iterator[U | None],
-        *,
-        tries: int,
-        size: Callable[[U], int],
-        on_progress: Callable[[int], None],
-        on_try_failed: Callable[[U, str, int], None],
-    ) -> Iterator[Outcome[U, R]]:
+    def run(self, feed: Iterator[U | None], terms: Terms[U]) -> Iterator[Outcome[U, R]]:
         assert self._workers, "call open() first; after an error the executor can't be used again"
-        queue = Queue(feed, tries, on_try_failed)
+        queue = Queue(feed, terms.tries, terms.on_try_failed)
         try:
             while True:
                 self._answer_all(queue)
                 if queue.is_over and not any(worker.tasks for worker in self._workers):
                     return
                 for worker, message in self._messages():
-                    yield from self._act(worker, message, queue, size, on_progress)
+                    yield from self._act(worker, message, queue, terms)
         except BaseException:  # also when the caller stops taking outcomes
             self._end()
             raise
@@ -143,16 +135,14 @@ class LocalExecutor(Executor[U, R]):
             if message is not None:
                 yield worker, message
 
-    def _act(
-        self, worker: WorkerProcess[U], message: Message, queue: Queue[U], size: Callable[[U], int], on_progress: Callable[[int], None]
-    ) -> Iterator[Outcome[U, R]]:
+    def _act(self, worker: WorkerProcess[U], message: Message, queue: Queue[U], terms: Terms[U]) -> Iterator[Outcome[U, R]]:
         match message:
             case Advanced(num):
                 worker.reported += num
-                on_progress(num)
+                terms.on_progress(num)
             case Made(number, receipt):
                 task = worker.tasks.pop(number)
-                worker.reported -= size(task.unit)
+                worker.reported -= terms.size(task.unit)
                 yield Finished(task.unit, receipt, task.failures + 1)
             case Missed(number, reason, is_final):
                 if failed := queue.fail(worker.tasks.pop(number), reason, is_final):
@@ -160,7 +150,7 @@ class LocalExecutor(Executor[U, R]):
             case Died(reason):
                 self._replace(worker, reason)
                 if worker.reported:
-                    on_progress(-worker.reported)
+                    terms.on_progress(-worker.reported)
                 if worker.tasks and (failed := queue.blame(list(worker.tasks.values()), f"its worker died: {reason}")):
                     yield failed
 

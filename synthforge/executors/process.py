@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from typing import Generic
 
 from synthforge.executors import worker
@@ -23,16 +21,6 @@ EXIT_SECONDS = 5.0
 """Time for a process to end, after it was terminated or has reported an error, before it is killed."""
 
 _SPAWN = multiprocessing.get_context("spawn")
-
-
-def _started() -> tuple[SpawnProcess, Connection]:
-    """A new process and the way to it."""
-    pipe, other_end = _SPAWN.Pipe()
-    # Not a daemon: those may have no children, and work may want some (compilers, loaders).
-    process = _SPAWN.Process(target=worker.main, args=(other_end,))
-    process.start()
-    other_end.close()  # so that the end of the process is the end of the pipe
-    return process, pipe
 
 
 @dataclass
@@ -63,7 +51,11 @@ class WorkerProcess(Generic[U]):
         self._is_warm = False
         self._silence = 0.0
         self._numbers = itertools.count()
-        self.process, self.pipe = _started()
+        self.pipe, other_end = _SPAWN.Pipe()
+        # Not a daemon: those may have no children, and work may want some (compilers, loaders).
+        self.process = _SPAWN.Process(target=worker.main, args=(other_end,))
+        self.process.start()
+        other_end.close()  # so that the end of the process is the end of the pipe
 
     def begin(self, pickled_work: bytes) -> None:
         """Send the work. This may take a moment if the work is large."""

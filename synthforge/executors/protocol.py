@@ -81,6 +81,20 @@ class Failed(Generic[U]):
     tries: int
 
 
+@dataclass(frozen=True)
+class Terms(Generic[U]):
+    """How the units of one run are tried, and who is told. Any callable here may raise to stop everything."""
+
+    tries: int
+    """Most tries of a unit. A unit is tried again after those that wait."""
+    size: Callable[[U], int]
+    """Gives the number of samples in a unit, so that the progress of a worker that died can be taken back."""
+    on_progress: Callable[[int], None]
+    """Gets the number of samples that were settled. Negative takes back."""
+    on_try_failed: Callable[[U, str, int], None]
+    """Gets the unit, the reason, and the number of its failed tries."""
+
+
 Outcome: TypeAlias = Finished[U, R_co] | Failed[U]
 
 
@@ -102,25 +116,12 @@ class Executor(Protocol[U, R_co]):
         Raises: the error that opening raised; WorkError if all workers die.
         """
 
-    def run(
-        self,
-        feed: Iterator[U | None],
-        *,
-        tries: int,
-        size: Callable[[U], int],
-        on_progress: Callable[[int], None],
-        on_try_failed: Callable[[U, str, int], None],
-    ) -> Iterator[Outcome[U, R_co]]:
+    def run(self, feed: Iterator[U | None], terms: Terms[U]) -> Iterator[Outcome[U, R_co]]:
         """Run every unit of the feed, and yield each outcome as it comes. May be called again with another feed.
-
-        Any callable here may raise to stop everything.
 
         Args:
             feed: asked in the caller's thread when a worker wants a unit. None: there is no unit now; ask again later.
-            tries: most tries of a unit. A unit is tried again after those that wait.
-            size: number of samples in a unit, so that the progress of a worker that died can be taken back.
-            on_progress: gets the number of samples that were settled. Negative takes back.
-            on_try_failed: gets the unit, the reason, and the number of its failed tries.
+                It may raise to stop everything.
         """
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
-from synthforge.executors.protocol import Executor, Failed, Finished, Outcome, U, Work
+from synthforge.executors.protocol import Executor, Failed, Finished, Outcome, Terms, U, Work
 from synthforge.progress import Reporter
 
 R = TypeVar("R")
@@ -73,14 +73,11 @@ class Workers(Generic[U, R]):
             yield from units
             yield from itertools.takewhile(lambda unit: left, beside)
 
+        def on_try_failed(unit: U, reason: str, number: int) -> None:
+            reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}")
+
         try:
-            for outcome in executor.run(
-                feed(),
-                tries=tries,
-                size=size,
-                on_progress=reporter.advance,
-                on_try_failed=lambda unit, reason, number: reporter.note(f"try {number} of {tries}: {name(unit)}: {reason}"),
-            ):
+            for outcome in executor.run(feed(), Terms(tries, size, reporter.advance, on_try_failed)):
                 outcomes.append(outcome)
                 if isinstance(outcome, Failed) and outcome.unit not in left:
                     left.clear()

@@ -81,19 +81,14 @@ class Features:
         return features
 
 
-@dataclass(frozen=True)
-class Cache:
-    """Paths of cached features."""
+def features_file(cache: Path, block: Block, encoder: str) -> Path:
+    """Where a cache keeps a block's features by the encoder with this digest."""
+    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.npy"
 
-    folder: Path
 
-    def features(self, block: Block, encoder: str) -> Path:
-        """File of a block's features by the encoder with this digest."""
-        return self.folder / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.npy"
-
-    def facts(self, block: Block) -> Path:
-        """File of the facts about a block's images."""
-        return self.folder / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.parquet"
+def facts_file(cache: Path, block: Block) -> Path:
+    """Where a cache keeps the facts about a block's images."""
+    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.parquet"
 
 
 def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
@@ -138,7 +133,6 @@ class EmbedStream:
         self._work = work
         self._encoders = encoders
         self._collection: Collection | None = None
-        self._cache = Cache(work.cache)
         self._threads = work.decoders or min(8, os.cpu_count() or 1)
 
     def describe(self) -> list[str]:
@@ -159,7 +153,7 @@ class EmbedStream:
         missing = [
             (encoder, path)
             for encoder, digest in zip(self._encoders, self.describe(), strict=True)
-            if not (path := self._cache.features(block, digest)).exists()
+            if not (path := features_file(self._work.cache, block, digest)).exists()
         ]
         sizes = sorted({encoder.resolution for encoder, _ in missing})
         blocks = [np.full((block.num_samples, encoder.dim), np.nan, np.float32) for encoder, _ in missing]
@@ -177,7 +171,7 @@ class EmbedStream:
         for (_, path), features in zip(missing, blocks, strict=True):
             replace_file(path, functools.partial(np.save, arr=features))
         table = pa.Table.from_pylist([dict(zip(FACTS_SCHEMA.names, row, strict=True)) for row in facts], FACTS_SCHEMA)
-        replace_file(self._cache.facts(block), lambda temporary: pq.write_table(table, temporary))
+        replace_file(facts_file(self._work.cache, block), lambda temporary: pq.write_table(table, temporary))
         return sum(problem is not None for problem, *_ in facts)
 
     def close(self) -> None:
@@ -226,11 +220,10 @@ def embed(collection: Collection, encoders: Sequence[str], work: EmbedWork, work
     Args:
         encoders: digests of all encoders of `work`, in order.
     """
-    cache = Cache(work.cache)
     todo = [
         block
         for block in collection.blocks
-        if not (cache.facts(block).exists() and all(cache.features(block, digest).exists() for digest in encoders))
+        if not (facts_file(work.cache, block).exists() and all(features_file(work.cache, block, one).exists() for one in encoders))
     ]
     if not todo:
         return
@@ -266,10 +259,9 @@ def embedded(
 def features_of(collections: Sequence[Collection], encoder: str, cache: Path) -> Features:
     """Features of whole collections, memory-mapped."""
     blocks = [block for collection in collections for block in collection.blocks]
-    return Features([Cache(cache).features(block, encoder) for block in blocks], [block.num_samples for block in blocks])
+    return Features([features_file(cache, block, encoder) for block in blocks], [block.num_samples for block in blocks])
 
 
 def facts_of(collection: Collection, cache: Path) -> pa.Table:
     """Facts about each image (schema `FACTS_SCHEMA`), in the order of the blocks."""
-    tables = [pq.read_table(Cache(cache).facts(block)) for block in collection.blocks]
-    return pa.concat_tables(tables) if tables else FACTS_SCHEMA.empty_table()
+    return pa.concat_tables([pq.read_table(facts_file(cache, block)) for block in collection.blocks])

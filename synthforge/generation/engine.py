@@ -20,11 +20,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.images import Uint8, encode, is_blank
 from synthforge.data.layout import Seal, Shard
 from synthforge.data.storage import Folder, as_our_error
-from synthforge.data.tars import EncodedSample, Failure, failures_table, table_bytes, write_tar
+from synthforge.data.tars import FAILURES_SCHEMA, EncodedSample, table_bytes, write_tar
 from synthforge.errors import ShardFailed
 from synthforge.generation.plan import Sample
 from synthforge.generation.sampler import Sampler
@@ -208,23 +210,19 @@ class Engine:
                 write_tar(path, self._encoded(draft))
                 if draft.left_out:
                     # Before the tar, so that a run that adopts the tar after a kill finds the reasons too.
-                    self.dataset.folder.publish(draft.shard.failures, table_bytes(failures_table(self._failures(draft))))
+                    self.dataset.folder.publish(draft.shard.failures, table_bytes(self._failures(draft)))
                 return self.dataset.commit(draft.shard, path, self.plan.check)
         finally:
             draft.discard()
 
-    def _failures(self, draft: _Draft) -> Iterator[Failure]:
-        """The samples left out, in key order."""
+    def _failures(self, draft: _Draft) -> pa.Table:
+        """The samples left out, in key order (schema `tars.FAILURES_SCHEMA`)."""
+        rows = []
         for sample in sorted(draft.left_out, key=lambda sample: sample.index):
+            row = {"key": sample.key, "class": sample.class_name, "class_index": sample.class_index, "prompt": sample.prompt}
             attempts = draft.attempts[sample.index]
-            yield Failure(
-                key=sample.key,
-                class_name=sample.class_name,
-                class_index=sample.class_index,
-                prompt=sample.prompt,
-                seeds=[attempt["seed"] for attempt in attempts],
-                reasons=[attempt["reason"] for attempt in attempts],
-            )
+            rows.append(row | {"seeds": [one["seed"] for one in attempts], "reasons": [one["reason"] for one in attempts]})
+        return pa.Table.from_pylist(rows, schema=FAILURES_SCHEMA)
 
     def _encoded(self, draft: _Draft) -> Iterator[EncodedSample]:
         """The samples of a shard in key order."""

@@ -67,14 +67,13 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
     rate = batch = rates = None
     image_bytes = _guessed_bytes(recipe, resolution, channels)
     if measure:
-        from synthforge.generation.sampler import Sampler, best_batch, load_generator
-        from synthforge.generation.sampler import measure as measure_batches
+        from synthforge.generation.sampler import Sampler, best_batch, load_generator, measure as measure_batches
 
         reporter.note(f"loading {recipe.generator.model}")
         generator = load_generator(recipe, plan)
         reporter.note("measuring batch sizes")
         measured = measure_batches(generator, plan)
-        rates, batch = {item.batch: round(item.images_per_second, 2) for item in measured}, best_batch(measured).batch
+        rates, batch = {size: round(rate, 2) for size, rate in measured.items()}, best_batch(measured)
         rate, image_bytes = _measured(recipe, Sampler(generator, plan, batch))
     # A tar has four members for each sample, each with a header of 512 bytes and padded to 512.
     prompt = plan[0].prompt

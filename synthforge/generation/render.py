@@ -51,13 +51,9 @@ def render(recipe: Recipe, real: str, strength: float, beside: Path, threads: in
     """
     labelled = read_labelled(real, cache_folder(recipe.curation))["fit"]
     present = {example.class_name for example in labelled.examples}
-    guided = recipe.model_copy(
-        update={
-            "classes": {name: spec for name, spec in recipe.classes.items() if name in present},
-            "sampling": recipe.sampling.model_copy(update={"real_guidance": RealGuidanceConfig(reference=real, strength=[strength])}),
-        }
-    )
-    plan = Plan.of(guided)
+    classes = {name: spec for name, spec in recipe.classes.items() if name in present}
+    sampling = recipe.sampling.model_copy(update={"real_guidance": RealGuidanceConfig(reference=real, strength=[strength])})
+    plan = Plan.of(recipe.model_copy(update={"classes": classes, "sampling": sampling}))
     place = beside / f"rendered-{digest_of([VERSION, plan.digest])[:12]}"
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(beside / f".{place.name}.lock"):

@@ -17,7 +17,7 @@ from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder
 from synthforge.errors import RequestError, WorkError
 from synthforge.executors.array import ArrayPart
-from synthforge.executors.protocol import Executor, Failed, Finished
+from synthforge.executors.protocol import Executor, Failed, Finished, Terms
 from synthforge.generation.plan import Plan
 from synthforge.progress import Counters, Reporter
 from synthforge.recipe.recipe import MAX_SAMPLES, Recipe
@@ -249,22 +249,17 @@ class _Generating:
         done = _own(state.sealed + state.quarantined, self.part)
         total = sum(shard.num_samples for shard in _own([*self.dataset.shards()], self.part))
         self.reporter.begin("generating", total, sum(shard.num_samples for shard in done))
-        outcomes = executor.run(
-            self._feed(),
-            tries=self.plan.recipe.execution.tries,
-            size=lambda shard: shard.num_samples,
-            on_progress=self._on_progress,
-            on_try_failed=self._on_try_failed,
-        )
-        for outcome in outcomes:
+        terms = Terms(self.plan.recipe.execution.tries, lambda shard: shard.num_samples, self._on_progress, self._on_try_failed)
+        for outcome in executor.run(self._feed(), terms):
             self.heartbeat.drop(outcome.unit.index)
             if isinstance(outcome, Finished):
                 self.counters = self.counters + outcome.receipt
                 self._has_success = True
             else:
                 self._failed.append(outcome)
-            if self._has_success:
-                self._quarantine_failed()
+            while self._has_success and self._failed:
+                failed = self._failed.pop(0)
+                self.dataset.quarantine(failed.unit, failed.reason, failed.tries)
         # Only now: earlier, a tar without a seal may be one that this run is about to seal. Now it is another writer's,
         # which is sealing it or died. Sealing it twice does no harm.
         self.adopted += _adopt(self.dataset, self.plan, self.reporter)
@@ -274,11 +269,6 @@ class _Generating:
         if left := _own(self.dataset.state().unfinished, self.part):
             where = self.dataset.folder.where(left[0].stem)
             raise WorkError(f"{where}: an unknown file is in its place; remove it and run again")
-
-    def _quarantine_failed(self) -> None:
-        for failed in self._failed:
-            self.dataset.quarantine(failed.unit, failed.reason, failed.tries)
-        self._failed = []
 
     def _on_progress(self, num: int) -> None:
         self._made += num

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -169,17 +169,12 @@ def _pinned_like(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
 
 
-@dataclass(frozen=True)
-class BatchRate:
-    """Rate of one batch size."""
+def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> dict[int, float]:
+    """Images per second of the generator at growing batch sizes, until memory or the gain ends.
 
-    batch: int
-    images_per_second: float
-
-
-def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int = 1024) -> list[BatchRate]:
-    """Rates of the generator at growing batch sizes, until memory or the gain ends. Each size is warmed up once."""
-    rates: list[BatchRate] = []
+    Each size is warmed up once.
+    """
+    rates: dict[int, float] = {}
     batch = 1
     while batch <= largest:
         prepared = generator.prepare(_of_one_level([plan[index].request() for index in range(batch)]))
@@ -195,9 +190,9 @@ def measure(generator: Generator, plan: Plan, seconds: float = 2.0, largest: int
                     f"the generator failed at batch {batch} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
                 ) from error
             break
-        rates.append(BatchRate(batch, done / elapsed))
+        rates[batch] = done / elapsed
         # No gain in two doublings: larger batches only cost memory.
-        if len(rates) > 3 and rates[-1].images_per_second < 1.03 * max(item.images_per_second for item in rates[:-2]):
+        if len(rates) > 3 and rates[batch] < 1.03 * max(list(rates.values())[:-2]):
             break
         batch *= 2
     if generator.device.type == "cuda":
@@ -219,10 +214,9 @@ def _timed(generator: Generator, prepared: PreparedBatch) -> float:
     return time.perf_counter() - started
 
 
-def best_batch(rates: list[BatchRate]) -> BatchRate:
+def best_batch(rates: dict[int, float]) -> int:
     """The smallest batch within 5 % of the best rate."""
-    best = max(item.images_per_second for item in rates)
-    return next(item for item in rates if item.images_per_second >= 0.95 * best)
+    return min(batch for batch, rate in rates.items() if rate >= 0.95 * max(rates.values()))
 
 
 def load_generator(recipe: Recipe, plan: Plan, *, device: str | None = None, dtype: str | None = None) -> Generator:
@@ -257,8 +251,9 @@ def chosen_batch(generator: Generator, plan: Plan, log: Folder, num_samples: int
         batch = _logged_batch(log, key, largest)
         if batch is None:
             rates = measure(generator, plan, largest=largest)
-            batch = best_batch(rates).batch
-            content = {"batch": batch, "largest": largest, "device": device, "measured": [asdict(item) for item in rates]}
+            batch = best_batch(rates)
+            measured = [{"batch": size, "images_per_second": rate} for size, rate in rates.items()]
+            content = {"batch": batch, "largest": largest, "device": device, "measured": measured}
             log.replace(f"batch-{key}.json", canonical_json(content))
     return batch
 

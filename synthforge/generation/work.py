@@ -105,21 +105,14 @@ class ShardStream:
             return
         device = self.sampler.generator.device
         is_gpu = device.type == "cuda"
-        self._log.replace(
-            f"run-{writer_name()}-{secrets.token_hex(4)}.json",
-            canonical_json(
-                {
-                    "worker": asdict(self._place),
-                    "seconds": round(self._seconds, 3),
-                    "device": torch.cuda.get_device_name(device) if is_gpu else f"{device.type}, {torch.get_num_threads()} threads",
-                    "batch": self.sampler.batch,
-                    "acceleration": self.sampler.generator.acceleration(),
-                    "counters": asdict(self.sampler.counters),
-                    "versions": {
-                        "python": platform.python_version(),
-                        **{name: version(name) for name in _LIBRARIES},
-                        "cuda": torch.version.cuda,
-                    },
-                }
-            ),
-        )
+        versions = {name: version(name) for name in _LIBRARIES}
+        telemetry = {
+            "worker": asdict(self._place),
+            "seconds": round(self._seconds, 3),
+            "device": torch.cuda.get_device_name(device) if is_gpu else f"{device.type}, {torch.get_num_threads()} threads",
+            "batch": self.sampler.batch,
+            "acceleration": self.sampler.generator.acceleration(),
+            "counters": asdict(self.sampler.counters),
+            "versions": {"python": platform.python_version(), **versions, "cuda": torch.version.cuda},
+        }
+        self._log.replace(f"run-{writer_name()}-{secrets.token_hex(4)}.json", canonical_json(telemetry))

@@ -33,10 +33,7 @@ def remake_code(record: Mapping[str, Any], places: Mapping[str, str], reference:
         lines += _source(record, reference, is_pixel)
         arguments |= {"image": "source", "strength": repr(record["strength"])}
     call = ", ".join(f"{name}={value}" for name, value in arguments.items())
-    lines += [
-        f"noise = torch.Generator().manual_seed({record['seed']})",
-        f"image = pipeline({call}, generator=[noise]).images[0]",
-    ]
+    lines += [f"noise = torch.Generator().manual_seed({record['seed']})", f"image = pipeline({call}, generator=[noise]).images[0]"]
     return "\n".join(lines)
 
 

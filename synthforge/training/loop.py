@@ -69,14 +69,7 @@ class TrainingLoop:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        batch_of: BatchOf,
-        loss: Loss,
-        config: LoopConfig,
-        checkpoint: Path | None = None,
-        *,
-        capture: bool = True,
+        self, network: nn.Module, batch_of: BatchOf, loss: Loss, config: LoopConfig, checkpoint: Path | None = None, *, capture: bool = True
     ) -> None:
         assert config.images is not None
         self.network = network

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from synthforge.errors import ModelError, RecipeError, StorageFailed, WorkError
-from synthforge.executors.protocol import Failed
+from synthforge.executors.protocol import Failed, Terms
 from tests.contracts.works import ALWAYS, SIZE, Losing, Squares
 from tests.executors.runs import EXECUTORS, UNITS, Ran, no_worker_left, outcomes_of, pids_of, ran
 
@@ -175,7 +175,7 @@ def test_the_feed_is_drawn_only_as_workers_want_units(kind: str, work: Squares) 
 
     with EXECUTORS[kind](work) as executor:
         executor.open()
-        outcomes = executor.run(feed(), tries=3, size=lambda unit: SIZE, on_progress=lambda num: None, on_try_failed=lambda *told: None)
+        outcomes = executor.run(feed(), Terms(3, lambda unit: SIZE, lambda num: None, lambda *told: None))
         assert drawn == 0
         for done in range(1, 10):
             next(outcomes)

@@ -19,7 +19,7 @@ from typing import Any
 
 from synthforge.errors import ModelError, RecipeError, RequestError, ShardFailed, StorageFailed, SynthforgeError, WorkError
 from synthforge.executors.local import LocalExecutor
-from synthforge.executors.protocol import Place
+from synthforge.executors.protocol import Place, Terms
 
 SIZE = 10
 """Samples of a unit; reported in two halves, and a fault strikes between them."""
@@ -175,9 +175,8 @@ class OnlyOnce(Squares):
 
 def run_all(executor: Any, units: list[int]) -> list[int]:
     """What a script does with an executor; the squares."""
-    with closing(
-        executor.run(iter(units), tries=3, size=lambda unit: SIZE, on_progress=lambda num: None, on_try_failed=lambda *told: None)
-    ) as outcomes:
+    terms = Terms(3, lambda unit: SIZE, lambda num: None, lambda *told: None)
+    with closing(executor.run(iter(units), terms)) as outcomes:
         return sorted(outcome.receipt[0] for outcome in outcomes)
 
 

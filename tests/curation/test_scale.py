@@ -25,7 +25,7 @@ from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
 from synthforge.data.image_table import Table
 from synthforge.data.layout import digest_of
 from synthforge.data.units import Location, Members
-from synthforge.features.embed import FACTS_SCHEMA, Cache
+from synthforge.features.embed import FACTS_SCHEMA, facts_file, features_file
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig
@@ -115,13 +115,13 @@ def write_cache(folder: Path) -> None:
         digest = digest_of(Named(name).identity())
         for collection, latent in zip(collections(), latents(), strict=True):
             for place, block in enumerate(collection.blocks):
-                file = Cache(folder).features(block, digest)
+                file = features_file(folder, block, digest)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 np.save(file, latent[place * PER_BLOCK : (place + 1) * PER_BLOCK] @ model)
                 pixels = np.arange(place * PER_BLOCK, (place + 1) * PER_BLOCK, dtype=np.uint64)
                 size = np.full(PER_BLOCK, 224, np.int32)
                 table = pa.table([pa.nulls(PER_BLOCK, pa.string()), pixels, size, size], schema=FACTS_SCHEMA)
-                pq.write_table(table, Cache(folder).facts(block))
+                pq.write_table(table, facts_file(folder, block))
 
 
 class Steps(Reporter):

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from synthforge.data import foreign
-from synthforge.data import unit_index as module
+from synthforge.data import foreign, unit_index as module
 from synthforge.data.collection import Collection
 from synthforge.data.opening import open_collection
 from synthforge.errors import DatasetError

@@ -15,7 +15,7 @@ import psutil
 
 from synthforge.executors.inline import InlineExecutor
 from synthforge.executors.local import LocalExecutor
-from synthforge.executors.protocol import Failed, Finished
+from synthforge.executors.protocol import Failed, Finished, Terms
 from tests.contracts.works import SIZE, Squares
 
 EXECUTORS: dict[str, Callable[..., Any]] = {
@@ -43,7 +43,7 @@ class Ran:
             if on_try_failed is not None:
                 on_try_failed(*told)
 
-        for outcome in executor.run(feed, tries=tries, size=lambda unit: SIZE, on_progress=self.progress.append, on_try_failed=failed):
+        for outcome in executor.run(feed, Terms(tries, lambda unit: SIZE, self.progress.append, failed)):
             assert outcome.unit not in self.finished | self.failed
             if isinstance(outcome, Finished):
                 assert outcome.receipt[0] == outcome.unit**2
@@ -66,7 +66,7 @@ def ran(kind: str, work: Squares, tries: int = 3, **options: Any) -> Ran:
 
 
 def outcomes_of(executor: Any, units: list[int], on_progress: Callable[[int], None] = lambda num: None) -> Any:
-    return executor.run(iter(units), tries=1, size=lambda unit: SIZE, on_progress=on_progress, on_try_failed=lambda *told: None)
+    return executor.run(iter(units), Terms(1, lambda unit: SIZE, on_progress, lambda *told: None))
 
 
 def pids_of(work: Squares) -> list[int]:

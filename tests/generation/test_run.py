@@ -18,8 +18,7 @@ from synthforge.errors import DatasetError, RequestError, StorageFailed
 from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe
 from tests import children
-from tests.conftest import DIGITS, files_of, small
-from tests.conftest import child as in_background
+from tests.conftest import DIGITS, child as in_background, files_of, small
 from tests.data.sets import is_marked
 from tests.generation.pools import make
 

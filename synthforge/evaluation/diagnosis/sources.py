@@ -35,8 +35,7 @@ from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features, embedded
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.features.neighbours import Neighbours
-from synthforge.generation.render import VERSION as RENDERING_VERSION
-from synthforge.generation.render import render, why_not
+from synthforge.generation.render import VERSION as RENDERING_VERSION, render, why_not
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, cache_folder
 from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, DiagnosisConfig

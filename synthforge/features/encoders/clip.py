@@ -23,17 +23,8 @@ from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthforge.data import model_files
 from synthforge.data.layout import digest_of
-from synthforge.data.model_files import (
-    as_path,
-    fetch_file,
-    file_sha256,
-    hub_id,
-    in_one_line,
-    public_name,
-    require_safetensors,
-    weights_in,
-)
 from synthforge.errors import ModelError, did_you_mean
 from synthforge.features.encoders.config import OpenClipConfig
 from synthforge.features.encoders.folds import folds_in, read_report
@@ -70,7 +61,7 @@ class ClipEncoder(Encoder):
         self.name = files.name
         self.seen = frozenset(read_report(files.folder, where).get("seen", [])) if files.folder else frozenset[str]()
         self._where, self._files = where, files
-        with in_one_line(files.name, where):
+        with model_files.in_one_line(files.name, where):
             model: nn.Module = open_clip.create_model(
                 files.model, files.pretrained, require_pretrained=True, force_quick_gelu=files.quick_gelu
             )
@@ -98,7 +89,7 @@ class ClipEncoder(Encoder):
             "kind": "open_clip",
             "model": files.name,
             "architecture": digest_of(architecture),
-            "weights": file_sha256(files.weights, where),
+            "weights": model_files.file_sha256(files.weights, where),
             **self.network.identity(self.resolution),
         }
 
@@ -114,7 +105,7 @@ class ClipEncoder(Encoder):
     def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
         """See `Encoder`."""
         if self._tokenizer is None:
-            with in_one_line(f"the tokenizer of {self.name}", self._where):
+            with model_files.in_one_line(f"the tokenizer of {self.name}", self._where):
                 self._tokenizer = open_clip.get_tokenizer(self._files.model)
         features = [np.zeros((0, self.dim), dtype=np.float32)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -133,7 +124,7 @@ def load(config: OpenClipConfig, loading: Loading) -> list[ClipEncoder]:
 def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:
     """The files of a Config's models, fetched from the hub if necessary; raises ModelError."""
     name, pretrained = config.model, config.pretrained
-    path = as_path(name)
+    path = model_files.as_path(name)
     if path is not None and path.is_dir() and name not in open_clip.list_models():
         if pretrained is not None:
             raise ModelError(f"{where}.pretrained: {name} is a folder, which holds its own weights; remove `pretrained`")
@@ -142,8 +133,8 @@ def find(config: OpenClipConfig, where: str) -> list[ClipFiles]:
         return [_of_architecture(_registered(path, where), pretrained, where, path.stem)]
     if name.replace("/", "-") in open_clip.list_models():
         return [_of_architecture(name.replace("/", "-"), pretrained, where, name)]
-    if identifier := hub_id(name):
-        weights = fetch_file(identifier, WEIGHTS_FILES[0], f"{where}.model")
+    if identifier := model_files.hub_id(name):
+        weights = model_files.fetch_file(identifier, WEIGHTS_FILES[0], f"{where}.model")
         return [ClipFiles(identifier, f"hf-hub:{identifier}", None, weights)]
     hint = did_you_mean(name, open_clip.list_models(), "name a folder with open_clip_config.json, a hub id, or one of open_clip's models")
     raise ModelError(f"{where}.model: there is no {name}; {hint}")
@@ -154,8 +145,8 @@ def _in_folder(name: str, folder: Path, where: str) -> list[ClipFiles]:
     for number, place in enumerate(folds := folds_in(folder) or [folder]):
         if not (place / CONFIG_FILE).is_file():
             raise ModelError(f"{where}.model: {place} has no {CONFIG_FILE}, so it is no model of open_clip; check the path")
-        weights = weights_in(place, WEIGHTS_FILES, f"{where}.model")
-        title = public_name(name, folder) + (f", fold {number + 1} of {len(folds)}" if place != folder else "")
+        weights = model_files.weights_in(place, WEIGHTS_FILES, f"{where}.model")
+        title = model_files.public_name(name, folder) + (f", fold {number + 1} of {len(folds)}" if place != folder else "")
         models.append(ClipFiles(title, f"local-dir:{place}", None, weights, folder=place))
     return models
 
@@ -167,9 +158,9 @@ def _of_architecture(model: str, pretrained: str | None, where: str, name: str) 
     if pretrained is None:
         some = f"one of {', '.join(tags)}, or " if tags else ""
         raise ModelError(f"{where}: {name} is an architecture without weights; give {some}a .safetensors file")
-    path = as_path(pretrained)
+    path = model_files.as_path(pretrained)
     if path is not None or Path(pretrained).suffix in {".safetensors", ".bin", ".pt", ".pth"}:
-        weights = require_safetensors(path or Path(pretrained), where)
+        weights = model_files.require_safetensors(path or Path(pretrained), where)
         return ClipFiles(f"{name} {weights.name}", model, str(weights), weights)
     tag = get_pretrained_cfg(model, pretrained)
     if not tag:
@@ -178,7 +169,7 @@ def _of_architecture(model: str, pretrained: str | None, where: str, name: str) 
     repository, _, file = tag.get("hf_hub", "").rpartition("/")
     if not repository:
         raise ModelError(f"{where}: {name} {pretrained} is on no hub as safetensors, only as a pickle; choose other weights")
-    weights = fetch_file(repository, f"{Path(file).stem}.safetensors" if file else WEIGHTS_FILES[0], where)  # as open_clip does
+    weights = model_files.fetch_file(repository, f"{Path(file).stem}.safetensors" if file else WEIGHTS_FILES[0], where)  # as open_clip does
     return ClipFiles(f"{name} {pretrained}", model, pretrained, weights, quick_gelu=bool(tag.get("quick_gelu")))
 
 

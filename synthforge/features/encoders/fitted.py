@@ -82,12 +82,7 @@ class FittedEncoder(Encoder):
 
     def identity(self) -> dict[str, Any]:
         """See `Encoder`."""
-        return {
-            "kind": "fitted",
-            "model": "classifier 1",
-            "weights": self._weights_sha256,
-            **self.network.identity(self.resolution),
-        }
+        return {"kind": "fitted", "model": "classifier 1", "weights": self._weights_sha256, **self.network.identity(self.resolution)}
 
     def embed(self, images_NHWC: NDArray[np.uint8]) -> Tensor:
         """See `Encoder`; penultimate features, not normalised."""
@@ -262,9 +257,8 @@ class _FoldFit:
         loop = TrainingLoop(network, batch_of, loss, loop_config, checkpoint)
         loop.notes = {"identity": digest_of(seen_in(fitted))}
         loop.resume()
-        reporter.begin(
-            f"fit encoder {self.fold + 1} of {self.config.folds}", loop.num_steps * loop_config.batch, loop.step * loop_config.batch
-        )
+        task = f"fit encoder {self.fold + 1} of {self.config.folds}"
+        reporter.begin(task, loop.num_steps * loop_config.batch, loop.step * loop_config.batch)
         for _ in loop.run(lambda progress: reporter.advance(progress.num_new * loop_config.batch)):
             pass
         reporter.end()
@@ -293,12 +287,10 @@ def _width(config: FittedConfig, resolution: int) -> int:
 
 
 def _digest_of(config: FittedConfig, reference: Labelled) -> str:
-    images = sorted((example.class_name, example.sha256) for example in reference.examples)
-    return digest_of(
-        {
-            "config": identity_of(config.model_copy(update={"pixels": None}), lambda path, value: value),
-            "classes": reference.classes,
-            "images": images,
-            "version": 2,  # raised when equal settings and images give other classifiers
-        }
-    )
+    content = {
+        "config": identity_of(config.model_copy(update={"pixels": None}), lambda path, value: value),
+        "classes": reference.classes,
+        "images": sorted((example.class_name, example.sha256) for example in reference.examples),
+        "version": 2,  # raised when equal settings and images give other classifiers
+    }
+    return digest_of(content)

@@ -16,16 +16,7 @@ import timm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from synthforge.data.model_files import (
-    as_path,
-    fetch_file,
-    file_sha256,
-    hub_id,
-    in_one_line,
-    public_name,
-    require_safetensors,
-    weights_in,
-)
+from synthforge.data import model_files
 from synthforge.errors import ModelError, did_you_mean
 from synthforge.features.encoders.config import TimmConfig
 from synthforge.features.encoders.network import DeviceNetwork
@@ -53,7 +44,7 @@ class TimmEncoder(Encoder):
 
     def __init__(self, files: TimmFiles, config: TimmConfig, device: str, where: str) -> None:
         self.name = files.name
-        with in_one_line(files.name, where):
+        with model_files.in_one_line(files.name, where):
             model = create(files.model, config.resolution, files)
             data = timm.data.resolve_model_data_config(model)
         channels, height, width = data["input_size"]
@@ -63,13 +54,13 @@ class TimmEncoder(Encoder):
         self.network = DeviceNetwork(
             model, model, device=device, precision=config.precision, mean=data["mean"], std=data["std"], where=where
         )
-        with in_one_line(f"{files.name} at {self.resolution} px", where):
+        with model_files.in_one_line(f"{files.name} at {self.resolution} px", where):
             self.dim = self.network.dim(self.resolution, files.name, where)
         self._identity = {
             "kind": "timm",
             "model": files.name,
-            "architecture": file_sha256(files.config, where) if files.config else files.model,
-            "weights": file_sha256(files.weights, where),
+            "architecture": model_files.file_sha256(files.config, where) if files.config else files.model,
+            "weights": model_files.file_sha256(files.weights, where),
             **self.network.identity(self.resolution),
         }
 
@@ -96,26 +87,24 @@ def find(config: TimmConfig, where: str) -> TimmFiles:
     if config.pretrained is not None:
         known = did_you_mean(architecture, timm.list_models(), "name one of timm's models")
         raise ModelError(f"{where}.model: `pretrained` goes with an architecture, and there is no {name}; {known}")
-    path = as_path(name)
-    if path is not None and path.is_dir():
-        folder = path
-    elif identifier := hub_id(name):
-        settings, weights = (fetch_file(identifier, file, f"{where}.model") for file in ("config.json", WEIGHTS_FILES[0]))
+    folder = model_files.as_path(name)
+    if folder is not None and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{where}.model: {folder} has no config.json, so it is no model of timm; check the path")
+        weights = model_files.weights_in(folder, WEIGHTS_FILES, f"{where}.model")
+        return TimmFiles(model_files.public_name(name, folder), f"local-dir:{folder}", weights, folder / "config.json")
+    if identifier := model_files.hub_id(name):
+        settings, weights = (model_files.fetch_file(identifier, file, f"{where}.model") for file in ("config.json", WEIGHTS_FILES[0]))
         return TimmFiles(identifier, f"local-dir:{settings.parent}", weights, settings)
-    else:
-        hint = did_you_mean(architecture, timm.list_models(), "name a folder with config.json, a hub id, or one of timm's models")
-        raise ModelError(f"{where}.model: there is no {name}; {hint}")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{where}.model: {folder} has no config.json, so it is no model of timm; check the path")
-    weights = weights_in(folder, WEIGHTS_FILES, f"{where}.model")
-    return TimmFiles(public_name(name, folder), f"local-dir:{folder}", weights, folder / "config.json")
+    hint = did_you_mean(architecture, timm.list_models(), "name a folder with config.json, a hub id, or one of timm's models")
+    raise ModelError(f"{where}.model: there is no {name}; {hint}")
 
 
 def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
     """Files of a timm architecture, with weights from a file or by tag."""
     architecture, _, tag = config.model.partition(".")
     if config.pretrained is not None:
-        weights = require_safetensors(as_path(config.pretrained) or Path(config.pretrained), f"{where}.pretrained")
+        weights = model_files.require_safetensors(model_files.as_path(config.pretrained) or Path(config.pretrained), f"{where}.pretrained")
         return TimmFiles(f"{config.model} {weights.name}", config.model, weights)
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*") if name.partition(".")[0] == architecture]
     if tag and tag not in tags:
@@ -126,7 +115,7 @@ def _of_architecture(config: TimmConfig, where: str) -> TimmFiles:
         raise ModelError(f"{where}.pretrained: timm has no weights for {config.model} on the hub; give a .safetensors file")
     # Repositories in open_clip's form use another file name; each has a safetensors file beside the pickle.
     file = "open_clip_model.safetensors" if "open_clip" in (source.hf_hub_filename or "") else WEIGHTS_FILES[0]
-    return TimmFiles(config.model, config.model, fetch_file(source.hf_hub_id, file, f"{where}.model"))
+    return TimmFiles(config.model, config.model, model_files.fetch_file(source.hf_hub_id, file, f"{where}.model"))
 
 
 def create(model: str, resolution: int | None, files: TimmFiles | None, num_classes: int = 0) -> nn.Module:

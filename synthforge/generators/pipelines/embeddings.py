@@ -41,10 +41,10 @@ class PromptEncodings:
     """Caches the results of `pipeline.encode_prompt` for single prompts.
 
     Args:
-        pipelines: pipelines with the same text encoders (a text-to-image pipeline and its image-to-image form).
+        pipeline: the one that is called.
     """
 
-    def __init__(self, pipelines: Sequence[Any], cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, pipeline: Any, cache_bytes: int = CACHE_BYTES) -> None:
         self._cache: OrderedDict[Any, _Encoding] = OrderedDict()
         self._bytes = 0
         self._cache_bytes = cache_bytes
@@ -54,15 +54,12 @@ class PromptEncodings:
         """Shapes of the encodings so far, by settings of the encoding."""
         self.num_encoded = 0
         """Distinct prompts encoded so far."""
-        self.can_learn = True
-        """Whether prompts can be encoded in advance with all pipelines."""
-        for pipeline in pipelines:
-            if hasattr(pipeline, "encode_prompt") and hasattr(pipeline, "prepare_latents"):
-                pipeline.encode_prompt = self._wrapped(pipeline.encode_prompt)
-                pipeline.prepare_latents = self._left_here(pipeline.prepare_latents)
-            else:
-                self.can_learn = False
-        for name, encoder in text_encoders(pipelines[0]).items():
+        self.can_learn = hasattr(pipeline, "encode_prompt") and hasattr(pipeline, "prepare_latents")
+        """Whether prompts can be encoded in advance."""
+        if self.can_learn:
+            pipeline.encode_prompt = self._wrapped(pipeline.encode_prompt)
+            pipeline.prepare_latents = self._left_here(pipeline.prepare_latents)
+        for name, encoder in text_encoders(pipeline).items():
             assert isinstance(encoder, torch.nn.Module), name
             encoder.forward = _memoised(encoder.forward)
 

@@ -30,6 +30,9 @@ from synthforge.generators.pipelines.loading import image_to_image, load
 from synthforge.generators.protocol import ImageRequest
 from synthforge.generators.schedulers import describe
 
+Texts = Sequence[tuple[str, str | None]]
+"""Prompts, each with its negative prompt."""
+
 _LEARNED_AT_ONCE = 32
 _TRIAL_STEPS = 4
 _CALL_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError)
@@ -67,7 +70,7 @@ class PipelineGenerator:
                 f"sampling.scheduler: {type(pipeline).__name__} hands no random generator to {type(pipeline.scheduler).__name__}, "
                 "so its images could not be made again; use one that draws no noise, such as DDIMScheduler or DPMSolverMultistepScheduler"
             )
-        self.encodings = PromptEncodings([self.pipeline]) if config.capabilities.text else None
+        self.encodings = PromptEncodings(self.pipeline) if config.capabilities.text else None
         self.decoder = Decoder(pipeline, config.decode_batch)
         self._acceleration: dict[str, Any] = {"attention": "sdpa", "dtype": str(dtype).removeprefix("torch.")}
         self._is_checked = False
@@ -125,7 +128,7 @@ class PipelineGenerator:
             }
         return self._acceleration | log
 
-    def learn_texts(self, texts: Sequence[tuple[str, str | None]]) -> None:
+    def learn_texts(self, texts: Texts) -> None:
         """Encode every text once, then unload the text encoders if all encodings are cached."""
         if self.encodings is None:
             return
@@ -138,9 +141,9 @@ class PipelineGenerator:
         except _CALL_ERRORS as error:
             raise self._in_words(error) from error
         if self.encodings.is_whole:
-            unload_text_encoders([self._base] if self._base is self.pipeline else [self._base, self.pipeline])
+            unload_text_encoders([self._base, self.pipeline])
 
-    def _learn(self, texts: Sequence[tuple[str, str | None]]) -> None:
+    def _learn(self, texts: Texts) -> None:
         """Encode texts that all have a negative prompt, or all have none."""
         assert self.encodings is not None
         strength = self._sampling.real_guidance.strength[0] if self._sampling.real_guidance is not None else None
@@ -149,10 +152,10 @@ class PipelineGenerator:
             for first in range(0, len(texts), _LEARNED_AT_ONCE):
                 if not self.encodings.is_whole:
                     return  # they don't fit memory or one batch, so each is encoded when it is needed
-                prompts, negatives = zip(*texts[first : first + _LEARNED_AT_ONCE], strict=True)
-                arguments = self._arguments_of(prompts, negatives, guidance, strength, [start] * len(prompts))
+                some = texts[first : first + _LEARNED_AT_ONCE]
+                arguments = self._arguments_of(some, guidance, strength, [start] * len(some))
                 with self.encodings.leaving_after_encoding():
-                    self._call(arguments, seeds=[0] * len(prompts))
+                    self._call(arguments, seeds=[0] * len(some))
 
     def _in_words(self, error: BaseException) -> RequestError:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -193,7 +196,7 @@ class PipelineGenerator:
             single["batch_size"] = 1
         steps = min(self._sampling.steps, math.ceil(_TRIAL_STEPS / single.get("strength", 1.0)))
         try:
-            self._checked(lambda: self._call(single, batch.seeds[:1], steps))
+            self._checked(single, batch.seeds[:1], steps)
         except _CALL_ERRORS as error:
             raise self._in_words(error) from error
         self.decoder.taken_finite()
@@ -212,8 +215,8 @@ class PipelineGenerator:
                 Image.fromarray(resize(decode(request.source.data, 3), self.resolution)) if request.source is not None else None
                 for request in requests
             ]
-            prompts, negatives = [request.prompt for request in requests], [request.negative for request in requests]
-            arguments = self._arguments_of(prompts, negatives, first.guidance, first.strength, images)
+            texts = [(request.prompt, request.negative) for request in requests]
+            arguments = self._arguments_of(texts, first.guidance, first.strength, images)
         elif isinstance(self._config, DitConfig):
             labels = label_numbers(self._files.model, [request.class_name for request in requests])
             arguments = {"class_labels": labels, "guidance_scale": first.guidance}
@@ -225,22 +228,16 @@ class PipelineGenerator:
         if negatives != {None} and "negative_prompt" not in self._parameters:
             raise RequestError(f"prompts.negative: {type(self.pipeline).__name__} takes no negative prompt; remove it")
 
-    def _arguments_of(
-        self,
-        prompts: Sequence[str],
-        negatives: Sequence[str | None],
-        guidance: float,
-        strength: float | None,
-        images: Sequence[Image.Image | None],
-    ) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"prompt": list(prompts)}
+    def _arguments_of(self, texts: Texts, guidance: float, strength: float | None, images: Sequence[Any]) -> dict[str, Any]:
+        negatives = [negative for _, negative in texts]
+        arguments: dict[str, Any] = {"prompt": [prompt for prompt, _ in texts]}
         if "guidance_scale" in self._parameters:
             arguments["guidance_scale"] = guidance
         if negatives[0] is not None:
             assert None not in negatives, "a batch has one level"
-            arguments["negative_prompt"] = list(negatives)
+            arguments["negative_prompt"] = negatives
         if strength is not None:
-            arguments |= {"image": list(images), "strength": strength}
+            arguments |= {"image": images, "strength": strength}
         return arguments | self._size_arguments
 
     @property
@@ -258,10 +255,8 @@ class PipelineGenerator:
         )
 
     def sample(self, batch: _PipelineBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        def call() -> Any:
-            return self._call(batch.arguments, batch.seeds)
-
-        output = call() if self._is_checked else self._checked(call)
+        call = self._call if self._is_checked else self._checked
+        output = call(batch.arguments, batch.seeds)
         images_NCHW = _as_tensor(output.images, self.device)
         broken_N = ~torch.isfinite(images_NCHW).flatten(1).all(dim=1)
         finite_N = self.decoder.taken_finite()
@@ -274,10 +269,10 @@ class PipelineGenerator:
         pixels = (images_NCHW.float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous(), codes_N
 
-    def _checked(self, call: Any) -> Any:
+    def _checked(self, arguments: dict[str, Any], seeds: Sequence[int], steps: int | None = None) -> Any:
         """Run the first batch, and refuse noise that no seed decides: such images could not be made again."""
         before = self._global_noise()
-        output = call()
+        output = self._call(arguments, seeds, steps)
         if any(not torch.equal(old, new) for old, new in zip(before, self._global_noise(), strict=True)):
             raise RequestError(
                 f"sampling.scheduler: {type(self.pipeline.scheduler).__name__} in {type(self.pipeline).__name__} draws noise that no seed "

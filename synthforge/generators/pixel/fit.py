@@ -79,11 +79,9 @@ class _Fit:
         if left and _WORK not in left:  # left by a fit that was killed while it moved its model
             raise PlaceError(f"{self.out}: is not empty; choose a new folder with --out")
         parts = read_labelled(data)
-        fitted, validation = parts.get("fit"), parts.get("validation")
-        if fitted is None:
-            raise DatasetError(f"{data}: has no fit part; name one of its parts `fit`")
+        fitted, validation = parts["fit"], parts["validation"]
         if config.per_class is not None:
-            fitted, validation = fitted.first_of_each(config.per_class), None
+            fitted, validation = fitted.first_of_each(config.per_class), Labelled(validation.classes, [])
         if len(fitted.examples) < 2:
             raise DatasetError(f"{data}: {len(fitted.examples)} image(s) to fit; at least two are needed")
         first = decode(fitted.examples[0].data)
@@ -95,7 +93,7 @@ class _Fit:
             torch.set_num_threads(config.threads)
         self.classes = fitted.classes
         self.fitted = self._on_device(fitted)
-        self.validation = self._on_device(validation) if validation is not None and validation.examples else None
+        self.validation = self._on_device(validation) if validation.examples else None
         used = [part for part in (self.fitted, self.validation) if part is not None]
         self.data_digest = digest_of([digest_of_images(part.images_NCHW.cpu().numpy(), part.labels_N.cpu().numpy()) for part in used])
         # measured, not the usual 0.5 of natural images
@@ -112,11 +110,8 @@ class _Fit:
             self.network = self.network.to(memory_format=torch.channels_last)
         self._block: tuple[int, Batch] = -1, ()
         self.loop = TrainingLoop(self.network, self._batch, self._loss, config.loop, self.out / _WORK / "checkpoint.safetensors")
-        self.loop.notes = {
-            "identity": {"config": identity_of(config, lambda path, value: value), "data": self.data_digest},
-            "checks": [],
-            "kept": None,
-        }
+        identity = {"config": identity_of(config, lambda path, value: value), "data": self.data_digest}
+        self.loop.notes = {"identity": identity, "checks": [], "kept": None}
 
     def _filled_in(self, config: PixelFitConfig, num_fitted: int) -> PixelFitConfig:
         changes: dict[str, Any] = {"resolution": self.resolution, "channels": self.channels}

@@ -81,10 +81,7 @@ def was_fitted_on(model: Path, parts: Sequence[Labelled]) -> bool:
     """Whether fit.json says, by a digest of pixels and labels, that a model was fitted on exactly these images."""
     try:
         report = json.loads((model / REPORT).read_bytes())
-        digests = []
-        for part in parts:
-            images_NCHW, labels_N = part.arrays(int(report["resolution"]), report["channels"])
-            digests.append(digest_of_images(images_NCHW, labels_N))
+        digests = [digest_of_images(*part.arrays(int(report["resolution"]), report["channels"])) for part in parts]
         return bool(report["data_digest"] == digest_of(digests) and report["classes"] == parts[0].classes)
     except (OSError, ValueError, KeyError, TypeError):
         return False

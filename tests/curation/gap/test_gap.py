@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synthforge.curation.gap import gap as gap_module
-from synthforge.curation.gap import metrics
+from synthforge.curation.gap import gap as gap_module, metrics
 from synthforge.curation.gap.gap import MetricView, measure_gap, sentence
 from synthforge.curation.result import Distance, Distances, Gap
 

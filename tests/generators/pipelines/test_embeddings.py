@@ -78,7 +78,7 @@ def test_encodings_of_unusual_families() -> None:
         return torch.stack([torch.tensor([*map(ord, text), *[0] * (width - len(text))]) for text in prompt])
 
     pipeline = Encoder(by_length)
-    encodings = PromptEncodings([pipeline])
+    encodings = PromptEncodings(pipeline)
     assert torch.equal(pipeline.encode_prompt(prompt=["ab", "abc"]), by_length(["ab", "abc"]))
     assert not encodings.is_whole  # so the text encoder stays
 
@@ -86,7 +86,7 @@ def test_encodings_of_unusual_families() -> None:
         return [torch.full((5, 2), float(ord(text[0]))) for text in prompt]
 
     pipeline = Encoder(in_lists)
-    encodings = PromptEncodings([pipeline])
+    encodings = PromptEncodings(pipeline)
     found = pipeline.encode_prompt(prompt=["a", "b", "a"])
     assert [float(entry[0, 0]) for entry in found] == [97.0, 98.0, 97.0]
     assert encodings.is_whole
@@ -95,7 +95,7 @@ def test_encodings_of_unusual_families() -> None:
         return torch.tensor([[len("".join(instructions)) + ord(text[0])] for text in prompt])
 
     pipeline = Encoder(with_instructions)
-    PromptEncodings([pipeline])
+    PromptEncodings(pipeline)
     lines = ["x" * number for number in range(1, 4)]
     wanted = with_instructions(["a", "b", "c"], lines)
     assert torch.equal(pipeline.encode_prompt(prompt=["a", "b", "c"], instructions=lines), wanted)
