@@ -145,9 +145,7 @@ def curves(
         axes.set_xlabel(x_axis)
         axes.set_ylabel(y_axis)
         axes.grid(color=colours["line"], linewidth=0.6)
-        legend = axes.legend(frameon=False, loc="lower right")
-        for text in legend.get_texts():
-            text.set_color(colours["ink"])
+        axes.legend(frameon=False, loc="lower right", labelcolor=colours["ink"])
 
     figures = "; ".join(
         f"{label}: {', '.join(f'{value:.1f} with {x:g}' for x, value, _, _ in points)}" for label, (_, points) in lines.items()

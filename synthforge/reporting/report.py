@@ -286,7 +286,7 @@ def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> N
     kept, nearest_real = np.flatnonzero(decisions.kept), decisions.nearest_real
     if nearest_real is None or decisions.nearest_real_distance is None or not len(kept):
         return
-    apart = np.array([np.inf if one is None else one for one in decisions.nearest_real_distance], float)
+    apart = np.nan_to_num(decisions.nearest_real_distance.astype(float), nan=np.inf)
     usual = max(float(np.median(apart[kept])), 1e-12)
     row_of = {key: row for row, key in enumerate(real.strings("key"))}
     for made in kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]].tolist():

@@ -21,13 +21,13 @@ from synthforge.data.collection import Collection
 from synthforge.data.image_table import Table
 from synthforge.data.storage import content_of
 from synthforge.errors import RequestError
-from synthforge.evaluation.diagnosis.arms import arm_images, as_source, in_new_names
+from synthforge.evaluation.diagnosis.arms import arm_images, as_source
 from synthforge.evaluation.diagnosis.content import SIGNIFICANT, content_weights, variety
 from synthforge.evaluation.diagnosis.labels import doubts, label_filter
 from synthforge.evaluation.preparation.pool import DrawPool
 from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.request import HoldoutRequest
-from synthforge.evaluation.results.types import ImageFacts, Origin
+from synthforge.evaluation.results.types import ImageFacts, Origin, in_new_names
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraws, Setting
 from synthforge.evaluation.sources import Pool, PreparedDraw

@@ -101,8 +101,10 @@ def train(
         weight_B = weight_N[rows_B]
         return (loss_B * weight_B).sum() / weight_B.sum()
 
+    shared = config.model_dump(include=set(LoopConfig.model_fields))
+    loop_config = LoopConfig(**shared, images=config.steps * config.batch, checks=1, seed=seed)
     try:
-        loop = TrainingLoop(network, batch_of, loss, _loop_config(config, seed), capture=config.network == "residual")
+        loop = TrainingLoop(network, batch_of, loss, loop_config, capture=config.network == "residual")
         for _ in loop.run(on_progress):
             pass
         trained: nn.Module = loop.ema
@@ -125,21 +127,6 @@ def _changed(
     if len(parts) == 1:
         return parts[0]
     return torch.cat([images for images, _ in parts]), torch.cat([targets for _, targets in parts])
-
-
-def _loop_config(config: TrainerConfig, seed: int) -> LoopConfig:
-    return LoopConfig(
-        images=config.steps * config.batch,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        warmup=config.warmup,
-        weight_decay=config.weight_decay,
-        ema=config.ema,
-        precision=config.precision,
-        checks=1,
-        seed=seed,
-        compile=config.compile,
-    )
 
 
 def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: torch.device) -> TrainingImages:
