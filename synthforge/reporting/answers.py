@@ -7,7 +7,7 @@ from typing import Literal
 
 from synthforge.curation.result import CurateResult, Distance
 from synthforge.evaluation.results import types
-from synthforge.evaluation.results.words import change, listed, lost
+from synthforge.evaluation.results.words import USES, change, listed, lost
 from synthforge.recipe.curation import Regime
 from synthforge.statistics import Word
 
@@ -49,15 +49,6 @@ class Answer:
     """Decides the card's colour."""
 
 
-_HEADLINES: dict[types.Use, str] = {
-    "everywhere": "Use the synthetic images",
-    "where they helped": "Use the synthetic images only for the amounts of real data where they helped",
-    "nowhere": "Do not add these synthetic images to the real ones",
-    "no proof": "It is unclear whether adding the synthetic images helps",
-    "not measured": "There is no verdict on adding the synthetic images",
-}
-
-
 def headline_of(evaluation: types.EvaluateResult | None) -> str:
     """Whether to use the images, in one to three sentences."""
     if evaluation is None or (table := evaluation.first) is None:
@@ -65,7 +56,7 @@ def headline_of(evaluation: types.EvaluateResult | None) -> str:
     claim = table.claim("adding")
     if claim is None:
         return "It was not measured whether these images help when they are added to real ones."
-    sentences = [f"{_HEADLINES[evaluation.use]}: accuracy changes by {_mean_change(claim)}."]
+    sentences = [f"{USES[evaluation.use]}: accuracy changes by {_mean_change(claim)}."]
     if table.origin != "own":
         sentences.append("The generator may have seen more real images than the classifiers.")
     if not all(setting.has_enough_steps for setting in table.settings):

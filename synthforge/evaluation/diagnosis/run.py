@@ -1,4 +1,4 @@
-"""The verb `diagnose`: split the accuracy that synthetic images lose into its causes, and say what to do next.
+"""The verb `diagnose`: split the accuracy that synthetic images cost into its causes, and say what to do next.
 
 It trains and measures as `evaluate` does, with the same held-out test set and classifiers, so no training is done
 twice.

@@ -24,7 +24,7 @@ from synthforge.evaluation.trainer.jobs import Training
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.evaluation.training_plan import TrainingPlan
 from synthforge.evaluation.tuning import key_of
-from synthforge.recipe.evaluation import REAL, ArmConfig, EvaluationConfig
+from synthforge.recipe.evaluation import MORE, REAL, ArmConfig, EvaluationConfig
 from synthforge.statistics import Measured, estimate, of_two_trainings, verdicts
 
 
@@ -165,29 +165,25 @@ class Findings:
         settings = [self.plan.settings[index] for index in group]
         num_real = float(np.mean([setting.draw.per_class for setting in settings]))
         num_others = float(np.mean([setting.wanted(len(self.classes), self.is_copy) for setting in settings]))
-        by_parts = {tuple(self.arms[name].of): name for name in by_arm}
+        by_parts = {tuple(self.arms[name].of): outcomes for name, outcomes in by_arm.items()}
         worths = {}
         for name, outcomes in by_arm.items():
             parts = tuple(self.arms[name].of)
             if parts == (REAL,):
                 continue
-            has_real = REAL in parts
-            if has_real:
-                without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, "more"))
-            else:  # how much curation recovers of what random synthetic images lose against as many real ones
-                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,)) if settings[0].ratio == 1 else by_parts.get(("more",))
-                if parts != ("curated",):
-                    without = more_real = None
-            if name in {without, more_real}:
-                without = more_real = None
+            without = more_real = None
+            if REAL in parts:
+                without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, MORE))
+            elif parts == ("curated",):  # how much curation recovers of what random synthetic images cost against as many real ones
+                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,) if settings[0].ratio == 1 else (MORE,))
             worths[name] = worth(
                 name,
                 outcomes,
                 [(size, one) for _, size, one in self._curve],
-                num_real=num_real if has_real else 0.0,
-                num_others=num_others * (len(parts) - has_real),
-                without=by_arm[without] if without is not None else None,
-                more_real=by_arm[more_real] if more_real is not None else None,
+                num_real=num_real if REAL in parts else 0.0,
+                num_others=num_others * sum(part != REAL for part in parts),
+                without=without,
+                more_real=more_real if more_real is not outcomes else None,
             )
         return worths
 

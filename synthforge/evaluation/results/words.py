@@ -127,7 +127,8 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     if table.origin == "elsewhere":
         parts.append("The generator was trained elsewhere, so it may have seen more real images than the classifiers.")
     parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
-    parts.append(_ADVICE[use_of(table, arms)])
+    if (use := use_of(table, arms)) != "not measured":
+        parts.append(f"{USES[use]}.")
     parts.append(_steps_in_words(table))
     return " ".join(filter(None, parts))
 
@@ -153,13 +154,14 @@ def _largest(changes: Iterable[Measured | None]) -> float:
     return max((abs(one.value) for one in changes if one is not None and one.leaves_out_0), default=0.0)
 
 
-_ADVICE: dict[Use, str] = {
-    "everywhere": "Use the synthetic images.",
-    "where they helped": "Use the synthetic images only for the amounts of real data where they helped.",
-    "nowhere": "Do not add these synthetic images.",
-    "no proof": "It is not proven that adding synthetic images helps.",
-    "not measured": "",
+USES: dict[Use, str] = {
+    "everywhere": "Use the synthetic images",
+    "where they helped": "Use the synthetic images only for the amounts of real data where they helped",
+    "nowhere": "Do not add these synthetic images to the real ones",
+    "no proof": "It is unclear whether adding the synthetic images helps",
+    "not measured": "There is no verdict on adding the synthetic images",
 }
+"""Whether to use the images, in words."""
 _COUNTED: dict[Word, str] = {"helped": "helped", "hurt": "hurt", "did not help": "no relevant gain", "cannot tell": "not significant"}
 
 
