@@ -59,28 +59,26 @@ def _options(
     pass
 
 
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
-OptionalRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)]
+def _argument(metavar: str, about: str) -> Any:
+    return typer.Argument(metavar=metavar, help=about, show_default=False)
+
+
+def _set_option(about: str) -> Any:
+    return typer.Option("--set", metavar="PATH=VALUE", help=f"{about} Repeatable.")
+
+
+RecipeFile = Annotated[str, _argument("RECIPE", "The recipe, a YAML file.")]
+OptionalRecipe = Annotated[str | None, _argument("[RECIPE]", "The recipe, a YAML file.")]
 Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Held-out test set, used for nothing else. Default: the recipe's.")]
-FolderArgument = Annotated[
-    str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
-]
+FolderArgument = Annotated[str, _argument("FOLDER", "A dataset folder or its address, such as runs/digits/pool.")]
 Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. Default: the recipe's `reference`.")]
 ResultFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="Result file. Default: in the run's folder; without a recipe, in runs/evaluation.")
 ]
 LastRecipe = Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: the recipe of the last run.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the recipe, such as --set sampling.steps=30. Repeatable."),
-]
-SectionSets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Set a field. Without a recipe leave out `curation.` or `evaluation.`. Repeatable."),
-]
-FitSets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a setting, such as --set loop.images=200000. Repeatable.")
-]
+Sets = Annotated[list[str] | None, _set_option("Override a field of the recipe, such as --set sampling.steps=30.")]
+SectionSets = Annotated[list[str] | None, _set_option("Set a field. Without a recipe leave out `curation.` or `evaluation.`.")]
+FitSets = Annotated[list[str] | None, _set_option("Override a setting, such as --set loop.images=200000.")]
 
 
 class WithParts(TyperCommand):
@@ -150,10 +148,9 @@ def generate(
 def curate(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RECIPE | POOL...",
-            help="A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, Hugging Face datasets on disk.",
-            show_default=False,
+        _argument(
+            "RECIPE | POOL...",
+            "A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, Hugging Face datasets on disk.",
         ),
     ],
     real: Real = None,
@@ -268,8 +265,7 @@ def diagnose(
     real: Real = None,
     holdout: Holdout = None,
     rendered: Annotated[
-        str | None,
-        typer.Option(metavar="SET", help="Without a recipe: real images redrawn by the generator (image-to-image), same names."),
+        str | None, typer.Option(metavar="SET", help="Without a recipe: real images redrawn by the generator (image-to-image), same names.")
     ] = None,
     out: ResultFile = None,
     sets: SectionSets = None,
@@ -309,7 +305,7 @@ def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Qui
 
 @app.command(epilog="Example: synthforge report recipes/digits.yaml; or: synthforge report runs/digits --no-real-images --out page.html")
 def report(
-    run: Annotated[str, typer.Argument(metavar="RECIPE | RUN", help="A recipe, or a run's folder.", show_default=False)],
+    run: Annotated[str, _argument("RECIPE | RUN", "A recipe, or a run's folder.")],
     out: Annotated[str | None, typer.Option(metavar="FILE", help="File of the page. Default: report.html in the run's folder.")] = None,
     no_real_images: Annotated[bool, typer.Option("--no-real-images", help="Show no real images, so that you can share the page.")] = False,
     sets: Sets = None,
@@ -334,7 +330,7 @@ def report(
 
 @app.command(epilog="Example: synthforge compare runs/guidance-1 runs/guidance-3 --out runs/guidance.html")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two or more folders of runs, or recipes.", show_default=False)],
+    runs: Annotated[list[str], _argument("RUN...", "Two or more folders of runs, or recipes.")],
     out: Annotated[str, typer.Option(metavar="FILE", help="File of the page.")] = "compare.html",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -432,7 +428,7 @@ def verify(
 
 @app.command(epilog="Example: synthforge show 000000012 runs/digits/pool --save twelve.png")
 def show(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A sample's key; leading zeros may be left out.", show_default=False)],
+    key: Annotated[str, _argument("KEY", "A sample's key; leading zeros may be left out.")],
     folder: FolderArgument,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the image to a file; with --remake, the regenerated one.")] = None,
     again: Annotated[bool, typer.Option("--remake", help="Generate the image again from its record, and compare.")] = False,
@@ -498,10 +494,9 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
 def fit(
     data: Annotated[
         str,
-        typer.Argument(
-            metavar="DATA",
-            help="Real images: dataset folder, WebDataset tars, folder of images by class, Hugging Face dataset, builtin:digits/reference.",
-            show_default=False,
+        _argument(
+            "DATA",
+            "Real images: dataset folder, WebDataset tars, folder of images by class, Hugging Face dataset, builtin:digits/reference.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
@@ -559,9 +554,7 @@ def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Q
 
 @recipe_app.command(epilog="Example: synthforge recipe schema > s.json; a recipe's first line: # yaml-language-server: $schema=s.json")
 def schema(
-    of: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="A result file: evaluation, diagnosis, gap, run or complete.", show_default=False)
-    ] = "recipe",
+    of: Annotated[str, _argument("[FILE]", "A result file: evaluation, diagnosis, gap, run or complete.")] = "recipe",
     _as_json: Annotated[bool, typer.Option("--json", help="Has no effect: the output is always JSON.")] = True,
 ) -> None:
     """Print the JSON Schema of recipes, for completion and checks in editors, or the schema of a result file."""
@@ -572,9 +565,7 @@ def schema(
 
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
 def new(
-    folder: Annotated[
-        str | None, typer.Argument(metavar="[FOLDER]", help="Real images to write the recipe for, a folder per class.", show_default=False)
-    ] = None,
+    folder: Annotated[str | None, _argument("[FOLDER]", "Real images to write the recipe for, a folder per class.")] = None,
     builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in recipe, such as digits, for FOLDER if given.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File of the recipe. Default: NAME.yaml here.")] = None,
     as_json: Json = False,

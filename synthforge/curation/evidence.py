@@ -220,7 +220,7 @@ class Evidence:
     # Single views: what is it like?
 
     @functools.cached_property
-    def calibration(self) -> tuple[Ints, NDArray[np.bool_]]:
+    def calibration(self) -> tuple[Ints, Bools]:
         """Rows of the real images on which thresholds are set, and the views that may judge each of them, bool (rows,
         views).
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from synthforge.arrays import Ints
 from synthforge.data.image_table import Table
 from synthforge.data.images import decode
 from synthforge.errors import DatasetError
@@ -66,7 +66,7 @@ def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap:
     return replace(found, uri="data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
 
 
-def thumbnails(table: Table, rows: NDArray[np.int64], side: int) -> list[Image.Image]:
+def thumbnails(table: Table, rows: Ints, side: int) -> list[Image.Image]:
     """The images of these rows as squares of `side` pixels, in order."""
     found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(rows))}
     return [found[row] for row in rows.tolist()]

@@ -17,11 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from synthforge.arrays import Doubles
 from synthforge.curation.selection.spaces import Gaussian, Rows, Space, View, blocks, project, variance_of
 
 LANDMARKS = 256
@@ -31,9 +30,7 @@ _TOLERANCE = 1e-5
 """The search ends when no weight changes by more than this in a round."""
 
 
-def importance_weights(
-    views: Sequence[View], *, max_weight: float = 10.0, dim: int | None = 32, device: str = "cpu"
-) -> NDArray[np.float64]:
+def importance_weights(views: Sequence[View], *, max_weight: float = 10.0, dim: int | None = 32, device: str = "cpu") -> Doubles:
     """A weight between 0 and `max_weight` for each of the pool's N images, with mean 1; float64 (N,).
 
     Args:

@@ -418,14 +418,7 @@ def by_smoothed_mmd(problem: Problem) -> Picked:
 
 
 def select(
-    method: str,
-    views: Sequence[View],
-    num_keep: int,
-    *,
-    seed: int,
-    dim: int | None = 32,
-    stop_at_floor: bool = True,
-    device: str = "cpu",
+    method: str, views: Sequence[View], num_keep: int, *, seed: int, dim: int | None = 32, stop_at_floor: bool = True, device: str = "cpu"
 ) -> Picked:
     """Pick `num_keep` of the pool's N images by one of `RULES`.
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.arrays import Doubles, Ints
+from synthforge.arrays import Doubles, Floats, Ints
 from synthforge.curation.gap.metrics import median_sigma
 
 BLOCK = 1 << 20
@@ -114,7 +114,7 @@ def project(view: View, dim: int | None, device: str) -> Space:
     return Space(pool, real, pool.evenly(_SPREAD_OF))
 
 
-def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | None) -> NDArray[np.float32] | None:
+def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | None) -> Floats | None:
     """Principal axes as columns, largest variance first; None if all features are kept as they are."""
     num, width = real_MD.shape
     if dim is None or dim >= width or num < 2:

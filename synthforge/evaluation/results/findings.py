@@ -119,7 +119,7 @@ class Findings:
         return required
 
     def _setting(self, group: Sequence[int], outcomes: Mapping[str, Outcomes], comparisons: list[types.Comparison]) -> types.SettingResult:
-        first, worths, margin = self.plan.settings[group[0]], self._worth(group, outcomes), self.config.margin
+        first, margin = self.plan.settings[group[0]], self.config.margin
         images = {name: float(np.mean([self.plan.by_arm[index, name].images for index in group])) for name in outcomes}
         arms = {name: arm_score(name, one, images[name], self.holdout.label_N, self.classes) for name, one in outcomes.items()}
         moved = self._moved(group, outcomes)
@@ -133,22 +133,21 @@ class Findings:
             if name not in outcomes
         }
         per_class = float(np.mean([self.plan.settings[index].draw.per_class for index in group]))
-        return types.SettingResult(
+        result = types.SettingResult(
             amount=str(first.draw.amount),
             real_per_class=round(per_class, 2),
             synthetic_per_real=first.ratio,
             budget=first.draw.budget,
             arms=arms,
             comparisons=comparisons,
-            worth=worths,
+            worth=self._worth(group, outcomes),
             steps_check=checks,
             steps_check_mean=checks_mean,
             has_enough_steps=not any(one.is_beyond(margin) for one in (*checks.values(), checks_mean) if one is not None),
-            sentence=sentence_of(
-                per_class, first.draw.budget, first.ratio, arms=arms, comparisons=comparisons, worths=worths, missing=missing
-            ),
+            sentence="",
             missing=missing,
         )
+        return result.model_copy(update={"sentence": sentence_of(result)})
 
     def _moved(self, group: Sequence[int], outcomes: Mapping[str, Outcomes]) -> dict[str, Doubles]:
         """Change of the first seed's outcomes with twice the steps, (D, 1, V) by arm; empty without `steps_check`."""

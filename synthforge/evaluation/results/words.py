@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from synthforge.evaluation.results.kinds import kind_of, use_of
-from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, TableResult, Use, Worth
+from synthforge.evaluation.results.types import Claim, Comparison, Kind, SettingResult, TableResult, Use, Worth
 from synthforge.recipe.evaluation import ArmConfig
 from synthforge.statistics import Measured, Over, Word
 
@@ -64,25 +64,17 @@ _REPEATS: dict[Over, str] = {"draws and images": "draws", "seeds and images": "s
 """What to raise, by what an interval covers."""
 
 
-def sentence_of(
-    per_class: float,
-    budget: int,
-    ratio: float,
-    *,
-    arms: Mapping[str, ArmScore],
-    comparisons: Sequence[Comparison],
-    worths: Mapping[str, Worth],
-    missing: Mapping[str, str],
-) -> str:
+def sentence_of(setting: SettingResult) -> str:
     """All figures of one setting, one sentence each."""
-    images = "image" if ratio == 1 else "images"
-    parts = [f"With {number(per_class)} real images per class ({budget:,} in total) and {number(ratio)} synthetic {images} per real image"]
-    if "real" in arms:
-        parts.append(f"Accuracy of `real`: {percent(arms['real'].accuracy)}")
-    parts += [f"`{one.arm}` minus `{one.against}`: {change(one.difference)} ({told(one)})" for one in comparisons]
-    parts += [f"Exchange rate of `{one.arm}`: {worth_in_words(one)}" for one in worths.values()]
+    real, ratio = setting.arms.get("real"), setting.synthetic_per_real
+    amount = f"{number(setting.real_per_class)} real images per class ({setting.budget:,} in total)"
+    parts = [f"With {amount} and {number(ratio)} synthetic {'image' if ratio == 1 else 'images'} per real image"]
+    if real is not None:
+        parts.append(f"Accuracy of `real`: {percent(real.accuracy)}")
+    parts += [f"`{one.arm}` minus `{one.against}`: {change(one.difference)} ({told(one)})" for one in setting.comparisons]
+    parts += [f"Exchange rate of `{one.arm}`: {worth_in_words(one)}" for one in setting.worth.values()]
     reasons: dict[str, list[str]] = {}
-    for name, reason in missing.items():
+    for name, reason in setting.missing.items():
         reasons.setdefault(reason, []).append(name)
     parts += [f"Not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
     return parts[0] + ": " + ". ".join(parts[1:] or ["Nothing was measured"]) + "."

@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from synthforge.arrays import Ints
 from synthforge.data.images import decode, resize
 
 Order = Callable[[int], Tensor]
 """Pure function from a step to the rows of its batch, int64 (B,)."""
-Gather = Callable[[NDArray[np.int64]], Sequence[bytes]]
+Gather = Callable[[Ints], Sequence[bytes]]
 """Function from rows to encoded images; called from several threads."""
 
 AHEAD = 4

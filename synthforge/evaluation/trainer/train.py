@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthforge.arrays import Bools, Doubles, Floats, Ints
 from synthforge.evaluation.trainer.loader import Gather, Resident, Streamed, TrainingImages, decoded
 from synthforge.evaluation.trainer.mixing import Mixing
 from synthforge.evaluation.trainer.models import build
@@ -40,9 +41,9 @@ _RECALIBRATION_BATCHES = 16
 class TrainingSet:
     """N labelled images of one arm."""
 
-    label_N: NDArray[np.int64]
-    is_real_N: NDArray[np.bool_]
-    weight_N: NDArray[np.float64]
+    label_N: Ints
+    is_real_N: Bools
+    weight_N: Doubles
     """Importance weights, for example of curation; 1 without weights."""
     gather: Gather
     """Reads their files, in any order and from several threads."""
@@ -57,9 +58,9 @@ class Predictions:
 
     predicted_V: NDArray[np.int16]
     """The most probable class."""
-    confidence_V: NDArray[np.float32]
+    confidence_V: Floats
     """Its probability."""
-    probability_V: NDArray[np.float32]
+    probability_V: Floats
     """Of the true class."""
 
 
@@ -137,7 +138,7 @@ def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: t
     return Resident(decoded(images.gather(np.arange(len(images))), config.resolution), mixed.rows, device)
 
 
-def predict(network: nn.Module, images_VCHW: NDArray[np.uint8], truth_V: NDArray[np.int64], device: torch.device) -> Predictions:
+def predict(network: nn.Module, images_VCHW: NDArray[np.uint8], truth_V: Ints, device: torch.device) -> Predictions:
     """Test a trained network on uint8 images (V, 3, H, W)."""
     with torch.inference_mode():
         parts = [
