@@ -37,20 +37,9 @@ import torch
 from torch import Tensor
 
 from synthforge.arrays import Ints
+from synthforge.curation.selection import spaces
 from synthforge.curation.selection.rules import RULES, Picked, Problem, SelectionRule
-from synthforge.curation.selection.spaces import (
-    Gaussian,
-    Kernel,
-    Moments,
-    Rows,
-    Space,
-    View,
-    blocks,
-    first_duplicates,
-    means_over,
-    project,
-    variance_of,
-)
+from synthforge.curation.selection.spaces import Gaussian, Kernel, Moments, Rows, Space, View, blocks, means_over, variance_of
 
 DRIFT = 2.0
 """`covariance`: largest distance of the set's mean from the real mean, in floors; larger if the pool's own mean is
@@ -438,5 +427,5 @@ def select(
     assert 0 < num_keep <= num_pool, f"{num_keep} of {num_pool}"
     assert all(len(view.pool_ND) == num_pool and len(view.real_MD) for view in views)
     with torch.inference_mode():
-        spaces = [project(view, dim, device) for view in views]
-        return rule.run(Problem(spaces, first_duplicates(views), num_keep, seed, stop_at_floor))
+        projected = [spaces.project(view, dim, device) for view in views]
+        return rule.run(Problem(projected, spaces.first_duplicates(views), num_keep, seed, stop_at_floor))
