@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -75,9 +74,6 @@ class Streamed:
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
-
-
-TrainingImages: TypeAlias = Resident | Streamed
 
 
 def decoded(files: Sequence[bytes], resolution: int) -> NDArray[np.uint8]:

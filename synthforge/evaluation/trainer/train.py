@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.arrays import Bools, Doubles, Floats, Ints
-from synthforge.evaluation.trainer.loader import Gather, Resident, Streamed, TrainingImages, decoded
+from synthforge.evaluation.trainer.loader import Gather, Resident, Streamed, decoded
 from synthforge.evaluation.trainer.mixing import Mixing
 from synthforge.evaluation.trainer.models import build
 from synthforge.recipe.evaluation import MixingConfig, TrainerConfig
@@ -130,7 +130,7 @@ def _changed(
     return torch.cat([images for images, _ in parts]), torch.cat([targets for _, targets in parts])
 
 
-def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: torch.device) -> TrainingImages:
+def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: torch.device) -> Resident | Streamed:
     """Resident on the device if the whole set fits."""
     assert config.resolution is not None
     if len(images) * 3 * config.resolution**2 > config.resident_gib * 2**30:
