@@ -124,9 +124,8 @@ class _Source:
             raise RecipeError(list(dict.fromkeys(problems)))
         return config
 
-    def _valid_part(self, data: dict[str, Any]) -> Recipe | None:
+    def _valid_part(self, kept: dict[str, Any]) -> Recipe | None:
         """The recipe without its wrong fields, so that the others can still be checked; None if too little is left."""
-        kept = json.loads(json.dumps(data))
         for _ in range(4):
             filled = {"name": "x", "generator": {"kind": "pixel", "model": "x"}, "count": {"total": 1}, **kept}
             try:

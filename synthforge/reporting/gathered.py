@@ -84,11 +84,6 @@ class Gathered:
             raise RequestError(f"{address}: the recipe stored there is of another version; give the recipe's file") from error
         return cls(recipe.model_copy(update={"output": recipe.output.model_copy(update={"path": place})}), Folder(place))
 
-    @property
-    def name(self) -> str:
-        """Name of the recipe."""
-        return self.recipe.name
-
     @functools.cached_property
     def cache(self) -> Path:
         """Folder of cached features."""

@@ -299,9 +299,8 @@ class Weighted:
 
     @classmethod
     def of(cls, class_N: Ints, weights_BN: Floats) -> Weighted:
-        classes, starts = np.unique(class_N, return_index=True)
-        ends = [*starts[1:].tolist(), len(class_N)]
-        blocks = [(int(index), slice(start, end)) for index, start, end in zip(classes, starts.tolist(), ends, strict=False)]
+        classes = np.unique(class_N).tolist()
+        blocks = [(index, slice(*np.searchsorted(class_N, (index, index + 1)).tolist())) for index in classes]
         weights_BN = weights_BN.copy()
         for _, rows in blocks:
             weights_BN[:, rows] *= (rows.stop - rows.start) / weights_BN[:, rows].sum(axis=1, keepdims=True)
