@@ -1,7 +1,10 @@
-"""`synthforge run recipes/digits.yaml` from nothing to the page, in a process of its own, and where the time goes; then once more.
+"""`synthforge run recipes/digits.yaml` from nothing to the page, in a process of its own, and where the time goes; then
+once more.
 
-Asked are under five minutes on two cores, and under three for evaluate (3 amounts of real data x 4 arms x 5 seeds, with tuning and the
-check of steps). Nothing is there before: pools, features and trainings are made anew in each run. Two to five minutes a run.
+Asked are under five minutes on two cores, and under three for evaluate (3 amounts of real data x 4 arms x 5 seeds, with
+tuning and the
+check of steps). Nothing is there before: pools, features and trainings are made anew in each run. Two to five minutes a
+run.
 """
 
 from __future__ import annotations

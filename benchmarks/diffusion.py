@@ -1,4 +1,5 @@
-"""Stable Diffusion on a CPU: the engine over the bare loop and over the everyday script; two workers against one with two threads."""
+"""Stable Diffusion on a CPU: the engine over the bare loop and over the everyday script; two workers against one with
+two threads."""
 
 from __future__ import annotations
 

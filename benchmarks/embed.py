@@ -1,4 +1,5 @@
-"""The whole embedding stage beside its model alone: images per second from a tar of files, and from arrays that are ready."""
+"""The whole embedding stage beside its model alone: images per second from a tar of files, and from arrays that are
+ready."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747) from Debian's `dataset-fashion-mnist`, as folders of images by class.
+"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747) from Debian's `dataset-fashion-mnist`, as folders of
+images by class.
 
-The first so many training images of each class are the fit part, the next ones the validation part; the test images are the holdout.
+The first so many training images of each class are the fit part, the next ones the validation part; the test images are
+the holdout.
 """
 
 from __future__ import annotations

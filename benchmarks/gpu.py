@@ -1,4 +1,5 @@
-"""Stable Diffusion 1.5's architecture at 512 px on a CUDA GPU: engine over bare loop and everyday script; what each measure is worth."""
+"""Stable Diffusion 1.5's architecture at 512 px on a CUDA GPU: engine over bare loop and everyday script; what each
+measure is worth."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def _everyday(plan: Plan, place: Path, num: int) -> Callable[[], float]:
 
 
 def _ablation(plan: Plan) -> dict[str, Any]:
-    """Each line adds one measure to those above it; what encoding and copying beside the device is worth shows in engine over bare loop."""
+    """Each line adds one measure to those above it; what encoding and copying beside the device is worth shows in
+    engine over bare loop."""
     found: dict[str, Any] = {}
 
     def measure(name: str, pipeline: Any, batch: int) -> None:

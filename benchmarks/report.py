@@ -1,4 +1,5 @@
-"""The page of a pool of 100,000 images: its size, and what drawing it takes; beside that of 5,000. Some six minutes on two cores.
+"""The page of a pool of 100,000 images: its size, and what drawing it takes; beside that of 5,000. Some six minutes on
+two cores.
 
 Asked is a page below 10 MB. Pools are made and curated anew; nothing is trained.
 """

@@ -1,4 +1,5 @@
-"""How near greedy selection comes to the matrix-vector products that it can't do without, and how it grows with the pool."""
+"""How near greedy selection comes to the matrix-vector products that it can't do without, and how it grows with the
+pool."""
 
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ def _by_size() -> dict[str, Any]:
 
 
 def _thinning(num: int) -> dict[str, Any]:
-    """Both choose √n of n rows to stand for all n; the squared distance is Gaussian MMD² with the same width, computed directly."""
+    """Both choose √n of n rows to stand for all n; the squared distance is Gaussian MMD² with the same width, computed
+    directly."""
     pool = _view(num, 1, DIM).pool_ND
     sigma, few = median_sigma(pool), int(num**0.5)
     wide = pool.astype(np.float64)

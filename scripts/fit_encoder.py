@@ -3,9 +3,11 @@
     python scripts/fit_encoder.py clip synthforge/assets/digits/encoder
     python scripts/fit_encoder.py judge synthforge/assets/digits/judge
 
-The encoder is a tiny CLIP, trained with open_clip's own model, tokenizer and loss on images and captions of their classes; the metric
+The encoder is a tiny CLIP, trained with open_clip's own model, tokenizer and loss on images and captions of their
+classes; the metric
 encoder
-is the library's own classifier, so that the two share neither architecture nor objective. Neither is fitted on a validation image;
+is the library's own classifier, so that the two share neither architecture nor objective. Neither is fitted on a
+validation image;
 how well they do on those, and on the fold that each did not see, stands in fitted.json.
 """
 
@@ -57,7 +59,8 @@ ARCHITECTURE: dict[str, Any] = {
 }
 PREPROCESSING = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 GROUPS = 8
-"""Images of each class in a batch. They are contrasted in groups with one image of each class, so that no wrong pair is right."""
+"""Images of each class in a batch. They are contrasted in groups with one image of each class, so that no wrong pair is
+right."""
 LOOP = LoopConfig(images=64_000, batch=GROUPS * len(WORDS), learning_rate=2e-3, weight_decay=0.05, checks=1, seed=1, compile=False)
 JUDGE = FittedConfig(
     folds=NUM_FOLDS,

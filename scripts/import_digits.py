@@ -1,8 +1,10 @@
-"""Make the built-in digits: scikit-learn's copy of the UCI handwritten digits as two dataset folders, reference and holdout.
+"""Make the built-in digits: scikit-learn's copy of the UCI handwritten digits as two dataset folders, reference and
+holdout.
 
     python scripts/import_digits.py synthforge/assets/digits
 
-Split by position, because neighbours in the file come from the same hands: the first 1,000 are the reference (800 fit, 200
+Split by position, because neighbours in the file come from the same hands: the first 1,000 are the reference (800 fit,
+200
 validation), the last 797 the holdout.
 """
 

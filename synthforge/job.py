@@ -20,21 +20,8 @@ from pydantic import Field, model_validator
 
 from synthforge.config import Config, identity_of, to_record
 from synthforge.curation.request import of_recipe
+from synthforge.data import layout
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.layout import (
-    COMPLETE,
-    DIAGNOSIS,
-    EVALUATION,
-    GAP,
-    MANIFEST,
-    NOTES,
-    PAGE,
-    RUN_RECIPE,
-    Document,
-    Record,
-    digest_of,
-    parse,
-)
 from synthforge.data.opening import open_collection
 from synthforge.data.storage import Folder, content_of, resolve
 from synthforge.errors import DatasetError, SynthforgeError
@@ -53,7 +40,7 @@ _OF_EVALUATION = ("holdout", "real_per_class", "draws", "seeds", "generators", "
 """Fields of the evaluation section that a diagnosis depends on."""
 
 
-class StageNote(Record):
+class StageNote(layout.Record):
     """Inputs and result of one stage."""
 
     inputs: str
@@ -67,7 +54,7 @@ class StageNote(Record):
     """Results that the page could not show."""
 
 
-class RunNotes(Document):
+class RunNotes(layout.Document):
     """run.json: a note for each finished stage."""
 
     stages: dict[str, StageNote] = Field(default_factory=dict)
@@ -134,7 +121,7 @@ class _Run:
         if lacks is None:
             evaluation_of(recipe), diagnosis_of(recipe)
         self._stage("generate")
-        self.folder.replace(RUN_RECIPE, to_record(recipe))  # only now is the pool known to be this recipe's
+        self.folder.replace(layout.RUN_RECIPE, to_record(recipe))  # only now is the pool known to be this recipe's
         try:
             self._stage("curate", no_real)
             self._stage("evaluate", lacks)
@@ -145,13 +132,13 @@ class _Run:
                 self._stage("report")
             raise
         self._stage("report")
-        note = self.notes["report"]
+        completion, note = DatasetFolder.open(recipe.pool_path).completion(), self.notes["report"]
         return RunResult(
             folder=self.folder.address,
             stages=self.results,
-            page=self.folder.where(PAGE),
+            page=self.folder.where(layout.PAGE),
             headline=note.headline or "",
-            is_complete=not self._quarantined,
+            is_complete=completion is None or not completion.quarantined,
             seconds=round(time.perf_counter() - started, 1),
             missing=note.missing,
         )
@@ -166,7 +153,7 @@ class _Run:
             self.results.append(StageResult(name, "left out", 0.0, lacks))
             return
         number, stage, note = STAGES.index(name) + 1, _STAGES[name], self.notes.get(name)
-        inputs = digest_of([VERSIONS[name], stage.inputs(self)])
+        inputs = layout.digest_of([VERSIONS[name], stage.inputs(self)])
         if note is not None and note.left is not None and (note.inputs, note.left) == (inputs, stage.digest(self)):
             self.reporter.note(f"{number} of {len(STAGES)}, {name}: nothing has changed")
             self.results.append(StageResult(name, "nothing to do", 0.0))
@@ -176,12 +163,12 @@ class _Run:
         outcome = stage.make(self)
         seconds = round(time.perf_counter() - started, 1)
         self.notes[name] = StageNote(**outcome, inputs=inputs, left=stage.digest(self), seconds=seconds)
-        self.folder.replace(NOTES, RunNotes(stages=self.notes).to_bytes())
+        self.folder.replace(layout.NOTES, RunNotes(stages=self.notes).to_bytes())
         self.results.append(StageResult(name, "made", seconds))
 
     def _notes(self) -> dict[str, StageNote]:
         try:
-            return dict(parse(RunNotes, self.folder.read(NOTES), self.folder.where(NOTES)).stages)
+            return dict(layout.parse(RunNotes, self.folder.read(layout.NOTES), self.folder.where(layout.NOTES)).stages)
         except (FileNotFoundError, DatasetError):
             return {}
 
@@ -208,8 +195,8 @@ class _Run:
         return [self._plan.digest, self.pool_digest(), self._reference_digest, self._holdout_files, self._generator_digests]
 
     def page_inputs(self) -> Any:
-        results = [self.sha256(name) for name in (EVALUATION, DIAGNOSIS)]
-        return [self.recipe.name, self.pool_digest(), self.sha256(f"curated/{GAP}"), results, sorted(self._left_out), self.trouble]
+        results = [self.sha256(name) for name in (layout.EVALUATION, layout.DIAGNOSIS)]
+        return [self.recipe.name, self.pool_digest(), self.sha256(f"curated/{layout.GAP}"), results, sorted(self._left_out), self.trouble]
 
     @functools.cached_property
     def _plan(self) -> Plan:
@@ -218,10 +205,6 @@ class _Run:
     def pool_digest(self) -> str | None:
         """Digest of the pool; None if it is not complete."""
         return _digest(self.recipe.pool_path)
-
-    def curated_digest(self) -> str | None:
-        """Digest of the curated set; None if it is not complete."""
-        return _digest(self.recipe.curated_path)
 
     @functools.cached_property
     def _reference_digest(self) -> str:
@@ -249,12 +232,6 @@ class _Run:
     def _left_out(self) -> set[str]:
         return set(STAGES) - {one.stage for one in self.results if one.state != "left out"}
 
-    @property
-    def _quarantined(self) -> list[str]:
-        """Shards that failed repeatedly."""
-        completion = DatasetFolder.open(self.recipe.pool_path).completion()
-        return [*completion.quarantined] if completion is not None else []
-
     def sha256(self, name: str) -> str | None:
         """Digest of a file of the run; None if it is missing."""
         try:
@@ -273,7 +250,7 @@ class _Run:
     def curate(self) -> dict[str, Any]:
         from synthforge.curation.run import curate
 
-        curate(of_recipe(self.recipe), self.reporter, reselect=Folder(self.recipe.curated_path).exists(MANIFEST))
+        curate(of_recipe(self.recipe), self.reporter, reselect=Folder(self.recipe.curated_path).exists(layout.MANIFEST))
         return {}
 
     def evaluate(self) -> dict[str, Any]:
@@ -308,16 +285,16 @@ class _Stage:
 
 _STAGES = {
     "generate": _Stage(_Run.pool_inputs, _Run.generate, _Run.pool_digest),
-    "curate": _Stage(_Run.curated_inputs, _Run.curate, _Run.curated_digest),
-    "evaluate": _Stage(_Run.evaluation_inputs, _Run.evaluate, lambda run: run.sha256(EVALUATION)),
-    "diagnose": _Stage(_Run.diagnosis_inputs, _Run.diagnose, lambda run: run.sha256(DIAGNOSIS)),
-    "report": _Stage(_Run.page_inputs, _Run.report, lambda run: run.sha256(PAGE)),
+    "curate": _Stage(_Run.curated_inputs, _Run.curate, lambda run: _digest(run.recipe.curated_path)),
+    "evaluate": _Stage(_Run.evaluation_inputs, _Run.evaluate, lambda run: run.sha256(layout.EVALUATION)),
+    "diagnose": _Stage(_Run.diagnosis_inputs, _Run.diagnose, lambda run: run.sha256(layout.DIAGNOSIS)),
+    "report": _Stage(_Run.page_inputs, _Run.report, lambda run: run.sha256(layout.PAGE)),
 }
 
 
 def _digest(address: str) -> str | None:
     """Digest of a dataset folder; None if it is missing or not complete."""
-    if not Folder(address).exists(COMPLETE):
+    if not Folder(address).exists(layout.COMPLETE):
         return None
     completion = DatasetFolder.open(address).completion()
     return completion.digest if completion is not None else None

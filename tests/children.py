@@ -33,7 +33,8 @@ CHANGES = {"os.link", "os.remove", "os.rename", "os.mkdir", "os.truncate"}
 
 
 def run(recipe: str, sets: list[str], options: dict[str, object] | None = None, spoil: int = 0) -> None:
-    """Generate; leaves with the error's exit status. `spoil` is added to every pixel, to play a writer whose pixels differ."""
+    """Generate; leaves with the error's exit status. `spoil` is added to every pixel, to play a writer whose pixels
+    differ."""
     torch.set_num_threads(1)
     if spoil:
         original = synthforge.generators.pixel.generator.PixelGenerator.sample
@@ -81,7 +82,8 @@ def run_and_die(
 
 
 def run_and_die_on_s3(recipe: str, sets: list[str], at: int, count_file: str | None = None) -> None:
-    """Generate on S3, and be killed just before the request number `at` (from 1) that changes the store; 0 only counts them.
+    """Generate on S3, and be killed just before the request number `at` (from 1) that changes the store; 0 only counts
+    them.
 
     Killed before a request that only reads, it would leave the store as before the next one that does not.
     """
@@ -150,7 +152,8 @@ def hold_a_heartbeat(folder: str, stop: str) -> None:
 
 
 class FaultyWork(ShardWork):
-    """ShardWork with one shard that goes wrong, as the environment says: FAULT=KIND:SHARD:TIMES, counted in the folder FAULTS."""
+    """ShardWork with one shard that goes wrong, as the environment says: FAULT=KIND:SHARD:TIMES, counted in the folder
+    FAULTS."""
 
     def open(self, place: Place) -> ShardStream:
         from synthforge.generation.engine import Engine

@@ -1,4 +1,5 @@
-"""Fixtures: a small recipe over the built-in generator, folders compared by bytes, the command line in process, an S3 server."""
+"""Fixtures: a small recipe over the built-in generator, folders compared by bytes, the command line in process, an S3
+server."""
 
 from __future__ import annotations
 

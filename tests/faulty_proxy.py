@@ -9,7 +9,8 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 FAULTS = {"unavailable", "dropped", "answer lost", "answer cut short", "request cut short"}
-"""503 without doing it; closed without doing it; done, then closed without an answer; done, half the answer; half the request sent on."""
+"""503 without doing it; closed without doing it; done, then closed without an answer; done, half the answer; half the
+request sent on."""
 
 
 class FaultyProxy:

@@ -1,4 +1,5 @@
-"""A small server that speaks the hub's protocol (file lists, repository facts, downloads) for folders on this disk, on loopback."""
+"""A small server that speaks the hub's protocol (file lists, repository facts, downloads) for folders on this disk, on
+loopback."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class HubServer:
-    """Serves `folder/ORGANISATION/NAME` as repositories with one commit; `downloaded` lists the files that were fetched."""
+    """Serves `folder/ORGANISATION/NAME` as repositories with one commit; `downloaded` lists the files that were
+    fetched."""
 
     def __init__(self, folder: Path) -> None:
         self.downloaded: list[str] = []

@@ -1,4 +1,5 @@
-"""Killed at any moment and run again, a dataset ends with the bytes of an undisturbed run; two writers never tear anything."""
+"""Killed at any moment and run again, a dataset ends with the bytes of an undisturbed run; two writers never tear
+anything."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def test_two_processes_on_one_folder(tmp_path: Path, spoil: int) -> None:
 
 
 def test_two_processes_that_always_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without sharing by heartbeats both make every shard; the loser of each drops its bytes and adopts the winner's."""
+    """Without heartbeats both make every shard; the loser of each drops its bytes and adopts the winner's."""
     wanted = small(tmp_path / "both", total=48, per_shard=8)
     both = [child(children.run_blind, RECIPE, wanted, amount) for amount in (0, 100)]
     for process in both:

@@ -1,4 +1,5 @@
-"""The same on an object store: killed before any change, with faults, and with two writers, the bytes end up those of the disk."""
+"""The same on an object store: killed before any change, with faults, and with two writers, the bytes end up those of
+the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Do intervals cover as often as they say, verdicts err as seldom, and does the exchange rate know real images when it sees them?"""
+"""Do intervals cover as often as they say, verdicts err as seldom, and does the exchange rate know real images when it
+sees them?"""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ CURVE = [0.5, 0.6, 0.67, 0.72, 0.74]
 
 
 def trainings(seed: int, means: list[float], D: int = 5, S: int = 2, V: int = 300, sd: float = 0.02) -> list[Any]:
-    """Right or wrong, (D, S, V) for each arm: draws, seeds and images are better or worse, partly in the same way for all arms."""
+    """Right or wrong, (D, S, V) for each arm: draws, seeds and images are better or worse, partly in the same way for
+    all arms."""
     rng = np.random.default_rng(seed)
     shared_V, shared_D = rng.uniform(-0.2, 0.2, V), rng.normal(0, sd, D)
     arms = []
@@ -123,7 +125,8 @@ def test_how_many_draws_would_tell_is_about_right() -> None:
 
 @pytest.mark.parametrize(("D", "S", "V"), [(5, 2, 150), (1, 2, 200), (5, 2, 50)])
 def test_nearly_all_right_is_no_certainty(D: int, S: int, V: int) -> None:
-    """At the ceiling few images differ, or none: a gain above the margin is seldom ruled out, and intervals still cover."""
+    """At the ceiling few images differ, or none: a gain above the margin is seldom ruled out, and intervals still
+    cover."""
     covered, ruled_out, turns = [], 0, 300
     for turn in range(turns):
         rng = np.random.default_rng(turn)

@@ -1,4 +1,5 @@
-"""Text-to-image recipes from the command line to shards: levels, rejects, real guidance, provenance, and mistakes in one line each."""
+"""Text-to-image recipes from the command line to shards: levels, rejects, real guidance, provenance, and mistakes in
+one line each."""
 
 from __future__ import annotations
 
@@ -427,7 +428,8 @@ def test_a_dataset_keeps_the_precision_that_it_was_begun_in(models: Path, tmp_pa
 
 
 def test_a_cache_of_the_hub_serves_without_network(models: Path, tmp_path: Path) -> None:
-    """Laid out as the hub's own client does, with files that are not loaded beside those that are; the commit becomes the revision."""
+    """Laid out as the hub's own client does, with files that are not loaded beside those that are; the commit becomes
+    the revision."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repo = tmp_path / "hub" / "models--someone--tiny"
     shutil.copytree(tiny_models.save("sd", models), repo / "snapshots" / commit)
@@ -446,7 +448,8 @@ def test_a_cache_of_the_hub_serves_without_network(models: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_model_is_fetched_from_a_hub_and_only_what_is_loaded(models: Path, tmp_path: Path) -> None:
-    """The hub's own client against a server that speaks its protocol: variants and whole checkpoints beside the model stay there."""
+    """The hub's own client against a server that speaks its protocol: variants and whole checkpoints beside the model
+    stay there."""
     from tests.generators.pipelines.made import save_lora
     from tests.hub_server import COMMIT, HubServer
 

@@ -1,4 +1,5 @@
-"""Several workers on one dataset: local processes that die, hang and fail, and parts of an array; always the same bytes."""
+"""Several workers on one dataset: local processes that die, hang and fail, and parts of an array; always the same
+bytes."""
 
 from __future__ import annotations
 

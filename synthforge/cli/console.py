@@ -91,12 +91,10 @@ def print_diagnosis(console: Console, table: TableDiagnosis) -> None:
         verdict = "no relevant loss" if part.verdict == "none" else part.verdict
         return f"{lost(part.loss, 'points')}\n{verdict}" if part.loss is not None else part_of_loss(part) or verdict
 
-    def add(name: str, parts: Iterable[LossPart]) -> None:
-        drawn.add_row(name, *map(in_cell, parts))
-
-    add("total", [loss.whole for loss in columns.values()])
-    for name in PARTS:
-        add(TITLES[name], [loss.parts[name] for loss in columns.values()])
+    rows = {"total": [loss.whole for loss in columns.values()]}
+    rows |= {TITLES[name]: [loss.parts[name] for loss in columns.values()] for name in PARTS}
+    for title, parts in rows.items():
+        drawn.add_row(title, *map(in_cell, parts))
     console.print(drawn, markup=False)
 
 

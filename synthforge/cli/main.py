@@ -22,20 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from synthforge.cli.console import (
-    ConsoleReporter,
-    draw_image,
-    duration,
-    print_comparison,
-    print_diagnosis,
-    print_evaluation,
-    print_json,
-    print_rows,
-    relative,
-    say,
-    size,
-    stdout,
-)
+from synthforge.cli import console
+from synthforge.cli.console import ConsoleReporter
 from synthforge.errors import RecipeError, SynthforgeError, some
 
 if TYPE_CHECKING:
@@ -71,28 +59,26 @@ def _options(
     pass
 
 
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)]
-OptionalRecipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.", show_default=False)]
+def _argument(metavar: str, about: str) -> Any:
+    return typer.Argument(metavar=metavar, help=about, show_default=False)
+
+
+def _set_option(about: str) -> Any:
+    return typer.Option("--set", metavar="PATH=VALUE", help=f"{about} Repeatable.")
+
+
+RecipeFile = Annotated[str, _argument("RECIPE", "The recipe, a YAML file.")]
+OptionalRecipe = Annotated[str | None, _argument("[RECIPE]", "The recipe, a YAML file.")]
 Holdout = Annotated[str | None, typer.Option(metavar="HOLDOUT", help="Held-out test set, used for nothing else. Default: the recipe's.")]
-FolderArgument = Annotated[
-    str, typer.Argument(metavar="FOLDER", help="A dataset folder or its address, such as runs/digits/pool.", show_default=False)
-]
+FolderArgument = Annotated[str, _argument("FOLDER", "A dataset folder or its address, such as runs/digits/pool.")]
 Real = Annotated[str | None, typer.Option(metavar="REAL", help="The real images. Default: the recipe's `reference`.")]
 ResultFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="Result file. Default: in the run's folder; without a recipe, in runs/evaluation.")
 ]
 LastRecipe = Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: the recipe of the last run.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the recipe, such as --set sampling.steps=30. Repeatable."),
-]
-SectionSets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Set a field. Without a recipe leave out `curation.` or `evaluation.`. Repeatable."),
-]
-FitSets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a setting, such as --set loop.images=200000. Repeatable.")
-]
+Sets = Annotated[list[str] | None, _set_option("Override a field of the recipe, such as --set sampling.steps=30.")]
+SectionSets = Annotated[list[str] | None, _set_option("Set a field. Without a recipe leave out `curation.` or `evaluation.`.")]
+FitSets = Annotated[list[str] | None, _set_option("Override a setting, such as --set loop.images=200000.")]
 
 
 class WithParts(TyperCommand):
@@ -139,8 +125,8 @@ def generate(
     result = run(loaded, ConsoleReporter(quiet), extend=extend, overwrite=overwrite, retry_quarantined=retry_quarantined, part=only)
     title = f"part {result.part} done" if result.part is not None else "pool complete" if result.is_complete else "pool not complete"
     rows = {
-        "images": f"{result.samples:,} in {result.shards:,} shards, {size(result.bytes)}",
-        "generated now": f"{result.made:,} in {duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
+        "images": f"{result.samples:,} in {result.shards:,} shards, {console.size(result.bytes)}",
+        "generated now": f"{result.made:,} in {console.duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
         if result.made
         else "nothing",
         "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items())
@@ -150,7 +136,7 @@ def generate(
         "folder": result.folder,
         "contact sheet": result.contact_sheet or "",
         "digest": result.digest or ("other parts are not generated yet" if result.part else "not complete yet"),
-        "next": f"synthforge verify {relative(result.folder)}",
+        "next": f"synthforge verify {console.relative(result.folder)}",
     }
     _finish(result, title, rows, as_json, quiet, failed=bool(result.quarantined))
 
@@ -162,10 +148,9 @@ def generate(
 def curate(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RECIPE | POOL...",
-            help="A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, Hugging Face datasets on disk.",
-            show_default=False,
+        _argument(
+            "RECIPE | POOL...",
+            "A recipe, or pools: dataset folders, WebDataset tars, folders of images by class, Hugging Face datasets on disk.",
         ),
     ],
     real: Real = None,
@@ -207,7 +192,7 @@ def curate(
         "result": result.sentence,
         "folder": result.folder,
         "contact sheet": result.contact_sheet or "",
-        "next": f"synthforge verify {relative(result.folder)}",
+        "next": f"synthforge verify {console.relative(result.folder)}",
     }
     _finish(result, "curated", rows, as_json, quiet)
 
@@ -246,14 +231,17 @@ def evaluate(
     result = run(request, ConsoleReporter(quiet))
     if not (as_json or quiet):
         for table in result.tables:
-            print_evaluation(stdout(), table)
+            console.print_evaluation(console.stdout(), table)
     curve = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
     rows = {"accuracy, real only": curve} | _notes(result.notes)
     required = result.tables[0].required if result.tables else []
     rows |= {one.claim.what: f"{change(one.claim.difference)} ({told(one.claim)})" for one in required}
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
-    rows |= {"training runs": f"{result.trainings:,} of {result.steps:,} steps each, {duration(result.seconds)}", "result": result.verdict}
-    rows["file"] = result.file or ""
+    rows |= {
+        "training runs": f"{result.trainings:,} of {result.steps:,} steps each, {console.duration(result.seconds)}",
+        "result": result.verdict,
+        "file": result.file or "",
+    }
     _finish(result, "evaluated", rows, as_json, quiet, failed=not all(result.requirements.values()))
 
 
@@ -277,8 +265,7 @@ def diagnose(
     real: Real = None,
     holdout: Holdout = None,
     rendered: Annotated[
-        str | None,
-        typer.Option(metavar="SET", help="Without a recipe: real images redrawn by the generator (image-to-image), same names."),
+        str | None, typer.Option(metavar="SET", help="Without a recipe: real images redrawn by the generator (image-to-image), same names.")
     ] = None,
     out: ResultFile = None,
     sets: SectionSets = None,
@@ -295,8 +282,8 @@ def diagnose(
     result = run(request, ConsoleReporter(quiet))
     if not (as_json or quiet):
         for table in result.tables:
-            print_diagnosis(stdout(), table)
-    rows = _notes(result.notes) | {"training runs": f"{result.trainings:,}, {duration(result.seconds)}", "result": result.verdict}
+            console.print_diagnosis(console.stdout(), table)
+    rows = _notes(result.notes) | {"training runs": f"{result.trainings:,}, {console.duration(result.seconds)}", "result": result.verdict}
     rows |= _numbered("next", [advice.text for advice in result.advice]) | {"file": result.file or ""}
     _finish(result, "diagnosed", rows, as_json, quiet)
 
@@ -307,18 +294,18 @@ def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Qui
     from synthforge.job import run as do
 
     result = do(_load(recipe, sets), ConsoleReporter(quiet))
-    rows = {
-        one.stage: f"{one.state}{f', {duration(one.seconds)}' if one.state == 'made' else ''}{f': {one.reason}' if one.reason else ''}"
-        for one in result.stages
-    }
-    rows |= {"total": duration(result.seconds)} | _numbered("missing", result.missing)
+    rows = {}
+    for one in result.stages:
+        seconds = f", {console.duration(one.seconds)}" if one.state == "made" else ""
+        rows[one.stage] = one.state + seconds + (f": {one.reason}" if one.reason else "")
+    rows |= {"total": console.duration(result.seconds)} | _numbered("missing", result.missing)
     rows |= {"result": result.headline, "page": f"file://{result.page}" if "://" not in result.page else result.page}
     _finish(result, "done", rows, as_json, quiet, failed=not result.is_complete)
 
 
 @app.command(epilog="Example: synthforge report recipes/digits.yaml; or: synthforge report runs/digits --no-real-images --out page.html")
 def report(
-    run: Annotated[str, typer.Argument(metavar="RECIPE | RUN", help="A recipe, or a run's folder.", show_default=False)],
+    run: Annotated[str, _argument("RECIPE | RUN", "A recipe, or a run's folder.")],
     out: Annotated[str | None, typer.Option(metavar="FILE", help="File of the page. Default: report.html in the run's folder.")] = None,
     no_real_images: Annotated[bool, typer.Option("--no-real-images", help="Show no real images, so that you can share the page.")] = False,
     sets: Sets = None,
@@ -333,13 +320,17 @@ def report(
 
     result = write(gathered, out, ConsoleReporter(quiet), real_images=not no_real_images)
     rows = _numbered("missing", result.missing)
-    rows |= {"result": result.headline, "page": f"{result.file}, {size(result.bytes)}", "plots": f"{len(result.plots)} files beside it"}
+    rows |= {
+        "result": result.headline,
+        "page": f"{result.file}, {console.size(result.bytes)}",
+        "plots": f"{len(result.plots)} files beside it",
+    }
     _finish(result, "reported", rows, as_json, quiet)
 
 
 @app.command(epilog="Example: synthforge compare runs/guidance-1 runs/guidance-3 --out runs/guidance.html")
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two or more folders of runs, or recipes.", show_default=False)],
+    runs: Annotated[list[str], _argument("RUN...", "Two or more folders of runs, or recipes.")],
     out: Annotated[str, typer.Option(metavar="FILE", help="File of the page.")] = "compare.html",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -352,7 +343,7 @@ def compare(
 
     result = write(gathered, out)
     if not (as_json or quiet):
-        print_comparison(stdout(), result)
+        console.print_comparison(console.stdout(), result)
     _finish(result, "compared", _numbered("note", result.warnings) | {"page": result.file}, as_json, quiet)
 
 
@@ -374,11 +365,11 @@ def plan(
         "images": f"{summary.samples:,} of {summary.resolution} px",
         "classes": f"{len(classes):,}: {some(classes, 12)}",
         "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
-        "bytes": f"about {size(summary.bytes_estimated)}"
-        + (f", {size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
+        "bytes": f"about {console.size(summary.bytes_estimated)}"
+        + (f", {console.size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
         "first": f"{first['key']}: {first['prompt']!r}, seed {first['seed']}, guidance {first['guidance']:g}",
         "folder": summary.folder,
-        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {duration((summary.hours or 0) * 3600)}"
+        "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {console.duration((summary.hours or 0) * 3600)}"
         if summary.images_per_second
         else "",
         "batches": ", ".join(f"{size}: {rate:,.0f}/s" for size, rate in (summary.batches_measured or {}).items()),
@@ -420,7 +411,7 @@ def verify(
 
     loaded = _load(recipe, sets) if recipe is not None else None
     audit, remade = check(folder, ConsoleReporter(quiet), regenerate=regenerate, recipe=loaded, seed=seed)
-    rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {size(audit.bytes)}"}
+    rows = {"shards": f"{audit.shards:,} sealed, {audit.samples:,} images, {console.size(audit.bytes)}"}
     rows |= _numbered("problem", audit.problems[:20]) | _numbered("note", audit.notes[:20])
     failed = bool(audit.problems)
     if remade is not None:
@@ -437,7 +428,7 @@ def verify(
 
 @app.command(epilog="Example: synthforge show 000000012 runs/digits/pool --save twelve.png")
 def show(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A sample's key; leading zeros may be left out.", show_default=False)],
+    key: Annotated[str, _argument("KEY", "A sample's key; leading zeros may be left out.")],
     folder: FolderArgument,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the image to a file; with --remake, the regenerated one.")] = None,
     again: Annotated[bool, typer.Option("--remake", help="Generate the image again from its record, and compare.")] = False,
@@ -453,26 +444,26 @@ def show(
     if save is not None:
         save_image(shown.image if remade is None else remade.image, save)
     if as_json:
-        print_json(
+        console.print_json(
             {name: value for name, value in asdict(shown).items() if name != "image"}
             | {"image_bytes": len(shown.image), "saved": str(save) if save else None}
             | {"remade": {name: value for name, value in asdict(remade).items() if name != "image"} if remade is not None else None}
         )
     elif not quiet:
-        console = stdout()
-        draw_image(console, shown.image)
+        screen = console.stdout()
+        console.draw_image(screen, shown.image)
         record = {name: value for name, value in shown.record.items() if value not in (None, [])}
-        print_rows(
-            console,
+        console.print_rows(
+            screen,
             f"{shown.key} in {shown.shard}",
             {name: json.dumps(value) if not isinstance(value, str) else value for name, value in record.items()}
             | {"saved": str(save or "")},
         )
         if remade is not None:
-            draw_image(console, remade.image)
+            console.draw_image(screen, remade.image)
             found = f"largest difference {remade.largest_difference} of 255 levels, {remade.within_tolerance:.1%} of pixels at most 2 off"
-            print_rows(console, "generated again", {"compared": found, "changed": "; ".join(remade.changes)})
-        console.print("\ngenerate it again:", style="bold")
+            console.print_rows(screen, "generated again", {"compared": found, "changed": "; ".join(remade.changes)})
+        screen.print("\ngenerate it again:", style="bold")
         print(shown.remake)
     if remade is not None and not remade.is_reproduced:
         sys.exit(1)
@@ -488,11 +479,11 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
     rows = {
         "images": f"{found.samples_done:,} of {found.samples_asked:,}"
         + (f", {found.samples_missing:,} left out" if found.samples_missing else ""),
-        "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {size(found.bytes)}",
+        "shards": f"{found.shards_done:,} of {found.shards_asked:,}, {console.size(found.bytes)}",
         "quarantined": "; ".join(f"{stem}: {reason}" for stem, reason in found.shards_quarantined.items()),
         "writers": ", ".join(f"{beat.writer} at shards {beat.shards}" for beat in found.writers) or "none",
         "rate": f"{found.images_per_second:,.1f} images/s" if found.writers else "",
-        "time left": duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
+        "time left": console.duration(found.seconds_left) if found.seconds_left is not None and not found.is_complete else "",
     }
     paused = "in progress" if found.writers else "not complete; run `synthforge generate` again to continue"
     _finish(found, "complete" if found.is_complete else paused, rows, as_json, quiet)
@@ -502,10 +493,9 @@ def status(folder: FolderArgument, as_json: Json = False, quiet: Quiet = False) 
 def fit(
     data: Annotated[
         str,
-        typer.Argument(
-            metavar="DATA",
-            help="Real images: dataset folder, WebDataset tars, folder of images by class, Hugging Face dataset, builtin:digits/reference.",
-            show_default=False,
+        _argument(
+            "DATA",
+            "Real images: dataset folder, WebDataset tars, folder of images by class, Hugging Face dataset, builtin:digits/reference.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the model.", show_default=False)],
@@ -546,7 +536,7 @@ def fit(
         "trained on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes",
         "validated on": f"{report.images_validation:,} images",
         "network": f"{report.parameters:,} parameters",
-        "images seen": f"{report.images_seen:,} in {duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
+        "images seen": f"{report.images_seen:,} in {console.duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
         "kept": f"the weights after step {report.kept_step:,}; ended because: {report.stopped}",
         "warning": report.warning or "",
     }
@@ -563,22 +553,18 @@ def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Q
 
 @recipe_app.command(epilog="Example: synthforge recipe schema > s.json; a recipe's first line: # yaml-language-server: $schema=s.json")
 def schema(
-    of: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="A result file: evaluation, diagnosis, gap, run or complete.", show_default=False)
-    ] = "recipe",
+    of: Annotated[str, _argument("[FILE]", "A result file: evaluation, diagnosis, gap, run or complete.")] = "recipe",
     _as_json: Annotated[bool, typer.Option("--json", help="Has no effect: the output is always JSON.")] = True,
 ) -> None:
     """Print the JSON Schema of recipes, for completion and checks in editors, or the schema of a result file."""
     from synthforge.cli.schemas import schema_of
 
-    print_json(schema_of(of))
+    console.print_json(schema_of(of))
 
 
 @recipe_app.command(epilog="Example: synthforge recipe new --builtin digits; or: synthforge recipe new photos/ --builtin stable-diffusion")
 def new(
-    folder: Annotated[
-        str | None, typer.Argument(metavar="[FOLDER]", help="Real images to write the recipe for, a folder per class.", show_default=False)
-    ] = None,
+    folder: Annotated[str | None, _argument("[FOLDER]", "Real images to write the recipe for, a folder per class.")] = None,
     builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in recipe, such as digits, for FOLDER if given.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File of the recipe. Default: NAME.yaml here.")] = None,
     as_json: Json = False,
@@ -619,7 +605,7 @@ def main() -> None:
         if leaving.code == _INTERRUPTED:
             _fail(["stopped; finished work is kept, and the same command continues from there"], 1, as_json)
         if leaving.code == 2 and as_json:
-            print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
+            console.print_json({"error": "the command line is wrong; see --help", "exit_status": 2})
         raise
     except BrokenPipeError:
         _discard_output()
@@ -639,9 +625,9 @@ def _discard_output() -> None:
 def _fail(problems: list[str], exit_status: int, as_json: bool) -> NoReturn:
     lines = [" ".join(problem.split()) for problem in problems]  # one line each, also for multi-line messages of libraries
     for line in lines:
-        say(f"error: {line}")
+        console.say(f"error: {line}")
     if as_json:
-        print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": exit_status})
+        console.print_json({"error": lines if len(lines) > 1 else lines[0], "exit_status": exit_status})
     sys.exit(exit_status)
 
 
@@ -660,9 +646,9 @@ def _finish(result: Any, title: str, rows: dict[str, str], as_json: bool, quiet:
 
         if isinstance(result, BaseModel):
             result = result.model_dump(mode="json")
-        print_json(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
+        console.print_json(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
     elif not quiet:
-        print_rows(stdout(), title, rows)
+        console.print_rows(console.stdout(), title, rows)
     if failed:
         sys.exit(1)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.arrays import Bools, Ints
+from synthforge.arrays import Bools, Doubles, Ints
 from synthforge.curation.result import ClassReport, GateReport, Score
 from synthforge.curation.selection.methods import select
 from synthforge.curation.selection.spaces import View
@@ -49,21 +49,14 @@ class Choice:
     """Why an image was not kept; None if it was."""
     rank_N: Ints
     """Place in the selection of its class, from 0; -1 if not kept."""
-    weight_N: NDArray[np.float64]
+    weight_N: Doubles
     """Importance weight. Without weights: 1 for kept images, 0 for others."""
     per_class: dict[str, ClassReport]
     notes: list[str]
 
     @classmethod
     def of(
-        cls,
-        gated: Gated,
-        ranked: list[Ints],
-        at_floor: Sequence[int],
-        weight_N: NDArray[np.float64] | None,
-        *,
-        method: str,
-        trials: dict[str, Score],
+        cls, gated: Gated, ranked: list[Ints], at_floor: Sequence[int], weight_N: Doubles | None, *, method: str, trials: dict[str, Score]
     ) -> Choice:
         """Combine the results of gates and selection.
 
@@ -149,7 +142,7 @@ def pick(sides: Sides, alive: Bools, asked: Mapping[str, int], method: str) -> t
     return ranked, at_floor
 
 
-def weighed(sides: Sides, alive: Bools) -> tuple[list[Ints], NDArray[np.float64], list[int]]:
+def weighed(sides: Sides, alive: Bools) -> tuple[list[Ints], Doubles, list[int]]:
     """Keep all images that passed the gates: for each class its rows by falling importance weight; all weights; no
     random picks."""
     from synthforge.curation.selection.importance import importance_weights

@@ -119,54 +119,45 @@ class Texts:
     """Factor of the products of image and text features before the softmax."""
 
 
+@dataclass(frozen=True)
 class Evidence:
-    """Comparisons of a pool with the reference.
+    """Comparisons of a pool with the reference."""
 
-    Args:
-        class_N: class index of each pool image; -1 for none.
-        usable_N: pool images that can be read and have a class.
-        pixels_N: digest of each image's decoded pixels.
-        strength_N: image-to-image strength of each pool image; nan for none.
-        source_N: row of the real image from which each pool image started; -1 for none.
-        real_class_M: class index of each real image.
-        fit_M: real images of the fit part. The others are the validation part.
-        neighbours: nearest real images that vote on a label. Given here, so that one search serves `labels` and `manifold`.
-        embed_texts: gives features of texts in each view. None, or a function that returns an empty list, if the
-            encoder has no texts.
-        images: see the attribute.
-    """
+    views: Sequence[EncodedView]
+    classes: list[str]
+    class_N: Ints
+    """Class index of each pool image; -1 for none."""
+    usable_N: Bools
+    """Pool images that can be read and have a class."""
+    pixels_N: NDArray[np.uint64]
+    """Digest of each image's decoded pixels."""
+    strength_N: Floats
+    """Image-to-image strength of each pool image; nan for none."""
+    source_N: Ints
+    """Row of the real image from which each pool image started; -1 for none."""
+    real_class_M: Ints
+    """Class index of each real image."""
+    real_key_M: Sequence[str]
+    fit_M: Bools
+    """Real images of the fit part. The others are the validation part."""
+    neighbours: int
+    """Nearest real images that vote on a label. Given here, so that one search serves `labels` and `manifold`."""
+    index: IndexConfig
+    embed_texts: Callable[[list[str]], list[Texts]] | None = None
+    """Gives features of texts in each view. None, or a function that returns an empty list, if the encoder has no
+    texts."""
+    images: Callable[[], Iterator[tuple[int, Uint8]]] = lambda: iter(())
+    """Reads the usable pool images from their files: row and pixels of each, RGB uint8 (H, W, 3). For gates that look
+    at more than features. Call it once: it decodes the whole pool."""
 
-    def __init__(
-        self,
-        views: Sequence[EncodedView],
-        classes: list[str],
-        *,
-        class_N: Ints,
-        usable_N: Bools,
-        pixels_N: NDArray[np.uint64],
-        strength_N: Floats,
-        source_N: Ints,
-        real_class_M: Ints,
-        real_key_M: Sequence[str],
-        fit_M: Bools,
-        neighbours: int,
-        index: IndexConfig,
-        embed_texts: Callable[[list[str]], list[Texts]] | None = None,
-        images: Callable[[], Iterator[tuple[int, Uint8]]] = lambda: iter(()),
-    ) -> None:
-        self.views, self.classes = list(views), classes
-        self.class_N, self.usable_N, self.strength_N, self.source_N = class_N, usable_N, strength_N, source_N
-        self.real_class_M, self.fit_M = real_class_M, fit_M
-        self._pixels_N, self._real_key_M, self._embed_texts = pixels_N, np.asarray(real_key_M, object), embed_texts
-        self._neighbours, self._index = neighbours, index
-        self.validation = np.flatnonzero(~fit_M)
-        self.images = images
-        """Reads the usable pool images from their files: row and pixels of each, RGB uint8 (H, W, 3). For gates that look
-        at more than features. Call it once: it decodes the whole pool."""
+    @functools.cached_property
+    def validation(self) -> Ints:
+        """Rows of the validation part."""
+        return np.flatnonzero(~self.fit_M)
 
     def real_keys(self, rows_N: Ints) -> NDArray[np.object_]:
         """Keys of real images, (n,); None for row -1."""
-        keys: NDArray[np.object_] = self._real_key_M[rows_N]
+        keys: NDArray[np.object_] = np.asarray(self.real_key_M, object)[rows_N]
         keys[rows_N < 0] = None
         return keys
 
@@ -185,7 +176,7 @@ class Evidence:
 
     @functools.cached_property
     def _real_index(self) -> Neighbours:
-        return Neighbours(self._real_joined_MD, self._index, self.joined(self._some_usable))
+        return Neighbours(self._real_joined_MD, self.index, self.joined(self._some_usable))
 
     @functools.cached_property
     def validation_nearest_V(self) -> Floats:
@@ -229,7 +220,7 @@ class Evidence:
     # Single views: what is it like?
 
     @functools.cached_property
-    def calibration(self) -> tuple[Ints, NDArray[np.bool_]]:
+    def calibration(self) -> tuple[Ints, Bools]:
         """Rows of the real images on which thresholds are set, and the views that may judge each of them, bool (rows,
         views).
 
@@ -256,8 +247,8 @@ class Evidence:
             rows = np.flatnonzero(view.unseen_M & self.fit_M)
             if len(rows) < 2:
                 raise RequestError("encoder: was fitted on nearly every real image, so it can't compare them; use another encoder")
-            index = Neighbours(view.real[rows], self._index, view.pool[self._some_usable])
-            unseen = _Unseen(index, view.real[rows], self.real_class_M[rows], self._neighbours)
+            index = Neighbours(view.real[rows], self.index, view.pool[self._some_usable])
+            unseen = _Unseen(index, view.real[rows], self.real_class_M[rows], self.neighbours)
             for block in self._usable_blocks():
                 pool_likeness.add(block, unseen.likeness(view.pool[block], self.class_N[block]), len(self.views))
             judged = np.flatnonzero(by_view[:, number])
@@ -269,7 +260,7 @@ class Evidence:
     @functools.cached_property
     def reachable_share(self) -> Floats:
         """Largest share of the votes that each class can have, given its number of real images, (classes,)."""
-        k = self._neighbours
+        k = self.neighbours
         counts = [np.bincount(self.real_class_M[view.unseen_M & self.fit_M], minlength=len(self.classes)) for view in self.views]
         return np.asarray(np.mean([np.minimum(count, k) / k for count in counts], axis=0), np.float32)
 
@@ -289,7 +280,7 @@ class Evidence:
     def _text_probabilities(self, template: str, words: Sequence[str] = ()) -> tuple[Floats, Floats]:
         """Probability of the text of each class and of each word, for pool and validation images; mean over views."""
         texts = [*(template.replace("{class}", name) for name in self.classes), *words]
-        by_view = self._embed_texts(texts) if self._embed_texts is not None else []
+        by_view = self.embed_texts(texts) if self.embed_texts is not None else []
         if not by_view:
             raise RequestError(NEEDS_TEXTS)
         pool = np.zeros((len(self.class_N), len(texts)), np.float32)
@@ -313,7 +304,7 @@ class Evidence:
         rows = np.flatnonzero(alive_N)
         rows = rows[np.lexsort((rows, self.nearest.distance_N[rows]))]  # best first
         kept = np.full(len(self.class_N), -1, np.int64)
-        _, first, which = np.unique(self._pixels_N[rows], return_index=True, return_inverse=True)
+        _, first, which = np.unique(self.pixels_N[rows], return_index=True, return_inverse=True)
         order = np.arange(len(rows))
         is_exact = first[which] != order
         exact = np.zeros(len(self.class_N), bool)
@@ -337,7 +328,7 @@ class Evidence:
         dropped: list[tuple[int, int]] = []
         while len(rows) > 1:
             features = self.joined(rows)
-            squared, neighbours = Neighbours(features, self._index).search(features, min(16, len(rows)))
+            squared, neighbours = Neighbours(features, self.index).search(features, min(16, len(rows)))
             keeper = np.full(len(rows), -1)
             for row, others in enumerate(neighbours):
                 near = others[(squared[row] <= limit * limit) & (others < row) & (others >= 0)]

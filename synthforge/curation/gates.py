@@ -90,10 +90,7 @@ class CopiesGate(Gate):
 
     title: ClassVar[str] = "copy"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {
-        "copy of a real image": (
-            "Copies of a real image",
-            "They are nearly the same as a real image, and may reveal private data.",
-        ),
+        "copy of a real image": ("Copies of a real image", "They are nearly the same as a real image, and may reveal private data."),
         "copy of its source": ("Copies of the source image", "They started from a real image (image-to-image), and have hardly changed."),
     }
 

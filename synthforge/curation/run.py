@@ -2,7 +2,8 @@
 left.
 
 The steps: embed both sides, apply the gates, select, measure the gap, find underrepresented regions, write the
-curated folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a repeated or
+curated folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a
+repeated or
 interrupted run is fast.
 """
 
@@ -117,13 +118,12 @@ def choose(gated: Gated, config: CurationConfig, reporter: Reporter) -> Choice:
 
 
 def _gated(sides: Sides, reporter: Reporter) -> Gated:
-    config = sides.config
     reason, alive = sides.problem.copy(), sides.usable.copy()
     if not alive.any():
         raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
     reports = []
-    for one in in_order(config):
+    for one in in_order(sides.config):
         reporter.note(f"gate: {one.title}")
         outcome = one.test(sides.evidence, alive)
         dropped = {}

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from synthforge.arrays import Ints
+from synthforge.arrays import Bools, Doubles, Ints
 from synthforge.curation.choice import Choice
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import CurateResult
@@ -286,7 +286,7 @@ def decisions(choice: Choice, keys: NDArray[np.object_]) -> pa.Table:
     return pa.table({name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()})
 
 
-def _masked(values: NDArray[np.object_], there: NDArray[np.bool_]) -> pa.Array:
+def _masked(values: NDArray[np.object_], there: Bools) -> pa.Array:
     return pa.array(values, pa.string(), mask=~there)
 
 
@@ -323,7 +323,7 @@ def _pictures(table: Any, rows: Ints) -> list[Any]:
     return [images[row] for row in rows.tolist()]
 
 
-def weights_of(address: str, key_N: NDArray[np.object_]) -> NDArray[np.float64] | None:
+def weights_of(address: str, key_N: NDArray[np.object_]) -> Doubles | None:
     """Importance weights of a curated set's images, float64 (N,); None if the set has none, or is not a curated set.
 
     Args:

@@ -214,7 +214,8 @@ class DatasetFolder:
         """Write complete.json, whose content is a pure function of the folder. None: shards are unfinished.
 
         Args:
-            count: number of samples of each class, from the number of samples and those that are not there. None: don't count.
+            count: number of samples of each class, from the number of samples and those that are not there. None: don't
+            count.
             prepare: called with the totals, and whether they are new, before complete.json is published.
         """
         segments = self.segments()  # read once, so that no extension counts without its shards

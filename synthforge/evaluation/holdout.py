@@ -77,9 +77,7 @@ def open_holdout(address: str, classes: list[str], cache: Path, reporter: Report
 
 def find_leakage(holdout: Holdout, draws: Sequence[RealDraw], settings: Sequence[Setting], reader: SetReader, resolution: int) -> Leakage:
     """Compare all training images with the holdout; raises RequestError if the real images copy much of it."""
-    by_name: dict[str, list[Images]] = {
-        "real": [part for draw in draws for part in (draw.fit, draw.rest, draw.validation) if part is not None]
-    }
+    by_name = {"real": [part for draw in draws for part in (draw.fit, draw.rest, draw.validation) if part is not None]}
     for setting in settings:
         for key, images in setting.sources.items():
             by_name.setdefault(key.split(" by ")[0], []).append(images)
@@ -150,8 +148,7 @@ class HoldoutCopies:
             copies = source.take(np.array([self.is_copy[sha256] and sha256 not in self.unreadable for sha256 in source.sha256_N], np.bool_))
             for part in _parts(copies):
                 copied_W |= nearest(self._pixels_WD, self._pixels(part)) / self._scale <= NEAR
-        copied_V: Bools = copied_W.view(2, -1).any(dim=0).numpy()
-        return copied_V
+        return copied_W.view(2, -1).any(dim=0).numpy()
 
     def _readable(self, images: Images) -> dict[str, NDArray[np.uint8]]:
         """Pixels (1, 3, H, W) of files that can be decoded, by their SHA-256."""

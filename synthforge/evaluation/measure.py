@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -63,16 +64,18 @@ class Measurement:
         """All notes, each once."""
         return list(dict.fromkeys([*before, *self.notes, *after]))
 
-    @property
-    def device_name(self) -> str:
-        """The device that classifiers were trained on."""
+    def shared(self, request: HoldoutRequest) -> dict[str, Any]:
+        """The fields that the results of an evaluation and a diagnosis share."""
         device = pick_device(self.trainer.device)
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
-
-    @property
-    def seconds(self) -> float:
-        """Since preparation ended."""
-        return round(time.perf_counter() - self.started, 1)
+        return {
+            "holdout": request.holdout,
+            "holdout_images": len(self.findings.holdout),
+            "trainer": self.trainer.model_dump(mode="json"),
+            "trainings": len(self.findings.predictions),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores",
+            "seconds": round(time.perf_counter() - self.started, 1),
+            "file": request.out,
+        }
 
 
 def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, required: Sequence[Requirement] = ()) -> Measurement:
@@ -105,8 +108,6 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
             settings, notes = prepared_settings(units, preparation, draws, workers, beside=beside)
         else:
             settings, notes = given_settings(request, sources, draws, reporter)
-        if base.start != "scratch":
-            notes.append(f"classifiers start from weights of {base.pretrained or base.network}, which may have been trained on test images")
         started = time.perf_counter()
 
         # Tuning
@@ -132,8 +133,16 @@ def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, re
         is_copy=leakage.is_copy,
         required=required,
     )
-    notes = [*reference.notes, *notes, *holdout.notes, *leakage.notes, *notes_of_classes(leakage.holdout, classes), *plan.notes]
+    notes = [*reference.notes, *notes, *_notes_of_weights(base), *holdout.notes, *leakage.notes]
+    notes += [*notes_of_classes(leakage.holdout, classes), *plan.notes]
     return Measurement(findings, tuned, base, leakage.copies_removed, notes=notes, started=started)
+
+
+def _notes_of_weights(config: TrainerConfig) -> list[str]:
+    """A note if the weights that classifiers start from may have seen the test set."""
+    if config.start == "scratch":
+        return []
+    return [f"classifiers start from weights of {config.pretrained or config.network}, which may have been trained on test images"]
 
 
 def write_result(request: HoldoutRequest, result: Document) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
 
 from synthforge.arrays import Bools, Ints
@@ -133,8 +134,5 @@ def _order(images: Images, draw: int | None, label: int) -> Ints:
     if draw is None:
         return rows
     rows = rows[torch.randperm(len(rows), generator=seeded("real draw", label)).numpy()]
-    begin, step = 0.0, 0.5
-    while draw:
-        draw, bit = divmod(draw, 2)
-        begin, step = begin + bit * step, step / 2
+    begin = float(scipy.stats.qmc.Halton(1, scramble=False).fast_forward(draw).random()[0, 0])
     return np.roll(rows, -int(begin * len(rows)))

@@ -20,21 +20,15 @@ def evaluate(request: EvaluationRequest, reporter: Reporter | None = None) -> Ev
     tables, curve, arms = findings.tables, findings.curve, findings.arms
     compared = next((table for table in tables if table.compares), None)
     result = EvaluateResult(
-        holdout=request.holdout,
-        holdout_images=len(findings.holdout),
+        **measured.shared(request),
         classes=findings.classes,
         verdict=verdict_of(tables, [(point.real_per_class, point.accuracy) for point in curve], arms),
         tables=tables,
         curve=curve,
         tuned=[tuned.result for tuned in measured.tuned.values()],
-        trainer=measured.trainer.model_dump(mode="json"),
         steps=measured.trainer.steps,
         copies_removed=measured.copies_removed,
         notes=measured.all_notes([*step_notes(findings), *curve_notes(findings)], interval_notes(findings)),
-        trainings=len(findings.predictions),
-        device=measured.device_name,
-        seconds=measured.seconds,
-        file=request.out,
         requirements={requirement.text: holds(requirement, tables) for requirement in request.require},
         use=use_of(compared, arms) if compared is not None else "not measured",
     )

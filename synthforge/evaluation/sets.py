@@ -152,18 +152,15 @@ class SetReader:
         places = list(zip(table["address"].to_pylist(), table["row"].to_pylist(), table["image_sha256"].to_pylist(), strict=True))
 
         def gather(rows: Ints) -> list[bytes]:
-            files: dict[int, bytes] = {}
-            wanted = dict.fromkeys(int(row) for row in rows)  # a batch may hold an image twice
-            for address in dict.fromkeys(places[row][0] for row in wanted):
-                here: dict[int, list[int]] = {}
-                for row in wanted:
-                    if places[row][0] == address:
-                        here.setdefault(places[row][1], []).append(row)
-                for place, members in self._table(address).samples(np.array(list(here), np.int64)):
-                    if hashlib.sha256(members.image).hexdigest() != places[here[place][0]][2]:
+            wanted = [places[row] for row in rows.tolist()]
+            files: dict[tuple[str, int], bytes] = {}
+            for address in dict.fromkeys(address for address, _, _ in wanted):
+                sha256_of = {place: sha256 for of, place, sha256 in wanted if of == address}  # a batch may hold an image twice
+                for place, members in self._table(address).samples(np.array(list(sha256_of), np.int64)):
+                    if hashlib.sha256(members.image).hexdigest() != sha256_of[place]:
                         raise WorkError(f"{address}: has changed since the evaluation began; run it again")
-                    files.update(dict.fromkeys(here[place], members.image))
-            return [files[int(row)] for row in rows]
+                    files[address, place] = members.image
+            return [files[address, place] for address, place, _ in wanted]
 
         return TrainingSet(
             label_N=table["label"].to_numpy().astype(np.int64),

@@ -48,8 +48,7 @@ class Setting:
 
     def asked(self, num_classes: int) -> Ints:
         """Images of each class that an arm should take from each source besides `real`, int64 (C,)."""
-        asked_C: Ints = np.rint(self.draw.fit.per_class(num_classes) * self.ratio).astype(np.int64)
-        return asked_C
+        return (self.draw.fit.per_class(num_classes) * self.ratio).round().astype(np.int64)
 
     def wanted(self, num_classes: int, is_copy: Mapping[str, bool]) -> Ints:
         """Images of each class that an arm takes, int64 (C,).

@@ -39,6 +39,8 @@ class TrainingPlan:
 
     settings: list[Setting]
     """Without sources that lack a class."""
+    groups: list[list[int]]
+    """Settings that differ only in their draw, by index."""
     by_arm: dict[tuple[int, str], ArmTrainings]
     """Index of the setting and name of the arm to the arm's trainings."""
     real_only: dict[tuple[str, int], list[Training]]
@@ -53,11 +55,6 @@ class TrainingPlan:
         main = [training for arm in self.by_arm.values() for training in arm.by_seed]
         main += [training for ours in self.real_only.values() for training in ours]
         return [*main, *(training for arm in self.by_arm.values() for training in arm.twice)]
-
-    @property
-    def groups(self) -> list[list[int]]:
-        """Settings that differ only in their draw, by index."""
-        return _groups_of(self.settings)
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,10 @@ class Planner:
         """Trainings of each arm in each setting, and of real images alone in each draw; writes their sets."""
         settings, missing, notes = list(settings), dict[tuple[int, str], str](), list[str]()
         by_arm: dict[tuple[int, str], ArmTrainings] = {}
-        groups = _groups_of(settings)
+        by_kind: dict[tuple[object, ...], list[int]] = {}
+        for index, setting in enumerate(settings):
+            by_kind.setdefault((setting.origin, setting.draw.amount, setting.ratio), []).append(index)
+        groups = list(by_kind.values())
         for group in groups:
             # A source that lacks a class in one draw has no arm in any draw, and does not limit other arms' size.
             lacking = {key: name for index in group for key, name in settings[index].lacking(self.classes, self.is_copy).items()}
@@ -104,7 +104,7 @@ class Planner:
                 for index in group:
                     by_arm.pop((index, name), None)
         real_only = {key_of(draw): self._trainings([[draw.fit]] * self.config.seeds, draw, ALONE) for draw in draws}
-        return TrainingPlan(settings, by_arm, real_only, missing, notes)
+        return TrainingPlan(settings, groups, by_arm, real_only, missing=missing, notes=notes)
 
     def _notes_of_size(self, of_group: Sequence[Setting]) -> list[str]:
         """A note if a source has fewer images than the arms ask for."""
@@ -160,10 +160,3 @@ class Planner:
                 )
             )
         return trainings
-
-
-def _groups_of(settings: Sequence[Setting]) -> list[list[int]]:
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, setting in enumerate(settings):
-        groups.setdefault((setting.origin, setting.draw.amount, setting.ratio), []).append(index)
-    return list(groups.values())

@@ -106,10 +106,10 @@ class _Source:
 
     def validated(self) -> Config:
         """The valid Config; raises RecipeError with every mistake."""
-        data = json.dumps(_plain(self.tree), default=str)
         problems = [self._at(path, text) for path, text in _unusable(self.tree)]
         if problems:
             raise RecipeError(problems)
+        data = json.dumps(self.tree, default=str)
         config: Config | None = None
         try:
             config = self.config.model_validate_json(data, strict=True)
@@ -124,9 +124,8 @@ class _Source:
             raise RecipeError(list(dict.fromkeys(problems)))
         return config
 
-    def _valid_part(self, data: dict[str, Any]) -> Recipe | None:
+    def _valid_part(self, kept: dict[str, Any]) -> Recipe | None:
         """The recipe without its wrong fields, so that the others can still be checked; None if too little is left."""
-        kept = json.loads(json.dumps(data))
         for _ in range(4):
             filled = {"name": "x", "generator": {"kind": "pixel", "model": "x"}, "count": {"total": 1}, **kept}
             try:
@@ -252,15 +251,6 @@ def _get(node: Any, step: str) -> Any:
         return node[_key(node, step)]
     except (KeyError, IndexError, ValueError, TypeError):
         return None
-
-
-def _plain(node: Any) -> Any:
-    """The tree with text keys only, as JSON needs; YAML also allows numbers and dates."""
-    if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    return node
 
 
 def _unusable(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -1,4 +1,4 @@
-"""Results in a few words: the headline on whether to use the images, cards that answer one question each, table cells."""
+"""Results in a few words: the headline (whether to use the images), cards that answer one question each, table cells."""
 
 from __future__ import annotations
 
@@ -6,28 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from synthforge.curation.result import CurateResult, Distance
-from synthforge.evaluation.results.types import (
-    Advice,
-    Cause,
-    Claim,
-    DiagnoseResult,
-    EvaluateResult,
-    Kind,
-    LossPart,
-    LossVerdict,
-    PartName,
-    SettingResult,
-    TableDiagnosis,
-    TableResult,
-    Use,
-)
-from synthforge.evaluation.results.words import change, listed, lost
+from synthforge.evaluation.results import types
+from synthforge.evaluation.results.words import USES, change, listed, lost
 from synthforge.recipe.curation import Regime
 from synthforge.statistics import Word
 
 REGIMES: dict[Regime, str] = {"s2r": "training on synthetic images alone", "da": "training on synthetic and real images together"}
 """What a curated set is for."""
-TITLES: dict[PartName, str] = {
+TITLES: dict[types.PartName, str] = {
     "appearance": "appearance",
     "content": "content",
     "labels": "wrong labels",
@@ -38,7 +24,7 @@ TITLES: dict[PartName, str] = {
 Tone = Literal["good", "bad", "unsure"]
 
 
-def part_of_loss(part: LossPart) -> str:
+def part_of_loss(part: types.LossPart) -> str:
     """One part of a loss decomposition, such as "1.4 points [-0.6, 3.4]"; empty if it was not measured."""
     return lost(part.loss, "points") if part.loss is not None else "no measurable difference" if part.verdict == "not shown" else ""
 
@@ -63,23 +49,14 @@ class Answer:
     """Decides the card's colour."""
 
 
-_HEADLINES: dict[Use, str] = {
-    "everywhere": "Use the synthetic images",
-    "where they helped": "Use the synthetic images only for the amounts of real data where they helped",
-    "nowhere": "Do not add these synthetic images to the real ones",
-    "no proof": "It is unclear whether adding the synthetic images helps",
-    "not measured": "There is no verdict on adding the synthetic images",
-}
-
-
-def headline_of(evaluation: EvaluateResult | None) -> str:
+def headline_of(evaluation: types.EvaluateResult | None) -> str:
     """Whether to use the images, in one to three sentences."""
     if evaluation is None or (table := evaluation.first) is None:
         return "Not evaluated yet: it is unknown whether these images help."
     claim = table.claim("adding")
     if claim is None:
         return "It was not measured whether these images help when they are added to real ones."
-    sentences = [f"{_HEADLINES[evaluation.use]}: accuracy changes by {_mean_change(claim)}."]
+    sentences = [f"{USES[evaluation.use]}: accuracy changes by {_mean_change(claim)}."]
     if table.origin != "own":
         sentences.append("The generator may have seen more real images than the classifiers.")
     if not all(setting.has_enough_steps for setting in table.settings):
@@ -87,7 +64,9 @@ def headline_of(evaluation: EvaluateResult | None) -> str:
     return " ".join(sentences)
 
 
-def answers_of(evaluation: EvaluateResult | None, curation: CurateResult | None, diagnosis: DiagnoseResult | None) -> list[Answer]:
+def answers_of(
+    evaluation: types.EvaluateResult | None, curation: CurateResult | None, diagnosis: types.DiagnoseResult | None
+) -> list[Answer]:
     """The cards, as far as there are results for them."""
     table = evaluation.first if evaluation is not None else None
     answers: list[Answer | None] = []
@@ -115,7 +94,7 @@ _VERDICTS: dict[Word, tuple[Tone, str]] = {
     "did not help": ("bad", "a relevant gain is ruled out"),
     "cannot tell": ("unsure", "not statistically significant (too imprecise to tell)"),
 }
-_PAIRS: dict[Kind, tuple[str, str]] = {
+_PAIRS: dict[types.Kind, tuple[str, str]] = {
     "adding": ("real+curated", "real"),
     "instead": ("random", "real"),
     "curated-instead": ("curated", "real"),
@@ -124,7 +103,7 @@ _PAIRS: dict[Kind, tuple[str, str]] = {
 """The arms of the comparisons behind a card."""
 
 
-def _comparison(table: TableResult, kind: Kind, question: str) -> Answer | None:
+def _comparison(table: types.TableResult, kind: types.Kind, question: str) -> Answer | None:
     claim = table.claim(kind)
     if claim is None:
         return None
@@ -139,11 +118,11 @@ def _comparison(table: TableResult, kind: Kind, question: str) -> Answer | None:
     return Answer(question, figure, text, tone)
 
 
-def _mean_change(claim: Claim) -> str:
+def _mean_change(claim: types.Claim) -> str:
     return change(claim.difference, "points") + (" on average" if claim.comparisons > 1 else "")
 
 
-def _by_amount(table: TableResult, kind: Kind) -> str:
+def _by_amount(table: types.TableResult, kind: types.Kind) -> str:
     """The differences behind a claim, by the amount of real data; only their range where they are of several arms."""
     claim, settings = table.claim(kind), table.settings
     assert claim is not None
@@ -160,13 +139,13 @@ def _by_amount(table: TableResult, kind: Kind) -> str:
     return f"Measured with {amounts} real images per class{span}."
 
 
-def _amount(setting: SettingResult, table: TableResult) -> str:
+def _amount(setting: types.SettingResult, table: types.TableResult) -> str:
     """The amount of real data; also that of synthetic images where the table has several."""
     has_one_ratio = len({setting.synthetic_per_real for setting in table.settings}) == 1
     return f"{setting.real_per_class:g}" + ("" if has_one_ratio else f" (and {setting.synthetic_per_real:g} synthetic per real image)")
 
 
-_WITHOUT_CAUSE: dict[LossVerdict, str] = {
+_WITHOUT_CAUSE: dict[types.LossVerdict, str] = {
     "loss": "unexplained",
     "cannot tell": "no significant loss",
     "none": "no relevant loss",
@@ -174,7 +153,7 @@ _WITHOUT_CAUSE: dict[LossVerdict, str] = {
 }
 
 
-def _causes(table: TableDiagnosis, draws: int) -> Answer:
+def _causes(table: types.TableDiagnosis, draws: int) -> Answer:
     whole, parts = table.mean.whole, table.mean.parts
     assert whole.loss is not None  # a table has real and random images
     amounts = listed([f"{setting.real_per_class:g}" for setting in table.settings])
@@ -195,7 +174,7 @@ def _causes(table: TableDiagnosis, draws: int) -> Answer:
     return Answer("Why do synthetic images cost accuracy?", title, text, "bad" if shown else "unsure")
 
 
-NEXT: dict[Cause, str] = {
+NEXT: dict[types.Cause, str] = {
     "appearance": "improve the generator",
     "content": "curate from a larger pool",
     "labels": "reduce wrong labels",
@@ -207,7 +186,7 @@ NEXT: dict[Cause, str] = {
 """The advice in a few words."""
 
 
-def _next_step(advice: Advice, use: Use) -> Answer:
+def _next_step(advice: types.Advice, use: types.Use) -> Answer:
     """The first advice, together with whether to add the images."""
     text = advice.text
     if advice.cause == "none" and use != "not measured":
@@ -217,7 +196,7 @@ def _next_step(advice: Advice, use: Use) -> Answer:
     return Answer("What should you do next?", NEXT[advice.cause], text, "unsure")
 
 
-def _exchange_rate(table: TableResult) -> Answer | None:
+def _exchange_rate(table: types.TableResult) -> Answer | None:
     """The exchange rates of the first arm that has one, at every amount of real data."""
     question = "How many synthetic images replace one real image?"
     measured = [name for name in ("curated", "random") if any(name in setting.worth for setting in table.settings)]

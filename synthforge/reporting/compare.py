@@ -19,6 +19,8 @@ from synthforge.reporting.gathered import Gathered
 from synthforge.reporting.plots import Dot, Plot, dots, in_points
 from synthforge.reporting.templates import page_of, write_page
 
+_SETTINGS = ("generator", "sampling", "images", "selection", "kept")
+"""Titles of the first rows."""
 CLAIMS: dict[Kind, str] = {
     "instead": "random in place of real",
     "curated-instead": "curated in place of real",
@@ -74,7 +76,7 @@ def compare(runs: Sequence[Gathered], out: str) -> CompareResult:
     compared = [
         ComparedRun(name, run.folder.address, headline_of(run.evaluation), _cells(run)) for name, run in zip(names, runs, strict=True)
     ]
-    rows = sorted(dict.fromkeys(title for one in compared for title in one.cells), key=_place)
+    rows = sorted(dict.fromkeys(title for one in compared for title in one.cells), key=lambda title: title not in _SETTINGS)
     plots, warnings, address = _plots(names, runs), _warnings(names, runs), resolve(out)
     page = page_of("compare.html.j2", runs=compared, rows=rows, warnings=warnings, plots=plots)
     return CompareResult(compared, rows, warnings, address, write_page(address, page, plots.values()))
@@ -90,14 +92,6 @@ def _names(runs: Sequence[Gathered]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise AssertionError("different addresses have different parts")
-
-
-_FIRST = ("generator", "sampling", "images", "selection", "kept")
-
-
-def _place(title: str) -> int:
-    """Order of the rows: settings first, then figures."""
-    return _FIRST.index(title) if title in _FIRST else len(_FIRST)
 
 
 def _cells(run: Gathered) -> dict[str, str]:
@@ -136,7 +130,8 @@ def _title(setting: SettingResult, arm: str) -> str:
 
 
 def _plots(names: Sequence[str], runs: Sequence[Gathered]) -> dict[str, Plot]:
-    """Plots of the distances to the real images, and of the accuracies of arms that several runs have. Each run is a row."""
+    """Plots of the distances to the real images, and of the accuracies of arms that several runs have. Each run is a
+    row."""
     plots: dict[str, Plot] = {}
     gaps: dict[str, list[Dot]] = {}
     accuracies: dict[str, list[Dot]] = {}

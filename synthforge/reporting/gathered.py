@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,10 @@ class Decisions:
     kept: np.ndarray
     reason: np.ndarray
     """Why an image was dropped. None: it was kept."""
-    nearest_real: np.ndarray | None
+    nearest_real: np.ndarray | None = None
     """Key of the nearest real image. None: near-copies were not searched for."""
-    nearest_real_distance: np.ndarray | None
+    nearest_real_distance: np.ndarray | None = None
+    """nan: the image was not compared."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,6 @@ class Gathered:
         except ValidationError as error:
             raise RequestError(f"{address}: the recipe stored there is of another version; give the recipe's file") from error
         return cls(recipe.model_copy(update={"output": recipe.output.model_copy(update={"path": place})}), Folder(place))
-
-    @property
-    def name(self) -> str:
-        """Name of the recipe."""
-        return self.recipe.name
 
     @functools.cached_property
     def cache(self) -> Path:
@@ -156,11 +152,8 @@ class Gathered:
         if table.column("key").to_pylist() != self.pool.strings("key").tolist():
             return None
 
-        def column(name: str) -> np.ndarray | None:
-            return np.array(table.column(name).to_pylist(), object) if name in table.column_names else None
-
-        kept, reason = table.column("kept").to_numpy(zero_copy_only=False), np.array(table.column("reason").to_pylist(), object)
-        return Decisions(kept, reason, column("nearest_real"), column("nearest_real_distance"))
+        columns = {field.name: table.column(field.name).to_numpy() for field in fields(Decisions) if field.name in table.column_names}
+        return Decisions(**columns)
 
     def kept(self) -> Ints:
         """Rows of the pool that were kept, int64 (n,)."""

@@ -31,7 +31,8 @@ class Map:
 
 
 def map_of(run: Gathered, missing: list[str], *, real_images: bool) -> Map | None:
-    """The map by t-SNE of the metric encoder's features (van der Maaten and Hinton 2008). None: there are too few images.
+    """The map by t-SNE of the metric encoder's features (van der Maaten and Hinton 2008). None: there are too few
+    images.
 
     Args:
         missing: if the features are lost, this list gets a sentence that says so.

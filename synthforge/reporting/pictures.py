@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from synthforge.arrays import Ints
 from synthforge.data.image_table import Table
 from synthforge.data.images import decode
 from synthforge.errors import DatasetError
@@ -61,10 +61,12 @@ def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap:
     whole = Image.new("RGBA", (found.width, found.height), (0, 0, 0, 0))
     for place, image in enumerate(images):
         whole.paste(image, (place % columns * (side + gap), place // columns * (side + gap)))
-    return replace(found, uri=_uri(whole))
+    buffer = io.BytesIO()
+    whole.save(buffer, "WEBP", quality=QUALITY, method=4)
+    return replace(found, uri="data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
 
 
-def thumbnails(table: Table, rows: NDArray[np.int64], side: int) -> list[Image.Image]:
+def thumbnails(table: Table, rows: Ints, side: int) -> list[Image.Image]:
     """The images of these rows as squares of `side` pixels, in order."""
     found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(rows))}
     return [found[row] for row in rows.tolist()]
@@ -84,9 +86,3 @@ def _thumbnail(data: bytes, side: int) -> Image.Image:
     square = Image.new("RGB", (side, side), (128, 128, 128))
     square.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
     return square
-
-
-def _uri(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

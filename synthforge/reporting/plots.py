@@ -1,6 +1,7 @@
 """Plots of results, as SVG in the page and as SVG and PNG files.
 
-In the page, text is text in the page's font, and colours are CSS variables, since the page has a light and a dark scheme.
+In the page, text is text in the page's font, and colours are CSS variables, since the page has a light and a dark
+scheme.
 """
 
 from __future__ import annotations
@@ -145,9 +146,7 @@ def curves(
         axes.set_xlabel(x_axis)
         axes.set_ylabel(y_axis)
         axes.grid(color=colours["line"], linewidth=0.6)
-        legend = axes.legend(frameon=False, loc="lower right")
-        for text in legend.get_texts():
-            text.set_color(colours["ink"])
+        axes.legend(frameon=False, loc="lower right", labelcolor=colours["ink"])
 
     figures = "; ".join(
         f"{label}: {', '.join(f'{value:.1f} with {x:g}' for x, value, _, _ in points)}" for label, (_, points) in lines.items()

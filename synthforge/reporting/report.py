@@ -121,7 +121,8 @@ def report(
     """Write the page and its plots.
 
     Args:
-        out: the page's file; plots go beside it. None: `PAGE` or, without real images, `PAGE_WITHOUT` in the run's folder.
+        out: the page's file; plots go beside it. None: `PAGE` or, without real images, `PAGE_WITHOUT` in the run's
+        folder.
         real_images: show real images. Without them the page can be shared.
         trouble: why the run ended early. None: it did not.
     Raises: DatasetError for results that can't be read; PlaceError for a place that can't be written.
@@ -286,7 +287,7 @@ def _add_pairs(page: _Page, pool: Table, real: Table, decisions: Decisions) -> N
     kept, nearest_real = np.flatnonzero(decisions.kept), decisions.nearest_real
     if nearest_real is None or decisions.nearest_real_distance is None or not len(kept):
         return
-    apart = np.array([np.inf if one is None else one for one in decisions.nearest_real_distance], float)
+    apart = np.nan_to_num(decisions.nearest_real_distance.astype(float), nan=np.inf)
     usual = max(float(np.median(apart[kept])), 1e-12)
     row_of = {key: row for row, key in enumerate(real.strings("key"))}
     for made in kept[np.argsort(apart[kept], kind="stable")[:SHOWN_PAIRS]].tolist():

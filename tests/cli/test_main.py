@@ -1,4 +1,5 @@
-"""The command line as a person meets it: help, results, JSON, and one line with the right exit status for every mistake."""
+"""The command line as a person meets it: help, results, JSON, and one line with the right exit status for every
+mistake."""
 
 from __future__ import annotations
 

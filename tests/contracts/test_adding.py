@@ -1,4 +1,5 @@
-"""Adding something is one place: a generator, an encoder, a gate, a selection rule and metrics that stand in this file alone.
+"""Adding something is one place: a generator, an encoder, a gate, a selection rule and metrics that stand in this file
+alone.
 
 Help, schema and recipes find each by its name, a run uses it, and the report tells of it.
 """

@@ -1,4 +1,5 @@
-"""One suite over every form in which real images may lie, and every verb that reads them: equal images give equal answers."""
+"""One suite over every form in which real images may lie, and every verb that reads them: equal images give equal
+answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Work that executors run in their tests: squares numbers, several in flight, and fails as it is told to. Imports nothing heavy.
+"""Work that executors run in their tests: squares numbers, several in flight, and fails as it is told to. Imports
+nothing heavy.
 
 What happened is written to files, because workers are other processes and may be killed at any moment.
 """

@@ -1,4 +1,5 @@
-"""`curate` from end to end: bytes, decisions, several pools, kills, other settings, other people's pools, and mistakes in words."""
+"""`curate` from end to end: bytes, decisions, several pools, kills, other settings, other people's pools, and mistakes
+in words."""
 
 from __future__ import annotations
 

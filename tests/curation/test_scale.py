@@ -35,7 +35,7 @@ from tests.conftest import ROOT
 NUM_POOL, NUM_REAL, DIM, CLASSES, PER_BLOCK = 100_000, 5_000, 512, 10, 1000
 LATENT = 32
 COPIES, TWINS, NOISE = 300, 500, 400
-"""Faults among the pool's first images, in this order: copies of real images, copies of later pool images, and noise."""
+"""Faults among the pool's first images, in order: copies of real images, copies of later pool images, and noise."""
 MOST_GB = 2.0
 CODE = "import sys; from tests.curation.test_scale import child; child(sys.argv[1])"
 

@@ -134,7 +134,8 @@ def test_torn_tar_gives_the_whole_samples_before_the_tear(tmp_path: Path, kept: 
     torn.write_bytes(torn.read_bytes()[:kept])
     found = opened(tmp_path)
     check_contract(found)
-    # Each sample takes four blocks and is whole with the first byte of the last; the first one alone has no neighbour to be like.
+    # Each sample takes four blocks and is whole with the first byte of the last; the first one alone has no neighbour
+    # to be like.
     num = sum(kept > 2048 * sample + 1536 for sample in range(3))
     num = 0 if kept < 2048 + 512 else num
     assert found.num_samples == 10 + num
@@ -175,7 +176,8 @@ def test_blocks_of_a_large_tar(tmp_path: Path, opened: Callable[..., Collection]
 
 
 def test_img2dataset_output(tmp_path: Path, opened: Callable[..., Collection]) -> None:
-    """Its layout: tars of .jpg .txt .json, and beside each a parquet of all urls, failed ones too, and stats, written last."""
+    """Its layout: tars of .jpg .txt .json, and beside each a parquet of all urls, failed ones too, and stats, written
+    last."""
     for shard in range(2):
         entries: list[tuple[str, bytes]] = []
         rows = []

@@ -1,4 +1,5 @@
-"""Side files, proven by the libraries that they are for: each loads a pool and finds the keys, labels, names and pixels of the tables."""
+"""Side files, proven by the libraries that they are for: each loads a pool and finds the keys, labels, names and pixels
+of the tables."""
 
 from __future__ import annotations
 
@@ -223,7 +224,8 @@ def test_strange_names_and_records_survive_datasets(tmp_path: Path, load: Callab
     told = {sample["__key__"]: sample["json"] for sample in dataset}
     assert told[key_of(0)]["seed"] == 2**63 - 1
     assert told[key_of(2)]["attempts"] == [{"seed": 1, "reason": "blank"}]
-    # One list of records holds one set of keys; what Arrow can't hold is left out, whole numbers beyond 64 bits are rounded.
+    # One list of records holds one set of keys; what Arrow can't hold is left out, whole numbers beyond 64 bits are
+    # rounded.
     records = [{"a": 1, "b": None}, {"a": None, "b": 0.1}]
     whole = TRICKY | {"nested": {"deep": {"flags": [True, False], "records": records}}, "huge": float(2**70)}
     assert all(record["generator"] == whole for record in told.values())

@@ -83,7 +83,8 @@ def test_labels_and_captions_in_json_and_none_at_all(tmp_path: Path, opened: Cal
 
 
 def misnamed() -> dict[str, tuple[bytes, str]]:
-    """Suffix to a file under it and the format that it has: a CMYK JPEG, an animated GIF and others, as they come from the web."""
+    """Suffix to a file under it and the format that it has: a CMYK JPEG, an animated GIF and others, as they come from
+    the web."""
     from PIL import Image
 
     frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 255)]

@@ -1,4 +1,5 @@
-"""Digits as folders of images by class, which evaluations take as real, synthetic and holdout sets; and short evaluations of them."""
+"""Digits as folders of images by class, which evaluations take as real, synthetic and holdout sets; and short
+evaluations of them."""
 
 from __future__ import annotations
 

@@ -125,7 +125,8 @@ def test_copies_of_holdout_images_are_left_out_and_counted(sets: Sets, tmp_path:
 
 
 def test_holdout_images_that_real_images_copy_are_not_measured_on(sets: Sets, tmp_path: Path) -> None:
-    """Three as they are and three mirrored: generators and tuning have seen these, so that leaving out the real ones is not enough."""
+    """Three as they are and three mirrored: generators and tuning have seen these, so that leaving out the real ones is
+    not enough."""
     real, holdout = tmp_path / "real", digits("holdout")[:200]
     shutil.copytree(sets.real, real)
     for number, example in enumerate(holdout[:6]):

@@ -42,7 +42,8 @@ def test_half_of_the_labels_wrong_is_worse_than_none(planted: EvaluateResult) ->
 
 @pytest.mark.trains
 def test_real_images_in_disguise_are_worth_about_as_many_real_ones(planted: EvaluateResult) -> None:
-    """How exactly, planted scores tell (tests/test_statistics.py): these trainings are few, and other images than those."""
+    """How exactly, planted scores tell (tests/test_statistics.py): these trainings are few, and other images than
+    those."""
     (setting,) = planted.tables[0].settings
     compared = difference(planted, "more-set", "real").difference
     assert abs(compared.value) <= 0.06

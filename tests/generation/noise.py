@@ -24,7 +24,8 @@ from tests.conftest import DIGITS, small
 
 @dataclass
 class Noise:
-    """Implements `generators.protocol.Generator`: each image is noise of its own seed, with faults by seed or batch size."""
+    """Implements `generators.protocol.Generator`: each image is noise of its own seed, with faults by seed or batch
+    size."""
 
     blank: set[int] = field(default_factory=set)
     broken: set[int] = field(default_factory=set)

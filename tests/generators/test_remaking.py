@@ -1,4 +1,5 @@
-"""Code that makes an image again, from its record alone. `tests/test_text_to_image.py` runs such code for real pipelines."""
+"""Code that makes an image again, from its record alone. `tests/test_text_to_image.py` runs such code for real
+pipelines."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Every training begins and goes on a little differently: what another processor, or another seed, would do to it.
 
-Python imports this module when it starts with this folder on its path, so spawned processes do it too. `PERTURB=SEED:THREADS` says how:
-initial weights change by a relative 1e-6, seeds of trainings by SEED, and torch computes with so many threads, whatever is asked for.
+Python imports this module when it starts with this folder on its path, so spawned processes do it too.
+`PERTURB=SEED:THREADS` says how:
+initial weights change by a relative 1e-6, seeds of trainings by SEED, and torch computes with so many threads, whatever
+is asked for.
 """
 
 from __future__ import annotations

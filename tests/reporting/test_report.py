@@ -184,7 +184,7 @@ def test_names_in_a_recipe_are_text_and_not_markup(run_folder: Path, tmp_path: P
     (tmp_path / "run" / "diagnosis.json").write_text(json.dumps(diagnosis))
     report(Gathered.at(str(tmp_path / "run")), str(tmp_path / "page.html"))
     assert "<script>alert(1)" not in (tmp_path / "page.html").read_text()
-    assert run.name == "digits"
+    assert run.recipe.name == "digits"
 
 
 def test_a_part_that_no_image_shows_is_no_zero_with_an_interval(run_folder: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def measure_gap(
         num_bootstrap, num_splits: repetitions behind intervals.
         most_images: a larger set is represented by a random part of this size, with the same class shares.
     """
-    sides = _Sides.of(views, before=before, after=after, random=random, num_classes=len(classes), seed=seed, limit=most_images)
+    sides = _Sides(views, before=before, after=after, random=random, num_classes=len(classes), seed=seed, limit=most_images)
     tables = _by_bootstrap(sides, num_bootstrap, seed) | _by_splits(sides, num_splits, seed)
     return Gap(
         primary=PRIMARY,
@@ -149,31 +149,15 @@ def _beside_floor(distances: Distances) -> str:
 # The sets that are compared
 
 
-@dataclass(frozen=True)
 class _Sides:
     """Rows of every set, and of the real images in each view: bounded in number, sorted by class.
 
     Only pool images of some set are read. Rows of sets are numbers among these.
     """
 
-    views: list[MetricView]
-    pools: list[Floats]
-    """Features of the pool images in each view."""
-    class_N: Ints
-    """Class of each of these images."""
-    before: Ints
-    after: Ints
-    random: list[Ints]
-    reals: list[Ints]
-    """Rows of the real images in each view."""
-    sigmas: list[float]
-    """Kernel width in each view."""
-    num_classes: int
-
-    @classmethod
-    def of(
-        cls, views: Sequence[MetricView], *, before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
-    ) -> _Sides:
+    def __init__(
+        self, views: Sequence[MetricView], *, before: Ints, after: Ints, random: Sequence[Ints], num_classes: int, seed: int, limit: int
+    ) -> None:
         assert views, "no view"
         class_N = views[0].pool_class_N
         rows = [
@@ -181,18 +165,16 @@ class _Sides:
             for part in (np.sort(np.asarray(part, np.int64)) for part in (before, after, *random))
         ]
         used = np.unique(np.concatenate(rows))
-        before, after, *others = (np.searchsorted(used, part) for part in rows)
-        return cls(
-            views=list(views),
-            pools=[view.pool_ND[used] for view in views],
-            class_N=class_N[used],
-            before=before,
-            after=after,
-            random=others,
-            reals=[_spread(view.real_class_M, limit, _rng(seed, 1, number)) for number, view in enumerate(views)],
-            sigmas=[metrics.median_sigma(view.real_MD) for view in views],
-            num_classes=num_classes,
-        )
+        self.views, self.num_classes = list(views), num_classes
+        self.pools = [view.pool_ND[used] for view in views]
+        """Features of the pool images in each view."""
+        self.class_N = class_N[used]
+        """Class of each of these images."""
+        self.before, self.after, *self.random = (np.searchsorted(used, part) for part in rows)
+        self.reals = [_spread(view.real_class_M, limit, _rng(seed, 1, number)) for number, view in enumerate(views)]
+        """Rows of the real images in each view."""
+        self.sigmas = [metrics.median_sigma(view.real_MD) for view in views]
+        """Kernel width in each view."""
 
     def counts(self, rows: Ints) -> Ints:
         """Images of each class, and last of all classes, (C + 1,)."""
@@ -337,14 +319,8 @@ def _distances(sides: _Sides, column: int, tables: tuple[Doubles, Doubles, Doubl
         for table, size in zip(tables, (num_before, num_after, num_after), strict=True)
     )
     floor = _measured(0.0, null[:, column], num_after, "real draws", _too_few(num_after, num_real, FEWEST_FOR_MMD))
-    distances = Distances(before=before, after=after, random=random, floor=floor)
-    if not is_primary:
-        return distances
-    changes = {
-        "after_minus_random": _difference(tables[1], tables[2], column),
-        "after_minus_before": _difference(tables[1], tables[0], column),
-    }
-    return distances.model_copy(update=changes)
+    to_random, to_before = (_difference(tables[1], other, column) if is_primary else None for other in (tables[2], tables[0]))
+    return Distances(before=before, after=after, random=random, floor=floor, after_minus_random=to_random, after_minus_before=to_before)
 
 
 def _difference(one: Doubles, other: Doubles, column: int) -> DistanceChange:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.arrays import Doubles
+from synthforge.arrays import Bools, Doubles, Floats, Ints
 from synthforge.registry import Registry
 
 Features = NDArray[np.floating[Any]]
@@ -137,7 +137,7 @@ class Pair:
         return squared_distances(self.real.real_MD, self.other_ND)
 
     @functools.cached_property
-    def in_real_ball_MN(self) -> NDArray[np.bool_]:
+    def in_real_ball_MN(self) -> Bools:
         """Whether each image of the set lies in the ball around each real image."""
         return self.between_MN < self.real.radius_M[:, None]
 
@@ -294,14 +294,13 @@ class Weighted:
 
     blocks: list[tuple[int, slice]]
     """Each class that occurs (-1 included) and its rows."""
-    weights_BN: NDArray[np.float32]
+    weights_BN: Floats
     """The weights of a class sum to its number of images."""
 
     @classmethod
-    def of(cls, class_N: NDArray[np.int64], weights_BN: NDArray[np.float32]) -> Weighted:
-        classes, starts = np.unique(class_N, return_index=True)
-        ends = [*starts[1:].tolist(), len(class_N)]
-        blocks = [(int(index), slice(start, end)) for index, start, end in zip(classes, starts.tolist(), ends, strict=False)]
+    def of(cls, class_N: Ints, weights_BN: Floats) -> Weighted:
+        classes = np.unique(class_N).tolist()
+        blocks = [(index, slice(*np.searchsorted(class_N, (index, index + 1)).tolist())) for index in classes]
         weights_BN = weights_BN.copy()
         for _, rows in blocks:
             weights_BN[:, rows] *= (rows.stop - rows.start) / weights_BN[:, rows].sum(axis=1, keepdims=True)
@@ -356,7 +355,7 @@ def between(kernel_NM: Doubles, one: Weighted, other: Weighted, num_classes: int
     return means
 
 
-def _both(weights_BN: NDArray[np.float32], kernel: Doubles) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+def _both(weights_BN: Floats, kernel: Doubles) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
     """Rows of the result, weights and kernel: first the unweighted images in float64, then the replicates in
     float32."""
     yield slice(0, 1), np.ones((1, weights_BN.shape[1])), kernel
@@ -369,7 +368,7 @@ def _dot(one_BN: NDArray[Any], other_BN: NDArray[Any]) -> Doubles:
     return products
 
 
-def spread_within(kernel_MM: Doubles, images: Weighted) -> NDArray[np.float32]:
+def spread_within(kernel_MM: Doubles, images: Weighted) -> Floats:
     """Kernel of the images' deviations from the mean of their class, (M, M), corrected for estimating the mean from the
     same images.
 
@@ -385,7 +384,7 @@ def spread_within(kernel_MM: Doubles, images: Weighted) -> NDArray[np.float32]:
     return spread_MM.astype(np.float32)
 
 
-def null_draws(spread_MM: NDArray[np.float32], one_BM: NDArray[np.float32], num_other: int, rng: np.random.Generator) -> Doubles:
+def null_draws(spread_MM: Floats, one_BM: Floats, num_other: int, rng: np.random.Generator) -> Doubles:
     """Draws of MMD² between M and `num_other` images of one distribution, (B,): quadratic forms in standard normal
     variables.
 

@@ -24,7 +24,7 @@ import scipy
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
-from synthforge.arrays import Doubles, Ints
+from synthforge.arrays import Doubles, Floats, Ints
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gap.metrics import squared_distances
 from synthforge.curation.result import Region
@@ -105,7 +105,7 @@ def underrepresented(
     return sorted(lacking_ones, key=lambda region: (-region.num_lacking, region.p_value, region.class_name, region.view, region.number))
 
 
-def _clustered(real_MD: NDArray[np.float32], num_regions: int, seed: int) -> tuple[Doubles, Doubles, Ints]:
+def _clustered(real_MD: Floats, num_regions: int, seed: int) -> tuple[Doubles, Doubles, Ints]:
     """Centres, squared distances of real images to them, and the region at which each real image is counted."""
     rows_MD = np.asarray(real_MD, np.float64)
     num_different = len(np.unique(rows_MD, axis=0))

@@ -17,12 +17,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.curation.selection.spaces import BLOCK, Gaussian, Rows, Space, View, project, variance_of
+from synthforge.arrays import Doubles
+from synthforge.curation.selection.spaces import Gaussian, Rows, Space, View, blocks, project, variance_of
 
 LANDMARKS = 256
 """Images of each side, evenly spaced in order, that serve as landmarks. Sets that are not larger give exact results."""
@@ -31,9 +30,7 @@ _TOLERANCE = 1e-5
 """The search ends when no weight changes by more than this in a round."""
 
 
-def importance_weights(
-    views: Sequence[View], *, max_weight: float = 10.0, dim: int | None = 32, device: str = "cpu"
-) -> NDArray[np.float64]:
+def importance_weights(views: Sequence[View], *, max_weight: float = 10.0, dim: int | None = 32, device: str = "cpu") -> Doubles:
     """A weight between 0 and `max_weight` for each of the pool's N images, with mean 1; float64 (N,).
 
     Args:
@@ -62,10 +59,9 @@ def _embedded(space: Space) -> tuple[Tensor, Tensor, float]:
     values, axes = torch.linalg.eigh(kernel(landmarks, landmarks).double())
     is_kept = values > 1e-6 * values[-1]
     whiten_LF = (axes[:, is_kept] * (values[is_kept] * variance).rsqrt()).float()
-    step = max(1, BLOCK // len(landmarks))
 
     def embed(rows: Rows) -> Tensor:
-        return torch.cat([kernel(rows.part(at, at + step), landmarks) @ whiten_LF for at in range(0, len(rows), step)])
+        return torch.cat([kernel(rows.part(block), landmarks) @ whiten_LF for block in blocks(len(rows), len(landmarks))])
 
     pool_NF, real_F = embed(space.pool), embed(space.real).mean(dim=0, dtype=torch.float64)
     mean_F = pool_NF.mean(dim=0, dtype=torch.float64)

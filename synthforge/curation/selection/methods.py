@@ -37,20 +37,9 @@ import torch
 from torch import Tensor
 
 from synthforge.arrays import Ints
+from synthforge.curation.selection import spaces
 from synthforge.curation.selection.rules import RULES, Picked, Problem, SelectionRule
-from synthforge.curation.selection.spaces import (
-    BLOCK,
-    Gaussian,
-    Kernel,
-    Moments,
-    Rows,
-    Space,
-    View,
-    first_duplicates,
-    means_over,
-    project,
-    variance_of,
-)
+from synthforge.curation.selection.spaces import Gaussian, Kernel, Moments, Rows, Space, View, blocks, means_over, variance_of
 
 DRIFT = 2.0
 """`covariance`: largest distance of the set's mean from the real mean, in floors; larger if the pool's own mean is
@@ -113,7 +102,7 @@ class Herding:
         self._size += 1
         self._sum_of_sums += 2 * float(self._adds_N[index])
         self._sum_of_targets += float(self._target_N[index])
-        self._adds_N += self._kernel(self._pool, self._pool.part(index, index + 1))[:, 0]
+        self._adds_N += self._kernel(self._pool, self._pool.part(slice(index, index + 1)))[:, 0]
         self._adds_N[index] = torch.inf
         mmd2 = self._sum_of_sums / self._size**2 - 2 * self._sum_of_targets / self._size + self._target_squared
         return mmd2 / self._variance
@@ -180,8 +169,8 @@ class Covariance:
 
     def _quadratic(self, matrix_DD: Tensor) -> Tensor:
         """xᵀ matrix x for every image, float64 (N,); in blocks."""
-        blocks = (block.double() for block in self._pool.split(max(1, BLOCK // self._pool.shape[1])))
-        return torch.cat([((block @ matrix_DD) * block).sum(dim=1) for block in blocks])
+        parts = (self._pool[block].double() for block in blocks(*self._pool.shape))
+        return torch.cat([((part @ matrix_DD) * part).sum(dim=1) for part in parts])
 
     def _on(self, vector_D: Tensor) -> Tensor:
         """x·vector for every image, float32 (N,)."""
@@ -339,8 +328,8 @@ def by_clusters(problem: Problem) -> Picked:
 
 def _nearest_centre(rows_ND: Tensor, centres_KD: Tensor) -> Tensor:
     half_K = centres_KD.square().sum(dim=1) / 2
-    blocks = rows_ND.split(max(1, BLOCK // len(centres_KD)))
-    return torch.cat([(half_K - block @ centres_KD.T).argmin(dim=1) for block in blocks])
+    parts = (rows_ND[block] for block in blocks(len(rows_ND), len(centres_KD)))
+    return torch.cat([(half_K - part_ND @ centres_KD.T).argmin(dim=1) for part_ND in parts])
 
 
 def _k_means(rows_ND: Tensor, start_K: Tensor, rounds: int = 25) -> tuple[Tensor, Tensor]:
@@ -350,11 +339,10 @@ def _k_means(rows_ND: Tensor, start_K: Tensor, rounds: int = 25) -> tuple[Tensor
     cluster_N = _nearest_centre(rows_ND, centres_KD)
     for _ in range(rounds):
         sums_KD, counts_K = torch.zeros_like(centres_KD), torch.zeros_like(centres_KD[:, 0])
-        step = max(1, BLOCK // len(centres_KD))
-        for block_ND, mine_N in zip(rows_ND.split(step), cluster_N.split(step), strict=True):
+        for block in blocks(len(rows_ND), len(centres_KD)):
             # A product with ones and zeros, since scattered sums have no fixed order on GPUs.
-            members = (mine_N[:, None] == torch.arange(len(centres_KD), device=rows_ND.device)).to(rows_ND.dtype)
-            sums_KD += members.T @ block_ND
+            members = (cluster_N[block, None] == torch.arange(len(centres_KD), device=rows_ND.device)).to(rows_ND.dtype)
+            sums_KD += members.T @ rows_ND[block]
             counts_K += members.sum(dim=0)
         centres_KD = torch.where(counts_K[:, None] > 0, sums_KD / counts_K.clamp(min=1)[:, None], centres_KD)
         before_N, cluster_N = cluster_N, _nearest_centre(rows_ND, centres_KD)
@@ -382,7 +370,7 @@ def farthest_first(problem: Problem) -> Picked:
         indices.append(index)
         left_N[index] = -torch.inf
         for space, away_N in zip(problem.spaces, away, strict=True):
-            torch.minimum(away_N, _squared(space.pool, space.pool.part(index, index + 1))[:, 0], out=away_N)
+            torch.minimum(away_N, _squared(space.pool, space.pool.part(slice(index, index + 1)))[:, 0], out=away_N)
             away_N[index] = 0
         radius[turn] = max(0.0, float(score().max()))
     return problem.picked(indices, radius)
@@ -395,8 +383,7 @@ def _squared(one: Rows, other: Rows) -> Tensor:
 
 def _nearest_squared(space: Space) -> Tensor:
     """Squared distance from each pool image to the nearest real image, float32 (N,); in blocks."""
-    step = max(1, BLOCK // len(space.real))
-    return torch.cat([_squared(space.pool.part(at, at + step), space.real).amin(dim=1) for at in range(0, len(space.pool), step)])
+    return torch.cat([_squared(space.pool.part(block), space.real).amin(dim=1) for block in blocks(len(space.pool), len(space.real))])
 
 
 def by_covariance(problem: Problem) -> Picked:
@@ -420,14 +407,7 @@ def by_smoothed_mmd(problem: Problem) -> Picked:
 
 
 def select(
-    method: str,
-    views: Sequence[View],
-    num_keep: int,
-    *,
-    seed: int,
-    dim: int | None = 32,
-    stop_at_floor: bool = True,
-    device: str = "cpu",
+    method: str, views: Sequence[View], num_keep: int, *, seed: int, dim: int | None = 32, stop_at_floor: bool = True, device: str = "cpu"
 ) -> Picked:
     """Pick `num_keep` of the pool's N images by one of `RULES`.
 
@@ -447,5 +427,5 @@ def select(
     assert 0 < num_keep <= num_pool, f"{num_keep} of {num_pool}"
     assert all(len(view.pool_ND) == num_pool and len(view.real_MD) for view in views)
     with torch.inference_mode():
-        spaces = [project(view, dim, device) for view in views]
-        return rule.run(Problem(spaces, first_duplicates(views), num_keep, seed, stop_at_floor))
+        projected = [spaces.project(view, dim, device) for view in views]
+        return rule.run(Problem(projected, spaces.first_duplicates(views), num_keep, seed, stop_at_floor))

@@ -9,7 +9,7 @@ Shapes: N pool images, M real images, D features, d projected features.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,13 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthforge.arrays import Doubles, Ints
+from synthforge.arrays import Doubles, Floats, Ints
 from synthforge.curation.gap.metrics import median_sigma
 
 BLOCK = 1 << 20
 """Values held at a time while kernels are averaged; few enough for a processor's cache."""
 _SPREAD_OF = 2000
 """Pool images that replace the real ones for scales if there is only one real image, or all are equal."""
+
+
+def blocks(num: int, width: int) -> Iterator[slice]:
+    """Slices that part `num` rows of `width` values each, at most `BLOCK` values at a time."""
+    step = max(1, BLOCK // width)
+    return (slice(start, start + step) for start in range(0, num, step))
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.features_ND)
 
-    def part(self, start: int, stop: int) -> Rows:
+    def part(self, place: slice) -> Rows:
         """A slice of the images."""
-        return Rows(self.features_ND[start:stop], self.squares_N[start:stop])
+        return Rows(self.features_ND[place], self.squares_N[place])
 
     def evenly(self, num: int) -> Rows:
         """At most `num` of the images, evenly spaced in order."""
@@ -96,10 +102,9 @@ def project(view: View, dim: int | None, device: str) -> Space:
 
     def projected(features_ND: NDArray[np.floating[Any]]) -> Rows:
         rows = np.empty((len(features_ND), len(mean_D) if basis is None else basis.shape[1]), np.float32)
-        step = max(1, BLOCK // len(mean_D))
-        for start in range(0, len(features_ND), step):
-            centred = (features_ND[start : start + step] - mean_D).astype(np.float32)
-            rows[start : start + step] = centred if basis is None else centred @ basis
+        for block in blocks(len(features_ND), len(mean_D)):
+            centred = (features_ND[block] - mean_D).astype(np.float32)
+            rows[block] = centred if basis is None else centred @ basis
         assert np.isfinite(rows).all(), "features must be finite"
         return Rows.of(torch.from_numpy(rows).to(device))
 
@@ -109,7 +114,7 @@ def project(view: View, dim: int | None, device: str) -> Space:
     return Space(pool, real, pool.evenly(_SPREAD_OF))
 
 
-def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | None) -> NDArray[np.float32] | None:
+def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | None) -> Floats | None:
     """Principal axes as columns, largest variance first; None if all features are kept as they are."""
     num, width = real_MD.shape
     if dim is None or dim >= width or num < 2:
@@ -119,9 +124,8 @@ def _principal(real_MD: NDArray[np.floating[Any]], mean_D: Doubles, dim: int | N
         variances, axes = scale**2, axes.T
     else:
         scatter_DD = np.zeros((width, width))
-        step = max(1, BLOCK // width)
-        for start in range(0, num, step):
-            centred = real_MD[start : start + step] - mean_D
+        for block in blocks(num, width):
+            centred = real_MD[block] - mean_D
             scatter_DD += centred.T @ centred
         variances, axes = np.linalg.eigh(scatter_DD)
         variances, axes = variances[::-1], axes[:, ::-1]
@@ -137,12 +141,11 @@ def first_duplicates(views: Sequence[View]) -> Ints:
     hashes_N = np.zeros(len(views[0].pool_ND), np.uint64)
     for number, view in enumerate(views):
         factors_D = np.random.Generator(np.random.Philox(key=number)).integers(0, 2**64, view.pool_ND.shape[1], np.uint64)
-        step = max(1, BLOCK // len(factors_D))
-        for start in range(0, len(hashes_N), step):
-            block = np.ascontiguousarray(view.pool_ND[start : start + step], np.float32) + np.float32(0)  # -0 becomes 0
-            bits = block.view(np.uint32) * np.uint64(0x9E3779B97F4A7C15)
+        for block in blocks(len(hashes_N), len(factors_D)):
+            features = np.ascontiguousarray(view.pool_ND[block], np.float32) + np.float32(0)  # -0 becomes 0
+            bits = features.view(np.uint32) * np.uint64(0x9E3779B97F4A7C15)
             bits ^= bits >> np.uint64(29)  # else rows that differ only in high bits collide too often
-            hashes_N[start : start + step] += bits @ factors_D
+            hashes_N[block] += bits @ factors_D
     _, first, inverse = np.unique(hashes_N, return_index=True, return_inverse=True)
     return first[inverse].astype(np.int64)
 
@@ -203,9 +206,8 @@ class Moments:
 
 def means_over(kernel: Kernel, one: Rows, other: Rows) -> Tensor:
     """Mean of the kernel of each of N images with M others, float64 (N,); in blocks."""
-    step = max(1, BLOCK // len(other))
-    blocks = [kernel(one.part(start, start + step), other).sum(dim=1, dtype=torch.float64) for start in range(0, len(one), step)]
-    return torch.cat(blocks) / len(other)
+    sums = [kernel(one.part(block), other).sum(dim=1, dtype=torch.float64) for block in blocks(len(one), len(other))]
+    return torch.cat(sums) / len(other)
 
 
 def variance_of(kernel: Kernel, rows: Rows) -> float:

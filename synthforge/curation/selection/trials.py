@@ -129,6 +129,16 @@ class Trainer:
         """Train once per seed, on the rows of that seed."""
         return Arm.of([self.train(rows, seed) for seed, rows in enumerate(by_seed)])
 
+    def arms(self, rows: Mapping[str, Sequence[Ints]], task: str, unit: str, reporter: Reporter) -> dict[str, Arm]:
+        """Train each arm once per seed, on the rows of that seed."""
+        reporter.begin(task, len(rows), unit=unit)
+        arms = {}
+        for name, by_seed in rows.items():
+            arms[name] = self.arm(by_seed)
+            reporter.advance(1)
+        reporter.end()
+        return arms
+
     def score(self, arm: Arm, images: int) -> Score:
         """Means of an arm that trained on this number of images."""
         correct_V, truth_V = arm.correct_SV.mean(axis=0), self.truth_V.numpy()
@@ -172,12 +182,7 @@ def choose_method(sides: Sides, alive: Bools, asked: Mapping[str, int], reporter
     if all(len(by_seed[0]) == alive.sum() for by_seed in picks.values()):
         return "random", {}  # every image is kept, whatever the rule
     trainer = Trainer(sides, np.unique(np.concatenate([rows for by_seed in picks.values() for rows in by_seed])))
-    reporter.begin("auto: trying rules", len(picks), unit="rules")
-    arms = {}
-    for rule, by_seed in picks.items():
-        arms[rule] = trainer.arm(by_seed)
-        reporter.advance(1)
-    reporter.end()
+    arms = trainer.arms(picks, "auto: trying rules", "rules", reporter)
     best = max(rules, key=lambda rule: arms[rule].probability_SV.mean())
     chosen = next(rule for rule in rules if _is_as_good(arms[rule], arms[best]))
     return chosen, {rule: trainer.score(arm, len(picks[rule][0])) for rule, arm in arms.items()}
@@ -204,17 +209,11 @@ def compare_training(sides: Sides, kept: Ints, draws: Sequence[Ints], reporter: 
     seeds = sides.config.trials.seeds
     by_seed = [draws[seed % len(draws)] for seed in range(seeds)]
     trainer = Trainer(sides, np.unique(np.concatenate([kept, *by_seed])))
-    reporter.begin("training on kept and random images", 2, unit="arms")
-    arms = []
-    for rows in ([kept] * seeds, by_seed):
-        arms.append(trainer.arm(rows))
-        reporter.advance(1)
-    reporter.end()
-    own, random = arms
+    arms = trainer.arms({"kept": [kept] * seeds, "random": by_seed}, "training on kept and random images", "arms", reporter)
     return Trial(
-        kept=trainer.score(own, len(kept)),
-        random=trainer.score(random, len(by_seed[0])),
-        difference=trainer.difference(own, random),
+        kept=trainer.score(arms["kept"], len(kept)),
+        random=trainer.score(arms["random"], len(by_seed[0])),
+        difference=trainer.difference(arms["kept"], arms["random"]),
         validation_images=len(trainer.truth_V),
     )
 

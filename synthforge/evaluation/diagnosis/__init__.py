@@ -1,1 +1,1 @@
-"""`diagnose`: loss decomposition, the accuracy that synthetic images lose split into its causes."""
+"""`diagnose`: loss decomposition, the accuracy that synthetic images cost, split into its causes."""

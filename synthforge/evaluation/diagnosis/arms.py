@@ -28,8 +28,6 @@ from synthforge.recipe.evaluation import REAL
 
 RANDOM, LABEL_FILTERED, RENDERED = "random", "label-filtered", "rendered"
 REPEATED, RESAMPLED, RENDERED_RESAMPLED = "repeated", "resampled", "rendered-resampled"
-_FIRST_NAMES = {"believed": LABEL_FILTERED}
-"""Old arm name to present name."""
 _ANY_NUMBER = 2**40
 
 
@@ -123,11 +121,6 @@ _KINDS: dict[str, type[Images]] = {
 def as_source(key: str, images: Images) -> Images:
     """The images as the class that takes them for this arm."""
     return _KINDS.get(key, Images)(**images.__dict__)
-
-
-def in_new_names(by_arm: Mapping[str, str]) -> dict[str, str]:
-    """Values by arm, whose names an earlier version may have written."""
-    return {_FIRST_NAMES.get(name, name): value for name, value in by_arm.items()}
 
 
 def arm_images(

@@ -1,4 +1,4 @@
-"""The verb `diagnose`: split the accuracy that synthetic images lose into its causes, and say what to do next.
+"""The verb `diagnose`: split the accuracy that synthetic images cost into its causes, and say what to do next.
 
 It trains and measures as `evaluate` does, with the same held-out test set and classifiers, so no training is done
 twice.
@@ -23,20 +23,14 @@ def diagnose(request: DiagnosisRequest, reporter: Reporter | None = None) -> Dia
     covered = pool_note(request.config, tables)
     of_intervals = [covered, *comparison_notes(findings)] if covered is not None else interval_notes(findings)
     result = DiagnoseResult(
+        **measured.shared(request),
         verdict=verdict_of(tables),
         advice=advice_of(tables),
         tables=tables,
-        holdout=request.holdout,
-        holdout_images=len(findings.holdout),
         strength=request.diagnosis.strength if request.recipe is not None else None,
-        trainer=measured.trainer.model_dump(mode="json"),
         draws=request.config.draws,
         seeds=request.config.seeds,
         notes=measured.all_notes(notes_of(tables), of_intervals),
-        trainings=len(findings.predictions),
-        device=measured.device_name,
-        seconds=measured.seconds,
-        file=request.out,
     )
     write_result(request, result)
     return result

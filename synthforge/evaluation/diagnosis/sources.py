@@ -21,13 +21,13 @@ from synthforge.data.collection import Collection
 from synthforge.data.image_table import Table
 from synthforge.data.storage import content_of
 from synthforge.errors import RequestError
-from synthforge.evaluation.diagnosis.arms import arm_images, as_source, in_new_names
+from synthforge.evaluation.diagnosis.arms import arm_images, as_source
 from synthforge.evaluation.diagnosis.content import SIGNIFICANT, content_weights, variety
 from synthforge.evaluation.diagnosis.labels import doubts, label_filter
 from synthforge.evaluation.preparation.pool import DrawPool
 from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.request import HoldoutRequest
-from synthforge.evaluation.results.types import ImageFacts, Origin
+from synthforge.evaluation.results.types import ImageFacts, Origin, in_new_names
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraws, Setting
 from synthforge.evaluation.sources import Pool, PreparedDraw
@@ -35,7 +35,7 @@ from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features, embedded
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.features.neighbours import Neighbours
-from synthforge.generation.render import VERSION as RENDERING_VERSION, render, why_not
+from synthforge.generation import render
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig, cache_folder
 from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, DiagnosisConfig
@@ -96,16 +96,16 @@ class DiagnosisSources:
 
     def identity(self, draw_pool: DrawPool) -> list[Any]:
         config = with_encoder(self.config, draw_pool.request.curation, draw_pool.reference.image_size, draw_pool.origin)
-        return [DIAGNOSIS_VERSION, RENDERING_VERSION, identity_of(config, lambda path, value: content_of(value))]
+        return [DIAGNOSIS_VERSION, render.VERSION, identity_of(config, lambda path, value: content_of(value))]
 
     def prepare(self, draw_pool: DrawPool, pool: Pool, recipe: Recipe, generator: str) -> PreparedDraw:
         draw, origin, curation, renderings, notes = draw_pool.draw, draw_pool.origin, draw_pool.request.curation, None, []
         config = with_encoder(self.config, curation, draw_pool.reference.image_size, origin)
-        if (reason := why_not(recipe, config.strength)) is not None:
+        if (reason := render.why_not(recipe, config.strength)) is not None:
             notes.append(f"{draw.name}: appearance can't be measured: {reason}")
         else:
             real = draw_pool.real_address()
-            address = render(recipe, real, config.strength, draw_pool.folder, draw_pool.threads)
+            address = render.render(recipe, real, config.strength, draw_pool.folder, draw_pool.threads)
             renderings = Renderings.made(address, draw, real, cache_folder(curation))
         arms = arm_images_of(draw_pool.reference, draw, pool, renderings, config=config, curation=curation)
         notes += [f"{draw.name}: {note}" for note in arms.notes]

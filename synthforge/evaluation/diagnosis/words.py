@@ -137,7 +137,7 @@ ADVICE: dict[Cause, str] = {
     "(content). For more variety lower `sampling.guidance`, vary the prompts, or start from real images (`sampling.real_guidance`).",
     "labels": "Reduce wrong labels: keep the label filter on (`curation.gates.labels`) and raise `sampling.guidance`. Check the prompts of "
     "the affected classes. Too many images show another class than their label.",
-    "interaction": "Curate first, then improve the generator. Appearance and content together lose more accuracy than the sum of both.",
+    "interaction": "Curate first, then improve the generator. Appearance and content together cost more accuracy than the sum of both.",
     "rest": "Collect more real images. With them you can also train a better generator. The rest of the loss is not explained by "
     "appearance, content or wrong labels. Images between two variants of a class, or variants with too few real images, may cause it.",
     "none": "Use the synthetic images. Run `synthforge evaluate` to see whether adding them to real images helps.",

@@ -88,24 +88,19 @@ class Preparer:
         """
         try:
             with cpu_threads(self._preparation.request.config.trainer.threads):  # the same images for any number of workers
-                return _OneDraw.of(unit, self._preparation, self._reference).run()
+                return _OneDraw(unit, self._preparation, self._reference).run()
         except RequestError:
             raise
         except SynthforgeError as error:
             return error
 
 
-@dataclass(frozen=True)
 class _OneDraw:
     """One draw with pools of one origin."""
 
-    preparation: Preparation
-    draw_pool: DrawPool
-
-    @classmethod
-    def of(cls, unit: DrawToPrepare, preparation: Preparation, reference: Reference) -> _OneDraw:
+    def __init__(self, unit: DrawToPrepare, preparation: Preparation, reference: Reference) -> None:
         draw = reference.draws(unit.amount, preparation.request.config)[unit.draw]
-        return cls(preparation, DrawPool(reference, draw, unit.origin, preparation.request))
+        self.preparation, self.draw_pool = preparation, DrawPool(reference, draw, unit.origin, preparation.request)
 
     def left(self) -> PreparedDraw | None:
         """The result of an earlier run. None: not all of it is there and whole."""
@@ -185,7 +180,7 @@ def _prepared(
     units: Sequence[DrawToPrepare], preparation: Preparation, reference: Reference, workers: Workers[Any, Any], beside: Sequence[Any]
 ) -> dict[DrawToPrepare, PreparedDraw]:
     """Prepare what is not there yet."""
-    prepared = {unit: left for unit in units if (left := _OneDraw.of(unit, preparation, reference).left()) is not None}
+    prepared = {unit: left for unit in units if (left := _OneDraw(unit, preparation, reference).left()) is not None}
     if len(prepared) == len(units):
         return prepared
     finished, missed = workers.run(

@@ -14,27 +14,17 @@ import numpy as np
 
 from synthforge.arrays import Doubles
 from synthforge.evaluation.reference import RealDraw
+from synthforge.evaluation.results import types
 from synthforge.evaluation.results.kinds import kind_of
-from synthforge.evaluation.results.requirements import Requirement, in_words
+from synthforge.evaluation.results.requirements import Requirement, title_of
 from synthforge.evaluation.results.scores import Outcomes, arm_score, claimed, compared, pairs, worth
-from synthforge.evaluation.results.types import (
-    ORIGINS,
-    Comparison,
-    CurvePoint,
-    Kind,
-    Origin,
-    RequiredClaim,
-    SettingResult,
-    TableResult,
-    Worth,
-)
 from synthforge.evaluation.results.words import sentence_of
 from synthforge.evaluation.sets import Images
 from synthforge.evaluation.trainer.jobs import Training
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.evaluation.training_plan import TrainingPlan
 from synthforge.evaluation.tuning import key_of
-from synthforge.recipe.evaluation import REAL, ArmConfig, EvaluationConfig
+from synthforge.recipe.evaluation import MORE, REAL, ArmConfig, EvaluationConfig
 from synthforge.statistics import Measured, estimate, of_two_trainings, verdicts
 
 
@@ -62,12 +52,14 @@ class Findings:
         return {arm.name: arm for arm in self.config.arms}
 
     @functools.cached_property
-    def tables(self) -> list[TableResult]:
+    def tables(self) -> list[types.TableResult]:
         """Those that have settings, `own` first."""
-        by_origin = {origin: [group for group in self.plan.groups if self.plan.settings[group[0]].origin == origin] for origin in ORIGINS}
+        by_origin = {
+            origin: [group for group in self.plan.groups if self.plan.settings[group[0]].origin == origin] for origin in types.ORIGINS
+        }
         return [self._table(origin, groups) for origin, groups in by_origin.items() if groups]
 
-    def _table(self, origin: Origin, groups: Sequence[list[int]]) -> TableResult:
+    def _table(self, origin: types.Origin, groups: Sequence[list[int]]) -> types.TableResult:
         by_group = [self.arms_of(group) for group in groups]
         pairs_by_group = [pairs({name: self.arms[name] for name in outcomes}, self.config.mixing) for outcomes in by_group]
         differences = [
@@ -75,7 +67,7 @@ class Findings:
             for outcomes, arm_pairs in zip(by_group, pairs_by_group, strict=True)
             for arm, against in arm_pairs
         ]
-        kinds: dict[tuple[Kind, str], list[Doubles]] = {}
+        kinds: dict[tuple[types.Kind, str], list[Doubles]] = {}
         for arm, against, values_DSV in differences:
             kinds.setdefault(kind_of(self.arms[arm], self.arms[against]), []).append(values_DSV)
         comparisons = iter(compared(differences, self.holdout.label_N, self.classes, self.config.margin))
@@ -83,7 +75,7 @@ class Findings:
             self._setting(group, outcomes, list(itertools.islice(comparisons, len(arm_pairs))))
             for group, outcomes, arm_pairs in zip(groups, by_group, pairs_by_group, strict=True)
         ]
-        return TableResult(
+        return types.TableResult(
             origin=origin,
             generator=self.generators(groups),
             settings=settings,
@@ -104,7 +96,7 @@ class Findings:
         predictions = [[self.predictions[training.digest] for training in by_seed] for by_seed in trainings]
         return Outcomes.of(predictions, self.holdout.label_N)
 
-    def _required(self, groups: Sequence[list[int]], by_group: Sequence[Mapping[str, Outcomes]]) -> list[RequiredClaim]:
+    def _required(self, groups: Sequence[list[int]], by_group: Sequence[Mapping[str, Outcomes]]) -> list[types.RequiredClaim]:
         """Claims for requirements that compare two arms; each comparison once, whatever is required of it."""
         amounts = [str(self.plan.settings[group[0]].draw.amount) for group in groups]
         differences: dict[tuple[str, str, str | None], list[tuple[str, Doubles]]] = {}
@@ -117,17 +109,17 @@ class Findings:
             if values:
                 differences[arm, against, wanted] = values
         margin, required = self.config.margin, []
-        kinds: dict[tuple[Kind, str], list[Doubles]] = {
-            ("pair", in_words(*pair)): [values_DSV for _, values_DSV in values] for pair, values in differences.items()
+        kinds: dict[tuple[types.Kind, str], list[Doubles]] = {
+            ("pair", title_of(*pair)): [values_DSV for _, values_DSV in values] for pair, values in differences.items()
         }
         for claim, ((arm, against, wanted), values) in zip(claimed(kinds, margin), differences.items(), strict=True):
             singles = verdicts([values_DSV for _, values_DSV in values], margin)
             hurts_at = dict.fromkeys(amount for (amount, _), single in zip(values, singles, strict=True) if single.word == "hurt")
-            required.append(RequiredClaim(arm=arm, against=against, amount=wanted, claim=claim, hurts_at=[*hurts_at]))
+            required.append(types.RequiredClaim(arm=arm, against=against, amount=wanted, claim=claim, hurts_at=[*hurts_at]))
         return required
 
-    def _setting(self, group: Sequence[int], outcomes: Mapping[str, Outcomes], comparisons: list[Comparison]) -> SettingResult:
-        first, worths, margin = self.plan.settings[group[0]], self._worth(group, outcomes), self.config.margin
+    def _setting(self, group: Sequence[int], outcomes: Mapping[str, Outcomes], comparisons: list[types.Comparison]) -> types.SettingResult:
+        first, margin = self.plan.settings[group[0]], self.config.margin
         images = {name: float(np.mean([self.plan.by_arm[index, name].images for index in group])) for name in outcomes}
         arms = {name: arm_score(name, one, images[name], self.holdout.label_N, self.classes) for name, one in outcomes.items()}
         moved = self._moved(group, outcomes)
@@ -141,22 +133,21 @@ class Findings:
             if name not in outcomes
         }
         per_class = float(np.mean([self.plan.settings[index].draw.per_class for index in group]))
-        return SettingResult(
+        result = types.SettingResult(
             amount=str(first.draw.amount),
             real_per_class=round(per_class, 2),
             synthetic_per_real=first.ratio,
             budget=first.draw.budget,
             arms=arms,
             comparisons=comparisons,
-            worth=worths,
+            worth=self._worth(group, outcomes),
             steps_check=checks,
             steps_check_mean=checks_mean,
             has_enough_steps=not any(one.is_beyond(margin) for one in (*checks.values(), checks_mean) if one is not None),
-            sentence=sentence_of(
-                per_class, first.draw.budget, first.ratio, arms=arms, comparisons=comparisons, worths=worths, missing=missing
-            ),
+            sentence="",
             missing=missing,
         )
+        return result.model_copy(update={"sentence": sentence_of(result)})
 
     def _moved(self, group: Sequence[int], outcomes: Mapping[str, Outcomes]) -> dict[str, Doubles]:
         """Change of the first seed's outcomes with twice the steps, (D, 1, V) by arm; empty without `steps_check`."""
@@ -166,44 +157,40 @@ class Findings:
             if self.plan.by_arm[group[0], name].twice
         }
 
-    def _worth(self, group: Sequence[int], by_arm: Mapping[str, Outcomes]) -> dict[str, Worth]:
+    def _worth(self, group: Sequence[int], by_arm: Mapping[str, Outcomes]) -> dict[str, types.Worth]:
         """Exchange rate of each arm that has other images than real ones."""
         if len(self._curve) < 2:
             return {}
         settings = [self.plan.settings[index] for index in group]
         num_real = float(np.mean([setting.draw.per_class for setting in settings]))
         num_others = float(np.mean([setting.wanted(len(self.classes), self.is_copy) for setting in settings]))
-        by_parts = {tuple(self.arms[name].of): name for name in by_arm}
+        by_parts = {tuple(self.arms[name].of): outcomes for name, outcomes in by_arm.items()}
         worths = {}
         for name, outcomes in by_arm.items():
             parts = tuple(self.arms[name].of)
             if parts == (REAL,):
                 continue
-            has_real = REAL in parts
-            if has_real:
-                without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, "more"))
-            else:  # how much curation recovers of what random synthetic images lose against as many real ones
-                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,)) if settings[0].ratio == 1 else by_parts.get(("more",))
-                if parts != ("curated",):
-                    without = more_real = None
-            if name in {without, more_real}:
-                without = more_real = None
+            without = more_real = None
+            if REAL in parts:
+                without, more_real = by_parts.get((REAL,)), by_parts.get((REAL, MORE))
+            elif parts == ("curated",):  # how much curation recovers of what random synthetic images cost against as many real ones
+                without, more_real = by_parts.get(("random",)), by_parts.get((REAL,) if settings[0].ratio == 1 else (MORE,))
             worths[name] = worth(
                 name,
                 outcomes,
                 [(size, one) for _, size, one in self._curve],
-                num_real=num_real if has_real else 0.0,
-                num_others=num_others * (len(parts) - has_real),
-                without=by_arm[without] if without is not None else None,
-                more_real=by_arm[more_real] if more_real is not None else None,
+                num_real=num_real if REAL in parts else 0.0,
+                num_others=num_others * sum(part != REAL for part in parts),
+                without=without,
+                more_real=more_real if more_real is not outcomes else None,
             )
         return worths
 
     @property
-    def curve(self) -> list[CurvePoint]:
+    def curve(self) -> list[types.CurvePoint]:
         """The real learning curve."""
         return [
-            CurvePoint(amount=amount, real_per_class=round(size, 2), accuracy=Measured.share(estimate(outcomes.correct_DSV)))
+            types.CurvePoint(amount=amount, real_per_class=round(size, 2), accuracy=Measured.share(estimate(outcomes.correct_DSV)))
             for amount, size, outcomes in self._curve
         ]
 

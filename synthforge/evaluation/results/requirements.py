@@ -48,8 +48,8 @@ def parsed(text: str, arms: Sequence[str], amounts: Sequence[str]) -> Requiremen
     return Requirement(text=text, arm=arm, is_strict=relation == ">", other="" if level is not None else other, level=level, amount=amount)
 
 
-def in_words(arm: str, other: str, amount: str | None) -> str:
-    """The comparison of two arms."""
+def title_of(arm: str, other: str, amount: str | None) -> str:
+    """What is compared, such as "curated minus random with 20 real images per class"."""
     return f"{arm} minus {other}" + (f" with {amount} real images per class" if amount is not None else "")
 
 

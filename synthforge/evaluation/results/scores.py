@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from synthforge.arrays import Doubles
+from synthforge.arrays import Bools, Doubles, Floats, Ints
 from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, Worth
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.evaluation import ArmConfig, MixingConfig
@@ -31,7 +30,7 @@ class Outcomes:
     log_loss_DS: Doubles
 
     @classmethod
-    def of(cls, results: Sequence[Sequence[Predictions]], truth_V: NDArray[np.int64]) -> Outcomes:
+    def of(cls, results: Sequence[Sequence[Predictions]], truth_V: Ints) -> Outcomes:
         """From the predictions of each draw and seed."""
         correct = [[(one.predicted_V == truth_V).astype(np.float64) for one in by_seed] for by_seed in results]
         calibration = [[calibration_error(one.confidence_V, one.predicted_V == truth_V) for one in by_seed] for by_seed in results]
@@ -39,14 +38,14 @@ class Outcomes:
         return cls(np.array(correct), np.array(calibration), np.array(log_loss))
 
 
-def calibration_error(confidence_V: NDArray[np.float32], correct_V: NDArray[np.bool_]) -> float:
+def calibration_error(confidence_V: Floats, correct_V: Bools) -> float:
     """Expected calibration error: mean gap of confidence and accuracy over bins (Guo et al. 2017, arXiv 1706.04599)."""
     bin_V = np.minimum((confidence_V * BINS).astype(np.int64), BINS - 1)
     distance = np.bincount(bin_V, weights=correct_V - confidence_V.astype(np.float64), minlength=BINS)
     return float(np.abs(distance).sum() / len(bin_V))
 
 
-def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.int64], classes: Sequence[str]) -> ArmScore:
+def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: Ints, classes: Sequence[str]) -> ArmScore:
     """Figures of one arm."""
     accuracy = estimate(outcomes.correct_DSV)
     recall = {name: Measured.share(one) for name, one in _by_class(outcomes.correct_DSV, truth_V, classes).items()}
@@ -64,7 +63,7 @@ def arm_score(arm: str, outcomes: Outcomes, images: float, truth_V: NDArray[np.i
     )
 
 
-def _by_class(values_DSV: Doubles, truth_V: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Estimate]:
+def _by_class(values_DSV: Doubles, truth_V: Ints, classes: Sequence[str]) -> dict[str, Estimate]:
     """The mean over the holdout images of each class that has some."""
     return {name: estimate(values_DSV[:, :, truth_V == number]) for number, name in enumerate(classes) if (truth_V == number).any()}
 
@@ -84,9 +83,7 @@ def pairs(arms: Mapping[str, ArmConfig], mixing: MixingConfig) -> list[tuple[str
     return pairs_of_arms
 
 
-def compared(
-    differences: Sequence[tuple[str, str, Doubles]], truth_V: NDArray[np.int64], classes: Sequence[str], margin: float
-) -> list[Comparison]:
+def compared(differences: Sequence[tuple[str, str, Doubles]], truth_V: Ints, classes: Sequence[str], margin: float) -> list[Comparison]:
     """Comparisons from all differences (D, S, V) of a table."""
     judged = verdicts([values_DSV for _, _, values_DSV in differences], margin)
     return [

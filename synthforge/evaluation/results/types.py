@@ -5,6 +5,7 @@ Decisions use codes (verdicts, kinds of claims, causes). Texts are for people al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -387,6 +388,11 @@ _ADVICE_OF_6: dict[str, Cause] = {
 _ARMS_OF_6 = {"believed": "label-filtered"}
 
 
+def in_new_names(by_arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by arm, whose names an earlier version may have written."""
+    return {_ARMS_OF_6.get(arm, arm): value for arm, value in by_arm.items()}
+
+
 def _table_of_2(table: dict[str, Any]) -> dict[str, Any]:
     def claim(content: dict[str, Any]) -> dict[str, Any]:
         return {**content, "kind": _KINDS_OF_2.get(content["what"], "pair")}
@@ -409,7 +415,7 @@ def _diagnosis_of_6(table: dict[str, Any]) -> dict[str, Any]:
         return {"whole": _joined(content["whole"], "share"), "parts": parts}
 
     def setting(content: dict[str, Any]) -> dict[str, Any]:
-        renamed = {field: {_ARMS_OF_6.get(arm, arm): value for arm, value in content[field].items()} for field in ("accuracy", "missing")}
+        renamed = {field: in_new_names(content[field]) for field in ("accuracy", "missing")}
         return {**content, **renamed, "loss": loss(content["loss"])}
 
     return {**table, "mean": loss(table["mean"]), "settings": [setting(one) for one in table["settings"]]}

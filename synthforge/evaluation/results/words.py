@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from synthforge.evaluation.results.kinds import kind_of, use_of
-from synthforge.evaluation.results.types import ArmScore, Claim, Comparison, Kind, TableResult, Use, Worth
+from synthforge.evaluation.results.types import Claim, Comparison, Kind, SettingResult, TableResult, Use, Worth
 from synthforge.recipe.evaluation import ArmConfig
 from synthforge.statistics import Measured, Over, Word
 
@@ -64,25 +64,17 @@ _REPEATS: dict[Over, str] = {"draws and images": "draws", "seeds and images": "s
 """What to raise, by what an interval covers."""
 
 
-def sentence_of(
-    per_class: float,
-    budget: int,
-    ratio: float,
-    *,
-    arms: Mapping[str, ArmScore],
-    comparisons: Sequence[Comparison],
-    worths: Mapping[str, Worth],
-    missing: Mapping[str, str],
-) -> str:
+def sentence_of(setting: SettingResult) -> str:
     """All figures of one setting, one sentence each."""
-    images = "image" if ratio == 1 else "images"
-    parts = [f"With {number(per_class)} real images per class ({budget:,} in total) and {number(ratio)} synthetic {images} per real image"]
-    if "real" in arms:
-        parts.append(f"Accuracy of `real`: {percent(arms['real'].accuracy)}")
-    parts += [f"`{one.arm}` minus `{one.against}`: {change(one.difference)} ({told(one)})" for one in comparisons]
-    parts += [f"Exchange rate of `{one.arm}`: {worth_in_words(one)}" for one in worths.values()]
+    real, ratio = setting.arms.get("real"), setting.synthetic_per_real
+    amount = f"{number(setting.real_per_class)} real images per class ({setting.budget:,} in total)"
+    parts = [f"With {amount} and {number(ratio)} synthetic {'image' if ratio == 1 else 'images'} per real image"]
+    if real is not None:
+        parts.append(f"Accuracy of `real`: {percent(real.accuracy)}")
+    parts += [f"`{one.arm}` minus `{one.against}`: {change(one.difference)} ({told(one)})" for one in setting.comparisons]
+    parts += [f"Exchange rate of `{one.arm}`: {worth_in_words(one)}" for one in setting.worth.values()]
     reasons: dict[str, list[str]] = {}
-    for name, reason in missing.items():
+    for name, reason in setting.missing.items():
         reasons.setdefault(reason, []).append(name)
     parts += [f"Not measured: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
     return parts[0] + ": " + ". ".join(parts[1:] or ["Nothing was measured"]) + "."
@@ -127,7 +119,8 @@ def verdict_of(tables: Sequence[TableResult], curve: Sequence[tuple[float, Measu
     if table.origin == "elsewhere":
         parts.append("The generator was trained elsewhere, so it may have seen more real images than the classifiers.")
     parts += [_summed(claims[kind], found) for kind, found in kinds.items()]
-    parts.append(_ADVICE[use_of(table, arms)])
+    if (use := use_of(table, arms)) != "not measured":
+        parts.append(f"{USES[use]}.")
     parts.append(_steps_in_words(table))
     return " ".join(filter(None, parts))
 
@@ -153,13 +146,14 @@ def _largest(changes: Iterable[Measured | None]) -> float:
     return max((abs(one.value) for one in changes if one is not None and one.leaves_out_0), default=0.0)
 
 
-_ADVICE: dict[Use, str] = {
-    "everywhere": "Use the synthetic images.",
-    "where they helped": "Use the synthetic images only for the amounts of real data where they helped.",
-    "nowhere": "Do not add these synthetic images.",
-    "no proof": "It is not proven that adding synthetic images helps.",
-    "not measured": "",
+USES: dict[Use, str] = {
+    "everywhere": "Use the synthetic images",
+    "where they helped": "Use the synthetic images only for the amounts of real data where they helped",
+    "nowhere": "Do not add these synthetic images to the real ones",
+    "no proof": "It is unclear whether adding the synthetic images helps",
+    "not measured": "There is no verdict on adding the synthetic images",
 }
+"""Whether to use the images, in words."""
 _COUNTED: dict[Word, str] = {"helped": "helped", "hurt": "hurt", "did not help": "no relevant gain", "cannot tell": "not significant"}
 
 

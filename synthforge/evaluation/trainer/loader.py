@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from synthforge.arrays import Ints
 from synthforge.data.images import decode, resize
 
 Order = Callable[[int], Tensor]
 """Pure function from a step to the rows of its batch, int64 (B,)."""
-Gather = Callable[[NDArray[np.int64]], Sequence[bytes]]
+Gather = Callable[[Ints], Sequence[bytes]]
 """Function from rows to encoded images; called from several threads."""
 
 AHEAD = 4
@@ -74,9 +74,6 @@ class Streamed:
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
-
-
-TrainingImages: TypeAlias = Resident | Streamed
 
 
 def decoded(files: Sequence[bytes], resolution: int) -> NDArray[np.uint8]:

@@ -12,14 +12,12 @@ from synthforge.devices import pick_device
 from synthforge.errors import ModelError, RequestError
 from synthforge.features.encoders.config import TimmConfig
 from synthforge.recipe.evaluation import TrainerConfig
-from synthforge.training.networks import Classifier, Norm
+from synthforge.training.networks import Classifier, Norm, resolution_for
 
 if TYPE_CHECKING:
     from synthforge.features.encoders.timm_network import TimmFiles
 
 WHERE = "evaluation.trainer"
-LARGEST = 64
-"""Largest resolution of the residual network, in pixels."""
 
 
 def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
@@ -31,13 +29,10 @@ def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
         image_size: the shorter side of the real images.
     """
     if config.resolution is None:
-        if config.network == "residual":
-            resolution = max(8, min(LARGEST, image_size) // 4 * 4)
-        else:
-            resolution = int(_timm(config, 2)[1]["input_size"][1])
+        resolution = resolution_for(image_size) if config.network == "residual" else int(_timm(config, 2)[1]["input_size"][1])
         config = config.model_copy(update={"resolution": resolution})
-    size = config.resolution or 0
     if config.network != "residual":
+        size = config.resolution or 0
         try:
             with torch.inference_mode():
                 build(config, 2, "batch").eval()(torch.zeros(2, 3, size, size))

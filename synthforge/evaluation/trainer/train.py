@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synthforge.evaluation.trainer.loader import Gather, Resident, Streamed, TrainingImages, decoded
+from synthforge.arrays import Bools, Doubles, Floats, Ints
+from synthforge.evaluation.trainer.loader import Gather, Resident, Streamed, decoded
 from synthforge.evaluation.trainer.mixing import Mixing
 from synthforge.evaluation.trainer.models import build
 from synthforge.recipe.evaluation import MixingConfig, TrainerConfig
@@ -40,9 +41,9 @@ _RECALIBRATION_BATCHES = 16
 class TrainingSet:
     """N labelled images of one arm."""
 
-    label_N: NDArray[np.int64]
-    is_real_N: NDArray[np.bool_]
-    weight_N: NDArray[np.float64]
+    label_N: Ints
+    is_real_N: Bools
+    weight_N: Doubles
     """Importance weights, for example of curation; 1 without weights."""
     gather: Gather
     """Reads their files, in any order and from several threads."""
@@ -57,9 +58,9 @@ class Predictions:
 
     predicted_V: NDArray[np.int16]
     """The most probable class."""
-    confidence_V: NDArray[np.float32]
+    confidence_V: Floats
     """Its probability."""
-    probability_V: NDArray[np.float32]
+    probability_V: Floats
     """Of the true class."""
 
 
@@ -101,8 +102,10 @@ def train(
         weight_B = weight_N[rows_B]
         return (loss_B * weight_B).sum() / weight_B.sum()
 
+    shared = config.model_dump(include=set(LoopConfig.model_fields))
+    loop_config = LoopConfig(**shared, images=config.steps * config.batch, checks=1, seed=seed)
     try:
-        loop = TrainingLoop(network, batch_of, loss, _loop_config(config, seed), capture=config.network == "residual")
+        loop = TrainingLoop(network, batch_of, loss, loop_config, capture=config.network == "residual")
         for _ in loop.run(on_progress):
             pass
         trained: nn.Module = loop.ema
@@ -127,22 +130,7 @@ def _changed(
     return torch.cat([images for images, _ in parts]), torch.cat([targets for _, targets in parts])
 
 
-def _loop_config(config: TrainerConfig, seed: int) -> LoopConfig:
-    return LoopConfig(
-        images=config.steps * config.batch,
-        batch=config.batch,
-        learning_rate=config.learning_rate,
-        warmup=config.warmup,
-        weight_decay=config.weight_decay,
-        ema=config.ema,
-        precision=config.precision,
-        checks=1,
-        seed=seed,
-        compile=config.compile,
-    )
-
-
-def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: torch.device) -> TrainingImages:
+def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: torch.device) -> Resident | Streamed:
     """Resident on the device if the whole set fits."""
     assert config.resolution is not None
     if len(images) * 3 * config.resolution**2 > config.resident_gib * 2**30:
@@ -150,7 +138,7 @@ def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: t
     return Resident(decoded(images.gather(np.arange(len(images))), config.resolution), mixed.rows, device)
 
 
-def predict(network: nn.Module, images_VCHW: NDArray[np.uint8], truth_V: NDArray[np.int64], device: torch.device) -> Predictions:
+def predict(network: nn.Module, images_VCHW: NDArray[np.uint8], truth_V: Ints, device: torch.device) -> Predictions:
     """Test a trained network on uint8 images (V, 3, H, W)."""
     with torch.inference_mode():
         parts = [

@@ -100,7 +100,8 @@ def stratified(real: tuple[Any, Any], other: tuple[Any, Any], kernel: Any) -> fl
 
 @pytest.mark.parametrize("apart", [0.0, 1.0, 6.0])
 def test_a_small_balanced_set_of_the_same_distribution_is_neither_nearer_nor_below_the_floor(apart: float) -> None:
-    """With fixed class counts, leaving out pairs of an image with itself is not enough: it made small sets nearer than large ones."""
+    """With fixed class counts, leaving out pairs of an image with itself is not enough: it made small sets nearer than
+    large ones."""
     nearer, below, values = 0, 0, []
     for run in range(40):
         rng = np.random.default_rng(run)

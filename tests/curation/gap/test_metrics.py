@@ -66,7 +66,7 @@ def test_frechet_agrees_with_torch_fidelity(num_real: int, num_other: int, dim: 
 
 
 def test_frechet_of_fewer_images_than_features_equals_that_of_the_covariances() -> None:
-    """There torch-fidelity's roots of slightly negative eigenvalues are inexact; the sum over the common space is not."""
+    """Torch-fidelity's roots of slightly negative eigenvalues are inexact; the sum over the common space is exact."""
     real, other = sets(20, 15, 50)
     one, two = (np.cov(rows.astype(np.float64), rowvar=False) for rows in (real, other))
     values, vectors = np.linalg.eigh(one)

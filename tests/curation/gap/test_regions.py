@@ -82,7 +82,8 @@ def test_two_views_want_no_more_than_one() -> None:
 
 @pytest.mark.parametrize("dim", [2, 64])
 def test_without_a_hole_few_regions_are_called_significant(dim: int) -> None:
-    """In 64 dimensions, counting real images in clusters that they formed themselves calls a fifth of all regions too empty."""
+    """In 64 dimensions, counting real images in clusters that they formed themselves calls a fifth of all regions too
+    empty."""
     found: list[Region] = []
     for seed in range(30):
         rng = np.random.default_rng(seed)

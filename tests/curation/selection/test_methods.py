@@ -261,7 +261,6 @@ def test_blocks_and_storage_change_nothing(method: str, tmp_path: Path, monkeypa
     stored = np.memmap(tmp_path / "pool", np.float16, "w+", shape=pool.shape)
     stored[:] = pool
     monkeypatch.setattr(spaces, "BLOCK", 333)
-    monkeypatch.setattr(methods, "BLOCK", 333)
     other = select(method, [View(stored, real)], 60, seed=0, dim=5)
     np.testing.assert_array_equal(plain.indices, other.indices)
     np.testing.assert_allclose(plain.objective, other.objective, rtol=1e-4, atol=1e-6)

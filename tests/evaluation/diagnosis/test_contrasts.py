@@ -15,7 +15,8 @@ def outcomes(**accuracy: float) -> dict[str, np.ndarray]:
 
 
 def one_draw(rng: np.random.Generator, by_draw: float, loss: float = 0.0, seeds: int = 5, taken: float = 0.3) -> dict[str, np.ndarray]:
-    """Arms of one draw, 1,500 images: accuracy varies by the real images that were drawn, and by what each seed takes of the pool."""
+    """Arms of one draw, 1,500 images: accuracy varies by the real images that were drawn, and by what each seed takes
+    of the pool."""
     real = np.full((1, seeds, 1), 0.8 + by_draw * rng.standard_normal())
     pool = 0.8 - loss + by_draw * (1 - taken) ** 0.5 * rng.standard_normal((1, seeds, 1))
     arms = {"real": real, "resampled": real, "random": pool, "repeated": pool, "label-filtered": pool}

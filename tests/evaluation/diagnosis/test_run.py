@@ -67,7 +67,8 @@ def planted(
     wrong: float = 0.0,
     real: Sequence[Example] | None = None,
 ) -> DiagnoseResult:
-    """Diagnose a pool beside 20 real digits of each class, and 5 for validation; the first ones unless others are given."""
+    """Diagnose a pool beside 20 real digits of each class, and 5 for validation; the first ones unless others are
+    given."""
     write(place / "real", real if real is not None else per_class(digits(), 0, 25))
     write(place / "pool", pool, wrong)
     write(place / "holdout", digits("holdout"))

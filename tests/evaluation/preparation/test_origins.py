@@ -1,4 +1,5 @@
-"""Which pools are evaluated: those of generators that have seen no more than their budget, and apart from these all others."""
+"""Which pools are evaluated: those of generators that have seen no more than their budget, and apart from these all
+others."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def test_calibration_is_the_distance_of_confidence_from_accuracy() -> None:
 
 
 def test_what_single_comparisons_cannot_tell_they_may_together() -> None:
-    """Ten amounts, at each of which a gain of a point is lost among as many comparisons, and one kind that is of nothing."""
+    """Ten amounts, at each of which a gain of a point is lost among as many comparisons, and one kind that is of
+    nothing."""
     rng = np.random.default_rng(0)
     gains = [np.where(rng.random((5, 2, 800)) < 0.51, 1.0, 0.0) - (rng.random((5, 2, 800)) < 0.49) for _ in range(10)]
     nothing = [(rng.random((5, 2, 800)) < 0.5) - (rng.random((5, 2, 800)) < 0.5).astype(float) for _ in range(10)]

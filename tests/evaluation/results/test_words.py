@@ -100,9 +100,9 @@ def test_arms_of_another_name_are_counted_by_what_they_hold() -> None:
 
 def test_not_to_bother_is_said_only_where_a_gain_is_ruled_out() -> None:
     hurt, unsure = comparison("heap", "real", "hurt", -0.02), comparison("real+curated", "real", "cannot tell")
-    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("It is not proven that adding synthetic images helps.")
-    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("Do not add these synthetic images.")  # together they hurt
-    assert verdict_of([table(hurt)], [], ARMS).endswith("Do not add these synthetic images.")
+    assert verdict_of([table(unsure, hurt)], [], ARMS).endswith("It is unclear whether adding the synthetic images helps.")
+    assert verdict_of([table(hurt, unsure)], [], ARMS).endswith("Do not add these synthetic images to the real ones.")  # together they hurt
+    assert verdict_of([table(hurt)], [], ARMS).endswith("Do not add these synthetic images to the real ones.")
     assert "No arms were compared" in verdict_of([], [], ARMS)
 
 

@@ -101,7 +101,8 @@ def test_learned_words(models: Path, tmp_path: Path) -> None:
 
 
 def test_variant_and_precision(models: Path, tmp_path: Path) -> None:
-    """A folder with plain weights and a variant: only the files that are loaded count, and the precision is the one asked for."""
+    """A folder with plain weights and a variant: only the files that are loaded count, and the precision is the one
+    asked for."""
     place = Path(shutil.copytree(tiny_models.save("sd", models), tmp_path / "sd"))
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(str(place), dtype=torch.float16)
     pipeline.save_pretrained(place, variant="fp16")

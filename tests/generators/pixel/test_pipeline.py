@@ -80,7 +80,8 @@ def test_guidance_moves_away_from_the_guide() -> None:
 
 @pytest.mark.parametrize("objective", ["edm", "flow"])
 def test_image_to_image_keeps_more_at_lower_strength(objective: str) -> None:
-    """With a denoiser that was really fitted: the built-in one for EDM; any for flow, where only the noising is compared."""
+    """With a denoiser that was really fitted: the built-in one for EDM; any for flow, where only the noising is
+    compared."""
     if objective == "edm":
         pipeline = PixelPipeline.from_pretrained(BUILTIN)
         pipeline.set_progress_bar_config(disable=True)
