@@ -109,7 +109,7 @@ def measure(name: str, recipe: str, sets: list[str], ratio: int, origin: str = "
 
 
 def in_rows(table: TableResult) -> str:
-    """A table for the guide: accuracy of arms without real images, and what those with real ones have over real only."""
+    """For the guide: accuracy of arms without real images, and what those with real ones have over real only."""
     policies = {policy for found in POLICIES.values() for policy in found}
     of = list(dict.fromkeys(name for setting in table.settings for name in setting.arms))
     alone, both = ([name for name in of if ("+" in name or name in {*policies, "matched"}) is has_real] for has_real in (False, True))

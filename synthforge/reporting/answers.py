@@ -1,4 +1,4 @@
-"""Results in a few words: the headline (whether to use the images), cards that answer one question each, table cells."""
+"""Results in a few words: the headline (whether to use the images), cards of one question each, table cells."""
 
 from __future__ import annotations
 
