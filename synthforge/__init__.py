@@ -33,7 +33,6 @@ _NAMES = {
     "generators.pixel.config": ("PixelFitConfig",),
     "generators.pixel.fit": ("fit",),
     "generators.pixel.pipeline": ("PixelPipeline",),
-    "job": ("RunResult", "run"),
     "progress": ("Reporter",),
     "recipe.curation": ("CurationConfig",),
     "recipe.evaluation": ("EvaluationConfig",),
@@ -42,6 +41,7 @@ _NAMES = {
     "reporting.compare": ("CompareResult", "compare"),
     "reporting.gathered": ("Gathered",),
     "reporting.report": ("ReportResult", "report"),
+    "stages": ("RunResult", "run"),
 }
 """Public names by module; imported when they are first used."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from synthforge.generators.pixel.config import PixelFitConfig as PixelFitConfig
     from synthforge.generators.pixel.fit import fit as fit
     from synthforge.generators.pixel.pipeline import PixelPipeline as PixelPipeline
-    from synthforge.job import RunResult as RunResult, run as run
     from synthforge.progress import Reporter as Reporter
     from synthforge.recipe.curation import CurationConfig as CurationConfig
     from synthforge.recipe.evaluation import EvaluationConfig as EvaluationConfig
@@ -73,6 +72,7 @@ if TYPE_CHECKING:
     from synthforge.reporting.compare import CompareResult as CompareResult, compare as compare
     from synthforge.reporting.gathered import Gathered as Gathered
     from synthforge.reporting.report import ReportResult as ReportResult, report as report
+    from synthforge.stages import RunResult as RunResult, run as run
 
 
 def __getattr__(name: str) -> Any:

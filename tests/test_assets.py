@@ -19,7 +19,7 @@ from synthforge.data.reading import read_labelled
 from synthforge.data.storage import resolve
 from synthforge.generation.run import generate
 from synthforge.recipe.load import load_recipe
-from synthforge.training.memorising import coverage, memorising
+from synthforge.training.copies import coverage, memorising
 from tests.conftest import DIGITS
 
 ASSETS = Path(resolve("builtin:digits"))

@@ -14,9 +14,9 @@ from synthforge.curation.result import CurateResult
 from synthforge.data.layout import Document, parse
 from synthforge.errors import DatasetError, OutdatedError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
-from synthforge.job import RunNotes
 from synthforge.recipe.load import load_recipe
 from synthforge.reporting.gathered import Gathered
+from synthforge.stages import RunNotes
 from tests.conftest import DIGITS, ROOT
 
 OLD = ROOT / "tests" / "old"

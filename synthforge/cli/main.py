@@ -82,7 +82,7 @@ FitSets = Annotated[list[str] | None, _set_option("Override a setting, such as -
 
 
 class WithParts(TyperCommand):
-    """A command whose help ends with the names of the available parts, including those of plugins."""
+    """A command whose help ends with the names of the available parts, also added ones."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
@@ -291,7 +291,7 @@ def diagnose(
 @app.command(epilog="Example: synthforge run recipes/digits.yaml")
 def run(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Run all stages: generate, curate, evaluate, diagnose, report. Unchanged stages are skipped."""
-    from synthforge.job import run as do
+    from synthforge.stages import run as do
 
     result = do(_load(recipe, sets), ConsoleReporter(quiet))
     rows = {}

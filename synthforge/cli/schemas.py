@@ -8,8 +8,8 @@ from synthforge.curation.result import CurateResult
 from synthforge.data.layout import COMPLETE, DIAGNOSIS, EVALUATION, GAP, NOTES, Completion, Document
 from synthforge.errors import RequestError
 from synthforge.evaluation.results.types import DiagnoseResult, EvaluateResult
-from synthforge.job import RunNotes
 from synthforge.recipe.recipe import json_schema
+from synthforge.stages import RunNotes
 
 _FILES: dict[str, type[Document]] = {
     EVALUATION: EvaluateResult,

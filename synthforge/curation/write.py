@@ -277,6 +277,7 @@ def decisions(choice: Choice, keys: NDArray[np.object_]) -> pa.Table:
         "weight": choice.weight_N,
     }
     for name, values in choice.gated.scores.items():
+        assert name not in columns, f"a gate's score has the name of a column: {name}"
         if name == "duplicate_of":
             columns[name] = _masked(keys[np.maximum(values, 0)], values >= 0)
         elif values.dtype.kind == "f":

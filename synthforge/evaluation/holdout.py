@@ -22,7 +22,7 @@ from synthforge.evaluation.sets import Images, SetReader, classes_in
 from synthforge.evaluation.settings import Setting
 from synthforge.evaluation.trainer.loader import decoded
 from synthforge.progress import Reporter
-from synthforge.training.memorising import nearest
+from synthforge.training.copies import nearest
 
 NEAR = 3.0
 """Levels. Photographs stay below it after JPEG at quality 75 or more, and after rescaling by a few pixels."""

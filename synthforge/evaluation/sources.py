@@ -12,7 +12,7 @@ from synthforge.curation.write import weights_of
 from synthforge.data.collection import Collection
 from synthforge.data.image_table import Table
 from synthforge.data.layout import Record
-from synthforge.evaluation.preparation.choice import Chooser, rules_of
+from synthforge.evaluation.preparation.curated import Chooser, rules_of
 from synthforge.evaluation.preparation.pool import DrawPool
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import ImageFacts, Origin

@@ -25,7 +25,7 @@ from synthforge.data.storage import Folder
 from synthforge.errors import PlaceError, RequestError
 from synthforge.generation.plan import Plan, Sample
 from synthforge.generators.protocol import ImageRequest
-from synthforge.generators.remaking import remake_code
+from synthforge.generators.remake_code import remake_code
 from synthforge.progress import Reporter
 from synthforge.recipe.recipe import Recipe
 

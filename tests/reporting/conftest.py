@@ -20,7 +20,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-ge
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run with every stage."""
-    from synthforge.job import run
+    from synthforge.stages import run
 
     place = tmp_path_factory.mktemp("run")
     few = ["evaluation.real_per_class=[5, 20]", "evaluation.curve=[5, 20]", "evaluation.arms=[real, random, real+random]"]

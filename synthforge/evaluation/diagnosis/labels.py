@@ -1,6 +1,6 @@
-"""Label filter: doubt the label of a pool image if few of the real images most like it are of its class.
+"""Label doubts: the label of a pool image is doubted if few of the real images most like it are of its class.
 
-This is the filter of a diagnosis. The gate `labels` of a curation has thresholds of its own.
+The gate `labels` of a curation asks the same with thresholds of its own.
 
 Shapes: N real images, M pool images, D features, C classes.
 """

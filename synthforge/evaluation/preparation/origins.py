@@ -11,7 +11,7 @@ from synthforge.data.reading import read_labelled
 from synthforge.data.storage import Folder, resolve
 from synthforge.data.units import Part
 from synthforge.errors import RequestError, some
-from synthforge.evaluation.preparation.choice import curated_sources
+from synthforge.evaluation.preparation.curated import curated_sources
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import HoldoutRequest
 from synthforge.evaluation.results.types import Origin

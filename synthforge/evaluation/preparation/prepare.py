@@ -26,7 +26,7 @@ from synthforge.data.opening import open_collection
 from synthforge.data.storage import content_of, replace_file
 from synthforge.devices import cpu_threads
 from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkError
-from synthforge.evaluation.preparation.choice import rules_of
+from synthforge.evaluation.preparation.curated import rules_of
 from synthforge.evaluation.preparation.origins import DrawToPrepare
 from synthforge.evaluation.preparation.pool import VERSION, DrawPool
 from synthforge.evaluation.reference import Reference

@@ -37,9 +37,9 @@ from synthforge.generators.pixel.fit_report import REPORT, Check, FitReport, dig
 from synthforge.generators.pixel.network import PixelDenoiser, body_for
 from synthforge.generators.pixel.pipeline import PixelPipeline
 from synthforge.training.augmentation import AUGMENT_DIM, augment
+from synthforge.training.copies import coverage, memorising
 from synthforge.training.data import DeviceImages, seeded, to_float
 from synthforge.training.loop import Batch, Progress, TrainingLoop
-from synthforge.training.memorising import coverage, memorising
 from synthforge.training.networks import resolution_for
 
 _WORK = "_fit"

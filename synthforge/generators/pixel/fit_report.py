@@ -32,7 +32,7 @@ class Check:
     fit_loss: float
     """Loss on as many fitted images."""
     near_copies: float
-    """This and the next three: see `training.memorising.Memorising`."""
+    """This and the next three: see `training.copies.Memorising`."""
     near_copies_real: float
     median_distance: float
     median_distance_real: float

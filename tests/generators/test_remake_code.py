@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from synthforge.generators.remaking import remake_code
+from synthforge.generators.remake_code import remake_code
 
 GENERATOR: dict[str, Any] = {
     "class": "StableDiffusionPipeline",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from synthforge.errors import RequestError
-from synthforge.job import RunResult, run
 from synthforge.recipe.load import load_recipe
+from synthforge.stages import RunResult, run
 from tests.conftest import DIGITS, Ran, files_of, in_child, small
 from tests.evaluation.sets import QUICK, digits, per_class, write
 

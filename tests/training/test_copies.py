@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthforge.training.memorising import coverage, memorising, nearest
+from synthforge.training.copies import coverage, memorising, nearest
 
 
 def test_copies_are_told_from_neighbours() -> None:
