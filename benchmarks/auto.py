@@ -2,14 +2,11 @@
 favours other rules.
 
 The reference is 100 real images of each class to match and 50 to validate on; pools are other real training images, 600
-of each class, in
-which something was planted. Each rule picks 100 of each class; `auto` chooses by trainings scored on the validation
-images; then all rules'
-picks are trained on with other seeds and scored on the 10,000 test images. The best fixed rule is taken on those same
-trainings, which
-flatters it a little. Networks are small and images scaled to 8 px, so that hundreds of trainings take minutes: each
-suite takes some
-ten on a core. REGIME=s2r or da measures one of the two.
+of each class, in which something was planted. Each rule picks 100 of each class; `auto` chooses by trainings scored on
+the validation images; then all rules' picks are trained on with other seeds and scored on the 10,000 test images. The
+best fixed rule is taken on those same trainings, which flatters it a little. Networks are small and images scaled to 8
+px, so that hundreds of trainings take minutes: each suite takes some ten on a core. REGIME=s2r or da measures one of
+the two.
 """
 
 from __future__ import annotations

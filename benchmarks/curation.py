@@ -2,15 +2,11 @@
 the kept images?
 
 Digits: the built-in generator and reference. Fashion-MNIST (Debian's package): a generator fitted by `synthforge fit`
-on the 1,000 images
-of the reference's fit part, given as the environment variable FASHION_POOL with its pool, and FASHION_REFERENCE with
-the folder that
-`benchmarks.fashion.write_reference` wrote. Its test images are the holdout of this measurement; nothing was chosen on
-them.
-Each seed draws other random sets, other trainings and another order of selection's ties; pool and fit of the generator
-are one.
-Training takes most of the time: with TRAIN=0 only the gap is measured; with DIGITS=0 only
-Fashion-MNIST, with DIGITS=80 or 5 only that size of selection for the digits.
+on the 1,000 images of the reference's fit part, given as the environment variable FASHION_POOL with its pool, and
+FASHION_REFERENCE with the folder that `benchmarks.fashion.write_reference` wrote. Its test images are the holdout of
+this measurement; nothing was chosen on them. Each seed draws other random sets, other trainings and another order of
+selection's ties; pool and fit of the generator are one. Training takes most of the time: with TRAIN=0 only the gap is
+measured; with DIGITS=0 only Fashion-MNIST, with DIGITS=80 or 5 only that size of selection for the digits.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 once more.
 
 Asked are under five minutes on two cores, and under three for evaluate (3 amounts of real data x 4 arms x 5 seeds, with
-tuning and the
-check of steps). Nothing is there before: pools, features and trainings are made anew in each run. Two to five minutes a
-run.
+tuning and the check of steps). Nothing is there before: pools, features and trainings are made anew in each run. Two to
+five minutes a run.
 """
 
 from __future__ import annotations

@@ -2,17 +2,13 @@
 other images.
 
 content: of each class only the half that lies lowest along its first principal component. appearance: blurred. labels:
-three in ten wrong.
-Of the loss as it was measured, the share that is attributed to the part that was planted is to be 80 % or more in at
-least 9 of 10.
-real: not spoilt, so that no loss is to be proven. unrendered: blurred, but what renderings look like is not given, so
-that the rest is to
-take the loss. shown: how often a class of few real images shows that half of its kinds are absent, or all there.
-Images are shrunk to 12 px; 150 real images of a class, of which 30 are for validation, pools of 400, tests on 2,000
-test images. The real
-images are given as they look after the same blur (--rendered), or as they are. Some two and a half minutes each on two
-cores.
-KINDS=content,real and TIMES=3 measure less.
+three in ten wrong. Of the loss as it was measured, the share that is attributed to the part that was planted is to be
+80 % or more in at least 9 of 10. real: not spoilt, so that no loss is to be proven. unrendered: blurred, but what
+renderings look like is not given, so that the rest is to take the loss. shown: how often a class of few real images
+shows that half of its kinds are absent, or all there. Images are shrunk to 12 px; 150 real images of a class, of which
+30 are for validation, pools of 400, tests on 2,000 test images. The real images are given as they look after the same
+blur (--rendered), or as they are. Some two and a half minutes each on two cores. KINDS=content,real and TIMES=3 measure
+less.
 """
 
 from __future__ import annotations

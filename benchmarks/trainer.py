@@ -1,14 +1,10 @@
 """The bundled trainer: images per second over a bare PyTorch loop, and what it reaches on all of Fashion-MNIST.
 
 The bare loop is written by hand with the same network, batch, schedule, augmentation and precision, its data on the
-device; it takes
-no averaged weights, does not count progress, and draws from one generator instead of one for each step. On a GPU both
-are compiled.
-Beside it, on a GPU: airbench94 (Jordan 2024, arXiv 2404.00498), the published speed-run recipe for CIFAR-10, if
-`airbench` is installed.
-CIFAR-10 itself is not at hand, so both are trained on 50,000 images of Fashion-MNIST with a border that makes them
-CIFAR-10's size, and
-tested on its test images.
+device; it takes no averaged weights, does not count progress, and draws from one generator instead of one for each
+step. On a GPU both are compiled. Beside it, on a GPU: airbench94 (Jordan 2024, arXiv 2404.00498), the published
+speed-run recipe for CIFAR-10, if `airbench` is installed. CIFAR-10 itself is not at hand, so both are trained on 50,000
+images of Fashion-MNIST with a border that makes them CIFAR-10's size, and tested on its test images.
 """
 
 from __future__ import annotations

@@ -2,25 +2,17 @@
 draws of 2 seeds.
 
 Each draw has other real images (nearly the same where 79 digits of a class are taken: the scarcest has no more), a
-generator fitted on
-these alone, a pool, and what curation chose of it; classifiers are tested on images that served nothing else. Beside
-the arms of every
-evaluation stand the other ways of mixing real and curated images, and `matched`, real with images chosen as for
-training without real
-ones; whether these beat the default is asked of their mean over all amounts. A second run has four synthetic images for
-each real one; a
-third with twice the steps, of the digits the scarcest amount and higher rates, of Fashion-MNIST 100 of a class and the
-arms of every
-evaluation; a fourth, of the digits, a generator that has seen all 800.
-Digits are trained on for four times the demo's steps, since with 5 of a class those leave some accuracy behind, with
-the choice of rates
-that their tables have had from the first. Fashion-MNIST is shrunk to 16 px and its generators are MLPs, whose images
-teach more than a
-U-Net's of the same time on one core (73.9 against 70.1 % of the test images, after 3 and 6 minutes of fitting on 100 of
-a class).
-Everything lies in the folder that the environment variable WORTH names (runs/worth), and a killed run goes on where it
-was.
-SET=digits or fashion measures one of the two; some three hours each on two cores. WORKERS=8 has so many processes.
+generator fitted on these alone, a pool, and what curation chose of it; classifiers are tested on images that served
+nothing else. Beside the arms of every evaluation stand the other ways of mixing real and curated images, and `matched`,
+real with images chosen as for training without real ones; whether these beat the default is asked of their mean over
+all amounts. A second run has four synthetic images for each real one; a third with twice the steps, of the digits the
+scarcest amount and higher rates, of Fashion-MNIST 100 of a class and the arms of every evaluation; a fourth, of the
+digits, a generator that has seen all 800. Digits are trained on for four times the demo's steps, since with 5 of a
+class those leave some accuracy behind, with the choice of rates that their tables have had from the first.
+Fashion-MNIST is shrunk to 16 px and its generators are MLPs, whose images teach more than a U-Net's of the same time on
+one core (73.9 against 70.1 % of the test images, after 3 and 6 minutes of fitting on 100 of a class). Everything lies
+in the folder that the environment variable WORTH names (runs/worth), and a killed run goes on where it was. SET=digits
+or fashion measures one of the two; some three hours each on two cores. WORKERS=8 has so many processes.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Gate(Config):
 @GATES.add("copies")
 class CopiesGate(Gate):
     """Drops copies of real images. An image is a copy if its distance to a real image is at most `factor` times the
-    natural distance between real images. That is the `loss` quantile, over validation images, of the distance to the
+    natural distance. The natural distance is the `loss` quantile of the distances from validation images to their
     nearest other real image. An image-to-image sample is also compared with its own source image."""
 
     title: ClassVar[str] = "copy"
@@ -267,7 +267,7 @@ class ContentGate(Gate):
 @GATES.add("duplicates")
 class DuplicatesGate(Gate):
     """Drops duplicates within the pool: images with equal pixels, and images of a class within `factor` times the
-    natural distance between real images. That is the `loss` quantile, over validation images, of the distance to the
+    natural distance. The natural distance is the `loss` quantile of the distances from validation images to their
     nearest other real image. Of duplicates, the one nearest to the real images stays (as in SemDeDup, Abbas et al.
     2023, arXiv 2303.09540, without its clusters)."""
 

@@ -1,9 +1,8 @@
 """`curate`: choose the subset of the pools whose distribution matches the real images, and measure the gap that is
 left.
 
-The steps: embed both sides, apply the gates, select, measure the gap, find underrepresented regions, write the
-curated folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a
-repeated or
+The steps: embed both sides, apply the gates, select, measure the gap, find underrepresented regions, write the curated
+folder. All steps before the last depend only on pools, reference and settings. Features are cached, so a repeated or
 interrupted run is fast.
 """
 

@@ -59,7 +59,7 @@ class Collection(ABC):
     problems: list[str]
     """Faults of the set, one line each."""
     losses: list[str]
-    """The faults by which images are lost, with what to do about them."""
+    """Foreign sets only: faults by which images are lost, with what to do. A dataset folder may be partial."""
 
     @property
     def num_samples(self) -> int:

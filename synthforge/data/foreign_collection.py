@@ -13,16 +13,9 @@ from numpy.typing import NDArray
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
 from synthforge.data.layout import digest_of
 from synthforge.data.unit_index import UnitIndex, index_key, indices_of
-from synthforge.data.units import ForeignSet, Kind, Location, Members, natural_order
+from synthforge.data.units import WHERE_LABELS_STAND, ForeignSet, Location, Members, natural_order
 from synthforge.errors import DatasetError
 from synthforge.progress import Reporter
-
-WHERE_LABELS_STAND: dict[Kind, str] = {
-    "webdataset": "each needs a .cls, or a .json with class, label or cls, beside it in the tar",
-    "datasets": "a column of ClassLabel, or one named class, label or cls, is needed",
-    "image folder": "each class needs a sub-folder",
-}
-"""Where each kind of foreign set has its labels, for messages."""
 
 
 class ForeignCollection(Collection):

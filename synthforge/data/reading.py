@@ -22,11 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthforge.data.foreign import bytes_of
-from synthforge.data.foreign_collection import WHERE_LABELS_STAND
 from synthforge.data.images import Uint8, decode, resize
 from synthforge.data.opening import open_collection
 from synthforge.data.storage import user_cache
-from synthforge.data.units import Part
+from synthforge.data.units import WHERE_LABELS_STAND, Part
 from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
 

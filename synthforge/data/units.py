@@ -24,6 +24,12 @@ from synthforge.errors import DatasetError
 
 Part = Literal["fit", "validation"]
 Kind = Literal["dataset folder", "webdataset", "image folder", "datasets"]
+WHERE_LABELS_STAND: dict[Kind, str] = {
+    "webdataset": "each needs a .cls, or a .json with class, label or cls, beside it in the tar",
+    "datasets": "a column of ClassLabel, or one named class, label or cls, is needed",
+    "image folder": "each class needs a sub-folder",
+}
+"""Where each kind of foreign set has its labels, for messages."""
 
 PART_FOLDERS: dict[Part, tuple[str, ...]] = {"fit": ("fit", "train", "training"), "validation": ("validation", "val", "valid", "test")}
 VALIDATION_SHARE = 0.2

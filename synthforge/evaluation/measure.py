@@ -26,13 +26,14 @@ from synthforge.errors import PlaceError
 from synthforge.evaluation.holdout import find_leakage, notes_of_classes, open_holdout
 from synthforge.evaluation.preparation.origins import draws_to_prepare
 from synthforge.evaluation.preparation.prepare import Preparation, prepared_settings
+from synthforge.evaluation.preparation.protocol import ArmSources
 from synthforge.evaluation.reference import Reference
-from synthforge.evaluation.request import HoldoutRequest
+from synthforge.evaluation.request import MeasurementRequest
 from synthforge.evaluation.results.findings import Findings
 from synthforge.evaluation.results.requirements import Requirement
 from synthforge.evaluation.sets import SetReader, write_set
 from synthforge.evaluation.settings import RealDraws
-from synthforge.evaluation.sources import ArmSources, given_settings
+from synthforge.evaluation.sources import given_settings
 from synthforge.evaluation.trainer.jobs import TrainingRunner
 from synthforge.evaluation.trainer.models import filled_in, platform_of
 from synthforge.evaluation.training_plan import Planner
@@ -64,7 +65,7 @@ class Measurement:
         """All notes, each once."""
         return list(dict.fromkeys([*before, *self.notes, *after]))
 
-    def shared(self, request: HoldoutRequest) -> dict[str, Any]:
+    def shared(self, request: MeasurementRequest) -> dict[str, Any]:
         """The fields that the results of an evaluation and a diagnosis share."""
         device = pick_device(self.trainer.device)
         return {
@@ -78,7 +79,7 @@ class Measurement:
         }
 
 
-def measure(request: HoldoutRequest, sources: ArmSources, reporter: Reporter, required: Sequence[Requirement] = ()) -> Measurement:
+def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter, required: Sequence[Requirement] = ()) -> Measurement:
     """Prepare, tune, train and test; `sources` finds the images that arms take from.
 
     Raises RequestError or PlaceError before anything is made; RequestError also for an unusable test set, which is
@@ -145,13 +146,13 @@ def _notes_of_weights(config: TrainerConfig) -> list[str]:
     return [f"classifiers start from weights of {config.pretrained or config.network}, which may have been trained on test images"]
 
 
-def write_result(request: HoldoutRequest, result: Document) -> None:
+def write_result(request: MeasurementRequest, result: Document) -> None:
     """Write the result's file, whole or not at all."""
     place, _, file = request.out.rpartition("/")
     Folder(place).replace(file, result.to_bytes())
 
 
-def _require_places(request: HoldoutRequest) -> None:
+def _require_places(request: MeasurementRequest) -> None:
     """Raises PlaceError if the folder or the result can't be written."""
     try:
         request.folder.mkdir(parents=True, exist_ok=True)

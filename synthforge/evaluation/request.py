@@ -19,7 +19,7 @@ from synthforge.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoldoutRequest:
+class MeasurementRequest:
     """Classifiers to train and to measure on a held-out test set: what an evaluation and a diagnosis share."""
 
     reference: str
@@ -49,7 +49,7 @@ class HoldoutRequest:
         out: str | None,
         sets: Sequence[str],
         file: str,
-    ) -> HoldoutRequest:
+    ) -> MeasurementRequest:
         """Find real images, test set and places; raises RequestError or RecipeError.
 
         Args:
@@ -92,7 +92,7 @@ class HoldoutRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationRequest(HoldoutRequest):
+class EvaluationRequest(MeasurementRequest):
     """An evaluation, checked as far as possible without opening any images."""
 
     require: tuple[Requirement, ...] = ()
@@ -117,7 +117,7 @@ def evaluation_of(
         require: comparisons that must hold, such as "curated > random".
         sets: overrides of the evaluation's fields without a recipe; a recipe has had its own.
     """
-    shared = HoldoutRequest.of("evaluate", recipe, synthetic=synthetic, real=real, holdout=holdout, out=out, sets=sets, file=EVALUATION)
+    shared = MeasurementRequest.of("evaluate", recipe, synthetic=synthetic, real=real, holdout=holdout, out=out, sets=sets, file=EVALUATION)
     config, names = shared.config, [name for name, _ in shared.synthetic]
     if arms is not None:
         config = _with_arms(config, [name.strip() for name in arms.split(",")])

@@ -1,73 +1,22 @@
-"""Which images arms take from: the one thing in which an evaluation and a diagnosis differ while they are measured."""
+"""Which images the arms of an evaluation take from; `diagnosis/sources.py` is its counterpart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-from pydantic import Field, field_validator
+from typing import Any
 
 from synthforge.curation.write import weights_of
-from synthforge.data.collection import Collection
 from synthforge.data.image_table import Table
-from synthforge.data.layout import Record
 from synthforge.evaluation.preparation.curated import Chooser, rules_of
 from synthforge.evaluation.preparation.pool import DrawPool
-from synthforge.evaluation.request import HoldoutRequest
-from synthforge.evaluation.results.types import ImageFacts, Origin
+from synthforge.evaluation.preparation.protocol import ArmSources, Pool, PreparedDraw
+from synthforge.evaluation.request import MeasurementRequest
+from synthforge.evaluation.results.types import Origin
 from synthforge.evaluation.sets import Images, SetReader, classes_in, write_set
 from synthforge.evaluation.settings import RealDraws, Setting
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import Recipe
-
-
-class PreparedDraw(Record):
-    """What was prepared for one draw. It is written to a file as it is, so its field names must stay."""
-
-    origin: Origin
-    generator: str
-    sources: list[dict[str, str]]
-    """For each ratio: key of a source to the digest of its set of images."""
-    notes: list[str] = Field(default_factory=list)
-    rendered: str | None = None
-    """Diagnosis only: address of the real images as the generator renders them."""
-    facts: ImageFacts | None = None
-    """Diagnosis only."""
-
-    @field_validator("facts", mode="before")
-    @classmethod
-    def _upgraded(cls, facts: Any) -> Any:
-        """Earlier files of an evaluation have {}. Those of a diagnosis are not valid, so the draw is prepared again."""
-        return facts or None
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A synthetic set, opened."""
-
-    collection: Collection
-    images: Images
-    """Its images of the real images' classes."""
-
-
-class ArmSources(Protocol):
-    """Finds the images that arms take from; picklable."""
-
-    def identity(self, draw_pool: DrawPool) -> list[Any]:
-        """What the prepared images depend on beside draw, pool and curation; a part of their digest."""
-
-    def prepare(self, draw_pool: DrawPool, pool: Pool, recipe: Recipe, generator: str) -> PreparedDraw:
-        """Sources from the pool that a recipe made for a draw."""
-
-    def read(self, digests: Mapping[str, str], reader: SetReader) -> dict[str, Images]:
-        """Prepared sources, by their keys."""
-
-    def given(
-        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Pool], reporter: Reporter
-    ) -> tuple[list[Setting], list[str]]:
-        """Settings and notes for sets that were given in place of a recipe."""
 
 
 class EvaluationSources:
@@ -97,7 +46,7 @@ class EvaluationSources:
 
     def given(
         self,
-        request: HoldoutRequest,
+        request: MeasurementRequest,
         draws: RealDraws,
         sets: dict[str, Pool],
         reporter: Reporter,  # noqa: ARG002
@@ -108,7 +57,9 @@ class EvaluationSources:
         return draws.settings(request.config.synthetic_per_real, origin, images, ", ".join(sets)), []
 
 
-def given_settings(request: HoldoutRequest, sources: ArmSources, draws: RealDraws, reporter: Reporter) -> tuple[list[Setting], list[str]]:
+def given_settings(
+    request: MeasurementRequest, sources: ArmSources, draws: RealDraws, reporter: Reporter
+) -> tuple[list[Setting], list[str]]:
     """Settings and notes for the synthetic sets of a request without a recipe; raises RequestError or DatasetError."""
     notes, sets, classes = list[str](), dict[str, Pool](), draws.reference.classes
     for name, address in request.synthetic:

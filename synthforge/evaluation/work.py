@@ -15,7 +15,7 @@ from synthforge.devices import own_gpu, pick_device
 from synthforge.errors import SynthforgeError
 from synthforge.evaluation.preparation.origins import DrawToPrepare
 from synthforge.evaluation.preparation.prepare import Preparation, Preparer
-from synthforge.evaluation.sources import PreparedDraw
+from synthforge.evaluation.preparation.protocol import PreparedDraw
 from synthforge.evaluation.trainer.jobs import ClassifierTrainer, Training
 from synthforge.executors.protocol import Place
 

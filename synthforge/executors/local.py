@@ -23,8 +23,7 @@ TICK_SECONDS = 0.25
 """Time between looks at the feed and at deadlines while no worker sends anything."""
 DEATHS_IN_A_ROW = 3
 """With other workers open, a place is dropped after this many deaths without a unit in flight. With none open, this
-many
-in total stop the run."""
+many in total stop the run."""
 CLOSE_SECONDS = 60.0
 """Time for a worker to close its stream before it is killed."""
 

@@ -151,7 +151,7 @@ def _signal_in_words(number: int) -> str:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """A context to start processes in. Ctrl-C takes effect after it, when they are set up to ignore it."""
+    """A context to start processes in. They begin with Ctrl-C blocked, until they are set up to ignore it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -21,10 +21,9 @@ from fractions import Fraction
 class Apportionment:
     """An endless order of members in which every prefix holds each of them within one of its share of the weights.
 
-    Members of equal weight take turns inside a group. Groups are scheduled by earliest deadline first, among those
-    that are not ahead of their share; this keeps every deviation below one. The order repeats after the sum of the
-    reduced integer weights. It is simulated in blocks, from a bounded number of checkpoints, so memory is constant.
-    Reaching
+    Members of equal weight take turns inside a group. Groups are scheduled by earliest deadline first, among those that
+    are not ahead of their share; this keeps every deviation below one. The order repeats after the sum of the reduced
+    integer weights. It is simulated in blocks, from a bounded number of checkpoints, so memory is constant. Reaching
     far into a long period costs a microsecond or two a step, once. With equal weights everything is closed form.
 
     Weights whose integer form sums to more than `MAX_PERIOD` (long decimals) are rounded to that resolution. This

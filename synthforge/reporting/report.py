@@ -1,8 +1,8 @@
 """`report`: the results of a run as one HTML page that opens from disk and needs no network.
 
-The way of a figure: `Gathered` reads it from the run's folder, `report` or a function `_add_...` puts it into `_Page`,
-and page.html.j2 shows it. The page says which results are missing, and how to get them. The number of images on it is
-bounded.
+How a figure gets onto the page: `Gathered` reads it from the run's folder, `report` or a function `_add_...` puts it
+into `_Page`, and page.html.j2 shows it. The page says which results are missing, and how to get them. The number of
+images on it is bounded.
 """
 
 from __future__ import annotations

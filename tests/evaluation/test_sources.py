@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from synthforge.evaluation.preparation.protocol import PreparedDraw
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.request import evaluation_of
 from synthforge.evaluation.settings import RealDraws
-from synthforge.evaluation.sources import EvaluationSources, PreparedDraw, given_settings
+from synthforge.evaluation.sources import EvaluationSources, given_settings
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import cache_folder
 from tests.evaluation.sets import Sets, digits, per_class, write

@@ -8,8 +8,8 @@
 - `label-filtered`: images of the pool that look like their class.
 - `repeated`: some label-filtered images, repeated as often as `resampled` repeats its images, but chosen at random.
 
-Sets are kept as files with one column of weights, `Images.weight_N`. For these arms a weight says how the arm takes an
-image, and each class below says what it means. The images that an arm takes all have weight 1.
+Sets are kept as files with one column of weights, `Images.weight_N`. What a weight means depends on the arm; see its
+class below. The images that an arm takes all have weight 1.
 
 Shapes: N real images, M pool images, C classes.
 """
@@ -88,8 +88,8 @@ class LabelFiltered(_TakenAgain):
 class RepeatedAtRandom(_TakenAgain):
     """Some of the images that `LabelFiltered` takes, repeated with given weights in random order.
 
-    Weight -1: the image fails the label filter. All other weights of a class are a list that its images merely store:
-    which image gets which means nothing. `_taken` sorts the list and deals it out to images in random order.
+    Weight -1: the image fails the label filter. The other weights of a class are a list. Which image stores
+    which weight has no meaning. `_taken` sorts the list and deals it out to images in random order.
     """
 
     @classmethod

@@ -5,8 +5,8 @@ between arms (see `arms`). The loss is real - random, and its parts are
 
 - labels: label-filtered - random.
 - appearance: real - rendered.
-- content: real - resampled, less the cost of repeating images, label-filtered - repeated. Repeating costs less where
-  variety is small. `resampled` has the pool's content, so its cost is measured on the pool.
+- content: (real - resampled) - (label-filtered - repeated). The second bracket is the cost of repeating images.
+  Repeating costs less where variety is small. `resampled` has the pool's content, so its cost is measured on the pool.
 - interaction: what resampling costs rendered images beyond what it costs real ones.
 - rest: the remainder. It is rendered-resampled - repeated, or resampled - repeated without renderings. One cause: pool
   images between two kinds.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from synthforge.data.layout import DIAGNOSIS
 from synthforge.errors import RequestError
-from synthforge.evaluation.request import HoldoutRequest
+from synthforge.evaluation.request import MeasurementRequest
 from synthforge.recipe.evaluation import DIAGNOSIS_ARMS, ArmConfig, DiagnosisConfig
 from synthforge.recipe.load import config_from_sets
 from synthforge.recipe.recipe import Recipe
@@ -16,7 +16,7 @@ _PREFIX = "diagnosis."
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnosisRequest(HoldoutRequest):
+class DiagnosisRequest(MeasurementRequest):
     """A diagnosis, checked as far as possible without opening any images."""
 
     diagnosis: DiagnosisConfig
@@ -49,7 +49,7 @@ def diagnosis_of(
     own = [text.removeprefix(_PREFIX) for text in sets if text.startswith(_PREFIX)]
     others = [text for text in sets if not text.startswith(_PREFIX)] if recipe is None else sets
     given = [synthetic] if synthetic is not None else []
-    shared = HoldoutRequest.of("diagnose", recipe, synthetic=given, real=real, holdout=holdout, out=out, sets=others, file=DIAGNOSIS)
+    shared = MeasurementRequest.of("diagnose", recipe, synthetic=given, real=real, holdout=holdout, out=out, sets=others, file=DIAGNOSIS)
     diagnosis = recipe.diagnosis if recipe is not None else config_from_sets(DiagnosisConfig, own)
     amounts = diagnosis.real_per_class or shared.config.real_per_class
     update = {

@@ -25,12 +25,12 @@ from synthforge.evaluation.diagnosis.arms import arm_images, as_source
 from synthforge.evaluation.diagnosis.content import SIGNIFICANT, content_weights, variety
 from synthforge.evaluation.diagnosis.labels import doubts, label_filter
 from synthforge.evaluation.preparation.pool import DrawPool
+from synthforge.evaluation.preparation.protocol import Pool, PreparedDraw
 from synthforge.evaluation.reference import RealDraw, Reference
-from synthforge.evaluation.request import HoldoutRequest
+from synthforge.evaluation.request import MeasurementRequest
 from synthforge.evaluation.results.types import ImageFacts, Origin, in_new_names
 from synthforge.evaluation.sets import Images, SetReader, write_set
 from synthforge.evaluation.settings import RealDraws, Setting
-from synthforge.evaluation.sources import Pool, PreparedDraw
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features, embedded
 from synthforge.features.encoders.config import PixelsConfig
@@ -117,7 +117,7 @@ class DiagnosisSources:
         return {key: as_source(key, reader.images(digest)) for key, digest in in_new_names(digests).items()}
 
     def given(
-        self, request: HoldoutRequest, draws: RealDraws, sets: dict[str, Pool], reporter: Reporter
+        self, request: MeasurementRequest, draws: RealDraws, sets: dict[str, Pool], reporter: Reporter
     ) -> tuple[list[Setting], list[str]]:
         ((name, address),), reference = request.synthetic, draws.reference
         config = with_encoder(self.config, request.curation, reference.image_size, "elsewhere")

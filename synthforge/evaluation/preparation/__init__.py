@@ -1,1 +1,1 @@
-"""For each draw of the real images: a generator that has seen no others, its pool, and images that curation chose."""
+"""For each draw of the real images: its generator, its pool, and the images that curation chose."""

@@ -13,7 +13,7 @@ from synthforge.data.units import Part
 from synthforge.errors import RequestError, some
 from synthforge.evaluation.preparation.curated import curated_sources
 from synthforge.evaluation.reference import Reference
-from synthforge.evaluation.request import HoldoutRequest
+from synthforge.evaluation.request import MeasurementRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.features.encoders.config import FittedConfig
 from synthforge.generation.plan import Plan
@@ -37,10 +37,10 @@ class DrawToPrepare:
     @property
     def name(self) -> str:
         """For progress and errors."""
-        return f"{self.amount} real images, draw {self.draw}"
+        return f"{self.amount} real images{' per class' * (self.amount != 'all')}, draw {self.draw}"
 
 
-def draws_to_prepare(reference: Reference, request: HoldoutRequest) -> list[DrawToPrepare]:
+def draws_to_prepare(reference: Reference, request: MeasurementRequest) -> list[DrawToPrepare]:
     """The draws of all amounts; empty without a recipe.
 
     Raises RequestError if a generator saw more real images than its budget, or if there is no pool at all.

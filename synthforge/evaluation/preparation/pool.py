@@ -12,7 +12,7 @@ from synthforge.config import identity_of
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import COMPLETE, digest_of
 from synthforge.evaluation.reference import RealDraw, Reference
-from synthforge.evaluation.request import HoldoutRequest
+from synthforge.evaluation.request import MeasurementRequest
 from synthforge.evaluation.results.types import Origin
 from synthforge.generation.plan import Plan
 from synthforge.generation.run import generate
@@ -33,7 +33,7 @@ class DrawPool:
     reference: Reference
     draw: RealDraw
     origin: Origin
-    request: HoldoutRequest
+    request: MeasurementRequest
     """Its `recipe` is never None."""
 
     @property

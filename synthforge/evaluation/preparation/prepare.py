@@ -1,9 +1,11 @@
 """Prepare draws before the held-out test set is opened: generators, pools and the images that arms take from.
 
-Each draw of real images gets a generator that has seen only its images: one that is there, or one that is fitted now.
-The generator makes a pool, and an encoder that has seen no other images chooses from it. These have the origin `own`.
-The recipe's own pool is prepared apart (origin `elsewhere`) where its generator saw other real images, or does not
-say. Folders are named by what they depend on, so an evaluation that was killed continues where it stopped.
+Where a draw has a generator that has seen only its images (one that is there, or one that is fitted now), this makes a
+pool, and an encoder that has seen no other images chooses from it. These have the origin `own`. The recipe's own pool
+has the origin `elsewhere` if its generator saw other real images, or does not say. It is used for draws without a
+generator of their own, and on request beside it.
+
+Folders are named by what they depend on, so an evaluation that was killed continues where it stopped.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ from synthforge.errors import DatasetError, RequestError, SynthforgeError, WorkE
 from synthforge.evaluation.preparation.curated import rules_of
 from synthforge.evaluation.preparation.origins import DrawToPrepare
 from synthforge.evaluation.preparation.pool import VERSION, DrawPool
-from synthforge.evaluation.reference import Reference
-from synthforge.evaluation.request import HoldoutRequest
+from synthforge.evaluation.preparation.protocol import ArmSources, Pool, PreparedDraw
+from synthforge.evaluation.reference import RealDraw, Reference
+from synthforge.evaluation.request import MeasurementRequest
 from synthforge.evaluation.sets import Images, SetReader, path_of
 from synthforge.evaluation.settings import RealDraws, Setting
-from synthforge.evaluation.sources import ArmSources, Pool, PreparedDraw
 from synthforge.executors.running import Workers
 from synthforge.generators.pixel.config import PixelFitConfig
 from synthforge.progress import Reporter
@@ -51,7 +53,7 @@ meanwhile."""
 class Preparation:
     """Fit, generate and choose for draws; picklable."""
 
-    request: HoldoutRequest
+    request: MeasurementRequest
     """Its `recipe` is never None."""
     sources: ArmSources
 
@@ -80,6 +82,7 @@ class Preparer:
     def __init__(self, preparation: Preparation) -> None:
         self._preparation, request = preparation, preparation.request
         self._reference = Reference.open(request.reference, cache_folder(request.curation), Reporter())
+        self._draws = functools.cache(lambda amount: self._reference.draws(amount, request.config))
 
     def prepare(self, unit: DrawToPrepare) -> PreparedDraw | SynthforgeError:
         """Prepare a draw.
@@ -88,7 +91,7 @@ class Preparer:
         """
         try:
             with cpu_threads(self._preparation.request.config.trainer.threads):  # the same images for any number of workers
-                return _OneDraw(unit, self._preparation, self._reference).run()
+                return _OneDraw(unit, self._draws(unit.amount), self._preparation, self._reference).run()
         except RequestError:
             raise
         except SynthforgeError as error:
@@ -98,12 +101,12 @@ class Preparer:
 class _OneDraw:
     """One draw with pools of one origin."""
 
-    def __init__(self, unit: DrawToPrepare, preparation: Preparation, reference: Reference) -> None:
-        draw = reference.draws(unit.amount, preparation.request.config)[unit.draw]
-        self.preparation, self.draw_pool = preparation, DrawPool(reference, draw, unit.origin, preparation.request)
+    def __init__(self, unit: DrawToPrepare, draws: Sequence[RealDraw], preparation: Preparation, reference: Reference) -> None:
+        self.preparation = preparation
+        self.draw_pool = DrawPool(reference, draws[unit.draw], unit.origin, preparation.request)
 
     def left(self) -> PreparedDraw | None:
-        """The result of an earlier run. None: not all of it is there and whole."""
+        """The result of an earlier run. None: something is missing or incomplete."""
         if (recipe := self.draw_pool.left()) is None:
             return None
         try:
@@ -157,7 +160,7 @@ def prepared_settings(
     if not units:  # no arm takes synthetic images
         has_more = any(MORE in arm.of for arm in config.arms)
         return draws.settings(config.synthetic_per_real if has_more else config.synthetic_per_real[:1], "own", {}), []
-    by_unit = _prepared(units, preparation, draws.reference, workers, beside)
+    by_unit = _prepared(units, preparation, draws, workers, beside)
     reader = SetReader(preparation.request.folder, cache_folder(preparation.request.curation))
     elsewhere = {unit.amount for unit in by_unit if unit.origin == "elsewhere"}
     # If curation's encoder saw other images, an `own` draw counts as elsewhere. That amount may already have an
@@ -177,10 +180,11 @@ def prepared_settings(
 
 
 def _prepared(
-    units: Sequence[DrawToPrepare], preparation: Preparation, reference: Reference, workers: Workers[Any, Any], beside: Sequence[Any]
+    units: Sequence[DrawToPrepare], preparation: Preparation, draws: RealDraws, workers: Workers[Any, Any], beside: Sequence[Any]
 ) -> dict[DrawToPrepare, PreparedDraw]:
     """Prepare what is not there yet."""
-    prepared = {unit: left for unit in units if (left := _OneDraw(unit, preparation, reference).left()) is not None}
+    by_unit = {unit: _OneDraw(unit, draws.by_amount[unit.amount], preparation, draws.reference) for unit in units}
+    prepared = {unit: left for unit, one in by_unit.items() if (left := one.left()) is not None}
     if len(prepared) == len(units):
         return prepared
     finished, missed = workers.run(
@@ -195,7 +199,7 @@ def _prepared(
     )
     if failed := [failure for failure in missed if isinstance(failure.unit, DrawToPrepare)]:
         unit, reason = failed[0].unit, failed[0].reason
-        raise WorkError(f"{len(failed)} of {len(units)} draws could not be prepared; the first, {unit.amount} real images: {reason}")
+        raise WorkError(f"{len(failed)} of {len(units)} draws could not be prepared; the first, {unit.name}: {reason}")
     prepared |= {outcome.unit: outcome.receipt for outcome in finished if isinstance(outcome.unit, DrawToPrepare)}
     return {unit: prepared[unit] for unit in units}
 

@@ -12,9 +12,9 @@ from synthforge.curation.default_encoders import CLIP, SMALL
 from synthforge.data.image_table import Table
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.sources import Renderings, arm_images_of, with_encoder
+from synthforge.evaluation.preparation.protocol import Pool
 from synthforge.evaluation.reference import Reference
 from synthforge.evaluation.sets import Images
-from synthforge.evaluation.sources import Pool
 from synthforge.features.encoders.config import PixelsConfig
 from synthforge.progress import Reporter
 from synthforge.recipe.curation import CurationConfig
