@@ -164,7 +164,7 @@ def test_a_local_run_that_an_array_goes_on_with(undisturbed: dict[str, str], tmp
     part = cli("generate", DIGITS, *options, "--part", "1/3")
     assert part.status == 0
     assert "part 1/3 done" in part.out
-    assert "other parts are not made yet" in part.out
+    assert "other parts are not generated yet" in part.out
     assert cli("generate", DIGITS, *options, "--part", "3/3").status == 0
     assert files_of(tmp_path / "pool") == undisturbed
 
