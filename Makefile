@@ -20,7 +20,7 @@ THREADS ?= 1 2
 robust: $(VENV)/.installed-dev  ## tests that train models, 20 seeds, one and two threads (hours); TESTS=file for some
 	@failed=0; for threads in $(THREADS); do for seed in $(SEEDS); do echo "PERTURB=$$seed:$$threads"; \
 	  PERTURB=$$seed:$$threads PYTHONPATH="$(CURDIR)/tests/perturbed:$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(TEST_ENV) \
-	  $(BIN)/python -m pytest -q -n 2 -m trains $(TESTS) || failed=1; done; done; exit $$failed
+	  $(BIN)/python -m pytest -q -n $$((2 / threads)) -m trains $(TESTS) || failed=1; done; done; exit $$failed
 
 check: $(VENV)/.installed-dev  ## linters, types, import layers
 	$(BIN)/ruff check .

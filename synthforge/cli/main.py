@@ -590,6 +590,7 @@ def new(
 def main() -> None:
     """Entry point of the `synthforge` command."""
     warnings.filterwarnings("ignore")  # deprecation warnings of libraries are not for users
+    gc.set_threshold(10_000, 20, 50)  # the usual ones cost a second while torch and diffusers are imported
     atexit.register(gc.freeze)  # else the collector searches all that torch imported, for seconds
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - both may be closed when a script starts us
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115

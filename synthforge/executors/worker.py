@@ -33,8 +33,6 @@ def main(connection: Connection) -> None:
     try:
         begin: Open = pipe.receive()
         work: Work[Any, Any] = pickle.loads(begin.pickled_work)  # noqa: S301 - from our own parent
-        gc.freeze()
-        gc.enable()
         stream = work.open(begin.place)
         pipe.send(Opened(stream.describe()))
         while not pipe.has_stopped:
@@ -95,7 +93,7 @@ class _Pipe:
 
 def _set_up() -> None:
     """Prepare the process: garbage collection, standard output, signals, and an end together with its parent."""
-    gc.disable()  # imports make little garbage, and collecting it takes long
+    gc.set_threshold(10_000, 20, 50)  # the usual ones cost a second while torch and diffusers are imported
     atexit.register(gc.freeze)
     with suppress(OSError):
         os.dup2(2, 1)  # the caller's standard output may carry JSON
