@@ -209,7 +209,8 @@ class _Run:
     @functools.cached_property
     def _reference_digest(self) -> str:
         assert self.recipe.reference is not None
-        return open_collection(self.recipe.reference, cache_folder(self.recipe.curation)).digest
+        curation = self.recipe.curation
+        return open_collection(self.recipe.reference, cache_folder(curation), columns=curation.columns).digest
 
     @property
     def _holdout_files(self) -> list[Any]:

@@ -31,6 +31,8 @@ class Gated:
     """Columns of decisions.parquet, (N,) each."""
     reports: list[GateReport]
     """What each gate did."""
+    warnings: list[str]
+    """What the gates warn of."""
 
 
 @dataclass(frozen=True)

@@ -186,11 +186,19 @@ class Evidence:
         squared, neighbours = self._real_index.search(self._real_joined_MD[rows], min(8, len(self.fit_M)))
         return _first_other(squared, neighbours, rows)[0]
 
-    def natural_distance(self, share: float) -> float:
-        """The distance within which this share of validation images has another real image; 0 if fewer than `FEWEST`
-        can be compared."""
-        distances_V = self.validation_nearest_V
-        return float(np.quantile(distances_V, share)) if len(distances_V) >= FEWEST else 0.0
+    def natural_distance(self, share: float) -> float | None:
+        """The distance within which this share of validation images has another real image. None: it can't be told,
+        since fewer than `FEWEST` of them have a nearest image that differs from them.
+
+        Equal images do not count. With two of them, the distance would be 0, and no copy would be found.
+        """
+        apart_V = self.validation_nearest_V[self.validation_nearest_V > self.equal_distance]
+        return float(np.quantile(apart_V, share)) if len(apart_V) >= FEWEST else None
+
+    @functools.cached_property
+    def equal_distance(self) -> float:
+        """Largest distance of equal images, whose features differ by rounding only."""
+        return float(np.sqrt(_ALIKE) * np.linalg.norm(self._real_joined_MD, axis=1).mean())
 
     @functools.cached_property
     def nearest(self) -> Nearest:

@@ -41,15 +41,19 @@ class GateOutcome:
     """The threshold in words, with its value."""
     scores: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     """Columns for decisions.parquet, (N,) each."""
+    warning: str = ""
+    """What the user must know, such as that no threshold could be set. Empty: nothing."""
 
     @classmethod
-    def of(cls, reasons: dict[str, Bools], rule: str, scores: dict[str, NDArray[np.generic]] | None = None) -> GateOutcome:
+    def of(
+        cls, reasons: dict[str, Bools], rule: str, scores: dict[str, NDArray[np.generic]] | None = None, warning: str = ""
+    ) -> GateOutcome:
         """From reasons that may overlap; an image fails for the first of its reasons."""
         fails, apart = np.zeros_like(next(iter(reasons.values()))), {}
         for reason, marks in reasons.items():
             apart[reason] = marks & ~fails
             fails = fails | marks
-        return cls(fails, apart, rule, scores or {})
+        return cls(fails, apart, rule, scores or {}, warning)
 
 
 class Gate(Config):
@@ -102,20 +106,32 @@ class CopiesGate(Gate):
     """Also drop image-to-image samples that hardly differ from their source image."""
 
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:  # noqa: ARG002 - real images stay the same
-        limit = self.factor * evidence.natural_distance(self.loss)
+        limit, words, warning = _limit(evidence, self.loss, self.factor, "the nearest real image")
         nearest = evidence.nearest
         copies = nearest.distance_N <= limit
         unchanged = nearest.source_distance_N <= limit if self.source else np.zeros_like(copies)
-        quantile = f"{self.factor:g} times the {self.loss:.0%} quantile among real images"
         return GateOutcome.of(
             {"copy of a real image": copies, "copy of its source": unchanged},
-            f"dropped if the nearest real image is within {limit:.4g} ({quantile}){_by_strength(evidence, unchanged)}",
+            f"{words}{_by_strength(evidence, unchanged)}",
             {
                 "nearest_real_distance": nearest.distance_N,
                 "nearest_real": evidence.real_keys(nearest.real_N),
                 "source_distance": nearest.source_distance_N,
             },
+            warning and f"gate {self.title}: {warning}",
         )
+
+
+def _limit(evidence: Evidence, loss: float, factor: float, other: str) -> tuple[float, str, str]:
+    """The distance within which an image counts as the same, the rule in words, and a warning if it can't be set."""
+    from synthforge.curation.evidence import FEWEST  # takes seconds to import
+
+    natural = evidence.natural_distance(loss)
+    if natural is None:
+        warning = f"too few real images differ from their nearest neighbour (fewer than {FEWEST}), so no limit can be set"
+        return evidence.equal_distance, f"dropped if {other} is equal; {warning}", f"only equal images are found: {warning}"
+    limit = factor * natural
+    return limit, f"dropped if {other} is within {limit:.4g} ({factor:g} times the {loss:.0%} quantile among real images)", ""
 
 
 def _calibrated_on(evidence: Evidence) -> str:
@@ -286,12 +302,13 @@ class DuplicatesGate(Gate):
     """Two images count as duplicates within this multiple of the natural distance."""
 
     def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
-        limit = self.factor * evidence.natural_distance(self.loss)
+        limit, words, warning = _limit(evidence, self.loss, self.factor, "another image")
         exact, near, kept = evidence.duplicates(limit, alive_N)
         return GateOutcome.of(
             {"exact duplicate": exact, "near duplicate": near},
-            f"dropped if another image is within {limit:.4g} ({self.factor:g} times the {self.loss:.0%} quantile among real images)",
+            words,
             {"duplicate_of": kept},
+            warning and f"gate {self.title}: {warning}",
         )
 
 

@@ -89,7 +89,7 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         trials=choice.trials,
         sentence=_summary(gap, held_out, training, bool(choice.trials)),
         regions=_regions(sides, choice),
-        notes=[*sides.notes, *choice.notes],
+        notes=[*sides.notes, *choice.gated.warnings, *choice.notes],
         encoder=identities(sides.encoders),
         metric_encoder=identities(sides.metric_encoders),
     )
@@ -121,7 +121,7 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
     if not alive.any():
         raise NothingLeftError(f"{sides.pool.collections[0].address}: no image can be used: {_in_words(_counts(reason))}")
     scores: dict[str, NDArray[Any]] = {}
-    reports = []
+    reports, warnings = [], []
     for one in in_order(sides.config):
         reporter.note(f"gate: {one.title}")
         outcome = one.test(sides.evidence, alive)
@@ -131,13 +131,14 @@ def _gated(sides: Sides, reporter: Reporter) -> Gated:
             reason[hit], dropped[text] = text, int(hit.sum())
         alive &= ~outcome.fails_N
         scores |= outcome.scores
+        warnings += [outcome.warning] if outcome.warning else []
         reports.append(GateReport(gate=one.title, rule=outcome.rule, dropped=dropped))
     if not alive.any():
         raise NothingLeftError(
             f"{sides.pool.collections[0].address}: no image passes the gates: {_in_words(_counts(reason))}; turn one off, such as "
             "--set gates.copies.on=false (with a recipe: curation.gates.copies.on), or make its `loss` smaller"
         )
-    return Gated(sides, alive, reason, scores, reports)
+    return Gated(sides, alive, reason, scores, reports, warnings)
 
 
 def _choice(gated: Gated, reporter: Reporter) -> Choice:

@@ -23,7 +23,7 @@ from synthforge.curation.evidence import NEEDS_TEXTS, EncodedView, Evidence, Tex
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.image_table import Table
-from synthforge.data.images import EXTENSIONS, Uint8, decode
+from synthforge.data.images import DECODER_VERSION, EXTENSIONS, Uint8, decode
 from synthforge.data.layout import digest_of
 from synthforge.data.opening import open_collection
 from synthforge.devices import pick_device
@@ -63,7 +63,10 @@ class Sides:
         cache = cache_folder(config)
         _require_writable(cache)
         reporter.note("reading pool and reference")
-        *opened, real = (open_collection(address, cache, classes=config.classes, reporter=reporter) for address in [*pools, reference])
+        *opened, real = (
+            open_collection(address, cache, classes=config.classes, columns=config.columns, reporter=reporter)
+            for address in [*pools, reference]
+        )
         encoder, metric_encoder = encoders_for(config, reference, real)
         sides = cls(
             config=config,
@@ -94,9 +97,10 @@ class Sides:
         """
         measuring = f" and metric encoder {_name(self.metric_encoder)}" if with_metric_encoder else ""
         reporter.note(f"loading encoder {_name(self.encoder)}{measuring}")
-        self.encoders = loaded((self.encoder,), self.config.device, self.reference_address, self.cache, reporter)
+        config, reference = self.config, self.reference_address
+        self.encoders = loaded((self.encoder,), config.device, reference, self.cache, config.columns, reporter=reporter)
         if with_metric_encoder:
-            self.metric_encoders = loaded((self.metric_encoder,), self.config.device, self.reference_address, self.cache, reporter)
+            self.metric_encoders = loaded((self.metric_encoder,), config.device, reference, self.cache, config.columns, reporter=reporter)
         if set(_digests(self.encoders)) & set(_digests(self.metric_encoders)):
             raise RequestError(
                 "metric_encoder: is the same model as the encoder, so it would measure its own selection; name another model"
@@ -123,6 +127,7 @@ class Sides:
             work = EmbedWork(
                 address=collection.address,
                 classes=config.classes,
+                columns=config.columns,
                 encoders=(self.encoder, self.metric_encoder) if self.metric_encoders else (self.encoder,),
                 cache=self.cache,
                 device=config.device,
@@ -305,6 +310,7 @@ class Sides:
         settings = identity_of(self.config, lambda path, value: "")
         return {
             "curation_version": VERSION,
+            "decoder": DECODER_VERSION,
             **settings,
             "encoder": identities(self.encoders),
             "judge": identities(self.metric_encoders),  # its name before; kept so that old digests stay valid

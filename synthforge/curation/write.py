@@ -22,7 +22,7 @@ from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides
 from synthforge.data.folder import Check, DatasetFolder, remove_dataset
-from synthforge.data.images import contact_sheet, decode, encode
+from synthforge.data.images import contact_sheet, decode, encode, turned_upright
 from synthforge.data.layout import COMPLETE, DECISIONS, GAP, LOG, MANIFEST, Completion, Manifest, Segment, Shard
 from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder, as_our_error, resolve
@@ -236,13 +236,14 @@ def _encoded(sides: Sides, rows: Ints, keys: NDArray[np.object_]) -> Iterator[En
         samples = dict(sides.pool.samples(chunk))
         for row in chunk.tolist():
             members = samples[row]
+            turned = turned_upright(members.image) if sides.config.orientation == "upright" else None
             yield EncodedSample(
                 key=keys[row],
-                image=members.image,
-                extension="jpg" if members.extension == "jpeg" else members.extension,
+                image=turned or members.image,
+                extension=members.extension,
                 class_index=int(sides.output_class_N[row]),
                 text=members.txt.decode("utf-8", "replace") if members.txt is not None else names[row],
-                record=_record(members, names[row]),
+                record=_record(members, names[row]) | ({"turned_upright": True} if turned else {}),
             )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from synthforge.data.units import Kind, Location, Members, last_of_each
+from synthforge.data.columns import ColumnsConfig
+from synthforge.data.units import Kind, Location, Members, Unused, last_of_each
 
 ROWS_SCHEMA = pa.schema(
     [
@@ -41,7 +42,7 @@ class Block:
     """Neighbouring samples of a collection, as one unit of work. Small and picklable."""
 
     name: str
-    """Unique in the collection: the name of a tar, `images 0-999`, ..."""
+    """Unique in the collection: the name of a tar, `files 0-999`, ..."""
     digest: str
     """SHA-256 over these images in this order."""
     num_samples: int
@@ -56,8 +57,12 @@ class Collection(ABC):
     """SHA-256 over blocks, labels and parts."""
     classes: list[str]
     blocks: list[Block]
+    columns: ColumnsConfig = ColumnsConfig()
+    """How it was opened."""
     problems: list[str]
     """Faults of the set, one line each."""
+    unused: Sequence[Unused] = ()
+    """What is there beside the samples, and is not used, by reason."""
     losses: list[str]
     """Foreign sets only: faults by which images are lost, with what to do. A dataset folder may be partial."""
 

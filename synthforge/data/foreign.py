@@ -1,9 +1,10 @@
 """Find the foreign set of labelled images at a path, and read its samples.
 
-Kinds: tars of WebDataset and img2dataset, with the label in .cls, or in .json as class, label or cls; image folders by
-class; tables of Hugging Face `datasets`, which are arrow files of `save_to_disk` or parquet files with an image column.
+Kinds: tars of WebDataset and img2dataset, also compressed, with the label in .cls, or in .json as class, label or cls;
+image folders by class; tables of Hugging Face `datasets`, which are arrow files of `save_to_disk` or parquet files with
+an image column.
 
-A unit is one tar, one table, or up to 1,000 image files.
+A unit is one tar, one table, or up to 1,000 files. Whether a file is an image is told by its content.
 Members of a tar are data, never paths: nothing is extracted, and links and devices are skipped.
 Not covered: remote places (download them), tars inside tars, other formats of img2dataset, tables that only hold paths.
 """
@@ -24,59 +25,77 @@ from typing import IO, Any, ClassVar, cast
 import pyarrow as pa
 
 from synthforge.data import units
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.hf_datasets import tables_at
-from synthforge.data.images import READABLE
+from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
 from synthforge.data.tars import MEMBERS, read_exactly
+from synthforge.data.text_files import lines_of
 from synthforge.errors import DatasetError
 
 MAX_MEMBER_BYTES = 1 << 28
 """Larger members of a tar are never read. Images that are decoded are smaller."""
+MAX_HELD_BYTES = 1 << 30
+"""Most bytes of unfinished samples in memory, where members of a sample are not neighbours."""
 TAR_BLOCK = 10_000
 FILES_BLOCK = 1_000
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _CLASS_FILES = ("classes.txt", "classnames.txt")
-_WANTED = {*READABLE, "cls", "txt", "json"}
-"""Extensions of members that are read."""
-_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
-"""Errors of reading a tar that is damaged or gone."""
+_TEXTS = ("cls", "txt", "json")
+_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, OverflowError, MemoryError)
+"""Errors of reading a tar that is damaged or gone. The last three come from sizes in a header that can't be."""
 
 
-def find_foreign(place: str) -> units.ForeignSet | None:
+def find_foreign(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
     """The set at an absolute path or pattern; no image is read. None: nothing there can be read.
 
     Parts are only named if there are both of them.
     """
     folder = Path(place)
-    tars, problems = units.files_at(place, ".tar")
+    tars, problems = units.files_at(place, TARS)
     if tars:
-        return _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars), problems)
-    if tables := tables_at(place):
+        return _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars), problems, columns)
+    if tables := tables_at(place, columns):
         return tables
     if not folder.is_dir():
         return None
-    parts = units.part_folders(folder)
-    if tars_in := {path: part for part, inside in parts.items() for path in sorted(inside.glob("*.tar"))}:
-        return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in), [])
-    pieces = [unit for part, inside in parts.items() for unit in _image_units(inside, f"{inside.name}/", part if len(parts) > 1 else None)]
-    pieces = pieces if parts else list(_image_units(folder, "", None))
-    return units.ForeignSet("image folder", pieces) if pieces else None
+    if (splits := units.splits_of(folder, columns.splits)) is None:
+        files, problems = units.files_by_class(folder)
+        pieces = list(_image_units(folder, files, "", None))
+        return units.ForeignSet("image folder", pieces, _classes_beside(folder), problems) if pieces else None
+    parts, problems = splits.parts, list(splits.problems)
+    if tars_in := {path: part for part, inside in parts.items() for path in sorted(inside.iterdir()) if path.name.endswith(TARS)}:
+        return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in), problems, columns)
+    pieces = []
+    for part, inside in parts.items():
+        files, without = units.files_by_class(inside)
+        problems += without
+        pieces += _image_units(inside, files, f"{inside.name}/", part if len(parts) > 1 else None)
+    return units.ForeignSet("image folder", pieces, _classes_beside(folder), problems) if pieces else None
 
 
-def _image_units(folder: Path, prefix: str, part: units.Part | None) -> Iterator[units.SourceUnit]:
-    files = units.image_files(folder)
-    num_of_stem = Counter(path.rpartition(".")[0] for path in files)
+def _image_units(folder: Path, files: Sequence[str], prefix: str, part: units.Part | None) -> Iterator[units.SourceUnit]:
+    num_of_stem = Counter(_stem(path) for path in files)
     for start in range(0, len(files), FILES_BLOCK):
         paths = tuple(files[start : start + FILES_BLOCK])
-        doubles = frozenset(stem for path in paths if num_of_stem[stem := path.rpartition(".")[0]] > 1)
+        doubles = frozenset(stem for path in paths if num_of_stem[stem := _stem(path)] > 1)
         yield ImageFiles(folder=folder, prefix=prefix, part=part, paths=paths, start=start, doubles=doubles)
 
 
-def _set_of_tars(root: Path, parts: Mapping[Path, units.Part | None], problems: list[units.SourceProblem]) -> units.ForeignSet:
+def _stem(path: str) -> str:
+    """A path without the suffix of its last part."""
+    directory, _, name = path.rpartition("/")
+    return f"{directory}/{name.rpartition('.')[0] or name}"
+
+
+def _set_of_tars(
+    root: Path, parts: Mapping[Path, units.Part | None], problems: list[units.SourceProblem], columns: ColumnsConfig
+) -> units.ForeignSet:
     unfinished: list[units.SourceProblem] = []
     if any(next(folder.glob("*_stats.json"), None) for folder in {path.parent for path in parts}):  # img2dataset writes it last
         stats = {path: path.with_name(f"{path.stem}_stats.json") for path in parts}
         words = "has no {} beside it, so img2dataset has not finished it"
         unfinished = [units.SourceProblem(f"{path}: {words.format(file.name)}") for path, file in stats.items() if not file.exists()]
-    tars: list[units.SourceUnit] = [Tar(path, root, part) for path, part in parts.items()]
+    tars: list[units.SourceUnit] = [Tar(path, root, part, columns.image) for path, part in parts.items()]
     return units.ForeignSet("webdataset", tars, _classes_beside(root), unfinished + problems)
 
 
@@ -84,7 +103,7 @@ def _classes_beside(folder: Path) -> list[str] | None:
     """Class names by number: lines of classes.txt or classnames.txt, or a list in timm's `_info.json`."""
     for name in _CLASS_FILES:
         if (folder / name).is_file():
-            return [line.strip() for line in (folder / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [line.strip() for line in lines_of(folder / name) if line.strip()]
     info = units.json_object(folder / "_info.json")
     lists = (info.get(name) for name in ("classes", "class_names", "label_names"))
     return next(([str(name) for name in names] for names in lists if isinstance(names, list) and names), None)
@@ -99,7 +118,7 @@ class TornError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TarSample:
-    """Neighbouring members of a tar that share a key."""
+    """Members of a tar that share a key."""
 
     name: str
     """The path in the tar up to the first dot of its last part."""
@@ -107,37 +126,102 @@ class TarSample:
     """Offset and size of every member, by extension."""
     contents: dict[str, bytes] = field(default_factory=dict)
     """Content of images, .cls, .txt and .json, by extension."""
+    images: list[str] = field(default_factory=list)
+    """Extensions of members that are images by their content, or by their name."""
 
 
-def tar_samples(path: Path) -> Iterator[TarSample]:
-    """Samples of a WebDataset tar in order, one in memory at a time.
+def tar_samples(path: Path, too_large: list[str] | None = None) -> Iterator[TarSample]:
+    """Samples of a WebDataset tar, in the order in which they are complete.
 
-    Raises: TornError where the tar is damaged, after the whole samples before that. DatasetError if it can't be read.
+    Members of a sample need not be neighbours: the names are read first, which tells where each sample ends.
+
+    Args:
+        too_large: gets the names of members that are larger than `MAX_MEMBER_BYTES`.
+    Raises: TornError where the tar is damaged, after the whole samples before that. DatasetError if it can't be read,
+        or if too much of unfinished samples would have to be in memory.
     """
-    current, before = TarSample(""), TarSample("")
+    sizes = _members_of_samples(path)
+    waiting: dict[str, TarSample] = {}
+    held, whole = 0, TarSample("")
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
             for member in _regular_members(tar):
-                directory, _, base = member.name.rpartition("/")
-                if base.startswith("."):  # macOS puts a hidden file before each real one
+                if (parts := _key_and_extension(member.name)) is None:
                     continue
-                key, _, extension = base.partition(".")
-                name, extension = f"{directory}/{key}" if directory else key, extension.lower()
-                if name != current.name or extension in current.spans:  # a member twice: another sample with the same key
-                    if current.spans:
-                        yield current
-                    current, before = TarSample(name), current
-                if extension in _WANTED and member.size <= MAX_MEMBER_BYTES:
-                    current.contents[extension] = read_exactly(cast("IO[bytes]", tar.fileobj), member.offset_data, member.size)
-                current.spans[extension] = (member.offset_data, member.size)
+                key, extension = parts
+                sample = waiting.setdefault(key, TarSample(key))
+                if member.size > MAX_MEMBER_BYTES:
+                    if too_large is not None:
+                        too_large.append(member.name)
+                elif (content := _content(cast("IO[bytes]", tar.fileobj), member, extension)) is not None:
+                    held += len(content)
+                    sample.contents[extension] = content
+                    if extension not in _TEXTS:
+                        sample.images.append(extension)
+                sample.spans[extension] = (member.offset_data, member.size)
+                if len(sample.spans) == sizes[key][0]:
+                    sizes[key].pop(0)
+                    held -= sum(map(len, sample.contents.values()))
+                    whole = waiting.pop(key)
+                    yield whole
+                elif held > MAX_HELD_BYTES:
+                    raise DatasetError(
+                        f"{path}: the members of a sample lie too far apart ({len(waiting):,} samples are unfinished at {member.name}); "
+                        "make the tar again with the members of a sample as neighbours, for example with `tar --sort=name`"
+                    )
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
-        if current.spans and current.spans.keys() == before.spans.keys():  # the last one has all members of its neighbour
-            yield current
-        raise TornError(str(error).splitlines()[0]) from error
-    if current.spans:
-        yield current
+        yield from (sample for sample in waiting.values() if sample.spans and sample.spans.keys() == whole.spans.keys())  # is whole
+        raise TornError((str(error) or type(error).__name__).splitlines()[0]) from error
+    yield from waiting.values()
+
+
+def _members_of_samples(path: Path) -> dict[str, list[int]]:
+    """Number of members of each sample, by key; a member twice begins another sample with the same key.
+
+    The last sample before a tear counts one member more, since it may be incomplete.
+    """
+    sizes: dict[str, list[int]] = {}
+    seen: dict[str, set[str]] = {}
+    key = ""
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+            for member in _regular_members(tar):
+                if (parts := _key_and_extension(member.name)) is None:
+                    continue
+                key, extension = parts
+                if extension in seen.setdefault(key, {extension}) and key in sizes:
+                    seen[key] = set()
+                    sizes[key].append(0)
+                seen[key].add(extension)
+                sizes.setdefault(key, [0])[-1] += 1
+    except _DAMAGE:  # it comes again when the contents are read
+        sizes.setdefault(key, [0])[-1] += 1
+    return sizes
+
+
+def _key_and_extension(name: str) -> tuple[str, str] | None:
+    """Key and extension of a member, as WebDataset parts them. None: hidden (macOS puts one before each real one)."""
+    directory, _, base = name.rpartition("/")
+    if base.startswith("."):
+        return None
+    key, _, extension = base.partition(".")
+    return f"{directory}/{key}" if directory else key, extension.lower()
+
+
+def _content(file: IO[bytes], member: tarfile.TarInfo, extension: str) -> bytes | None:
+    """The content of a member that is an image or a text of the sample; None for others, of which only the head is
+    read."""
+    if extension in _TEXTS or extension.rpartition(".")[2] in SUFFIXES:
+        return read_exactly(file, member.offset_data, member.size)
+    head = read_exactly(file, member.offset_data, min(HEAD_BYTES, member.size))
+    if format_of(head) is None:
+        return None
+    rest = file.read(member.size - len(head))
+    if len(head) + len(rest) != member.size:
+        raise EOFError("unexpected end of data")
+    return head + rest
 
 
 def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -160,24 +244,30 @@ def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 class Tar(units.FileUnit):
     """One WebDataset tar."""
 
+    image: str | None = None
+    """Extension of the image, where a sample has several. None: the user did not say."""
     block_samples: ClassVar[int] = TAR_BLOCK
 
     @property
     def identity(self) -> list[object]:
-        return ["tar", self.name]
+        return ["tar", self.name, self.image]
 
     def walk(self, problems: list[units.SourceProblem]) -> Iterator[units.FoundSample]:
         # The suffix is dropped in the root only, so that c in a/b.tar and b/c in a.tar have different names.
-        stem = self.name.removesuffix(".tar") if "/" not in self.name else self.name
+        suffix = next(one for one in sorted(TARS, key=len, reverse=True) if self.name.endswith(one))
+        stem = self.name.removesuffix(suffix) if "/" not in self.name else self.name
         times: Counter[str] = Counter()
-        num, without_image = 0, 0
+        without: list[str] = []
+        too_large: list[str] = []
+        num = 0
         try:
-            for sample in tar_samples(self.path):
+            for sample in tar_samples(self.path, too_large):
                 num += 1
-                extension = next((extension for extension in READABLE if extension in sample.contents), None)
-                if extension is None:
-                    without_image += 1
+                if not sample.images:
+                    without.append(sample.name)
                     continue
+                self._require_no_dots(sample)
+                extension = units.chosen_column(sample.images, self.image, f"{self.path}: sample {sample.name}", "image")
                 times[sample.name] += 1
                 again = f"#{times[sample.name]}" if times[sample.name] > 1 else ""
                 yield self._found(f"{stem}/{sample.name}{again}", sample, extension)
@@ -186,12 +276,26 @@ class Tar(units.FileUnit):
         except TornError as error:
             used = f"the {num} whole samples before the tear are used" if num else "none of it is used"
             problems.append(units.SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
-        if without_image:
-            problems.append(units.SourceProblem(f"{self.path}: {without_image} of {num} samples have no image and are left out"))
+        if without:
+            reason = "without an image"
+            problems.append(units.left_out(str(self.path), units.Unused(reason, len(without), without[0])))
+        if too_large:
+            problems.append(
+                units.SourceProblem(f"{self.path}: {len(too_large)} members are larger than {MAX_MEMBER_BYTES:,} bytes", "not read")
+            )
+
+    def _require_no_dots(self, sample: TarSample) -> None:
+        """Raise DatasetError if keys have dots: then WebDataset takes several samples for one."""
+        texts = [extension for extension in sample.spans if "." in extension and extension.rpartition(".")[2] in _TEXTS]
+        if texts and all("." in extension for extension in sample.images):
+            raise DatasetError(
+                f"{self.path}: {sample.name}.{texts[0]} has the key {sample.name.rpartition('/')[2]!r}: in WebDataset a key ends at the "
+                "first dot; rename the members, so that keys have no dots"
+            )
 
     def _found(self, name: str, sample: TarSample, extension: str) -> units.FoundSample:
         record = units.json_object(sample.contents.get("json", b""))
-        text = sample.contents.get("txt", b"").decode("utf-8", "replace").strip()
+        text = sample.contents.get("txt", b"").decode("utf-8-sig", "replace").strip()
         spans = {"image": sample.spans[extension]} | {name: sample.spans[name] for name in MEMBERS[1:] if name in sample.contents}
         place: dict[str, int | str] = {}
         for member, (offset, size) in spans.items():
@@ -200,7 +304,7 @@ class Tar(units.FileUnit):
         return units.FoundSample(
             name=name,
             image=image,
-            extension=units.extension_of(image, f".{extension}"),
+            extension=units.extension_of(image, extension),
             label=units.label_of(sample.contents, record),
             record=units.known_of(record, text or None),
             place=place | {"name": sample.name.lstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")},
@@ -238,7 +342,7 @@ class ImageFiles:
     """The part's folder, such as `train/`, with which names begin. Empty: there are no parts."""
     part: units.Part | None
     paths: tuple[str, ...]
-    """Paths relative to `folder`; the first component is the class."""
+    """Paths relative to `folder`, of images and other files; the first component is the class."""
     start: int
     """Number of the first file in `folder`."""
     doubles: frozenset[str]
@@ -247,7 +351,7 @@ class ImageFiles:
 
     @property
     def name(self) -> str:
-        return f"{self.prefix}images {self.start}-{self.start + len(self.paths) - 1}"
+        return f"{self.prefix}files {self.start}-{self.start + len(self.paths) - 1}"
 
     @property
     def identity(self) -> list[object]:
@@ -257,24 +361,25 @@ class ImageFiles:
     def files(self) -> Sequence[Path]:
         return [self.folder / path for path in self.paths]
 
-    def walk(self, problems: list[units.SourceProblem]) -> Iterator[units.FoundSample]:  # noqa: ARG002
+    def walk(self, problems: list[units.SourceProblem]) -> Iterator[units.FoundSample]:
+        others: list[str] = []
         for path, file in zip(self.paths, self.files, strict=True):
-            stem, image = path.rpartition(".")[0], bytes_of(file)
+            label, stem = path.partition("/")[0], _stem(path)
+            promises = path.lower().endswith(tuple(f".{suffix}" for suffix in SUFFIXES))
+            if not promises and format_of(units.bytes_of(file, HEAD_BYTES)) is None:
+                others.append(path)
+                continue
+            image = units.bytes_of(file)
             name = self.prefix + (path if stem in self.doubles else stem)
-            label, place = path.partition("/")[0], {"name": path}
-            yield units.FoundSample(name, image, units.extension_of(image, path), label, record=units.known_of({}), place=place)
+            yield units.FoundSample(name, image, units.extension_of(image, path), label, record=units.known_of({}), place={"name": path})
+        if others:
+            by_class = dict(Counter(path.partition("/")[0] for path in others))
+            unused = units.Unused(units.NOT_AN_IMAGE, len(others), others[0], by_class)
+            problems.append(units.left_out(str(self.folder), unused))
 
     def location(self, name: str) -> units.Location:
         return units.Location(str(self.folder / name), name, self.folder / name)
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[units.Members]:  # noqa: ARG002
         for row in rows.select(["name", "extension"]).to_pylist():
-            yield units.Members(bytes_of(self.folder / row["name"]), row["extension"])
-
-
-def bytes_of(path: Path) -> bytes:
-    """A file's content; raises DatasetError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
+            yield units.Members(units.bytes_of(self.folder / row["name"]), row["extension"])

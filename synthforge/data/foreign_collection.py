@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +12,38 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
+from synthforge.data.columns import ColumnsConfig
+from synthforge.data.images import EXTENSIONS
 from synthforge.data.layout import digest_of
 from synthforge.data.unit_index import UnitIndex, index_key, indices_of
-from synthforge.data.units import WHERE_LABELS_STAND, ForeignSet, Location, Members, natural_order
-from synthforge.errors import DatasetError
+from synthforge.data.units import WHERE_LABELS_STAND, ForeignSet, Location, Members, Unused, as_name, natural_order
+from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
 
 
 class ForeignCollection(Collection):
     """A set that another program wrote. Its indices are in the cache."""
 
-    def __init__(self, place: str, foreign: ForeignSet, cache: Path, classes: list[str] | None, reporter: Reporter) -> None:
-        self.address, self.kind = place, foreign.kind
+    def __init__(
+        self, place: str, foreign: ForeignSet, cache: Path, classes: list[str] | None, *, columns: ColumnsConfig, reporter: Reporter
+    ) -> None:
+        self.address, self.kind, self.columns = place, foreign.kind, columns
         indices = indices_of(foreign.units, cache, reporter)
         problems = foreign.problems + [problem for index in indices for problem in index.facts.problems]
         self.problems = list(map(str, problems))
+        self.unused = _by_reason(problem.unused for problem in problems if problem.unused is not None)
         losses = [f"{problem.what}; {problem.remedy}" for problem in problems if problem.remedy]
         self.losses = [loss if loss.startswith(place) else f"{place}: {loss}" for loss in losses]
         num_samples = sum(index.facts.num_samples for index in indices)
         labels = {label for index in indices for label in index.facts.labels}
         if num_samples == 0:
             raise DatasetError(f"{place}: {self.kind} without a single image ({(self.problems or ['nothing in it'])[0]}); check the path")
+        self._require_every_class(labels)
         if not labels:
             raise DatasetError(f"{place}: {num_samples} images and no label; {WHERE_LABELS_STAND[self.kind]}")
-        self._name_of = _names_of_labels(place, natural_order(labels), classes or foreign.classes)
-        self.classes = classes or foreign.classes or list(self._name_of)
+        named = classes or foreign.classes
+        self._name_of = _names_of_labels(place, natural_order(labels), named and [as_name(name) for name in named])
+        self.classes = [as_name(name) for name in named] if named else list(self._name_of.values())
         self._places: dict[str, tuple[UnitIndex, int]] = {}
         self.blocks = list(self._cut(indices))
         self._require_fit_images()
@@ -50,6 +58,15 @@ class ForeignCollection(Collection):
                 start += block.num_samples
                 self._places[name] = (index, group)
                 yield Block(name, block.digest, block.num_samples)
+
+    def _require_every_class(self, labels: Set[str]) -> None:
+        """Raise DatasetError if nothing in a class folder is an image."""
+        for unused in self.unused:
+            if lost := sorted(unused.by_class.keys() - labels):
+                raise DatasetError(
+                    f"{self.address}: class {some(lost)} has files, but none that is used ({unused}); "
+                    f"convert them to {', '.join(EXTENSIONS)}, or remove the folder"
+                )
 
     def _require_fit_images(self) -> None:
         """Raise DatasetError if a class of the validation part has no images in the fit part."""
@@ -87,12 +104,31 @@ class ForeignCollection(Collection):
         return {block.name: np.full(block.num_samples, part) for block, part in zip(self.blocks, parts, strict=True)}
 
 
+def _by_reason(parts: Iterable[Unused]) -> list[Unused]:
+    """One entry for each reason."""
+    total: dict[str, Unused] = {}
+    for part in parts:
+        total[part.reason] = total[part.reason] + part if part.reason in total else part
+    return list(total.values())
+
+
 def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -> dict[str, str]:
-    """Class name of each label. A label is a class name, or a number among the classes."""
+    """Class name of each label. A label is a class name, or a number among the classes.
+
+    Names are compared in NFC: one program writes é as one character, another as two.
+    """
+    names = {label: as_name(label) for label in labels}
+    by_name = Counter(names.values())
+    if double := next((name for name, num in by_name.items() if num > 1), None):
+        raise DatasetError(f"{place}: class {double!r} is there in two spellings (Unicode NFC and NFD); rename one of them")
     if classes is None:
-        return {label: label for label in labels}
-    names = {label: label for label in set(labels) & set(classes)}
-    names |= {label: classes[int(label)] for label in labels if label not in names and label.isdecimal() and int(label) < len(classes)}
+        return names
+    known = set(classes)
+    names = {
+        label: name if name in known else classes[int(name)]
+        for label, name in names.items()
+        if name in known or (name.isdecimal() and int(name) < len(classes))
+    }
     if unknown := natural_order(set(labels) - names.keys()):
         raise DatasetError(f"{place}: label {unknown[0]!r} is neither one of the {len(classes)} classes nor the number of one; add it")
-    return {label: names[label] for label in labels}
+    return names

@@ -1,10 +1,11 @@
 """Read tables of Hugging Face `datasets`: arrow files of `save_to_disk`, and parquet files with an image column.
 
-Not covered: tables that only hold paths of images.
+An image column holds {bytes, path}, as `datasets` writes it, or bare bytes, or paths of files below the table's folder.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,9 +18,14 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from synthforge.data import units
+from synthforge.data.columns import ColumnsConfig
+from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
+from synthforge.data.units import bytes_of
 from synthforge.errors import DatasetError
 
 TABLE_BLOCK = 10_000
+MAX_PATH = 1_000
+"""Longer texts are not taken for paths."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,17 @@ class ImageTable(units.FileUnit):
     """Name of the column of labels. None: there is none."""
     names: list[str] | None
     """Class names by number. None: the labels are names."""
+    is_path: bool = False
+    """Whether the column of images holds paths of files."""
     block_samples: ClassVar[int] = TABLE_BLOCK
 
     @property
     def identity(self) -> list[object]:
-        return ["table", self.name, self.image, self.label, self.names]
+        return ["table", self.name, self.image, self.label, self.names, self.is_path]
 
     def walk(self, problems: list[units.SourceProblem]) -> Iterator[units.FoundSample]:
         stem = self.name.rpartition(".")[0]
-        number, without_image = 0, 0
+        number, without_image, first = 0, 0, 0
         try:
             with _TableFile(self.path) as file:
                 others = [name for name in units.KNOWN if name in file.schema.names]
@@ -48,17 +56,18 @@ class ImageTable(units.FileUnit):
                 for group in range(file.num_groups):
                     rows = (row for batch in file.batches(group, wanted) for row in batch.to_pylist())
                     for within, row in enumerate(rows):
-                        data, path = _image_in(row[self.image])
+                        data = self._image_in(row[self.image])
                         if data:
                             yield units.FoundSample(
                                 name=f"{stem}/{number}",
                                 image=data,
-                                extension=units.extension_of(data, path),
+                                extension=units.extension_of(data, ""),
                                 label=self._label(row[self.label]) if self.label else None,
                                 record=units.known_of(row),
                                 place={"name": str(number), "group": group, "row": within},
                             )
                         else:
+                            first = first if without_image else number
                             without_image += 1
                         number += 1
                 if file.damage:
@@ -67,10 +76,19 @@ class ImageTable(units.FileUnit):
             damage = f"{self.path}: damaged ({str(error).splitlines()[0]})"
             problems.append(units.SourceProblem(damage, f"the {number} rows before that are used", "fetch or make it again"))
         if without_image:
-            problems.append(units.SourceProblem(f"{self.path}: {without_image} of {number} rows hold no image and are left out"))
+            problems.append(units.left_out(str(self.path), units.Unused("without an image", without_image, f"row {first}")))
 
     def location(self, name: str) -> units.Location:
         return units.Location(f"{self.path}:{name}", f"{self.name}:{name}")
+
+    def _image_in(self, cell: object) -> bytes | None:
+        """The image file in a cell. None: there is none."""
+        if isinstance(cell, dict):
+            data = cell.get("bytes")
+            return data if data or not cell.get("path") else _file_at(self.path.parent, str(cell["path"]))
+        if isinstance(cell, str):
+            return _file_at(self.path.parent, cell)
+        return cell if isinstance(cell, bytes) else None
 
     def _label(self, value: object) -> str | None:
         if self.names is not None and isinstance(value, int):
@@ -89,8 +107,9 @@ class ImageTable(units.FileUnit):
                         batches, group, start, batch = file.batches(row["group"], [self.image]), row["group"], 0, []
                     while row["row"] >= start + len(batch):
                         start, batch = start + len(batch), next(batches).column(0)
-                    data, _ = _image_in(batch[row["row"] - start].as_py())
-                    assert data is not None  # rows without an image are not in the index
+                    data = self._image_in(batch[row["row"] - start].as_py())
+                    if data is None:  # rows without an image are not in the index
+                        raise OSError(f"the image of row {row['row']} is gone")
                     yield units.Members(data, row["extension"], txt=row["prompt"].encode() if whole and row["prompt"] else None)
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"{self.path}: can't be read any more ({str(error).splitlines()[0]}); fetch or make it again") from error
@@ -133,14 +152,13 @@ class _TableFile:
         return (whole.slice(start, rows) for start in range(0, whole.num_rows, rows))
 
 
-def _image_in(cell: object) -> tuple[bytes | None, str]:
-    """Content and path of the image in a cell. A cell of `datasets` is {bytes, path}; others hold bare bytes."""
-    if isinstance(cell, dict):
-        return cell.get("bytes"), str(cell.get("path") or "")
-    return (cell, "") if isinstance(cell, bytes) else (None, "")
+def _file_at(folder: Path, path: str) -> bytes | None:
+    """The file at a path that stands in a table. None: there is none, or it is not below the table's folder."""
+    file = (folder / path).resolve()
+    return bytes_of(file) if file.is_relative_to(folder.resolve()) and file.is_file() else None
 
 
-def tables_at(place: str) -> units.ForeignSet | None:
+def tables_at(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
     """The tables in a folder of `datasets` or of parquet files, or of a pattern. None: there are no images."""
     folder = Path(place)
     splits = units.json_object(folder / "dataset_dict.json").get("splits")
@@ -151,14 +169,15 @@ def tables_at(place: str) -> units.ForeignSet | None:
         paths = dict.fromkeys(_arrow_files(folder), "")
     else:
         # As on the Hub: train-00000-of-00002.parquet, at the top or one folder below, or a folder for each split.
-        files, problems = units.files_at(place, ".parquet")
+        files, problems = units.files_at(place, (".parquet",))
         files = files or (sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [])
-        splits_of_folders = {name for names in units.PART_FOLDERS.values() for name in names}
+        splits_of_folders = {*itertools.chain.from_iterable(units.SPLITS.values()), *units.HELD_OUT_SPLITS}
         paths = {path: path.parent.name if path.parent.name in splits_of_folders else path.stem.partition("-")[0] for path in files}
     if not paths:
         return None
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    tables = _with_parts([table for path in paths if (table := _table(path, root, problems)) is not None], paths)
+    found = [table for path in paths if (table := _table(path, root, columns, problems)) is not None]
+    tables = _with_parts(found, paths, problems) if columns.splits is not False else found
     names = next((table.names for table in tables if table.names), None)
     return units.ForeignSet("datasets", list(tables), names, list(dict.fromkeys(problems))) if tables else None
 
@@ -171,21 +190,27 @@ def _arrow_files(folder: Path) -> list[Path]:
     return [folder / Path(str(entry["filename"])).name for entry in listed]
 
 
-def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str]) -> list[ImageTable]:
+def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str], problems: list[units.SourceProblem]) -> list[ImageTable]:
     """The tables of the two splits that are the parts. Without a split to fit on, all tables, without parts."""
-    present = {splits[table.path] for table in tables}
-    part_of = {split: part for part, names in units.PART_FOLDERS.items() for split in [name for name in names if name in present][:1]}
+    present = {splits[table.path]: table.path for table in tables}
+    part_of = {split: part for part, names in units.SPLITS.items() for split in [name for name in names if name in present][:1]}
     if "fit" not in part_of.values():
         return tables
+    for split, path in present.items():
+        if split not in part_of:
+            why = "it is kept for the final test" if split in units.HELD_OUT_SPLITS else f"{' and '.join(part_of)} is used"
+            problems.append(units.SourceProblem(f"{path.parent}: split {split!r} is not read, since {why}"))
     used = [(table, part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
     return [replace(table, part=part if len(part_of) > 1 else None) for table, part in used]
 
 
-def _table(path: Path, root: Path, problems: list[units.SourceProblem]) -> ImageTable | None:
+def _table(path: Path, root: Path, columns: ColumnsConfig, problems: list[units.SourceProblem]) -> ImageTable | None:
     """The table in a file. None: it has no images."""
     try:
         with _TableFile(path) as file:
             schema = file.schema
+            batches = file.batches(0, schema.names, 1) if file.num_groups else iter(())
+            first: dict[str, Any] = next((batch.to_pylist()[0] for batch in batches if len(batch)), {})
     except (pa.ArrowException, OSError) as error:
         damage = f"{path}: not a whole {path.suffix[1:]} file ({str(error).splitlines()[0]})"
         problems.append(units.SourceProblem(damage, "none of it is used", "fetch or make it again"))
@@ -193,15 +218,24 @@ def _table(path: Path, root: Path, problems: list[units.SourceProblem]) -> Image
     features = _features(schema, path.parent)
     images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
     images += [entry.name for entry in schema if pa.types.is_struct(entry.type) and entry.type.get_field_index("bytes") >= 0]
-    if not images:
+    images += [name for name, value in first.items() if isinstance(value, bytes) and format_of(value[:HEAD_BYTES])]
+    paths = [name for name, value in first.items() if isinstance(value, str) and _is_image_at(path.parent, value)]
+    if not (images := list(dict.fromkeys(images)) or paths):
         return None
+    image = units.chosen_column(images, columns.image, str(path), "image")
     labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    labels = sorted(labels, key=lambda name: name not in units.LABELS) or [name for name in units.LABELS if name in schema.names]
-    label = labels[0] if labels else None
-    if len(labels) > 1:
-        problems.append(units.SourceProblem(f"{root}: has label columns {', '.join(labels)}", f"{label} is used"))
+    labels = labels or [name for name in units.LABELS if name in schema.names]
+    if columns.label in schema.names:
+        labels = [str(columns.label)]
+    label = units.chosen_column([name for name in labels if name in units.LABELS] or labels, None, str(path), "label") if labels else None
     names = features.get(label, {}).get("names") if label else None
-    return ImageTable(path=path, root=root, part=None, image=images[0], label=label, names=list(map(str, names)) if names else None)
+    return ImageTable(
+        path=path, root=root, part=None, image=image, label=label, names=list(map(str, names)) if names else None, is_path=image in paths
+    )
+
+
+def _is_image_at(folder: Path, path: str) -> bool:
+    return len(path) < MAX_PATH and path.lower().endswith(tuple(f".{suffix}" for suffix in SUFFIXES)) and bool(_file_at(folder, path))
 
 
 def _features(schema: pa.Schema, folder: Path) -> dict[str, dict[str, Any]]:

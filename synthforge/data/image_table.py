@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Ints
 from synthforge.data.collection import MAX_KEY, Block, Collection
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.images import decode
 from synthforge.data.opening import open_collection
 from synthforge.data.units import Members
@@ -35,9 +35,9 @@ class Table:
     """The columns of `Collection.rows`, and the numbers `collection`, `block` and `place` (row in the block)."""
 
     @classmethod
-    def open(cls, address: str, cache: Path, reporter: Reporter | None = None) -> Table:
-        """The images of one collection; raises as `open_collection` does."""
-        return cls.of([open_collection(address, cache, reporter=reporter)])
+    def open(cls, address: str, cache: Path, reporter: Reporter | None = None, columns: ColumnsConfig | None = None) -> Table:
+        """The images of one collection; arguments and errors are those of `open_collection`."""
+        return cls.of([open_collection(address, cache, columns=columns, reporter=reporter)])
 
     @classmethod
     def of(cls, collections: Sequence[Collection]) -> Table:
@@ -46,8 +46,6 @@ class Table:
         for number, collection in enumerate(collections):
             for index, block in enumerate(collection.blocks):
                 rows = collection.rows(block)
-                extension = pc.if_else(pc.equal(rows["extension"], "jpeg"), "jpg", rows["extension"])
-                rows = rows.set_column(rows.column_names.index("extension"), "extension", extension)
                 for name, value in {"collection": number, "block": index}.items():
                     rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.int32()), len(rows)))
                 parts.append(rows.append_column("place", pa.array(np.arange(len(rows), dtype=np.int32))))
@@ -126,7 +124,7 @@ def _names(addresses: Sequence[str]) -> list[str]:
     names = []
     for address in addresses:
         parts = [part for part in PurePosixPath(address.partition("://")[2] or address).parts if part not in {"/", "pool", "curated"}]
-        names.append(re.sub(r"[^A-Za-z0-9_]+", "_", parts[-1].removesuffix(".tar") if parts else "pool")[:30] or "pool")
+        names.append(re.sub(r"[^A-Za-z0-9_]+", "_", parts[-1].removesuffix(".tar") if parts else "pool").lstrip("_")[:30] or "pool")
     unique: list[str] = []
     for name in names:
         candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))

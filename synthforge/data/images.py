@@ -1,19 +1,21 @@
 """Decode, resize, encode and mark images, in the same way for real and synthetic ones.
 
 Arrays are uint8 of shape (height, width, channels), with 1 channel (grey) or 3 (RGB), unless said otherwise.
+The format of a file is told by its first bytes, never by its name. Only formats of `FORMATS` are decoded.
 Encoding is deterministic for one build of Pillow: no timestamps, and no text but the marking.
-Not covered: video, more than 8 bits (reduced on decoding), transparency (put on black).
+Not covered: video and animation (the first frame is taken), more than 8 bits (reduced on decoding).
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, JpegImagePlugin, PngImagePlugin
 
 from synthforge.errors import DatasetError
 
@@ -21,9 +23,56 @@ Uint8 = NDArray[np.uint8]
 ImageFormat = Literal["png", "jpg", "webp"]
 
 EXTENSIONS: tuple[ImageFormat, ...] = ("png", "jpg", "webp")
-READABLE = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
+DECODER_VERSION = 2
+"""Raised when a file gives other pixels than before. It is part of the name of everything that is cached."""
+FORMATS: dict[str, tuple[str, ...]] = {
+    "png": ("PNG",),
+    "jpg": ("JPEG", "MPO"),
+    "webp": ("WEBP",),
+    "gif": ("GIF",),
+    "bmp": ("BMP",),
+    "tif": ("TIFF",),
+    "avif": ("AVIF",),
+    "jp2": ("JPEG2000",),
+    "ppm": ("PPM",),
+    "heic": ("HEIF",),
+}
+"""The formats that are read, with Pillow's names of their decoders.
+
+Pillow has more. Some of them start another program (EPS starts Ghostscript), so this is a list of what is allowed.
+HEIC needs the extra `heic`.
+"""
+SUFFIXES = (*FORMATS, "jpeg", "jpe", "jfif", "tiff", "heif", "j2k", "jpx", "pbm", "pgm", "pnm", "dib")
+"""Endings of file names that promise an image."""
+HEAD_BYTES = 32
+"""Bytes at the beginning of a file that tell its format."""
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"GIF8", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+    (b"II+\0", "tif"),
+    (b"MM\0+", "tif"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
+    (b"\xff\x4f\xff\x51", "jp2"),
+)
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 MAX_PIXELS = 80_000_000
 """Larger images are refused: a small file can unfold to gigabytes."""
+BACKGROUND = (255, 255, 255)
+"""Transparent images are put on white. Their hidden colours would otherwise show."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF Orientation to what turns the image upright."""
 
 _DIGITAL_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _XMP = (
@@ -36,31 +85,116 @@ _XMP = (
 )
 
 
+def format_of(data: bytes) -> str | None:
+    """The format of an image file from its first `HEAD_BYTES` bytes, a key of `FORMATS`. None: none of them."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[4:8] == b"ftyp":
+        brands = data[8:HEAD_BYTES]
+        if b"avif" in brands or b"avis" in brands:
+            return "avif"
+        return "heic" if any(brand in brands for brand in _HEIC_BRANDS) else None
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
+        return "ppm"
+    return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
+
+
 def decode(data: bytes, channels: int | None = None) -> Uint8:
-    """Decode an image file.
+    """Decode an image file: turned upright as its EXIF data says, and put on `BACKGROUND` if it is transparent.
 
     Args:
         channels: 1 or 3. None: grey images stay grey, and all others become RGB.
     Raises: DatasetError for anything that is not a readable image.
     """
+    if (image_format := format_of(data)) is None:
+        raise DatasetError("not a readable image (its first bytes are of no known image format)")
+    if image_format == "heic":
+        _enable_heic()
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=FORMATS[image_format]) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} pixels is refused")
-            ImageOps.exif_transpose(opened, in_place=True)
-            image: Image.Image = opened
-            if channels is None:
-                grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;")
-                channels = 1 if grey else 3
+            image = _upright(opened)
+            grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;")
+            channels = channels or (1 if grey else 3)
             if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips instead of scaling
                 image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
+            elif image.has_transparency_data:
+                canvas = Image.new("RGBA", image.size, BACKGROUND)
+                canvas.alpha_composite(image.convert("RGBA"))
+                image = canvas.convert("RGB")
             mode = "L" if channels == 1 else "RGB"
             array = np.asarray(image if image.mode == mode else image.convert(mode))
+    except DatasetError:
+        raise
     except Image.DecompressionBombError as error:
         raise DatasetError(f"image larger than {MAX_PIXELS:,} pixels: such images are refused") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DatasetError(f"not a readable image ({type(error).__name__})") from error
+    except Exception as error:
+        raise DatasetError(f"not a readable image ({image_format}: {type(error).__name__})") from error
     return array.reshape(array.shape[0], array.shape[1], channels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data says.
+
+    Only the tag Orientation is read. Pillow's own `exif_transpose` writes all tags again, and fails on an odd one.
+    """
+    image.load()  # a TIFF file is turned by this, and forgets its Orientation then
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation: object = 1
+    with suppress(Exception):  # EXIF data that can't be read says nothing
+        orientation = image.getexif().get(0x0112, 1)
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _enable_heic() -> None:
+    try:
+        from pillow_heif import register_heif_opener  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise DatasetError("is HEIC; install what reads it with `pip install 'synthforge[heic]'`, or convert it") from error
+    register_heif_opener()
+
+
+def turned_upright(data: bytes) -> bytes | None:
+    """An image file whose pixels lie as its EXIF data says, for readers that ignore it. None: it lies so already.
+
+    JPEG is encoded again with its own quantisation and subsampling; all else without loss. Colour profile and XMP
+    (the marking) are kept, other metadata is not.
+
+    Raises: DatasetError if it can't be read.
+    """
+    image_format = format_of(data)
+    if image_format not in EXTENSIONS:
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS[image_format]) as opened:
+            if _orientation(opened) not in _TURNS:
+                return None
+            kept = {"icc_profile": opened.info.get("icc_profile")}
+            if xmp := opened.info.get("xmp"):
+                kept["xmp"] = xmp
+            if image_format == "jpg":
+                kept |= {"qtables": opened.quantization, "subsampling": JpegImagePlugin.get_sampling(opened)}  # type: ignore[attr-defined]
+            elif image_format == "webp":
+                kept |= {"lossless": True, "exact": True}
+            else:
+                kept |= {"pnginfo": _png_text(opened)}
+            buffer = io.BytesIO()
+            _upright(opened).save(buffer, FORMATS[image_format][0], **{name: value for name, value in kept.items() if value is not None})
+    except Exception as error:
+        raise DatasetError(f"not a readable image ({image_format}: {type(error).__name__})") from error
+    return buffer.getvalue()
+
+
+def _png_text(image: Image.Image) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    if xmp := image.info.get("XML:com.adobe.xmp"):
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+    return info
 
 
 def resize(image: Uint8, resolution: int) -> Uint8:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from synthforge.data.collection import Collection
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.foreign import find_foreign
 from synthforge.data.foreign_collection import ForeignCollection
@@ -15,7 +16,14 @@ from synthforge.errors import DatasetError
 from synthforge.progress import Reporter
 
 
-def open_collection(address: str, cache: Path, *, classes: list[str] | None = None, reporter: Reporter | None = None) -> Collection:
+def open_collection(
+    address: str,
+    cache: Path,
+    *,
+    classes: list[str] | None = None,
+    columns: ColumnsConfig | None = None,
+    reporter: Reporter | None = None,
+) -> Collection:
     """Open a pool or reference; raises DatasetError if there is nothing that can be read, or no label.
 
     Args:
@@ -23,6 +31,7 @@ def open_collection(address: str, cache: Path, *, classes: list[str] | None = No
             images by class, a folder of `datasets` (arrow or parquet).
         cache: folder for indices of foreign sets. An index has some 60 bytes for each image, and the captions.
         classes: class names by number, for foreign sets whose labels are numbers. A dataset folder has its own.
+        columns: where image and label stand in foreign sets that leave it open.
     """
     place = resolve(address)
     if Folder(place).exists(MANIFEST):
@@ -33,7 +42,7 @@ def open_collection(address: str, cache: Path, *, classes: list[str] | None = No
         )
     if Folder(place).exists(f"pool/{MANIFEST}"):
         raise DatasetError(f"{place}: is the folder of a run, not a dataset folder; did you mean {place}/pool?")
-    if (foreign := find_foreign(place)) is None:
+    if (foreign := find_foreign(place, columns or ColumnsConfig())) is None:
         hint = "images need a sub-folder for each class" if Path(place).is_dir() else "check the path"
         raise DatasetError(f"{place}: no dataset folder, WebDataset tars, folder of images by class or `datasets` there; {hint}")
-    return ForeignCollection(place, foreign, cache, classes, reporter or Reporter())
+    return ForeignCollection(place, foreign, cache, classes, columns=columns or ColumnsConfig(), reporter=reporter or Reporter())

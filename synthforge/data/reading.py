@@ -21,11 +21,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.data.foreign import bytes_of
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.images import Uint8, decode, resize
 from synthforge.data.opening import open_collection
 from synthforge.data.storage import user_cache
-from synthforge.data.units import WHERE_LABELS_STAND, Part
+from synthforge.data.units import WHERE_LABELS_STAND, Part, bytes_of
 from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
 
@@ -101,14 +101,16 @@ class Sources:
     """SHA-256 over class, key and content of all images."""
 
     @classmethod
-    def read(cls, address: str, known_sha256: str | None = None, cache: Path | None = None) -> Sources:
+    def read(
+        cls, address: str, known_sha256: str | None = None, cache: Path | None = None, columns: ColumnsConfig | None = None
+    ) -> Sources:
         """Read the images and decode each once; raises DatasetError that names those that can't be decoded.
 
         Args:
             known_sha256: `sha256` from another process, which has decoded them. None: decode them here.
-            cache: as for `read_labelled`.
+            cache, columns: as for `read_labelled`.
         """
-        labelled = read_labelled(address, cache)["fit"]
+        labelled = read_labelled(address, cache, columns=columns)["fit"]
         by_class: dict[str, list[Example]] = defaultdict(list)
         for example in labelled.examples:
             by_class[example.class_name].append(example)
@@ -144,14 +146,17 @@ def _problem_with(example: Example) -> str | None:
     return None
 
 
-def read_labelled(address: str, cache: Path | None = None, reporter: Reporter | None = None) -> dict[Part, Labelled]:
+def read_labelled(
+    address: str, cache: Path | None = None, reporter: Reporter | None = None, columns: ColumnsConfig | None = None
+) -> dict[Part, Labelled]:
     """Both parts of a set of labelled real images, in any form that `open_collection` reads.
 
     Args:
         cache: folder for indices of foreign sets. None: the cache of synthforge.
+        columns: where image and label stand, for sets that leave it open.
     Raises: DatasetError, also for an image without a label and for a file that is torn or missing.
     """
-    collection = open_collection(address, cache or user_cache(), reporter=reporter)
+    collection = open_collection(address, cache or user_cache(), columns=columns, reporter=reporter)
     if collection.losses:
         raise DatasetError(collection.losses[0])
     examples: dict[Part, list[Example]] = {"fit": [], "validation": []}

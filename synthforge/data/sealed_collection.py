@@ -18,7 +18,7 @@ from synthforge.data.layout import digest_of
 from synthforge.data.storage import replace_file
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.unit_index import INDEX_VERSION, index_path
-from synthforge.data.units import Location, Members
+from synthforge.data.units import Location, Members, as_name
 from synthforge.errors import DatasetError
 
 REQUEST_BYTES = 1 << 20
@@ -36,7 +36,7 @@ class SealedCollection(Collection):
         if not state.sealed:
             raise DatasetError(f"{self.address}: no finished shard there yet; run `synthforge generate` to the end")
         seals = dataset.seals(state.sealed)
-        self.classes = dataset.manifest.classes
+        self.classes = [as_name(name) for name in dataset.manifest.classes]
         self.blocks = [Block(shard.tar, seal.tar_sha256, seal.samples) for shard, seal in zip(state.sealed, seals, strict=True)]
         self.problems = [f"{dataset.folder.where(shard.tar)}: given up, and left out" for shard in state.quarantined]
         if missing := len(state.unfinished):
@@ -51,7 +51,11 @@ class SealedCollection(Collection):
         table = self._table(block)
         num = table.num_rows
         hashes = self._source_hashes(block, table) if table["source"].null_count < num else pa.nulls(num, pa.string())
-        own = {"source_sha256": hashes, "extension": pa.repeat(self._dataset.manifest.image_format, num)}
+        own = {
+            "class": pa.array(map(as_name, table["class"].to_pylist()), pa.string()),
+            "source_sha256": hashes,
+            "extension": pa.repeat(self._dataset.manifest.image_format, num),
+        }
         return pa.table([own[name] if name in own else table[name] for name in ROWS_SCHEMA.names], schema=ROWS_SCHEMA)
 
     def locations(self, block: Block) -> Iterator[Location]:

@@ -26,7 +26,7 @@ from synthforge.data.units import FoundSample, SourceProblem, SourceUnit
 from synthforge.errors import DatasetError
 from synthforge.progress import Reporter
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Raise it when equal files give another index."""
 _INDEX_SCHEMA = pa.schema(
     [
@@ -152,9 +152,12 @@ def _row(sample: FoundSample) -> dict[str, Any]:
 def _key_of_name(name: str) -> str:
     """A key for a sample's name; different names have different keys. Plain names stay readable, others get a hash.
 
-    A key has no dot, where the stem of a tar's member ends, and no slash, since it is no path.
+    A key has no dot, where the stem of a tar's member ends, and no slash, since it is no path. It begins with a letter
+    or a digit: loaders skip members that begin with a dot or with two underscores (`datasets`), and tools take a hyphen
+    for an option.
     """
-    if len(name) <= MAX_KEY and re.fullmatch(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+", name):
+    if len(name) <= MAX_KEY and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:/[A-Za-z0-9_-]+)*", name):
         return name.replace("/", "~")
     mark = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-    return f"{re.sub('[^A-Za-z0-9_-]', '_', name)[-(MAX_KEY - len(mark) - 1) :]}-{mark}"
+    readable = re.sub("[^A-Za-z0-9_-]", "_", name)[-(MAX_KEY - len(mark) - 1) :].lstrip("_-")
+    return f"{readable}-{mark}" if readable else mark

@@ -6,9 +6,12 @@ A *foreign* set is one that another program wrote. A *unit* is the piece of it t
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from synthforge.data.images import READABLE
-from synthforge.errors import DatasetError
+from synthforge.data.images import FORMATS, HEAD_BYTES, SUFFIXES, format_of
+from synthforge.errors import DatasetError, some
 
 Part = Literal["fit", "validation"]
 Kind = Literal["dataset folder", "webdataset", "image folder", "datasets"]
@@ -31,19 +34,23 @@ WHERE_LABELS_STAND: dict[Kind, str] = {
 }
 """Where each kind of foreign set has its labels, for messages."""
 
-PART_FOLDERS: dict[Part, tuple[str, ...]] = {"fit": ("fit", "train", "training"), "validation": ("validation", "val", "valid", "test")}
+SPLITS: dict[Part, tuple[str, ...]] = {"fit": ("train", "training", "fit"), "validation": ("validation", "val", "valid")}
+"""Names of splits that are read, by part, those first that win."""
+HELD_OUT_SPLITS = ("test", "testing", "holdout")
+"""Names of splits that are only read if the address names them: they are for the final test."""
 VALIDATION_SHARE = 0.2
 MAX_TARS = 1_000_000
 MAX_LABEL = 1_000
 """Longer text, in characters, is not taken for a label."""
+
+NOT_AN_IMAGE = "not an image"
+"""Reason why a file of a class folder is not used."""
 
 TEXT_FIELDS = ("source", "source_sha256")
 CAPTIONS = ("prompt", "caption", "text")
 LABELS = ("class", "label", "cls")
 KNOWN = (*CAPTIONS, *TEXT_FIELDS, "strength", "guidance", "seed")
 """Fields of a record that `known_of` reads."""
-_MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tif"), (b"MM\0*", "tif"))
-"""First bytes of image formats, except WebP (see `extension_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,26 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Unused:
+    """Some samples or files of a set that are there and are not used."""
+
+    reason: str
+    """The same text for all of a kind, such as "without an image"."""
+    num: int
+    first: str
+    """Where the first of them is."""
+    by_class: dict[str, int] = field(default_factory=dict)
+    """Number of them by class folder, where there are any."""
+
+    def __add__(self, other: Unused) -> Unused:
+        by_class = dict(Counter(self.by_class) + Counter(other.by_class))
+        return Unused(self.reason, self.num + other.num, self.first, by_class)
+
+    def __str__(self) -> str:
+        return f"{self.num:,} {self.reason} (first: {self.first})"
+
+
+@dataclass(frozen=True, slots=True)
 class SourceProblem:
     """A fault of a set, such as a sample without an image."""
 
@@ -96,6 +123,8 @@ class SourceProblem:
     """The part that is used in spite of the fault."""
     remedy: str = ""
     """Advice in case every image counts. Empty: no image is lost."""
+    unused: Unused | None = None
+    """The images that are left out, if they can be counted."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.then}" if self.then else self.what
@@ -176,15 +205,37 @@ def json_object(source: Path | bytes) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
-    """The files with a suffix at a path: one file, those of a folder, or those that match a pattern.
+AUXILIARY = re.compile(r"(^|[._-])(masks?|seg(mentations?)?|depths?|normals?|edges?|thumb(nail)?s?)([._-]|$)", re.IGNORECASE)
+"""Names of columns, or of members of a tar, that hold pictures which are not the image itself."""
+
+
+def chosen_column(names: Sequence[str], wanted: str | None, where: str, what: Literal["image", "label"]) -> str:
+    """The column that holds the image or the label; raises DatasetError if it can't be told.
+
+    Args:
+        names: all columns that could, at least one.
+        wanted: the user's choice, for sets that have it.
+    """
+    if wanted in names:
+        return str(wanted)
+    plain = [name for name in names if not AUXILIARY.search(name)] or list(names)
+    if len(plain) > 1:
+        raise DatasetError(
+            f"{where}: {' and '.join(plain)} could all be the {what}; say which with --set columns.{what}={plain[0]} "
+            f"(in a recipe: curation.columns.{what})"
+        )
+    return plain[0]
+
+
+def files_at(place: str, suffixes: tuple[str, ...]) -> tuple[list[Path], list[SourceProblem]]:
+    """The files with some suffixes at a path: one file, those of a folder, or those that match a pattern.
 
     A pattern may have *, ? and braces, such as train-{000000..000009}.tar.
     If files that braces name are missing, that is returned as a problem.
     """
     if Path(place).is_dir():
-        return sorted(Path(place).glob(f"*{suffix}")), []
-    if place.endswith(suffix) and Path(place).is_file():  # a file with a strange name is no pattern
+        return sorted(path for path in Path(place).iterdir() if path.name.endswith(suffixes)), []
+    if place.endswith(suffixes) and Path(place).is_file():  # a file with a strange name is no pattern
         return [Path(place)], []
     patterns = [place]
     while match := re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", patterns[0]):
@@ -197,7 +248,7 @@ def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
             raise DatasetError(f"{place}: names more than {MAX_TARS:,} files; use fewer, or *")
         patterns = [pattern.replace(match[0], option) for pattern in patterns for option in options]
     paths_of = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
-    files = dict.fromkeys(Path(path) for paths in paths_of.values() for path in paths if path.endswith(suffix))
+    files = dict.fromkeys(Path(path) for paths in paths_of.values() for path in paths if path.endswith(suffixes))
     missing = [pattern for pattern, paths in paths_of.items() if not paths]
     if not missing:
         return list(files), []
@@ -205,29 +256,93 @@ def files_at(place: str, suffix: str) -> tuple[list[Path], list[SourceProblem]]:
     return list(files), [SourceProblem(what, remedy="name those that are there")]
 
 
-def part_folders(place: Path) -> dict[Part, Path]:
-    """The sub-folders of the two parts. Empty: there are none. Only `fit`: there is no validation part."""
-    folders: dict[Part, Path] = {}
-    for part, names in PART_FOLDERS.items():
-        if name := next((name for name in names if (place / name).is_dir()), None):
-            folders[part] = place / name
-    if "fit" not in folders and folders.get("validation", place / "test").name != "test":
-        raise DatasetError(f"{place}: has {folders['validation'].name} but no fit or train folder beside it; add one")
-    return folders if "fit" in folders else {}
+@dataclass(frozen=True)
+class Splits:
+    """The sub-folders of a folder that are splits."""
+
+    parts: dict[Part, Path]
+    """The folder of each part. Only `fit`: nothing names a validation part."""
+    problems: list[SourceProblem]
+    """Which splits are not read."""
 
 
-def image_files(place: Path) -> list[str]:
-    """Image files in class folders, in order, as paths relative to `place`; hidden files are left out."""
+def splits_of(place: Path, parts: bool | None = None) -> Splits | None:
+    """The splits of a folder. None: its sub-folders are no splits, but classes or anything else.
+
+    They are splits if all of them have names of splits and none holds images directly.
+
+    Args:
+        parts: whether sub-folders are splits, if the user says so.
+    Raises: DatasetError if it can't be told.
+    """
+    with os.scandir(place) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    names = {*itertools.chain.from_iterable(SPLITS.values()), *HELD_OUT_SPLITS}
+    named = [name for name in folders if name in names]
+    if parts is False or not named:
+        return None
+    holding = [name for name in named if not _images_directly_in(place / name)]
+    if parts is None and len(holding) < len(folders):
+        if not holding:
+            return None
+        others = [name for name in folders if name not in holding]
+        raise DatasetError(
+            f"{place}: are its folders splits or classes? {some(holding)} would be splits, {some(others)} classes; "
+            "say with --set columns.splits=true or false (in a recipe: curation.columns.splits)"
+        )
+    chosen = {part: name for part, options in SPLITS.items() if (name := next((one for one in options if one in named), None))}
+    if "fit" not in chosen:
+        if set(named) <= set(HELD_OUT_SPLITS):
+            raise DatasetError(f"{place}: has {some(named)} only, which is kept for the final test; name {place / named[0]} to read it")
+        raise DatasetError(f"{place}: has {some(named)} but no train folder beside; add one, or name one of them")
+    problems = []
+    for name in folders:
+        if name not in chosen.values():
+            why = "it is kept for the final test" if name in HELD_OUT_SPLITS else f"{some(list(chosen.values()))} is used"
+            problems.append(SourceProblem(f"{place / name}: not read, since {why}"))
+    return Splits({part: place / name for part, name in chosen.items()}, problems)
+
+
+def _images_directly_in(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(_IMAGE_SUFFIXES) for entry in entries if entry.is_file())
+
+
+def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
+    """Files in class folders, in order, as paths relative to `place`, and what is left out.
+
+    Hidden files and folders are left out, and files that lie in no class folder.
+    """
     paths: list[tuple[str, ...]] = []
-    for name in (entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")):
-        for directory, folders, files in os.walk(place / name):  # a class folder may be a link
+    hidden: list[str] = []
+    with os.scandir(place) as entries:
+        top = list(entries)
+    outside = sorted(entry.name for entry in top if entry.is_file() and entry.name.lower().endswith(_IMAGE_SUFFIXES))
+    for entry in top:
+        if not entry.is_dir():
+            continue
+        if entry.name.startswith("."):
+            hidden.append(entry.name)
+            continue
+        for directory, folders, files in os.walk(place / entry.name):  # a class folder may be a link
+            hidden += [os.path.join(directory, name) for name in folders if name.startswith(".")]
+            hidden += [os.path.join(directory, name) for name in files if name.startswith(".") and name.lower().endswith(_IMAGE_SUFFIXES)]
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             above = Path(directory).relative_to(place).parts
-            paths += [(*above, file) for file in files if file.lower().endswith(_IMAGE_SUFFIXES) and not file.startswith(".")]
-    return ["/".join(path) for path in sorted(paths) if Path(place, *path).is_file()]
+            paths += [(*above, file) for file in files if not file.startswith(".")]
+    problems = []
+    for reason, found in (("hidden, with a name that begins with a dot", sorted(hidden)), ("in no class folder", outside)):
+        if found:
+            problems.append(left_out(str(place), Unused(reason, len(found), os.path.relpath(place / found[0], place))))
+    return ["/".join(path) for path in sorted(paths) if Path(place, *path).is_file()], problems
 
 
-_IMAGE_SUFFIXES = tuple(f".{extension}" for extension in READABLE)
+def left_out(where: str, unused: Unused) -> SourceProblem:
+    """The problem that some samples or files are not used."""
+    return SourceProblem(f"{where}: {unused}", "left out", unused=unused)
+
+
+_IMAGE_SUFFIXES = tuple(f".{suffix}" for suffix in SUFFIXES)
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
@@ -259,11 +374,18 @@ def label_of(contents: Mapping[str, bytes], record: Mapping[str, Any]) -> str | 
 
 
 def as_label(value: object) -> str | None:
-    """A label from an integer or a short text. None: the value is neither."""
+    """A label from a whole number or a short text. None: the value is neither."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return str(value)
     label = (as_text(value) or "").strip()
     return label if 0 < len(label) <= MAX_LABEL else None
+
+
+def as_name(label: str) -> str:
+    """A class name in NFC, so that equal names are equal texts."""
+    return unicodedata.normalize("NFC", label)
 
 
 def as_text(value: object) -> str | None:
@@ -290,13 +412,17 @@ def known_of(record: Mapping[str, Any], text: str | None = None) -> dict[str, An
     return known
 
 
-def extension_of(data: bytes, name: str) -> str:
-    """The format of an image file, from its first bytes, since decoders use them too.
+def bytes_of(path: Path, most: int = -1) -> bytes:
+    """A file's content, or its first bytes; raises DatasetError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
 
-    Bytes of an unknown format keep the extension of the file's name. If they can't be decoded, the decoder says why.
-    """
-    start = data[:16]
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "webp"
-    by_name = name.rpartition(".")[2].lower()
-    return next((extension for magic, extension in _MAGIC if start.startswith(magic)), by_name if by_name in READABLE else "png")
+
+def extension_of(data: bytes, name: str) -> str:
+    """The format of an image file by its content. Files of an unknown format keep the suffix of their name: decoding
+    them says what is wrong."""
+    suffix = name.rpartition(".")[2].lower()
+    return format_of(data[:HEAD_BYTES]) or (suffix if suffix in FORMATS else "png")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.image_table import Table
 from synthforge.errors import DatasetError, RequestError, some
 from synthforge.evaluation.reference import RealDraw
@@ -58,13 +59,13 @@ class Leakage:
     notes: list[str]
 
 
-def open_holdout(address: str, classes: list[str], cache: Path, reporter: Reporter) -> Holdout:
+def open_holdout(address: str, classes: list[str], cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Holdout:
     """Open the held-out test set.
 
     Raises RequestError if an image has no label or an unknown class, DatasetError for a broken image.
     """
     reporter.note(f"opening the held-out test set {address}")
-    table = Table.open(address, cache, reporter)
+    table = Table.open(address, cache, reporter, columns)
     table.require_labels(address)
     if unknown := sorted(classes_in(table, address, classes) - set(classes)):
         raise RequestError(

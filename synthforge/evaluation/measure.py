@@ -86,11 +86,12 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
     opened late. Raises WorkError for draws or trainings that fail.
     """
     config, cache, folder = request.config, cache_folder(request.curation), request.folder
+    columns = request.curation.columns
     _require_places(request)
 
     # Real images
     reporter.note("reading the real images")
-    reference = Reference.open(request.reference, cache, reporter)
+    reference = Reference.open(request.reference, cache, reporter, columns)
     classes = reference.classes
     base = filled_in(config.trainer, reference.image_size)
     assert base.resolution is not None
@@ -100,7 +101,7 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
 
     tuning = Tuning.of(draws.all, base, config, folder, len(classes))
     preparation = Preparation(request, sources) if request.recipe is not None else None
-    work = EvaluationWork(folder, cache, base.device, base.threads, preparation)
+    work = EvaluationWork(folder, cache, columns, base.device, base.threads, preparation)
     with Workers(work, config.workers or one_worker_each(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
         # Images that arms take from; workers without a draw to prepare tune meanwhile
         trainings = TrainingRunner(folder, workers)
@@ -115,8 +116,8 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
         tuned = tune(tuning, trainings)
 
         # The held-out test set, opened only now
-        holdout = open_holdout(request.holdout, classes, cache, reporter)
-        leakage = find_leakage(holdout, draws.all, settings, SetReader(folder, cache), base.resolution)
+        holdout = open_holdout(request.holdout, classes, cache, reporter, columns)
+        leakage = find_leakage(holdout, draws.all, settings, SetReader(folder, cache, columns), base.resolution)
         holdout_set = write_set(folder, [leakage.holdout])
 
         # Arms

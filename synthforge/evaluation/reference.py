@@ -14,6 +14,7 @@ import scipy
 import torch
 
 from synthforge.arrays import Bools, Ints
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.image_table import Table
 from synthforge.data.images import decode
 from synthforge.data.subset import write_subset
@@ -71,9 +72,9 @@ class Reference:
     notes: list[str]
 
     @classmethod
-    def open(cls, address: str, cache: Path, reporter: Reporter) -> Reference:
+    def open(cls, address: str, cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Reference:
         """Open a labelled set; raises DatasetError or RequestError."""
-        table = Table.open(address, cache, reporter)
+        table = Table.open(address, cache, reporter, columns)
         table.require_labels(address)
         (collection,), names = table.collections, table.strings("class")
         present = set(names)

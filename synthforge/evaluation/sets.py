@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Doubles, Ints
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.image_table import Table
 from synthforge.data.storage import replace_file
 from synthforge.errors import RequestError, WorkError, some
@@ -142,8 +143,8 @@ def write_set(folder: Path, parts: list[Images]) -> str:
 class SetReader:
     """Reads sets in one process. Each collection is opened once."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
-        self._folder, self._cache = folder, cache
+    def __init__(self, folder: Path, cache: Path, columns: ColumnsConfig) -> None:
+        self._folder, self._cache, self._columns = folder, cache, columns
         self._tables: dict[str, Table] = {}
 
     def read(self, digest: str) -> TrainingSet:
@@ -183,5 +184,5 @@ class SetReader:
 
     def _table(self, address: str) -> Table:
         if address not in self._tables:
-            self._tables[address] = Table.open(address, self._cache)
+            self._tables[address] = Table.open(address, self._cache, columns=self._columns)
         return self._tables[address]

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import torch
 
+from synthforge.data.columns import ColumnsConfig
 from synthforge.devices import own_gpu, pick_device
 from synthforge.errors import SynthforgeError
 from synthforge.evaluation.preparation.origins import DrawToPrepare
@@ -42,6 +43,7 @@ class EvaluationWork:
 
     folder: Path
     cache: Path
+    columns: ColumnsConfig
     device: str
     threads: int
     preparation: Preparation | None
@@ -57,7 +59,7 @@ class EvaluationStream:
     def __init__(self, work: EvaluationWork, place: Place) -> None:
         self._work, self._place = work, place
         self._device = pick_device(own_gpu(place.worker, place.workers, work.device), "evaluation.trainer.device")
-        self._trainer = ClassifierTrainer(work.folder, work.cache, self._device, work.threads)
+        self._trainer = ClassifierTrainer(work.folder, work.cache, work.columns, self._device, work.threads)
         self._prepared_last = False
 
     def describe(self) -> str:

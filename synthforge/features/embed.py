@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Floats
 from synthforge.data.collection import Block, Collection
-from synthforge.data.images import Uint8, decode, is_blank, resize
+from synthforge.data.columns import ColumnsConfig
+from synthforge.data.images import DECODER_VERSION, Uint8, decode, is_blank, resize
 from synthforge.data.layout import digest_of
 from synthforge.data.opening import open_collection
 from synthforge.data.reading import read_labelled
@@ -83,17 +84,19 @@ class Features:
 
 def features_file(cache: Path, block: Block, encoder: str) -> Path:
     """Where a cache keeps a block's features by the encoder with this digest."""
-    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.npy"
+    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.d{DECODER_VERSION}.npy"
 
 
 def facts_file(cache: Path, block: Block) -> Path:
     """Where a cache keeps the facts about a block's images."""
-    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.parquet"
+    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.d{DECODER_VERSION}.parquet"
 
 
-def loaded(configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reporter: Reporter | None = None) -> list[Encoder]:
+def loaded(
+    configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, columns: ColumnsConfig, reporter: Reporter | None = None
+) -> list[Encoder]:
     """The encoders of some Configs in order, one for each view."""
-    real = read_labelled(reference, cache, reporter)["fit"] if any(config.fits for config in configs) else None
+    real = read_labelled(reference, cache, reporter, columns)["fit"] if any(config.fits for config in configs) else None
     loading = Loading(cache, device, real, reporter=reporter or Reporter())
     return [encoder for config in configs for encoder in config.build(loading)]
 
@@ -104,6 +107,7 @@ class EmbedWork:
 
     address: str
     classes: list[str] | None
+    columns: ColumnsConfig
     encoders: tuple[EncoderConfig, ...]
     cache: Path
     device: str
@@ -123,7 +127,7 @@ class EmbedWork:
 
         if place.workers > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
-        return EmbedStream(self, self.ready or loaded(self.encoders, self.device, self.reference, self.cache))
+        return EmbedStream(self, self.ready or loaded(self.encoders, self.device, self.reference, self.cache, self.columns))
 
 
 class EmbedStream:
@@ -149,7 +153,7 @@ class EmbedStream:
 
     def _embed(self, block: Block, advance: Callable[[int], None]) -> int:
         if self._collection is None:
-            self._collection = open_collection(self._work.address, self._work.cache, classes=self._work.classes)
+            self._collection = open_collection(self._work.address, self._work.cache, classes=self._work.classes, columns=self._work.columns)
         missing = [
             (encoder, path)
             for encoder, digest in zip(self._encoders, self.describe(), strict=True)
@@ -247,9 +251,11 @@ def embedded(
     Returns: the features of its N images, and which of them are usable, bool (N,).
     Raises: WorkError with the number of failed blocks.
     """
-    address = collection.address
-    (encoder,) = loaded((config,), device, address, cache)
-    work = EmbedWork(address, classes, (config,), cache, device, batch=batch, decoders=decoders, reference=address, ready=[encoder])
+    address, columns = collection.address, collection.columns
+    (encoder,) = loaded((config,), device, address, cache, columns)
+    work = EmbedWork(
+        address, classes, columns, (config,), cache, device=device, batch=batch, decoders=decoders, reference=address, ready=[encoder]
+    )
     digest = digest_of(encoder.identity())
     embed(collection, [digest], work, workers=1, reporter=Reporter())
     problems = facts_of(collection, cache).column("problem").to_pylist()

@@ -119,7 +119,7 @@ class Plan:
         files = recipe.generator.files(known)
         guided, sources = recipe.sampling.real_guidance, None
         if guided is not None:
-            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE), cache_folder(recipe.curation))
+            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE), cache_folder(recipe.curation), recipe.curation.columns)
             if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
                 lacking, has = some([repr(name) for name in without], 1), some(sources.by_class, 12)
                 raise RequestError(f"sampling.real_guidance.reference: {guided.reference} has no images of class {lacking}; it has {has}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from synthforge.config import Config, execution, identity, renamed
+from synthforge.data.columns import ColumnsConfig
 from synthforge.data.storage import resolve, user_cache
 from synthforge.features.config import IndexConfig
 from synthforge.features.encoders.config import AnyEncoder
@@ -118,8 +119,13 @@ class CurationConfig(Config):
     """Small classifiers that are trained on selections, for `auto` and for the check at the end."""
     index: IndexConfig = Field(default_factory=IndexConfig)
     """How nearest neighbours are searched."""
+    columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
+    """Where image and label stand, for sets of other programs that leave it open."""
     classes: list[str] | None = identity(None)
     """Class names for data whose labels are numbers, in the order of the numbers. None: the names in the data."""
+    orientation: Literal["upright", "kept"] = identity("upright")
+    """`upright`: an image that its EXIF data turns is written with turned pixels, since many loaders ignore that data;
+    all others keep their bytes. `kept`: all keep their bytes."""
     samples_per_shard: int = execution(1000, ge=1, le=1_000_000)
     """Images in one tar of the curated set."""
     cache: str | None = execution(None, min_length=1)

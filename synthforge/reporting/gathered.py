@@ -136,7 +136,7 @@ class Gathered:
         if self.recipe.reference is None:
             return None
         try:
-            return Table.of([open_collection(self.recipe.reference, self.cache)])
+            return Table.of([open_collection(self.recipe.reference, self.cache, columns=self.recipe.curation.columns)])
         except SynthforgeError:
             return None
 

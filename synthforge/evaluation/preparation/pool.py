@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from synthforge.config import identity_of
 from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import DECODER_VERSION
 from synthforge.data.layout import COMPLETE, digest_of
 from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.request import MeasurementRequest
@@ -61,7 +62,7 @@ class DrawPool:
             if part is not None
         ]
         fitting = identity_of(self.config.fit, lambda path, value: value) if self.config.fit is not None else None
-        depends = [VERSION, self.reference.classes, real, self.draw.number, fitting, self.threads]
+        depends = [VERSION, DECODER_VERSION, self.reference.classes, real, self.draw.number, fitting, self.threads]
         return self.request.folder / f"{self.draw.name}-{digest_of(depends)[:12]}"
 
     def left(self) -> Recipe | None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from synthforge.config import Config, execution, identity, location
+from synthforge.data.columns import ColumnsConfig
 from synthforge.generators.config import GENERATORS, GeneratorConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.training.config import AugmentConfig, LoopConfig
@@ -67,6 +68,8 @@ class PixelFitConfig(Config):
     """Stop after so many checks in a row without a better candidate: lower held-out loss, few near-copies."""
     store: Literal["float32", "float16"] = identity("float32")
     """Precision of the saved weights."""
+    columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
+    """Where image and label stand, if the data leaves it open."""
     device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Device; `auto`: a GPU if there is one."""
     threads: int | None = identity(None, ge=1, le=1024)

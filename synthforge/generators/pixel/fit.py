@@ -78,7 +78,7 @@ class _Fit:
         left = {path.name for path in self.out.iterdir()} if self.out.exists() else set()
         if left and _WORK not in left:  # left by a fit that was killed while it moved its model
             raise PlaceError(f"{self.out}: is not empty; choose a new folder with --out")
-        parts = read_labelled(data)
+        parts = read_labelled(data, columns=config.columns)
         fitted, validation = parts["fit"], parts["validation"]
         if config.per_class is not None:
             fitted, validation = fitted.first_of_each(config.per_class), Labelled(validation.classes, [])
