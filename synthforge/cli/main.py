@@ -177,6 +177,7 @@ def curate(
     rows = {
         "kept": f"{result.kept:,} of {result.pool:,} images, by {result.method}"
         + (f" (probability of the true class: {tried})" if tried else ""),
+        **_numbered("read", list(map(str, result.inputs))),
         "not usable": ", ".join(f"{number:,} {reason}" for reason, number in result.unusable.items()),
         **{
             f"filter {report.gate}": ", ".join(f"{number:,} {reason}" for reason, number in report.dropped.items()) + f"; {report.rule}"
@@ -539,6 +540,7 @@ def fit(
         "images seen": f"{report.images_seen:,} in {console.duration(report.seconds)}, {report.images_per_second:,.0f} images/s",
         "kept": f"the weights after step {report.kept_step:,}; ended because: {report.stopped}",
         "warning": report.warning or "",
+        **_notes(report.notes),
     }
     _finish(report, "model trained", rows, as_json, quiet)
 

@@ -217,6 +217,23 @@ class Trial(Record):
         return "better" if probability.low > 0 else "worse" if probability.high < 0 else "no different"
 
 
+class InputReport(Record):
+    """What was found at one address. Images and unused ones add up to what is there."""
+
+    name: str
+    """Last part of the address."""
+    kind: str
+    """Form of the set."""
+    images: int
+    """Images that were read."""
+    unused: dict[str, int]
+    """Number of files or samples that are there and were not read, by reason."""
+
+    def __str__(self) -> str:
+        left = ", ".join(f"{num:,} {reason}" for reason, num in self.unused.items())
+        return f"{self.name}: {self.images:,} images ({self.kind})" + (f", beside them {left}" if left else "")
+
+
 class CurateResult(Document):
     """Result of `curate`. gap.json holds all fields except those of a single run."""
 
@@ -229,6 +246,8 @@ class CurateResult(Document):
     regime: Regime
     method: str
     """The selection rule, or `weights`."""
+    inputs: list[InputReport] = Field(default_factory=list)
+    """The pools, then the reference. Empty in files of earlier versions."""
     pool: int
     """Images in the pools."""
     unusable: dict[str, int]

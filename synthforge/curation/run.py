@@ -23,7 +23,7 @@ from synthforge.curation.gap.gap import MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import underrepresented
 from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
-from synthforge.curation.result import Better, CurateResult, Gap, GateReport, Nearer, Region, Trial
+from synthforge.curation.result import Better, CurateResult, Gap, GateReport, InputReport, Nearer, Region, Trial
 from synthforge.curation.selection.trials import choose_method, compare_training, random_rows
 from synthforge.curation.sides import Sides, identities
 from synthforge.curation.write import require_free, require_same, write
@@ -78,6 +78,16 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         digest=digest,
         regime=config.regime,
         method=choice.method,
+        inputs=[
+            InputReport(
+                name=name,
+                kind=collection.kind,
+                images=collection.num_samples,
+                unused={unused.reason: unused.num for unused in collection.unused},
+            )
+            for side in (sides.pool, sides.real)
+            for name, collection in zip(side.names, side.collections, strict=True)
+        ],
         pool=len(sides.pool),
         unusable=_counts(sides.problem[~sides.usable]),
         gates=choice.gated.reports,

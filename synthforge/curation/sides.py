@@ -145,6 +145,10 @@ class Sides:
         self.classes = [name for name in dict.fromkeys([*in_pools, *self.real.collections[0].classes]) if name in real_names]
         if unknown := sorted(set(in_pools) - real_names):
             self.notes.append(f"{some(unknown)}: in the pool, but not in the reference; such images are not kept")
+        pool_order = self.pool.collections[0].classes
+        if pool_order != self.output_classes[: len(pool_order)]:
+            first = ", ".join(f"{number} {name}" for number, name in enumerate(self.output_classes[:3]))
+            self.notes.append(f"labels are numbered in the order of the reference ({first}, ...), which is not that of the pool")
         if not set(in_pools) & real_names:
             raise RequestError(
                 f"pool and reference have no class in common: the pool has {some(sorted(set(in_pools)))}, "
@@ -208,9 +212,10 @@ class Sides:
 
     @functools.cached_property
     def output_classes(self) -> list[str]:
-        """Class names of the curated set, by label number. Those of the first pool come first, so its labels stay the
-        same."""
-        return list(dict.fromkeys([*(name for collection in self.pool.collections for name in collection.classes), *self.classes]))
+        """Class names of the curated set, by label number: in the order of the reference, then those of the pools
+        alone."""
+        in_pools = [name for collection in self.pool.collections for name in collection.classes]
+        return list(dict.fromkeys([*(name for name in self.real.collections[0].classes if name in self.classes), *in_pools]))
 
     @functools.cached_property
     def output_class_N(self) -> Ints:

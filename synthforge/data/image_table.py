@@ -20,7 +20,7 @@ from synthforge.data.columns import ColumnsConfig
 from synthforge.data.images import decode
 from synthforge.data.opening import open_collection
 from synthforge.data.units import Members
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
 
 
@@ -106,13 +106,21 @@ class Table:
             raise DatasetError(f"{address}: {num} of {len(self)} images have no label; give them one, or remove them")
 
     def require_readable(self, rows: Ints) -> None:
-        """Raise DatasetError for the first image that can't be decoded."""
+        """Raise DatasetError that names the images that can't be decoded."""
+        problems = []
         for row, members in self.samples(rows):
             try:
                 decode(members.image)
             except DatasetError as error:
-                address = self.collections[self.places[0][row]].address
-                raise DatasetError(f"{address}, image {row}: {error}; remove or replace it") from error
+                problems.append(f"{self.location(row)}: {error}")
+        if problems:
+            raise DatasetError(f"{some(problems, 1)}; remove or replace {'them' if len(problems) > 1 else 'it'}")
+
+    def location(self, row: int) -> str:
+        """Where an image is stored, for messages."""
+        number, block, place = (int(column[row]) for column in self.places)
+        collection = self.collections[number]
+        return next(itertools.islice(collection.locations(collection.blocks[block]), place, None)).name
 
     def blocks(self) -> Iterator[tuple[Collection, Block]]:
         """Every block with its collection, in order."""

@@ -14,7 +14,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +59,8 @@ class Labelled:
 
     classes: list[str]
     examples: list[Example]
+    notes: list[str] = field(default_factory=list)
+    """What of the set is not used, and why."""
 
     def first_of_each(self, per_class: int) -> Labelled:
         """The first images of each class, in order; raises DatasetError if a class has too few.
@@ -74,7 +76,7 @@ class Labelled:
                 kept.append(example)
         if short := next((name for name in self.classes if count[name] < per_class), None):
             raise DatasetError(f"class {short!r} has {count[short]} images, fewer than per_class={per_class}; lower it or add images")
-        return Labelled(self.classes, kept)
+        return Labelled(self.classes, kept, self.notes)
 
     def arrays(self, resolution: int, channels: Literal[1, 3]) -> tuple[Uint8, NDArray[np.int64]]:
         """Decoded and resized images, uint8 (N, C, H, W), and labels, int64 (N,).
@@ -170,4 +172,4 @@ def read_labelled(
         contents: Iterable[bytes | Path] = files or collection.images(block)
         for location, class_name, part, content in zip(locations, names, parts[block.name].tolist(), contents, strict=True):
             examples[part].append(Example(location.name, location.key, class_name, content))
-    return {part: Labelled(collection.classes, images) for part, images in examples.items()}
+    return {part: Labelled(collection.classes, images, collection.problems) for part, images in examples.items()}

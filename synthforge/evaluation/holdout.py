@@ -59,12 +59,23 @@ class Leakage:
     notes: list[str]
 
 
+def check_holdout(address: str, classes: list[str], cache: Path, columns: ColumnsConfig) -> None:
+    """Raise the errors of `open_holdout` before the first training. Nothing is kept of what is read."""
+    _read(address, classes, cache, Reporter(), columns)
+
+
 def open_holdout(address: str, classes: list[str], cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Holdout:
     """Open the held-out test set.
 
     Raises RequestError if an image has no label or an unknown class, DatasetError for a broken image.
     """
     reporter.note(f"opening the held-out test set {address}")
+    table = _read(address, classes, cache, reporter, columns)
+    notes = [f"{address}: {problem}" for problem in table.collections[0].problems]
+    return Holdout(address, Images.of(table, classes, is_real=True), notes)
+
+
+def _read(address: str, classes: list[str], cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Table:
     table = Table.open(address, cache, reporter, columns)
     table.require_labels(address)
     if unknown := sorted(classes_in(table, address, classes) - set(classes)):
@@ -72,8 +83,7 @@ def open_holdout(address: str, classes: list[str], cache: Path, reporter: Report
             f"{address}: no real images of class {unknown[0]!r} (classes: {some(classes, 12)}); remove the class, or add real images of it"
         )
     table.require_readable(np.arange(len(table)))
-    notes = [f"{address}: {problem}" for problem in table.collections[0].problems]
-    return Holdout(address, Images.of(table, classes, is_real=True), notes)
+    return table
 
 
 def find_leakage(holdout: Holdout, draws: Sequence[RealDraw], settings: Sequence[Setting], reader: SetReader, resolution: int) -> Leakage:

@@ -23,7 +23,7 @@ from synthforge.data.layout import Document
 from synthforge.data.storage import Folder, require_writable_file
 from synthforge.devices import one_worker_each, pick_device
 from synthforge.errors import PlaceError
-from synthforge.evaluation.holdout import find_leakage, notes_of_classes, open_holdout
+from synthforge.evaluation.holdout import check_holdout, find_leakage, notes_of_classes, open_holdout
 from synthforge.evaluation.preparation.origins import draws_to_prepare
 from synthforge.evaluation.preparation.prepare import Preparation, prepared_settings
 from synthforge.evaluation.preparation.protocol import ArmSources
@@ -98,6 +98,7 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
     draws = RealDraws.of(reference, config)
     units = draws_to_prepare(reference, request)
     draws.require_readable()
+    check_holdout(request.holdout, classes, cache, columns)
 
     tuning = Tuning.of(draws.all, base, config, folder, len(classes))
     preparation = Preparation(request, sources) if request.recipe is not None else None

@@ -91,7 +91,7 @@ class _Fit:
         self.device = pick_device(config.device)
         if config.threads is not None and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
-        self.classes = fitted.classes
+        self.classes, self.notes = fitted.classes, fitted.notes
         self.fitted = self._on_device(fitted)
         self.validation = self._on_device(validation) if validation.examples else None
         used = [part for part in (self.fitted, self.validation) if part is not None]
@@ -314,6 +314,7 @@ class _Fit:
             else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, "
             f"where {kept.near_copies_real:.1%} is natural; lower loop.images, add real images, or strengthen augment",
             checks=[Check(**check) for check in self.loop.notes["checks"]],
+            notes=self.notes,
             config=identity_of(self.config, lambda path, value: value),
             versions={"synthforge": version("synthforge"), "torch": torch.__version__, "diffusers": diffusers.__version__},
         )

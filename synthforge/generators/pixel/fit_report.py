@@ -65,6 +65,8 @@ class FitReport:
     """Why the fit ended."""
     warning: str | None
     checks: list[Check]
+    notes: list[str] = field(default_factory=list)
+    """What of the data was not used, and why."""
     config: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
