@@ -20,9 +20,9 @@ def text_of(path: str | Path) -> str:
         raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise DatasetError(f"{path}:{line}: not UTF-8; save it as UTF-8") from error
+        raise DatasetError(f"{path}: not UTF-8 (line {line:,}); save it as UTF-8") from error
     if "\0" in text:  # as in UTF-16
-        raise DatasetError(f"{path}: not UTF-8, it has NUL characters; save it as UTF-8")
+        raise DatasetError(f"{path}: not UTF-8 (it has NUL characters); save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import types
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -77,11 +78,11 @@ def _as_written(node: Any, wanted: Sequence[Any]) -> Any:
     """A node, with names as text. It is copied, since an alias may stand in a second place where it is no name."""
     if isinstance(node, ScalarNode):
         is_value = (type(None) in wanted and node.tag == _NULL) or (int in wanted and _WHOLE_NUMBER.fullmatch(node.value))
-        return _as_text(node) if AsWritten in wanted and not is_value else node
+        return _as_text(node, True) if AsWritten in wanted and not is_value else node
     made = copy.copy(node)
+    # The types of items, or of keys: the keys of a mapping may be given as a list, which is the short form of classes.
+    items = [one for outer in wanted for argument in get_args(outer)[:1] for one in types_in(argument)]
     if isinstance(node, SequenceNode):
-        # The keys of a mapping may be given as a list: the short form of classes.
-        items = [one for outer in wanted for argument in get_args(outer)[:1] for one in types_in(argument)]
         made.value = [_as_written(item, items) for item in node.value]
     elif isinstance(node, MappingNode):
         made.value, seen = [], set()
@@ -90,14 +91,17 @@ def _as_written(node: Any, wanted: Sequence[Any]) -> Any:
                 merged = [list[one] for one in wanted] if isinstance(value, SequenceNode) else wanted  # type: ignore[valid-type]
                 made.value.append((key, _as_written(value, merged)))
                 continue
-            if str(key.value) in seen:
-                raise GivenTwiceError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
-            made.value.append((_as_text(key) if isinstance(key, ScalarNode) else key, _as_written(value, _inside(wanted, str(key.value)))))
+            name = _as_text(key, AsWritten in items) if isinstance(key, ScalarNode) else key
+            if str(name.value) in seen:
+                raise GivenTwiceError(problem=f"{name.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(str(name.value))
+            made.value.append((name, _as_written(value, _inside(wanted, str(name.value)))))
     return made
 
 
-def _as_text(scalar: ScalarNode) -> ScalarNode:
+def _as_text(scalar: ScalarNode, is_name: bool) -> ScalarNode:
     made = copy.copy(scalar)
     made.tag = _TEXT
+    if is_name:
+        made.value = unicodedata.normalize("NFC", scalar.value)  # as class names of data are
     return made

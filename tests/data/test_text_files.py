@@ -29,7 +29,7 @@ def test_what_is_not_utf8_is_told_with_the_file_and_the_remedy(tmp_path: Path, d
 
 def test_the_line_of_the_first_wrong_character_is_named(tmp_path: Path) -> None:
     (path := tmp_path / "names.txt").write_bytes(b"cat\ndog\nB\xe4r\n")
-    with pytest.raises(DatasetError, match=r"names\.txt:3: "):
+    with pytest.raises(DatasetError, match=r"names\.txt: not UTF-8 \(line 3\)"):
         text_of(path)
 
 

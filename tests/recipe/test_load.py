@@ -160,10 +160,10 @@ def test_a_recipe_or_captions_that_are_not_utf8(tmp_path: Path, encoding: str) -
     with pytest.raises(RecipeError) as caught:
         load_recipe(tmp_path / "wrong.yaml")
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{tmp_path / 'wrong.yaml'}:") and problem.endswith("save it as UTF-8")
+    assert problem.startswith(f"{tmp_path / 'wrong.yaml'}: not UTF-8") and problem.endswith("save it as UTF-8")
     (tmp_path / "c.txt").write_bytes("ein Bär\n".encode(encoding))
     (problem,) = problems(tmp_path, text + "prompts: {captions: c.txt}\n")
-    assert problem.startswith(f"FILE:5: prompts.captions: {tmp_path / 'c.txt'}:")
+    assert problem.startswith(f"FILE:5: prompts.captions: {tmp_path / 'c.txt'}: not UTF-8")
     assert problem.endswith("save it as UTF-8")
 
 

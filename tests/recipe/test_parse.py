@@ -46,6 +46,15 @@ def test_a_name_of_several_words_and_lines() -> None:
     assert names_in(text, "classes") == ["two words", "as it\nis\n", "a # b", ""]
 
 
+def test_names_are_in_nfc_as_those_of_data_are() -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    assert names_in(f"classes: [{apart}]", "classes") == names_in(f"classes: {{{apart}: }}", "classes") == [composed]
+    tree = parse(f"prompts: {{templates: ['{apart}'], values: {{{apart}: [{apart}]}}}}", Recipe)
+    assert tree["prompts"] == {"templates": [apart], "values": {apart: [apart]}}
+    with pytest.raises(GivenTwiceError):
+        parse(f"classes: {{{apart}: , {composed}: }}", Recipe)
+
+
 def test_other_fields_are_values_as_before() -> None:
     text = "sampling: {seed: 0x10, guidance: [1_0, 1e1]}\nreference: null\nevaluation: {steps_check: false, curve: [001, all]}"
     tree = parse(text, Recipe)
