@@ -8,9 +8,9 @@ A renamed field keeps its first name in digests and in written files (`was`), so
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 Role = Literal["identity", "execution", "location"]
@@ -63,6 +63,16 @@ def _field(role: Role, default: Any, constraints: dict[str, Any]) -> Any:
 def new_name(config: type[Config], old: str) -> str | None:
     """The present name of a renamed field. None: no field ever had this name."""
     return next((name for name, field in config.model_fields.items() if field.validation_alias == old), None)
+
+
+class AsWritten:
+    """Marks a text that is taken from a YAML file as it is written there: `001` and `yes` are not read as values."""
+
+
+SCALAR = {"type": ["string", "number", "boolean", "null"]}
+"""JSON Schema of a name that is taken as it is written: an editor may read it as any of these."""
+ClassName = Annotated[str, AsWritten(), WithJsonSchema(SCALAR)]
+"""The name of a class. Every field that holds class names is declared with it."""
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -129,7 +129,7 @@ def draw_image(console: Console, data: bytes) -> None:
 def stdout() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 200)
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ import atexit
 import gc
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable
@@ -580,13 +581,14 @@ def new(
         raise RequestError(
             "recipe new: name a folder of real images, or --builtin NAME, or both (there is: " + ", ".join(new.builtin_names()) + ")"
         )
-    path = out or Path(f"{builtin if folder is None else Path(folder).resolve().name}.yaml")
+    path = out or Path(f"{builtin if folder is None else new.run_name(folder)}.yaml")
     if folder is None:
         text = new.builtin(str(builtin))
     else:
         text = new.builtin_for_folder(builtin, folder, path) if builtin is not None else new.for_folder(folder, path)
     new.write_new(text, path)
-    _finish({"recipe": str(path)}, "recipe written", {"recipe": str(path), "next": f"synthforge recipe check {path}"}, as_json, quiet)
+    rows = {"recipe": str(path), "next": f"synthforge recipe check {shlex.quote(str(path))}"}
+    _finish({"recipe": str(path)}, "recipe written", rows, as_json, quiet)
 
 
 def main() -> None:

@@ -23,11 +23,12 @@ from synthforge.config import identity_of
 from synthforge.data.layout import Manifest, Segment, Shard, digest_of, key_of
 from synthforge.data.model_files import GeneratorFiles
 from synthforge.data.reading import Example, Sources
+from synthforge.data.text_files import lines_of
 from synthforge.errors import DatasetError, RequestError, some
 from synthforge.generation.order import Apportionment, permute
 from synthforge.generators.protocol import ImageRequest
 from synthforge.recipe.curation import cache_folder
-from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, captions_in, file_digest
+from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, file_digest
 
 PLAN_VERSION = 1
 """Part of every plan digest. Raised when the same recipe would give other samples."""
@@ -270,7 +271,7 @@ class _Texts:
 @functools.lru_cache(maxsize=64)
 def _captions(path: str) -> list[str]:
     """The captions of a file, read once: classes often share one."""
-    return captions_in(path)
+    return lines_of(path)
 
 
 def _draw(seed: int, index: int, attempt: int, purpose: str) -> int:

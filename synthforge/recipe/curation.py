@@ -5,12 +5,13 @@ This module imports nothing heavy, so `recipe check` loads no model. The Config 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from synthforge.config import Config, execution, identity, renamed
+from synthforge.config import ClassName, Config, execution, identity, renamed
 from synthforge.data.columns import ColumnsConfig
 from synthforge.data.storage import resolve, user_cache
 from synthforge.features.config import IndexConfig
@@ -29,6 +30,15 @@ Gates = Annotated[dict[str, Config], each_in(GATES, Config, "GatesConfig", "The 
 """The settings of each gate, by name."""
 
 
+def each_once(names: list[str]) -> list[str]:
+    """The names; raises ValueError if one is empty or given twice."""
+    if "" in names:
+        raise ValueError("a name is empty")
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice")
+    return names
+
+
 class SizeConfig(Config):
     """How many images of each class are kept. Give at most one field.
 
@@ -39,7 +49,7 @@ class SizeConfig(Config):
     """Images kept for each real image of the class's fit part. None: 1, unless another field is given."""
     per_class: int | None = identity(None, ge=1, le=10**9)
     """Images kept of each class, the same number for all. None: see `ratio`."""
-    quota: dict[str, Annotated[int, Field(ge=0, le=10**9)]] | None = identity(None)
+    quota: dict[ClassName, Annotated[int, Field(ge=0, le=10**9)]] | None = identity(None)
     """Images kept of each class, by class name. Classes without an entry get none. None: see `ratio`."""
 
     @model_validator(mode="after")
@@ -121,7 +131,7 @@ class CurationConfig(Config):
     """How nearest neighbours are searched."""
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
     """Where image and label stand, for sets of other programs that leave it open."""
-    classes: list[str] | None = identity(None)
+    classes: Annotated[list[ClassName], AfterValidator(each_once)] | None = identity(None)
     """Class names for data whose labels are numbers, in the order of the numbers. None: the names in the data."""
     orientation: Literal["upright", "kept"] = identity("upright")
     """`upright`: an image that its EXIF data turns is written with turned pixels, since many loaders ignore that data;

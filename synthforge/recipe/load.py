@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from synthforge.config import Config, ConfigT, new_name, walk
 from synthforge.data.storage import resolve
-from synthforge.errors import RecipeError, did_you_mean
+from synthforge.data.text_files import text_of
+from synthforge.errors import DatasetError, RecipeError, did_you_mean
 from synthforge.generators.config import GENERATORS
+from synthforge.recipe.parse import GivenTwiceError, parse, types_in
 from synthforge.recipe.recipe import Recipe, cross_checks
-from synthforge.registry import Late
 
 RECIPES = (".yaml", ".yml")
 """Endings of recipe files, by which the command line tells them from folders and tars."""
@@ -58,14 +58,13 @@ class _Source:
         if problems:
             raise RecipeError(problems)
 
-    @staticmethod
-    def _parse(path: str) -> CommentedMap:
+    def _parse(self, path: str) -> CommentedMap:
         try:
-            tree = YAML(typ="rt").load(Path(path).read_text(encoding="utf-8"))
+            tree = parse(text_of(path), self.config)
         except FileNotFoundError as error:
             raise RecipeError([f"{path}: no such file; start with `synthforge recipe new --builtin digits`"]) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError([f"{path}: can't be read as text ({error})"]) from error
+        except DatasetError as error:
+            raise RecipeError([str(error)]) from error
         except RecursionError as error:
             raise RecipeError([f"{path}: is nested too deeply"]) from error
         except (YAMLError, ValueError) as error:  # ValueError: text that looks like a date, but is not one
@@ -81,18 +80,20 @@ class _Source:
         dotted, equals, raw = text.partition("=")
         if not equals or not dotted.strip():
             return f"--set {text}: write path=value, for example --set sampling.steps=30"
+        steps = tuple(dotted.strip().split("."))
         try:
-            value = YAML(typ="safe").load(raw)
+            value = parse(raw, self.config, steps)
+        except GivenTwiceError as error:
+            return f"--set {text}: {error.problem}"
         except (YAMLError, ValueError, RecursionError):
             value = raw
-        steps = tuple(dotted.strip().split("."))
         node: Any = self.tree
         for number, step in enumerate(steps[:-1]):
             below = _get(node, step)
             if below is None and isinstance(node, dict):
                 below = node[step] = CommentedMap()
                 self.overridden.setdefault(steps[: number + 1], text)
-            if isinstance(below, CommentedSeq) and step == "classes":
+            if isinstance(below, CommentedSeq) and self.config is Recipe and steps[: number + 1] == ("classes",):
                 below = node[step] = CommentedMap({str(name): CommentedMap() for name in below})
             if not isinstance(below, (dict, list)):
                 return f"--set {text}: {'.'.join(steps[: number + 1])} has no fields"
@@ -212,11 +213,11 @@ def _kinds(configs: Sequence[type[Config]]) -> list[str]:
 
 
 def _configs_in(annotation: Any, metadata: Sequence[Any] = ()) -> list[type[Config]]:
-    if late := [item for item in (*metadata, *get_args(annotation)) if isinstance(item, Late)]:
-        return _configs_in(late[0].type)
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        return [annotation]
-    return [config for argument in get_args(annotation) for config in _configs_in(argument)]
+    found: list[type[Config]] = []
+    for one in types_in(annotation, metadata):
+        is_config = isinstance(one, type) and issubclass(one, Config)
+        found += [one] if is_config else [config for argument in get_args(one) for config in _configs_in(argument)]
+    return found
 
 
 def _is_pydantic_tag(step: object) -> bool:
@@ -238,12 +239,12 @@ def _line_of(tree: Any, path: Sequence[str]) -> int:
 
 
 def _key(node: Any, step: str) -> Any:
-    """The key for a step of a dotted path. YAML keys may be numbers, and lists are indexed."""
+    """The key for a step of a dotted path: lists are indexed."""
     if isinstance(node, list):
         if not 0 <= int(step) < len(node):
             raise IndexError(step)
         return int(step)
-    return next((key for key in node if str(key) == step), step)
+    return step
 
 
 def _get(node: Any, step: str) -> Any:
@@ -254,27 +255,23 @@ def _get(node: Any, step: str) -> Any:
 
 
 def _unusable(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Find valid YAML that a recipe can't use: keys that are not names, keys that are equal as text (1 and "1"), broken
-    text.
+    """Find valid YAML that a recipe can't use: keys that are not names, and broken text.
 
     Yields the path of each and what is wrong with it.
     """
     items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
-    seen: set[str] = set()
     for key, value in items:
         here = (*path, str(key))
-        if isinstance(key, bool) or not isinstance(key, (str, int)) or str(key) == "":
+        if key == "" or not isinstance(key, (str, int)):
             yield here, f"{key!r} is not a name; if you mean a name, put it in quotes"
-        elif str(key) in seen:
-            yield here, "is given twice"
-        seen.add(str(key))
         for text in (key, value):
-            if isinstance(text, str) and not _is_text(text):
+            if isinstance(text, str) and not is_usable(text):
                 yield here, "contains characters that are not allowed (NUL or broken Unicode)"
         yield from _unusable(value, here)
 
 
-def _is_text(text: str) -> bool:
+def is_usable(text: str) -> bool:
+    """Whether a recipe can hold a text: it has no NUL, and no half of a character."""
     return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 

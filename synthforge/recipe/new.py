@@ -6,17 +6,22 @@ import importlib.resources
 import io
 import os
 import re
+import shlex
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from synthforge.data.images import decode
-from synthforge.data.reading import read_labelled
-from synthforge.data.storage import BUILTIN
-from synthforge.errors import DatasetError, PlaceError, RequestError
+from synthforge.data.reading import Labelled, read_labelled
+from synthforge.data.storage import BUILTIN, resolve
+from synthforge.data.units import Part
+from synthforge.errors import DatasetError, PlaceError, RequestError, some
+from synthforge.recipe.load import is_usable
 
 
 def _recipes() -> Traversable:
@@ -44,9 +49,9 @@ def for_folder(folder: str, out: Path) -> str:
     Args:
         out: the file that it will be written to; the text names it.
     """
-    parts = read_labelled(folder)
+    parts = _read(folder)
     labelled = parts["fit"]
-    name = _run_name(folder)
+    name = run_name(folder)
     sides = []
     for example in labelled.examples[:50]:
         try:
@@ -58,13 +63,14 @@ def for_folder(folder: str, out: Path) -> str:
     )
     return str(
         template.render(
-            folder=os.path.relpath(folder) if "://" not in folder else folder,
+            folder=_in_shell(_relative(folder, Path.cwd())),
             num_images=sum(len(part.examples) for part in parts.values()),
-            class_names=labelled.classes,
+            num_classes=len(labelled.classes),
+            classes_field=_yaml({"classes": _classes(labelled)}),
             resolution=min(sides, default=0),
-            name=name,
-            model=f"runs/{name}/generator",
-            recipe_file=os.path.relpath(out),
+            name_field=_yaml({"name": name}),
+            run=f"runs/{name}",
+            recipe_file=_in_shell(_relative(os.path.abspath(out), Path.cwd())),
         )
     )
 
@@ -75,25 +81,64 @@ def builtin_for_folder(name: str, folder: str, out: Path) -> str:
     Args:
         out: the file that it will be written to; paths in it are relative to that.
     """
-    yaml = YAML(typ="rt")
-    tree = yaml.load(builtin(name))
+    tree = YAML(typ="rt").load(builtin(name))
     kind = str(tree["generator"]["kind"])
-    classes = CommentedMap({class_name: CommentedMap() for class_name in read_labelled(folder)["fit"].classes})
+    classes = _classes(_read(folder)["fit"])
     if kind == "unconditional" and len(classes) > 1:
         raise RequestError(f"--builtin {name}: makes images of one class only, {folder} has {len(classes)}")
-    for settings in classes.values():
-        settings.fa.set_flow_style()
-    tree["classes"], tree["name"] = classes, _run_name(folder)
+    tree["classes"], tree["name"] = classes, run_name(folder)
     guided = tree.get("sampling", {}).get("real_guidance")
     if guided is not None:
-        guided["reference"] = folder if "://" in folder or folder.startswith(BUILTIN) else os.path.relpath(folder, out.resolve().parent)
+        guided["reference"] = _relative(folder, out.resolve().parent)
+    return _yaml(tree)
+
+
+def run_name(folder: str) -> str:
+    """The name of a run on a folder: the folder's own name, with `-` for what a run's name may not have."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(resolve(folder)).name)
+    return name.strip("-.").lstrip("-._")[:100] or "mine"
+
+
+def _relative(address: str, start: Path) -> str:
+    """A path relative to a folder. It begins with `./` if it looks like an option, a home or a built-in folder."""
+    if "://" in address or address.startswith(BUILTIN):
+        return address
+    path = os.path.relpath(resolve(address), start)
+    return f"./{path}" if path.startswith(("-", "~", BUILTIN)) else path
+
+
+def _read(folder: str) -> dict[Part, Labelled]:
+    """The images of a folder; raises DatasetError, also if a recipe can't hold its name or that of a class."""
+    if not is_usable(folder):
+        raise DatasetError(f"{folder!a}: the path is not UTF-8 text; rename the folder")
+    parts = read_labelled(folder)
+    if wrong := [ascii(name) for name in parts["fit"].classes if not (name and is_usable(name))]:
+        raise DatasetError(f"{folder}: {some(wrong)} can't be class names: empty, not UTF-8 text, or with NUL characters; rename them")
+    return parts
+
+
+def _classes(labelled: Labelled) -> CommentedMap:
+    """The classes as a mapping to which settings can be added. Names are in quotes, which any reader of YAML takes for
+    text."""
+    classes = CommentedMap({Quoted(name): CommentedMap() for name in labelled.classes})
+    for settings in classes.values():
+        settings.fa.set_flow_style()
+    return classes
+
+
+def _yaml(value: Any) -> str:
+    yaml = YAML(typ="rt")
+    yaml.width = 2**16  # long names stay on one line
     text = io.StringIO()
-    yaml.dump(tree, text)
+    yaml.dump(value, text)
     return text.getvalue()
 
 
-def _run_name(folder: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(folder).resolve().name).strip("-.") or "mine"
+def _in_shell(path: str) -> str:
+    """A path as one word of a command that stands in a comment."""
+    if path.isprintable():
+        return shlex.quote(path)
+    return "$'" + "".join(char if char.isprintable() and char not in "'\\" else f"\\U{ord(char):08X}" for char in path) + "'"
 
 
 def write_new(text: str, out: Path) -> Path:

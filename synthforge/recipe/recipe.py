@@ -6,21 +6,23 @@ Its sections are the Configs of the stages. They are defined beside the code tha
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from synthforge.config import Config, execution, identity, location, walk
+from synthforge.config import SCALAR, ClassName, Config, execution, identity, location, walk
 from synthforge.data.images import ImageFormat
 from synthforge.data.storage import resolve
-from synthforge.errors import did_you_mean
+from synthforge.data.text_files import lines_of
+from synthforge.errors import DatasetError, did_you_mean
 from synthforge.generators.config import GENERATORS, AnyGenerator, SamplingConfig
 from synthforge.generators.protocol import Capabilities
-from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.curation import CurationConfig, each_once
 from synthforge.recipe.evaluation import DiagnosisConfig, EvaluationConfig
 
 MAX_SAMPLES = 10**9
@@ -83,7 +85,7 @@ class ClassConfig(PromptsConfig):
 
     weight: float = identity(1.0, gt=0, le=1e9)
     """Its share of the samples, relative to the other classes."""
-    label: str | int | None = identity(None)
+    label: ClassName | int | None = identity(None)
     """The generator's name or number for the class. None: the class's own name."""
 
 
@@ -142,6 +144,13 @@ class ExecutionConfig(Config):
     """Seconds without a finished batch after which a worker process counts as hung and is replaced."""
 
 
+def _by_name(classes: Any) -> Any:
+    """Turn a list of class names into a mapping, and a class without settings into an empty one."""
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        return {name: {} for name in each_once(classes)}
+    return {name: {} if spec is None else spec for name, spec in classes.items()} if isinstance(classes, dict) else classes
+
+
 class Recipe(Config):
     """All settings of a run."""
 
@@ -149,7 +158,7 @@ class Recipe(Config):
     """Name of the run and of its folder."""
     generator: AnyGenerator
     """The model that makes the images."""
-    classes: Annotated[dict[str, ClassConfig], Field(min_length=1, max_length=100_000)]
+    classes: Annotated[dict[ClassName, ClassConfig], BeforeValidator(_by_name), Field(min_length=1, max_length=100_000)]
     """The classes: a list of names, or a mapping from each name to its own settings."""
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
     """Prompts of all classes that have none of their own."""
@@ -170,23 +179,6 @@ class Recipe(Config):
     """Where a run writes, and the format of its files."""
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig)
     """Devices, processes and threads."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _classes_by_name(cls, value: Any) -> Any:
-        """Turn a list of class names into a mapping, and a class without settings into an empty one."""
-        if not isinstance(value, dict):
-            return value
-        classes = value.get("classes")
-        if isinstance(classes, list) and all(isinstance(name, (str, int)) for name in classes):
-            if "" in classes or any(isinstance(name, bool) for name in classes):
-                raise ValueError('classes: a name is empty, or true or false; put names such as "yes" in quotes')
-            if len({str(name) for name in classes}) != len(classes):
-                raise ValueError("classes: a name is given twice")
-            classes = {str(name): {} for name in classes}
-        elif isinstance(classes, dict):
-            classes = {name: {} if spec is None else spec for name, spec in classes.items()}
-        return {**value, "classes": classes} if "classes" in value else value
 
     @property
     def num_samples(self) -> int:
@@ -226,7 +218,7 @@ def json_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema(by_alias=False)
     mapping = schema["properties"]["classes"]
     mapping["additionalProperties"] = {"anyOf": [mapping["additionalProperties"], {"type": "null"}]}
-    names = {"type": "array", "minItems": 1, "items": {"type": ["string", "integer"]}}
+    names = {"type": "array", "minItems": 1, "items": SCALAR}
     schema["properties"]["classes"] = {"anyOf": [names, mapping], "description": mapping.pop("description", "")}
     for name in ("Template", "ArmConfig"):
         schema["$defs"][name] = {"anyOf": [{"type": "string", "minLength": 1}, schema["$defs"][name]]}
@@ -234,13 +226,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def file_digest(path: str) -> str:
-    """SHA-256 of a file that a recipe names."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def captions_in(path: str) -> list[str]:
-    """The captions of a file: its lines that are not empty."""
-    return [line.strip() for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+    """SHA-256 of a text file that a recipe names, without a byte order mark, which is not part of the text."""
+    return hashlib.sha256(Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)).hexdigest()
 
 
 def cross_checks(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -312,9 +299,9 @@ def _kinds_with(can: Callable[[Capabilities], bool]) -> str:
 
 def _caption_problems(path: str) -> Iterator[str]:
     try:
-        if not captions_in(path):
+        if not lines_of(path):
             yield f"{path} holds no captions; write one per line"
     except FileNotFoundError:
         yield f"{path}: no such file"
-    except (OSError, UnicodeDecodeError) as error:
-        yield f"{path} can't be read as UTF-8 text ({error})"
+    except DatasetError as error:
+        yield str(error)

@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from synthforge.cli.console import ConsoleReporter, draw_image, duration, print_evaluation, print_rows, size
+from synthforge.cli.console import ConsoleReporter, draw_image, duration, print_evaluation, print_rows, size, stdout
 from synthforge.data.images import encode
 from tests.evaluation.results import made
 from tests.evaluation.results.made import measured
@@ -57,6 +57,11 @@ def test_rows_without_a_value_are_left_out_and_markup_is_text() -> None:
     console = recorded()
     print_rows(console, "done", {"images": "10 [bold]", "quarantined": ""})
     assert console.export_text() == "done\nimages  10 [bold]\n"
+
+
+def test_names_in_colons_are_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(stdout(), "done", {"folder": ":cat:"})
+    assert capsys.readouterr().out == "done\nfolder  :cat:\n"
 
 
 def test_a_difference_has_a_unit_an_interval_and_a_verdict() -> None:

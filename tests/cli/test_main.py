@@ -174,8 +174,8 @@ def test_torn_and_corrupt_real_data_end_with_status_2(cli: Cli, tmp_path: Path) 
         ('output.path="/tmp/a\\0b"', "not allowed (NUL or broken Unicode)"),
         ("output.path=nonsense://x", "not an address"),
         ("generator.model=" + "a" * 5000, "longer than any path"),
-        ('classes=[""]', "is empty, or true or false"),
-        ("classes=[true]", "is empty, or true or false"),
+        ('classes=[""]', """--set classes=[""]: classes: a name is empty"""),
+        ("classes=[true]", "no class 'true'"),
         ("sampling.seed=2024-99-99", "sampling.seed"),
         ("name=" + "[" * 3000, "name"),
         ("output.samples_per_shard=1", "over 1,000,000 shards"),
@@ -254,6 +254,19 @@ def test_a_recipe_for_a_folder_of_images_leads_to_shards(cli: Cli, tmp_path: Pat
     assert "near-copies" in fitted.err
     assert cli("generate", "photos.yaml", "--set", "count.per_class=5", "--set", "sampling.steps=3").status == 0
     assert len(list((tmp_path / "runs" / "photos" / "pool").glob("*.tar"))) == 1
+
+
+def test_a_recipe_for_a_link_to_a_folder_with_strange_names(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = (ROOT / "docs" / "preview.png").read_bytes()
+    for name in ("001", "yes", "🐈: 'a' #"):
+        (tmp_path / "photos-v3" / name).mkdir(parents=True)
+        (tmp_path / "photos-v3" / name / "0.png").write_bytes(image)
+    (tmp_path / "- my: photos").symlink_to("photos-v3")
+    made = cli("recipe", "new", "./- my: photos")
+    assert made.status == 0 and "synthforge recipe check my-photos.yaml" in made.out
+    checked = cli("recipe", "check", "my-photos.yaml", "--json").json["recipe"]
+    assert checked["name"] == "my-photos" and list(checked["classes"]) == ["001", "yes", "🐈: 'a' #"]
 
 
 def command(*arguments: object) -> list[str]:

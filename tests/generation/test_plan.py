@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from synthforge.config import walk
-from synthforge.generation.plan import Plan, _Texts
+from synthforge.generation.plan import Plan, _captions, _Texts
 from synthforge.recipe.load import load_recipe
 from synthforge.recipe.recipe import PromptsConfig, Template
 from tests.conftest import DIGITS
@@ -58,6 +58,16 @@ count: {total: 360}"""
         assert prompts.pop(f"plain {name}") == 120
         assert set(prompts) == {f"{a} {b} {name}" for a in "pqr" for b in "st"}
         assert set(prompts.values()) == {10}  # six combinations, sixty turns: every cycle uses each once
+
+
+def test_captions_of_any_editor_give_the_same_prompts(tmp_path: Path) -> None:
+    prompts = []
+    for mark, end in (("", "\n"), ("\ufeff", "\r\n")):
+        (tmp_path / "captions.txt").write_bytes((mark + end.join(["a cat", "", "ein Bär", ""])).encode())
+        plan = plan_of(tmp_path, "classes: {'7': {captions: captions.txt}}\ncount: {total: 4}")
+        _captions.cache_clear()  # two files of one name
+        prompts.append([sample.prompt for sample in plan])
+    assert prompts[0] == prompts[1] and set(prompts[0]) == {"a cat", "ein Bär"}
 
 
 def test_captions_and_braces(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from synthforge.errors import RecipeError
+from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets, load_recipe
 from tests.conftest import DIGITS
+from tests.recipe.test_parse import STRANGE
 
 HEAD = "name: t\ngenerator: {kind: pixel, model: 'builtin:digits/generator'}\n"
 
@@ -63,7 +65,14 @@ def test_sections_of_later_stages_are_unknown(tmp_path: Path, section: str) -> N
         ("classes: [a]\ncount: {total: 1}\noutput: {samples_per_shard: 0}\n", "output.samples_per_shard: is 0"),
         ("classes: [a, b]\ncount: {per_class: 900000000}\n", "count.per_class: makes 1,800,000,000 samples"),
         ("classes: {a: {weight: 2}, b: {}}\ncount: {per_class: 5}\n", "classes have different weights"),
-        ("classes: [a, a]\ncount: {total: 1}\n", "a name is given twice"),
+        ("classes: [b, a, a]\ncount: {total: 1}\n", "FILE:3: classes: 'a' is given twice"),
+        ("classes: [1, '1']\ncount: {total: 1}\n", "FILE:3: classes: '1' is given twice"),
+        ("classes: {a: {},\n 1: {}, '1': {}}\ncount: {total: 1}\n", "FILE:4: not valid YAML: '1' is given twice"),
+        ("classes: [a, '']\ncount: {total: 1}\n", "FILE:3: classes: a name is empty"),
+        ("classes: {a: , '': }\ncount: {total: 1}\n", "classes.: '' is not a name"),
+        ("classes: [a]\ncount: {total: 1}\ncuration:\n  classes: [x, 1, '1']\n", "FILE:6: curation.classes: '1' is given twice"),
+        ("classes: [a]\ncount: {total: 1}\nnull: 3\n", "FILE:5: null: unknown field"),
+        ("classes: [&a [*a]]\ncount: {total: 1}\n", "is nested too deeply"),
         ("classes: []\ncount: {total: 1}\n", "classes"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{']}\n", "prompts.templates.0"),
         ("classes: [a]\ncount: {total: 1}\nprompts: {templates: ['{a.b}']}\n", "must be a plain name, such as {size}"),
@@ -99,6 +108,63 @@ def test_overrides_win_and_are_named_in_mistakes(tmp_path: Path) -> None:
     for wrong in ("nonsense", "=3", "sampling.steps.x=1", "sampling.guidance.9=1"):
         with pytest.raises(RecipeError, match=r"^--set"):
             load_recipe(DIGITS, [wrong])
+
+
+def test_class_names_are_the_characters_that_stand_in_the_file(tmp_path: Path) -> None:
+    rest, path = "count: {per_class: 1}\n", tmp_path / "r.yaml"
+    keys = [f"'{name}'" if name == "<<" else name for name in STRANGE]
+    for classes in (f"[{', '.join(STRANGE)}]", "{" + ", ".join(f"{key}: {{}}" for key in keys) + "}", "".join(f"\n- {n}" for n in STRANGE)):
+        path.write_text(f"{HEAD}classes: {classes}\n{rest}")
+        assert list(load_recipe(path).classes) == STRANGE
+    quota = "{" + ", ".join(f"{key}: {number}" for number, key in enumerate(keys)) + "}"
+    path.write_text(f"{HEAD}classes: [a]\n{rest}curation: {{classes: [{', '.join(STRANGE)}], selection: {{size: {{quota: {quota}}}}}}}\n")
+    curation = load_recipe(path).curation
+    assert curation.classes == STRANGE and curation.selection.size.quota == {name: number for number, name in enumerate(STRANGE)}
+
+
+def test_class_names_of_overrides_are_as_they_are_written() -> None:
+    assert list(load_recipe(DIGITS, [f"classes=[{', '.join(STRANGE)}]"]).classes) == STRANGE
+    recipe = load_recipe(DIGITS, ["classes={001: , yes: {label: 002}}", "classes.1e3.label=1e4", "curation.selection.size.quota={001: 3}"])
+    assert {name: spec.label for name, spec in recipe.classes.items()} == {"001": None, "yes": "002", "1e3": "1e4"}
+    assert recipe.curation.selection.size.quota == {"001": 3}
+    sets = ["curation.classes=[001, yes]", "curation.classes.0=1_0", "curation.selection.size.quota.001=4"]
+    curation = load_recipe(DIGITS, sets).curation
+    assert curation.classes == ["1_0", "yes"] and curation.selection.size.quota == {"001": 4}
+    curation = config_from_sets(CurationConfig, ["classes=[001,yes]", "classes.1=no", "selection.size.quota={001: 3, null: 1}"])
+    assert curation.classes == ["001", "no"] and curation.selection.size.quota == {"001": 3, "null": 1}
+    with pytest.raises(RecipeError, match=r"^--set classes=\{1: , '1': \}: '1' is given twice$"):
+        load_recipe(DIGITS, ["classes={1: , '1': }"])
+
+
+def test_names_in_mistakes_are_as_they_are_written_and_have_their_line(tmp_path: Path) -> None:
+    text = HEAD + "classes:\n  001: {}\n  002:\n    weigth: 2\n  1e3: {weight: 0}\ncount: {total: 1}\n"
+    found = problems(tmp_path, text)
+    assert any(p.startswith("FILE:6: classes.002.weigth: unknown field") for p in found)
+    assert any(p.startswith("FILE:7: classes.1e3.weight: is 0") for p in found)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_byte_order_mark_and_line_ends_are_no_part_of_a_recipe(tmp_path: Path, mark: str, end: str) -> None:
+    for first in ("classes:\n- 001\n- 'b'\n", "'classes':\n- 001\n- b\n", "# x\nclasses:\n- 001\n- b\n"):
+        text = mark + first + HEAD + "count: {total: 1}\nprompts:\n  templates:\n  - a {class}\n"
+        (tmp_path / "r.yaml").write_bytes(text.replace("\n", end).encode())
+        recipe = load_recipe(tmp_path / "r.yaml")
+        assert list(recipe.classes) == ["001", "b"] and [one.template for one in recipe.prompts.templates or []] == ["a {class}"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_recipe_or_captions_that_are_not_utf8(tmp_path: Path, encoding: str) -> None:
+    text = HEAD + "classes: [Bär]\ncount: {total: 1}\n"
+    (tmp_path / "wrong.yaml").write_bytes(text.encode(encoding))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "wrong.yaml")
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{tmp_path / 'wrong.yaml'}: not UTF-8") and problem.endswith("save it as UTF-8")
+    (tmp_path / "c.txt").write_bytes("ein Bär\n".encode(encoding))
+    (problem,) = problems(tmp_path, text + "prompts: {captions: c.txt}\n")
+    assert problem.startswith(f"FILE:5: prompts.captions: {tmp_path / 'c.txt'}: not UTF-8")
+    assert problem.endswith("save it as UTF-8")
 
 
 def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from synthforge.config import from_record, to_record
 from synthforge.recipe.load import load_recipe
-from synthforge.recipe.recipe import Recipe, Template, captions_in, json_schema
+from synthforge.recipe.recipe import Recipe, Template, file_digest, json_schema
 from tests.conftest import DIGITS
 
 
@@ -43,9 +43,12 @@ def test_numbers_and_places_of_a_run(tmp_path: Path) -> None:
     assert recipe.num_samples == 30 and recipe.pool_path == f"{tmp_path}/pool" and recipe.curated_path == f"{tmp_path}/curated"
 
 
-def test_captions_are_the_lines_with_text(tmp_path: Path) -> None:
-    (tmp_path / "c.txt").write_text("one\n\n  two \n", encoding="utf-8")
-    assert captions_in(str(tmp_path / "c.txt")) == ["one", "two"]
+def test_a_byte_order_mark_is_no_part_of_the_digest(tmp_path: Path) -> None:
+    digests = []
+    for data in (b"one\ntwo\n", b"\xef\xbb\xbfone\ntwo\n", b"one\ntwo"):
+        (tmp_path / "c.txt").write_bytes(data)
+        digests.append(file_digest(str(tmp_path / "c.txt")))
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_every_field_of_the_schema_is_described() -> None:
@@ -91,6 +94,18 @@ def test_shipped_recipes_match_the_schema() -> None:
         assert list(validator.iter_errors(content)) == []
         assert list(validator.iter_errors(content | {"curate": {}}))  # and it does refuse what the recipe refuses
         load_recipe(path)
+
+
+def test_the_schema_takes_names_without_quotes() -> None:
+    import jsonschema
+    from ruamel.yaml import YAML
+
+    validator = jsonschema.Draft202012Validator(json_schema())
+    content = json.loads(json.dumps(YAML(typ="safe").load(DIGITS)))
+    content["curation"] = {"classes": [1, 1.5, True, None, "a"]}
+    for classes in ([1, 1.5, True, None, "a"], {"a": {"label": 1.5}, "b": None}):
+        assert list(validator.iter_errors(content | {"classes": classes})) == []
+    assert list(validator.iter_errors(content | {"classes": [["a"]]}))
 
 
 def test_records_keep_the_first_names_of_fields_and_are_read_by_either_name() -> None:
