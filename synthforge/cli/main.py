@@ -129,7 +129,7 @@ def generate(
         "generated now": f"{result.made:,} in {console.duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
         if result.made
         else "nothing",
-        **_numbered("prompts", result.prompts.notes + result.prompts.problems),
+        **_notes(result.prompts.notes + result.prompts.problems),
         "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items())
         + (f"; {result.left_out:,} left out" if result.left_out else ""),
         "memory": f"batch halved {result.halvings} times" if result.halvings else "",
@@ -368,7 +368,7 @@ def plan(
         "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
         "bytes": (f"about {console.size(summary.bytes_estimated)}" if summary.bytes_estimated is not None else "not known")
         + (f", {console.size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
-        **_numbered("prompts", summary.prompts.notes),
+        **_notes(summary.prompts.notes),
         "first": f"{first['key']}: {first['prompt']!r}, seed {first['seed']}, guidance {first['guidance']:g}",
         "folder": summary.folder,
         "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {console.duration((summary.hours or 0) * 3600)}"

@@ -35,7 +35,7 @@ _LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers gives to a file of LoRA weights."""
 _LONGEST = 4000
 """Characters of the longest path."""
-_PATIENCE = 3.0
+_PATIENCE = 2.5
 """Seconds in which the hub must answer, unless HF_HUB_ETAG_TIMEOUT sets others."""
 _NOBODY_THERE = (502, 503, 504)
 """Answers of a gateway that does not reach the hub."""
@@ -209,7 +209,7 @@ def fetch_file(repository: str, file: str, where: str) -> Path:
             with _quick_hub():
                 return Path(hf_hub_download(name, file, revision=revision or None))
         except LocalEntryNotFoundError as error:
-            raise _unreachable(where, name, revision, file) from error
+            raise _unreachable(where, name, revision) from error
         except EntryNotFoundError as error:
             raise ModelError(f"{where}: {repository} has no {file} on the hub; only models kept as safetensors are read") from error
 
@@ -334,7 +334,7 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, *, 
             else:
                 folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
-        raise _unreachable(where, name, revision, file) from error
+        raise _unreachable(where, name, revision) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"{where}: {name} is no folder here, and the hub does not give it ({reason})") from error
@@ -354,16 +354,18 @@ def _cached(name: str, revision: str | None) -> Path:
         raise
 
 
-def _unreachable(where: str, name: str, revision: str | None, file: str | None) -> HubUnreachable:
+def _unreachable(where: str, name: str, revision: str | None = None) -> HubUnreachable:
     """The error for what is neither here nor in the cache, with all ways out."""
     from huggingface_hub import constants
 
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
-    fetch = " ".join(["hf download", name, *([file] if file else []), *(["--revision", revision] if revision else [])])
-    local = "folder or .safetensors file" if file else "folder"
+    local = "a .safetensors file" if where.endswith(".pretrained") else "a folder"
+    fetching = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    if where.startswith("generator."):
+        fetching = "synthforge plan"  # fetches only what is loaded
     return HubUnreachable(
         f"{where}: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached ({why}); "
-        f"set {where} to a {local} on this disk, or run `{fetch}` on a machine that reaches the hub "
+        f"set {where} to {local} on this disk, or run `{fetching}` on a machine that reaches the hub "
         f"and copy its cache to {constants.HF_HUB_CACHE} (HF_HUB_CACHE names another place); HF_HUB_OFFLINE=1 then asks no hub"
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from synthforge.data.model_files import GeneratorFiles, unread_model
 from synthforge.errors import RecipeError
-from synthforge.generation.plan import Plan
+from synthforge.generation.plan import TEXTS_CHECKED, Plan
 from synthforge.recipe.recipe import Recipe
 
 _SHOWN = 120
@@ -91,7 +91,8 @@ def _lengths(plan: Plan) -> PromptReport:
     overlong = [text for text in texts if limit.used(text) is not None]
     report = PromptReport(checked=len(texts), is_whole=is_whole, max_tokens=limit.max_tokens, overlong=len(overlong))
     if not is_whole:
-        report = replace(report, notes=[f"prompts: there may be more than {len(texts):,}; the length of the others was not checked"])
+        note = f"prompts: there may be more than {TEXTS_CHECKED:,}; only the length of the first {len(texts):,} was checked"
+        report = replace(report, notes=[note])
     if not overlong:
         return report
     report = replace(report, first=overlong[0], first_tokens=limit.num_tokens(overlong[0]))

@@ -111,7 +111,7 @@ import sys
 from synthforge.data.model_files import fetch_file, find_model
 from synthforge.errors import HubUnreachable
 for ask in (lambda: find_model("someone/model", "main"), lambda: find_model("someone/vae", kind="component", where="generator.vae"),
-            lambda: fetch_file("someone/clip", "model.safetensors", "curation.encoder.model")):
+            lambda: fetch_file("someone/clip@main", "model.safetensors", "curation.encoder.model")):
     try:
         ask()
     except HubUnreachable as error:
@@ -144,8 +144,8 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_the_ways_out_are_named(off
         assert f"is neither a folder here nor in the hub's cache, and the hub can't be reached ({why})" in line
         assert f"copy its cache to {tmp_path / 'hub'}" in line
         assert "HF_HUB_OFFLINE=1" in line
-    assert "set generator.model to a folder on this disk, or run `hf download someone/model --revision main`" in lines[0]
-    assert "run `hf download someone/clip model.safetensors`" in lines[2]
+    assert "set generator.model to a folder on this disk, or run `synthforge plan` on a machine that reaches the hub" in lines[0]
+    assert "set curation.encoder.model to a folder on this disk, or run `hf download someone/clip --revision main`" in lines[2]
 
 
 def test_errors_of_libraries_become_one_line() -> None:

@@ -60,7 +60,7 @@ def test_of_very_many_prompts_some_are_checked_and_it_is_said(models: Path, tmp_
     report = look_at(plan_of(tmp_path, models, text))
     assert (report.is_whole, report.overlong) == (False, 0)
     assert 10_000 < report.checked <= TEXTS_CHECKED
-    assert report.notes == [f"prompts: there may be more than {report.checked:,}; the length of the others was not checked"]
+    assert report.notes == [f"prompts: there may be more than 20,000; only the length of the first {report.checked:,} was checked"]
 
 
 def test_what_is_checked_does_not_depend_on_the_count(models: Path, tmp_path: Path) -> None:
