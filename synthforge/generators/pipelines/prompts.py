@@ -91,7 +91,7 @@ def text_limit(config: TextToImageConfig, files: GeneratorFiles, sampling: Sampl
         limits.append((most, name, class_name))
     if not limits:
         return None
-    most, name, class_name = max(limits)
+    most, name, class_name = max(limits, key=lambda limit: limit[0])  # of equals the first: it knows the learned words
     words = {item.token: _num_vectors(files, number) for number, item in enumerate(config.textual_inversions)}
     return TokenLimit(files.model.name, files.model.folder / name, class_name, most, words if name == "tokenizer" else {})
 

@@ -93,13 +93,14 @@ def test_short_prompts_load_no_tokenizer(models: Path, monkeypatch: pytest.Monke
         limit.used("x" * 75)
 
 
-def test_a_learned_word_counts_as_its_tokens(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_a_learned_word_counts_as_its_tokens(name: str, models: Path, tmp_path: Path) -> None:
     save_file({"<mine>": torch.randn(40, 32)}, tmp_path / "word.safetensors")
     words = [TextualInversionConfig(model=str(tmp_path / "word.safetensors"), token="<mine>")]
-    config = config_for("sd", models, textual_inversions=words)
-    limit = text_limit(config, config.files(), sampling_for("sd"))
+    config = config_for(name, models, textual_inversions=words)
+    limit = text_limit(config, config.files(), sampling_for(name))
     assert limit is not None
-    generator = loaded(config, sampling_for("sd"))
+    generator = loaded(config, sampling_for(name))
     for text in ("a <mine>", "<mine> and <mine>", "a cat"):
         written_out = generator.pipeline.maybe_convert_prompt(text, generator.pipeline.tokenizer)
         assert limit.num_tokens(text) == len(generator.pipeline.tokenizer(written_out).input_ids)
