@@ -6,6 +6,7 @@
     │   ├── DatasetError     a folder, shard or image is missing, damaged or of another kind
     │   │   └── OutdatedError  a file has a version that is no longer read
     │   ├── ModelError       a model is missing, of another kind, or not safetensors
+    │   │   └── HubUnreachable  a model is neither here nor in the hub's cache, and the hub can't be reached
     │   └── PlaceError       a path or address can't be read or written
     └── WorkError            the work was started and failed; run again to go on      exit status 1
         ├── ShardFailed      one shard could not be made
@@ -54,6 +55,10 @@ class OutdatedError(DatasetError):
 
 class ModelError(RequestError):
     """A model is missing, of the wrong kind, or not stored as safetensors."""
+
+
+class HubUnreachable(ModelError):
+    """A model is neither here nor in the hub's cache, and the hub can't be reached."""
 
 
 class PlaceError(RequestError):

@@ -34,6 +34,9 @@ class HubServer:
 
             def _answer(self, with_body: bool) -> None:
                 steps = unquote(urlsplit(self.path).path).strip("/").split("/")
+                if steps == [""]:
+                    self._send(200, b"", with_body)
+                    return
                 if steps[:2] == ["api", "models"]:
                     repo, what = folder / steps[2] / steps[3], steps[4] if len(steps) > 4 else "revision"
                     files = sorted(path for path in repo.rglob("*") if path.is_file())

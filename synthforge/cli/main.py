@@ -130,6 +130,7 @@ def generate(
         "generated now": f"{result.made:,} in {console.duration(result.seconds)}, {result.images_per_second:,.0f} images/s"
         if result.made
         else "nothing",
+        **_notes(result.prompts.notes + result.prompts.problems),
         "rejected": ", ".join(f"{num:,} {reason}" for reason, num in result.rejected.items())
         + (f"; {result.left_out:,} left out" if result.left_out else ""),
         "memory": f"batch halved {result.halvings} times" if result.halvings else "",
@@ -364,20 +365,21 @@ def plan(
     classes = [f"{name} {num:,}" for name, num in summary.per_class.items()]
     first = summary.examples[0]
     rows = {
-        "images": f"{summary.samples:,} of {summary.resolution} px",
+        "images": f"{summary.samples:,}" + (f" of {summary.resolution} px" if summary.resolution is not None else ""),
         "classes": f"{len(classes):,}: {some(classes, 12)}",
         "shards": f"{summary.shards:,} of up to {summary.samples_per_shard:,}",
-        "bytes": f"about {console.size(summary.bytes_estimated)}"
+        "bytes": (f"about {console.size(summary.bytes_estimated)}" if summary.bytes_estimated is not None else "not known")
         + (f", {console.size(summary.free_bytes)} free" if summary.free_bytes is not None else ""),
+        **_notes(summary.prompts.notes),
         "first": f"{first['key']}: {first['prompt']!r}, seed {first['seed']}, guidance {first['guidance']:g}",
         "folder": summary.folder,
         "rate": f"{summary.images_per_second:,.1f} images/s with batch {summary.batch}, so {console.duration((summary.hours or 0) * 3600)}"
         if summary.images_per_second
         else "",
         "batches": ", ".join(f"{size}: {rate:,.0f}/s" for size, rate in (summary.batches_measured or {}).items()),
-        "plan digest": summary.plan_digest,
+        "plan digest": summary.plan_digest or "not known without the model",
     }
-    if summary.free_bytes is not None and summary.bytes_estimated > summary.free_bytes:
+    if summary.free_bytes is not None and (summary.bytes_estimated or 0) > summary.free_bytes:
         rows["warning"] = "there is not enough free disk space"
     _finish(summary, f"plan of {summary.name}", rows, as_json, quiet)
 
@@ -550,8 +552,12 @@ def fit(
 def check(recipe: RecipeFile, sets: Sets = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """Find all mistakes in a recipe at once, without loading a model."""
     loaded = _load(recipe, sets)
-    rows = {"images": f"{loaded.num_samples:,}", "classes": f"{len(loaded.classes):,}"}
-    _finish({"ok": True, "recipe": loaded.model_dump(mode="json")}, f"{recipe}: no mistakes", rows, as_json, quiet)
+    from synthforge.generation.prompts import negative_prompts
+
+    found = negative_prompts(loaded)
+    found.refuse()
+    rows = {"images": f"{loaded.num_samples:,}", "classes": f"{len(loaded.classes):,}"} | _notes(found.notes)
+    _finish({"ok": True, "recipe": loaded.model_dump(mode="json"), "notes": found.notes}, f"{recipe}: no mistakes", rows, as_json, quiet)
 
 
 @recipe_app.command(epilog="Example: synthforge recipe schema > s.json; a recipe's first line: # yaml-language-server: $schema=s.json")

@@ -4,21 +4,26 @@
 (such as a VAE), or one file of weights (LoRA, textual inversion).
 Only files that would be loaded count: the components of a pipeline, in one variant.
 Libraries such as open_clip and timm load models by themselves. The other functions check their files before that.
+Before anything is asked of the hub, one short request finds out whether it answers. If not, its cache is used alone.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import re
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from synthforge.data.storage import BUILTIN, resolve, sha256_of
-from synthforge.errors import ModelError, SynthforgeError
+from synthforge.errors import HubUnreachable, ModelError, SynthforgeError
 
 Kind = Literal["pipeline", "component", "weights"]
 
@@ -28,6 +33,12 @@ _PARTS = (".safetensors", ".json", ".txt", ".model")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name that diffusers gives to a file of LoRA weights."""
+_LONGEST = 4000
+"""Characters of the longest path."""
+_PATIENCE = 2.5
+"""Seconds in which the hub must answer, unless HF_HUB_ETAG_TIMEOUT sets others."""
+_NOBODY_THERE = (502, 503, 504)
+"""Answers of a gateway that does not reach the hub."""
 _WEIGHTS = re.compile(
     r"(?P<stem>[^.]+?)(-\d{5}-of-\d{5})?(\.(?P<variant>[\w-]+?))?(-\d{5}-of-\d{5})?\.safetensors(\.index(\.(?P<of_index>[\w-]+))?\.json)?"
 )
@@ -109,7 +120,7 @@ def find_model(
         where: its field in the recipe, for messages.
         known: SHA-256 by field, if another process has computed them. None: compute it.
     """
-    if len(name) > 4000:
+    if len(name) > _LONGEST:
         raise ModelError(f"{where}: is longer than any path; name a folder or a hub id")
     place = Path(resolve(name))
     commit = None
@@ -122,6 +133,12 @@ def find_model(
         parts = _parts_of(name, place, kind, variant, where)
     sha256 = (known or {}).get(where) or _digest(place, parts, where)
     return ModelFiles(name, place, commit, sha256, variant)
+
+
+def unread_model(name: str) -> ModelFiles | None:
+    """A pipeline on this disk, found in no time: neither checked nor digested. None: there is none with this name."""
+    place = Path(resolve(name)) if len(name) <= _LONGEST else None
+    return ModelFiles(name, place, None, "") if place is not None and (place / "model_index.json").is_file() else None
 
 
 def read_index(files: ModelFiles) -> dict[str, Any]:
@@ -189,10 +206,11 @@ def fetch_file(repository: str, file: str, where: str) -> Path:
     name, _, revision = repository.partition("@")
     with in_one_line(repository, where):
         try:
-            return Path(hf_hub_download(name, file, revision=revision or None))
+            with _quick_hub():
+                return Path(hf_hub_download(name, file, revision=revision or None))
+        except LocalEntryNotFoundError as error:
+            raise _unreachable(where, name, revision) from error
         except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError):
-                raise
             raise ModelError(f"{where}: {repository} has no {file} on the hub; only models kept as safetensors are read") from error
 
 
@@ -205,10 +223,15 @@ def file_sha256(path: Path, where: str) -> str:
 
 
 @contextmanager
-def in_one_line(name: str, where: str) -> Iterator[None]:
-    """Turn any error of a library that loads a model into a ModelError of one line."""
+def in_one_line(name: str, where: str, *, asks_hub: bool = False) -> Iterator[None]:
+    """Turn any error of a library that loads a model into a ModelError of one line.
+
+    Args:
+        asks_hub: whether the library may ask the hub. If the hub doesn't answer, it gets its cache alone.
+    """
     try:
-        yield
+        with _quick_hub() if asks_hub else nullcontext():
+            yield
     except SynthforgeError:
         raise
     except Exception as error:
@@ -301,19 +324,83 @@ def _fetch(name: str, revision: str | None, kind: Kind, variant: str | None, *, 
         return ["model_index.json", *_in_components(name, files, components_in(index), variant, where)]
 
     try:
-        try:
-            patterns, only_local = wanted(), False
-        except Exception as error:
-            if not _is_unreachable(error):
-                raise
-            patterns, only_local = None, True
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=only_local))
+        with _quick_hub():
+            try:
+                patterns = wanted()
+            except Exception as error:
+                if not _is_unreachable(error):
+                    raise
+                folder = _cached(name, revision)
+            else:
+                folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
-        raise ModelError(f"{where}: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached") from error
+        raise _unreachable(where, name, revision) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"{where}: {name} is no folder here, and the hub does not give it ({reason})") from error
     return folder, folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
+
+
+def _cached(name: str, revision: str | None) -> Path:
+    """The folder of a model in the hub's cache. Only some of its files were fetched, so it is not whole."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        if (folder := getattr(error, "snapshot_path", None)) is not None:
+            return Path(folder)
+        raise
+
+
+def _unreachable(where: str, name: str, revision: str | None = None) -> HubUnreachable:
+    """The error for what is neither here nor in the cache, with all ways out."""
+    from huggingface_hub import constants
+
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
+    local = "a .safetensors file" if where.endswith(".pretrained") else "a folder"
+    fetching = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+    if where.startswith("generator."):
+        fetching = "synthforge plan"  # fetches only what is loaded
+    return HubUnreachable(
+        f"{where}: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached ({why}); "
+        f"set {where} to {local} on this disk, or run `{fetching}` on a machine that reaches the hub "
+        f"and copy its cache to {constants.HF_HUB_CACHE} (HF_HUB_CACHE names another place); HF_HUB_OFFLINE=1 then asks no hub"
+    )
+
+
+@contextmanager
+def _quick_hub() -> Iterator[None]:
+    """Inside, the hub's client uses its cache alone if the hub doesn't answer. It would retry for half a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _answers(int(time.monotonic() // 60))
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@functools.lru_cache(maxsize=1)
+def _answers(_minute: int) -> bool:
+    """Whether the hub answers. Asked once a minute, in a thread, since looking up an address knows no time limit."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    seconds = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE)
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(Exception):
+            if get_session().head(constants.ENDPOINT, timeout=seconds).status_code not in _NOBODY_THERE:
+                answered.set()
+
+    asking = threading.Thread(target=ask, name="hub", daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return answered.is_set()
 
 
 def _is_unreachable(error: Exception) -> bool:

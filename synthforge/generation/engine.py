@@ -234,5 +234,5 @@ class Engine:
                 extension=self.plan.recipe.output.format,
                 class_index=sample.class_index,
                 text=sample.prompt,
-                record=sample.record(draft.attempts.get(index, []), self._generator_record),
+                record=sample.record(draft.attempts.get(index, []), self._generator_record) | self.plan.cut_texts(sample),
             )

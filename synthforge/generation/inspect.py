@@ -22,8 +22,9 @@ from synthforge.data.folder import DatasetFolder, differences
 from synthforge.data.images import Uint8, contact_sheet, decode, encode
 from synthforge.data.layout import LOG, RECIPE_LOG
 from synthforge.data.storage import Folder
-from synthforge.errors import PlaceError, RequestError
+from synthforge.errors import HubUnreachable, PlaceError, RequestError
 from synthforge.generation.plan import Plan, Sample
+from synthforge.generation.prompts import PromptReport, look_at
 from synthforge.generators.protocol import ImageRequest
 from synthforge.generators.remake_code import remake_code
 from synthforge.progress import Reporter
@@ -43,10 +44,15 @@ class PlanSummary:
     per_class: dict[str, int]
     shards: int
     samples_per_shard: int
-    resolution: int
-    bytes_estimated: int
+    resolution: int | None
+    """None: the model is out of reach, and the recipe does not say."""
+    bytes_estimated: int | None
+    """None: as for `resolution`."""
     free_bytes: int | None
-    plan_digest: str
+    plan_digest: str | None
+    """None: the model is out of reach."""
+    prompts: PromptReport
+    """Whether some prompts are cut, or have no effect."""
     examples: list[dict[str, Any]]
     """The first samples: key, class, prompt, seed, guidance."""
     images_per_second: float | None = None
@@ -60,12 +66,29 @@ class PlanSummary:
 
 
 def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool = False) -> PlanSummary:
-    """Summarise a recipe. With `measure`, the model is loaded and its rate is measured in a short warm-up."""
+    """Summarise a recipe. With `measure`, the model is loaded and its rate is measured in a short warm-up.
+
+    Without `measure` the model may be out of reach. Then what its files would say is left out.
+
+    Raises: RecipeError for prompts that are too long if the recipe refuses these, and for a negative prompt that never
+        has an effect.
+    """
     reporter = reporter or Reporter()
-    plan = Plan.of(recipe)
-    resolution, channels = recipe.generator.image_size(plan.files, recipe.sampling)
+    size: tuple[int, int] | None
+    try:
+        plan = Plan.of(recipe)
+        size = recipe.generator.image_size(plan.files, recipe.sampling)
+        prompts, digest = look_at(plan), plan.digest
+    except HubUnreachable as error:
+        if measure:
+            raise
+        plan, digest = Plan.without_model(recipe), None
+        size = (recipe.sampling.resolution, 3) if recipe.sampling.resolution is not None else None
+        note = f"{error}; until then the model, the length of prompts and the effect of negative prompts are not checked"
+        prompts = PromptReport(checked=0, is_whole=False, max_tokens=None, notes=[note])
+    prompts.refuse()
     rate = batch = rates = None
-    image_bytes = _guessed_bytes(recipe, resolution, channels)
+    image_bytes = _guessed_bytes(recipe, *size) if size is not None else None
     if measure:
         from synthforge.generation.sampler import Sampler, best_batch, load_generator, measure as measure_batches
 
@@ -75,10 +98,6 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
         measured = measure_batches(generator, plan)
         rates, batch = {size: round(rate, 2) for size, rate in measured.items()}, best_batch(measured)
         rate, image_bytes = _measured(recipe, Sampler(generator, plan, batch))
-    # A tar has four members for each sample, each with a header of 512 bytes and padded to 512.
-    prompt = plan[0].prompt
-    members = (image_bytes, 1, len(prompt), len(prompt.encode()) + 1800)
-    per_sample = sum(512 + math.ceil(size / 512) * 512 for size in members)
     per_shard = recipe.output.samples_per_shard
     return PlanSummary(
         name=recipe.name,
@@ -87,10 +106,11 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
         per_class=plan.counts(len(plan)),
         shards=-(-len(plan) // per_shard),
         samples_per_shard=per_shard,
-        resolution=resolution,
-        bytes_estimated=int(len(plan) * per_sample * 1.02),
+        resolution=size[0] if size is not None else None,
+        bytes_estimated=int(len(plan) * _bytes_of_sample(image_bytes, plan[0].prompt) * 1.02) if image_bytes is not None else None,
         free_bytes=Folder(recipe.pool_path).free_bytes(),
-        plan_digest=plan.digest,
+        plan_digest=digest,
+        prompts=prompts,
         examples=[_as_example(plan[index]) for index in range(min(5, len(plan)))],
         images_per_second=rate,
         hours=len(plan) / rate / 3600 if rate else None,
@@ -101,6 +121,12 @@ def summarize(recipe: Recipe, reporter: Reporter | None = None, *, measure: bool
 
 def _as_example(sample: Sample) -> dict[str, Any]:
     return {"key": sample.key, "class": sample.class_name, "prompt": sample.prompt, "seed": sample.seed, "guidance": sample.guidance}
+
+
+def _bytes_of_sample(image_bytes: int, prompt: str) -> int:
+    """A tar has four members for each sample, each with a header of 512 bytes and padded to 512."""
+    members = (image_bytes, 1, len(prompt), len(prompt.encode()) + 1800)
+    return sum(512 + math.ceil(size / 512) * 512 for size in members)
 
 
 def _guessed_bytes(recipe: Recipe, resolution: int, channels: int) -> int:
@@ -125,6 +151,8 @@ def preview(recipe: Recipe, out: str | Path, per_class: int = 8, reporter: Repor
     from synthforge.generation.sampler import Sampler, load_generator
 
     plan = Plan.of(recipe)
+    for note in look_at(plan).notes:
+        reporter.note(note)
     reporter.note(f"loading {recipe.generator.model}")
     generator = load_generator(recipe, plan)
     samples = plan.first_of_each(per_class)

@@ -14,22 +14,26 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from synthforge.config import identity_of
+from synthforge.config import identity_of, walk
 from synthforge.data.layout import Manifest, Segment, Shard, digest_of, key_of
-from synthforge.data.model_files import GeneratorFiles
+from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.data.reading import Example, Sources
 from synthforge.data.text_files import lines_of
 from synthforge.errors import DatasetError, RequestError, some
 from synthforge.generation.order import Apportionment, permute
-from synthforge.generators.protocol import ImageRequest
+from synthforge.generators.config import GeneratorConfig
+from synthforge.generators.protocol import ImageRequest, TextLimit
 from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.recipe import LATER_STAGES, PromptsConfig, Recipe, file_digest
 
+TEXTS_CHECKED = 20_000
+"""Most distinct prompts of a recipe whose length is checked."""
 PLAN_VERSION = 1
 """Part of every plan digest. Raised when the same recipe would give other samples."""
 _REFERENCE = "sampling.real_guidance.reference"
@@ -118,15 +122,19 @@ class Plan:
         Raises: ModelError, DatasetError or RequestError, if the model or the real images don't fit the recipe.
         """
         files = recipe.generator.files(known)
-        guided, sources = recipe.sampling.real_guidance, None
-        if guided is not None:
-            sources = Sources.read(guided.reference, (known or {}).get(_REFERENCE), cache_folder(recipe.curation), recipe.curation.columns)
-            if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
-                lacking, has = some([repr(name) for name in without], 1), some(sources.by_class, 12)
-                raise RequestError(f"sampling.real_guidance.reference: {guided.reference} has no images of class {lacking}; it has {has}")
-        plan = cls(recipe, files, sources)
+        plan = cls(recipe, files, _sources_of(recipe, known or {}))
         recipe.generator.check(files, recipe.sampling, plan.labels)
         return plan
+
+    @classmethod
+    def without_model(cls, recipe: Recipe) -> Plan:
+        """Unroll a recipe whose model is out of reach. Its samples are the right ones; its digest means nothing."""
+        missing = {
+            ".".join(path): ModelFiles(value, Path(), None, "missing")
+            for path, role, value in walk(recipe.generator, ("generator",))
+            if role == "location" and value is not None
+        }
+        return cls(recipe, GeneratorFiles(missing.pop("generator.model"), missing), _sources_of(recipe, {}))
 
     def __len__(self) -> int:
         return self.recipe.num_samples
@@ -177,6 +185,39 @@ class Plan:
         if num_samples > most:
             return None
         return sorted({(sample.prompt, sample.negative) for sample in map(self.sample, range(num_samples))}, key=repr)
+
+    @functools.cached_property
+    def distinct_texts(self) -> tuple[list[str], bool]:
+        """Distinct prompts and negative prompts of the recipe, whatever its count, and whether these are all.
+
+        If there are too many, they are those of the first samples.
+        """
+        is_whole = sum(texts.num_distinct for texts in self._texts) <= TEXTS_CHECKED
+        if is_whole:
+            prompts = [text for texts in self._texts for text in texts.distinct()]
+        else:
+            prompts = [self._texts[number].at(ordinal) for number, ordinal in map(self._order.at, range(TEXTS_CHECKED))]
+        return list(dict.fromkeys([*prompts, *(texts.negative for texts in self._texts if texts.negative is not None)])), is_whole
+
+    @functools.cached_property
+    def generator(self) -> GeneratorConfig:
+        """The recipe's generator, set to use more of a prompt if a prompt needs it and the model can."""
+        recipe = self.recipe
+        if not type(recipe.generator).capabilities.text:
+            return recipe.generator
+        return recipe.generator.with_room_for(self.distinct_texts[0], self.files, recipe.sampling)
+
+    @functools.cached_property
+    def text_limit(self) -> TextLimit | None:
+        """How much of a prompt the generator uses; None: not known, or it takes no text."""
+        return self.generator.text_limit(self.files, self.recipe.sampling)
+
+    def cut_texts(self, sample: Sample) -> dict[str, str]:
+        """For the sample's record: of texts that are too long, the part that the generator uses."""
+        if (limit := self.text_limit) is None:
+            return {}
+        used = {f"{name}_used": limit.used(text) for name, text in [("prompt", sample.prompt), ("negative", sample.negative)] if text}
+        return {name: text for name, text in used.items() if text is not None}
 
     def counts(self, num_samples: int) -> dict[str, int]:
         """Samples of each class among the first `num_samples`."""
@@ -266,6 +307,18 @@ class _Texts:
             combination, choice = divmod(combination, len(options))
             chosen[name] = options[choice]
         return template.format_map(chosen)
+
+
+def _sources_of(recipe: Recipe, known: Mapping[str, str]) -> Sources | None:
+    """The real images that a recipe starts from, None for noise; raises RequestError if a class has none."""
+    guided = recipe.sampling.real_guidance
+    if guided is None:
+        return None
+    sources = Sources.read(guided.reference, known.get(_REFERENCE), cache_folder(recipe.curation), recipe.curation.columns)
+    if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
+        lacking, has = some([repr(name) for name in without], 1), some(sources.by_class, 12)
+        raise RequestError(f"sampling.real_guidance.reference: {guided.reference} has no images of class {lacking}; it has {has}")
+    return sources
 
 
 @functools.lru_cache(maxsize=64)

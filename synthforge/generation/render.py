@@ -92,8 +92,9 @@ def _encoded(sampler: Sampler, samples: list[Sample]) -> list[EncodedSample]:
         for sample, image, is_rejected in zip(chunk, pixels, rejected.tolist(), strict=False):  # a short batch is padded
             if not is_rejected:
                 data = encode(image, output.format, output.quality, output.marking)
+                record = sample.record([], identity) | sampler.plan.cut_texts(sample)
                 rendered[sample.index] = EncodedSample(
-                    sample.key, data, output.format, sample.class_index, text=sample.prompt, record=sample.record([], identity)
+                    sample.key, data, output.format, sample.class_index, text=sample.prompt, record=record
                 )
     if not rendered:
         raise WorkError("no real image could be rendered: all came out blank, not finite or flagged by the safety checker")

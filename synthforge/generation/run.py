@@ -19,6 +19,7 @@ from synthforge.errors import RequestError, WorkError
 from synthforge.executors.array import ArrayPart
 from synthforge.executors.protocol import Executor, Failed, Finished, Terms
 from synthforge.generation.plan import Plan
+from synthforge.generation.prompts import PromptReport, look_at
 from synthforge.progress import Counters, Reporter
 from synthforge.recipe.recipe import MAX_SAMPLES, Recipe
 
@@ -62,6 +63,8 @@ class GenerateResult:
     """This run's part of the dataset, as NUMBER/COUNT; None: the whole."""
     contact_sheet: str | None
     """File with some images of each class; None if none was drawn."""
+    prompts: PromptReport
+    """Whether some prompts are cut, or have no effect."""
 
 
 def generate(
@@ -86,6 +89,7 @@ def generate(
     if part is not None and (overwrite or extend is not None):
         raise RequestError(f"--part {part}: can't be combined with --overwrite or --extend; use these without --part")
     plan = Plan.of(recipe)
+    prompts = look_at(plan)
     folder = Folder(recipe.pool_path, recipe.output.single_writer)
     folder.require_writable()
     folder.sweep()
@@ -102,7 +106,11 @@ def generate(
             adopted = _adopt(dataset, plan, reporter)
             num_shards = _num_due(dataset, part, retry_quarantined, reporter)
             if not num_shards:
-                return _finish(dataset, plan, Counters(), adopted=adopted, seconds=0.0, part=part)
+                return _finish(dataset, plan, prompts, Counters(), adopted=adopted, seconds=0.0, part=part)
+        if dataset is None or recipe.prompts.overlong == "error":
+            prompts.refuse()  # a dataset that an earlier version began can be completed
+        for note in (*prompts.notes, *prompts.problems):
+            reporter.note(note)
         work = _work(dataset, plan, num_appended)
         reporter.note(f"loading {recipe.generator.model}")
         with _executor(work, num_shards, reporter) as executor:
@@ -122,7 +130,7 @@ def generate(
             folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # not sorted: the order of classes matters
             run = _Generating(dataset, plan, part, heartbeat, reporter)
             seconds = run.make_all(executor)
-        return _finish(dataset, plan, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
+        return _finish(dataset, plan, prompts, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
 
 
 def _num_due(dataset: DatasetFolder, part: ArrayPart | None, retry_quarantined: bool, reporter: Reporter) -> int:
@@ -320,7 +328,7 @@ class _Generating:
 
 
 def _finish(
-    dataset: DatasetFolder, plan: Plan, counters: Counters, *, adopted: int, seconds: float, part: ArrayPart | None
+    dataset: DatasetFolder, plan: Plan, prompts: PromptReport, counters: Counters, *, adopted: int, seconds: float, part: ArrayPart | None
 ) -> GenerateResult:
     """If the dataset is complete, write complete.json, side files and contact sheet. Returns the summary."""
     output = plan.recipe.output
@@ -350,6 +358,7 @@ def _finish(
         per_class=completion.class_samples if completion is not None else plan.counts(dataset.num_samples),
         part=str(part) if part is not None else None,
         contact_sheet=_sheet_of_dataset(dataset, plan.recipe) if completion is not None and samples else None,
+        prompts=prompts,
     )
 
 

@@ -228,7 +228,7 @@ def load_generator(recipe: Recipe, plan: Plan, *, device: str | None = None, dty
     """
     if recipe.execution.threads is not None:
         torch.set_num_threads(recipe.execution.threads)
-    config = recipe.generator
+    config = plan.generator
     if dtype is not None and getattr(config, "dtype", None) == "auto":
         config = config.model_copy(update={"dtype": dtype})
     return config.build(plan.files, recipe.sampling, device or recipe.execution.device)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import field_validator
 
 from synthforge.config import Config, identity, location
 from synthforge.data.model_files import GeneratorFiles, find_model
-from synthforge.generators.protocol import Capabilities, Generator
+from synthforge.generators.protocol import Capabilities, Generator, TextLimit, Unheard
 from synthforge.generators.schedulers import SchedulerConfig
 from synthforge.registry import Registry, kind_in
 
@@ -98,6 +98,18 @@ class GeneratorConfig(Config):
         """Resolution and channels of the images, read from the model's configuration without loading weights."""
         size: tuple[int, int] = importlib.import_module(self.checks).image_size(files.model, sampling)
         return size
+
+    def text_limit(self, files: GeneratorFiles, sampling: SamplingConfig) -> TextLimit | None:  # noqa: ARG002 - of kinds that take text
+        """How much of a prompt is used, from the tokenizers' files alone. None: not known, or it takes no text."""
+        return None
+
+    def with_room_for(self, texts: Iterable[str], files: GeneratorFiles, sampling: SamplingConfig) -> GeneratorConfig:  # noqa: ARG002
+        """The same generator, set to use more of a prompt if one of the texts needs it and the model can."""
+        return self
+
+    def unheard_negative(self, files: GeneratorFiles, sampling: SamplingConfig) -> Unheard | None:  # noqa: ARG002
+        """The guidance levels at which a negative prompt has no effect. None: it always has, or this is not known."""
+        return None
 
     def build(self, files: GeneratorFiles, sampling: SamplingConfig, device: str) -> Generator:
         """Load the model onto a device (`auto`, `cpu`, `cuda`, `cuda:1`, ...); raises ModelError."""

@@ -57,6 +57,29 @@ class ImageRequest:
     """The real image to start from. None: start from noise."""
 
 
+class TextLimit(Protocol):
+    """How much of a text a generator uses: what the text encoder that takes most takes."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens it takes, with those that mark start and end."""
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens of a text, counted in the same way."""
+
+    def used(self, text: str) -> str | None:
+        """The part that is used of a text that is too long. None: all of it is used."""
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """Guidance levels at which a negative prompt has no effect."""
+
+    levels: list[float]
+    why: str
+    """Why, and what to do."""
+
+
 class PreparedBatch(Protocol):
     """A batch prepared on the CPU; its content is known to its generator only."""
 

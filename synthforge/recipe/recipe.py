@@ -11,7 +11,7 @@ import hashlib
 import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -78,6 +78,13 @@ class PromptsConfig(Config):
     negative: str | None = identity(None, max_length=10_000)
     """Negative prompt: what the images should not show. Only for generators that take text. None: no negative
     prompt."""
+
+
+class SharedPromptsConfig(PromptsConfig):
+    """The prompts of all classes that have none of their own, and what is done with prompts that are too long."""
+
+    overlong: Literal["cut", "error"] = execution("cut")
+    """Prompts longer than the text encoder takes. `cut`: what is beyond has no effect. `error`: nothing is made."""
 
 
 class ClassConfig(PromptsConfig):
@@ -160,7 +167,7 @@ class Recipe(Config):
     """The model that makes the images."""
     classes: Annotated[dict[ClassName, ClassConfig], BeforeValidator(_by_name), Field(min_length=1, max_length=100_000)]
     """The classes: a list of names, or a mapping from each name to its own settings."""
-    prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    prompts: SharedPromptsConfig = Field(default_factory=SharedPromptsConfig)
     """Prompts of all classes that have none of their own."""
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     """How images are sampled: seed, steps, guidance, image-to-image."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,6 +104,48 @@ def test_components_of_an_index() -> None:
     }
     with pytest.raises(ModelError, match=r"component 'unet' in model_index\.json is malformed"):
         components_in({"unet": ["diffusers"]})
+
+
+ASKING = """
+import sys
+from synthforge.data.model_files import fetch_file, find_model
+from synthforge.errors import HubUnreachable
+for ask in (lambda: find_model("someone/model", "main"), lambda: find_model("someone/vae", kind="component", where="generator.vae"),
+            lambda: fetch_file("someone/clip@main", "model.safetensors", "curation.encoder.model")):
+    try:
+        ask()
+    except HubUnreachable as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_hub_that_does_not_answer_is_asked_once_and_the_ways_out_are_named(offline: str, tmp_path: Path) -> None:
+    """A server that takes connections and never answers: the worst a network can do."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "HF_HUB_OFFLINE": offline,
+            "HF_HUB_ETAG_TIMEOUT": "1",
+            "HF_HOME": str(tmp_path),
+        }
+        done = subprocess.run([sys.executable, "-c", ASKING], capture_output=True, text=True, env=environment, check=True)
+        server.settimeout(0.1)
+        num_connections = 0
+        with suppress(TimeoutError):
+            while True:
+                server.accept()[0].close()
+                num_connections += 1
+    assert num_connections == (0 if offline == "1" else 1)
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["generator.model", "generator.vae", "curation.encoder.model"]
+    why = "HF_HUB_OFFLINE is set" if offline == "1" else f"{environment['HF_ENDPOINT']} does not answer"
+    for line in lines:
+        assert f"is neither a folder here nor in the hub's cache, and the hub can't be reached ({why})" in line
+        assert f"copy its cache to {tmp_path / 'hub'}" in line
+        assert "HF_HUB_OFFLINE=1" in line
+    assert "set generator.model to a folder on this disk, or run `synthforge plan` on a machine that reaches the hub" in lines[0]
+    assert "set curation.encoder.model to a folder on this disk, or run `hf download someone/clip --revision main`" in lines[2]
 
 
 def test_errors_of_libraries_become_one_line() -> None:

@@ -92,6 +92,7 @@ def test_count_place_and_execution_are_not_in_the_digest(tmp_path: Path) -> None
         "execution.device=cpu",
         "output.samples_per_shard=5",
         "name=other",
+        "prompts.overlong=error",
     ):
         assert Plan.of(load_recipe(DIGITS, [same])).digest == base, same
     changes = (

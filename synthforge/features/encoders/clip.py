@@ -53,6 +53,11 @@ class ClipFiles:
     folder: Path | None = None
     """Folder that may hold fitted.json. None: a pretrained model."""
 
+    @property
+    def is_of_hub(self) -> bool:
+        """Whether open_clip finds the model by a name of the hub."""
+        return self.folder is None and self.pretrained != str(self.weights)
+
 
 class ClipEncoder(Encoder):
     """One view by a CLIP model. Classes are given as texts, so it does not classify by itself."""
@@ -61,7 +66,7 @@ class ClipEncoder(Encoder):
         self.name = files.name
         self.seen = frozenset(read_report(files.folder, where).get("seen", [])) if files.folder else frozenset[str]()
         self._where, self._files = where, files
-        with model_files.in_one_line(files.name, where):
+        with model_files.in_one_line(files.name, where, asks_hub=files.is_of_hub):
             model: nn.Module = open_clip.create_model(
                 files.model, files.pretrained, require_pretrained=True, force_quick_gelu=files.quick_gelu
             )
@@ -85,6 +90,7 @@ class ClipEncoder(Encoder):
         self.dim = self.network.dim(self.resolution, files.name, where)
         self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
         self._tokenizer: Any = None
+        self._has_hub_tokenizer = files.is_of_hub or (files.folder is None and "hf_tokenizer_name" in architecture.get("text_cfg", {}))
         self._identity = {
             "kind": "open_clip",
             "model": files.name,
@@ -105,7 +111,8 @@ class ClipEncoder(Encoder):
     def embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
         """See `Encoder`."""
         if self._tokenizer is None:
-            with model_files.in_one_line(f"the tokenizer of {self.name}", self._where):
+            # Some architectures with weights of one's own have a tokenizer on the hub.
+            with model_files.in_one_line(f"the tokenizer of {self.name}", self._where, asks_hub=self._has_hub_tokenizer):
                 self._tokenizer = open_clip.get_tokenizer(self._files.model)
         features = [np.zeros((0, self.dim), dtype=np.float32)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from synthforge.config import Config, execution, identity, location
 from synthforge.data.model_files import GeneratorFiles, ModelFiles, find_model
-from synthforge.generators.config import GENERATORS, GeneratorConfig
-from synthforge.generators.protocol import Capabilities
+from synthforge.generators.config import GENERATORS, GeneratorConfig, SamplingConfig
+from synthforge.generators.protocol import Capabilities, TextLimit, Unheard
 
 Scalar = str | int | float | bool
 
@@ -124,6 +124,24 @@ class TextToImageConfig(_WithVae):
         for where, item in small:
             path = f"generator.{where}.model"
             yield path, find_model(item.model, item.revision, kind="weights", file=item.file, where=path, known=known)
+
+    def text_limit(self, files: GeneratorFiles, sampling: SamplingConfig) -> TextLimit | None:
+        """See `GeneratorConfig`."""
+        from synthforge.generators.pipelines.prompts import text_limit
+
+        return text_limit(self, files, sampling)
+
+    def with_room_for(self, texts: Iterable[str], files: GeneratorFiles, sampling: SamplingConfig) -> TextToImageConfig:
+        """See `GeneratorConfig`."""
+        from synthforge.generators.pipelines.prompts import with_room_for
+
+        return with_room_for(self, texts, files, sampling)
+
+    def unheard_negative(self, files: GeneratorFiles, sampling: SamplingConfig) -> Unheard | None:
+        """See `GeneratorConfig`."""
+        from synthforge.generators.pipelines.prompts import unheard_negative
+
+        return unheard_negative(self, files, sampling)
 
 
 @GENERATORS.add("dit")

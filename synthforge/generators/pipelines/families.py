@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
+import textwrap
+from collections.abc import Mapping
 
 from synthforge.generators.schedulers import diffusers_folder
 
@@ -33,3 +36,27 @@ def text_to_image_classes() -> dict[str, str]:
 def image_to_image_class(text_class: str) -> str | None:
     """The image-to-image form of a text-to-image pipeline; None if diffusers has none."""
     return _mapping("IMAGE2IMAGE").get(text_to_image_classes().get(text_class, ""))
+
+
+@functools.cache
+def call_parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a pipeline's call. This imports diffusers."""
+    import diffusers
+
+    return inspect.signature(getattr(diffusers, name).__call__).parameters
+
+
+@functools.cache
+def guides_above(name: str, scale: str) -> float | None:
+    """The value above which an argument of a pipeline's call guides, read from its source. None: it does not say."""
+    import diffusers
+
+    values = [
+        float(node.comparators[0].value)  # type: ignore[arg-type]
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(getattr(diffusers, name)))))
+        if isinstance(node, ast.Compare)
+        and isinstance(node.ops[0], ast.Gt)
+        and isinstance(node.comparators[0], ast.Constant)
+        and str(getattr(node.left, "attr", getattr(node.left, "id", ""))).lstrip("_") == scale
+    ]
+    return min(values, default=None)
