@@ -153,7 +153,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _enable_heic() -> None:
     try:
-        from pillow_heif import register_heif_opener  # type: ignore[import-not-found, unused-ignore]
+        from pillow_heif import register_heif_opener
     except ImportError as error:
         raise DatasetError("is HEIC; install what reads it with `pip install 'synthforge[heic]'`, or convert it") from error
     register_heif_opener()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 from contextlib import suppress
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -96,8 +98,10 @@ WRITABLE = {
     "avif": "AVIF",
     "jp2": "JPEG2000",
     "ppm": "PPM",
+    "heic": "HEIF",
 }
-"""Our names of formats, and Pillow's; all that is read but HEIC."""
+"""Our names of formats, and Pillow's."""
+pillow_heif.register_heif_opener()
 
 
 def written(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -114,7 +118,13 @@ def test_formats_are_told_by_content(ours: str, pillows: str) -> None:
 
 
 def test_every_format_is_covered() -> None:
-    assert FORMATS.keys() - WRITABLE.keys() == {"heic"}
+    assert FORMATS.keys() == WRITABLE.keys()
+
+
+def test_heic_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DatasetError, match=r"install what reads it with `pip install 'synthforge\[heic\]'`"):
+        decode(written(Image.fromarray(picture()), "HEIF"))
 
 
 @pytest.mark.parametrize("pillows", ["EPS", "DDS", "TGA", "ICO", "PCX", "PDF"])
