@@ -178,22 +178,20 @@ class Evidence:
     def _real_index(self) -> Neighbours:
         return Neighbours(self._real_joined_MD, self.index, self.joined(self._some_usable))
 
-    @functools.cached_property
-    def validation_nearest_V(self) -> Floats:
-        """Distance from each validation image, or without a validation part from each real image, to the nearest other
-        real image."""
-        rows = self.validation if len(self.validation) else np.arange(len(self.fit_M))
+    def _apart(self, rows: Ints) -> Floats:
+        """Distances from real images to the nearest other real image, without those that have an equal one."""
         squared, neighbours = self._real_index.search(self._real_joined_MD[rows], min(8, len(self.fit_M)))
-        return _first_other(squared, neighbours, rows)[0]
+        distances = _first_other(squared, neighbours, rows)[0]
+        return distances[(distances > self.equal_distance) & np.isfinite(distances)]
 
     def natural_distance(self, share: float) -> float | None:
-        """The distance within which this share of validation images has another real image. None: it can't be told,
-        since fewer than `FEWEST` of them have a nearest image that differs from them.
+        """The distance within which this share of validation images has another real image. Of all real images if fewer
+        than `FEWEST` validation images can be compared. None: nor can as many of these.
 
         Equal images do not count. With two of them, the distance would be 0, and no copy would be found.
         """
-        apart_V = self.validation_nearest_V[self.validation_nearest_V > self.equal_distance]
-        return float(np.quantile(apart_V, share)) if len(apart_V) >= FEWEST else None
+        compared = (self._apart(rows) for rows in (self.validation, np.arange(len(self.fit_M))) if len(rows) >= FEWEST)
+        return next((float(np.quantile(apart, share)) for apart in compared if len(apart) >= FEWEST), None)
 
     @functools.cached_property
     def equal_distance(self) -> float:

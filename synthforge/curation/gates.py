@@ -128,7 +128,7 @@ def _limit(evidence: Evidence, loss: float, factor: float, other: str) -> tuple[
 
     natural = evidence.natural_distance(loss)
     if natural is None:
-        warning = f"too few real images differ from their nearest neighbour (fewer than {FEWEST}), so no limit can be set"
+        warning = f"fewer than {FEWEST} real images differ from their nearest neighbour, so no limit can be set"
         return evidence.equal_distance, f"dropped if {other} is equal; {warning}", f"only equal images are found: {warning}"
     limit = factor * natural
     return limit, f"dropped if {other} is within {limit:.4g} ({factor:g} times the {loss:.0%} quantile among real images)", ""

@@ -80,13 +80,13 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         method=choice.method,
         inputs=[
             InputReport(
-                name=name,
+                name=collection.address.rstrip("/").rpartition("/")[2],
                 kind=collection.kind,
                 images=collection.num_samples,
                 unused={unused.reason: unused.num for unused in collection.unused},
             )
             for side in (sides.pool, sides.real)
-            for name, collection in zip(side.names, side.collections, strict=True)
+            for collection in side.collections
         ],
         pool=len(sides.pool),
         unusable=_counts(sides.problem[~sides.usable]),

@@ -76,8 +76,10 @@ class Sides:
             real=Table.of([real]),
             encoder=encoder,
             metric_encoder=metric_encoder,
-            notes=[f"{collection.address}: {problem}" for collection in [*opened, real] for problem in collection.problems],
+            notes=[problem for collection in [*opened, real] for problem in collection.problems],
         )
+        if config.orientation == "kept":
+            sides.notes.append("orientation: all images keep their bytes; loaders that ignore EXIF data see turned photographs lying")
         sides._align()
         sides._require_possible()
         return sides

@@ -252,7 +252,7 @@ def files_at(place: str, suffixes: tuple[str, ...]) -> tuple[list[Path], list[So
     missing = [pattern for pattern, paths in paths_of.items() if not paths]
     if not missing:
         return list(files), []
-    what = f"{len(missing):,} of the {len(paths_of):,} files that it spells out are missing, the first is {missing[0]}"
+    what = f"{place}: {len(missing):,} of the {len(paths_of):,} files that it spells out are missing, the first is {missing[0]}"
     return list(files), [SourceProblem(what, remedy="name those that are there")]
 
 

@@ -71,7 +71,7 @@ def open_holdout(address: str, classes: list[str], cache: Path, reporter: Report
     """
     reporter.note(f"opening the held-out test set {address}")
     table = _read(address, classes, cache, reporter, columns)
-    notes = [f"{address}: {problem}" for problem in table.collections[0].problems]
+    notes = list(table.collections[0].problems)
     return Holdout(address, Images.of(table, classes, is_real=True), notes)
 
 

@@ -85,7 +85,7 @@ class Reference:
             size = min(decode(first).shape[:2])
         except DatasetError as error:
             raise DatasetError(f"{address}, image {table.strings('key')[0]}: {error}; remove or replace it") from error
-        notes = [f"{address}: {problem}" for problem in collection.problems]
+        notes = list(collection.problems)
         classes = [name for name in collection.classes if name in present]
         return cls(address, table, table.fit, classes, image_size=size, notes=notes)
 

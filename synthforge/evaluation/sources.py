@@ -67,7 +67,7 @@ def given_settings(
         classes_in(table, address, classes)
         images = Images.of(table, classes, is_real=False, weight=weights_of(address, table.strings("key")))
         sets[name] = Pool(table.collections[0], images)
-        notes += [f"{address}: {problem}" for problem in table.collections[0].problems]
+        notes += table.collections[0].problems
         if num := len(table) - len(images):
             notes.append(f"{address}: {num:,} images of classes that the real images lack, or without a label, are left out")
     settings, more = sources.given(request, draws, sets, reporter)

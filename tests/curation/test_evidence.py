@@ -77,13 +77,26 @@ def test_votes_and_radii_are_those_of_their_definition() -> None:
     assert len(of_validation.radii) == 80
 
 
-def test_with_few_real_images_no_distance_counts_as_near() -> None:
+def test_with_few_real_images_no_distance_can_be_told() -> None:
     pool, labels = drawn(20)
     scene = Scene(pool, labels)
-    assert scene.evidence().natural_distance(0.5) > 0
-    scene.fit[FEWEST - 1 :] = True
+    whole = scene.evidence().natural_distance(0.5)
+    assert whole is not None and whole > 0
+    scene.fit[:] = True
     scene.fit[: FEWEST - 1] = False
-    assert scene.evidence().natural_distance(0.5) == 0
+    assert scene.evidence().natural_distance(0.5) is not None  # with few validation images, that of all real images
+    scene.real[:] = scene.real[np.arange(len(scene.real)) % 2]
+    assert scene.evidence().natural_distance(0.5) is None
+
+
+def test_two_equal_validation_images_do_not_hide_copies() -> None:
+    pool, labels = drawn(20)
+    scene = Scene(pool, labels)
+    before = scene.evidence().natural_distance(0.01)
+    first, second = np.flatnonzero(~scene.fit)[:2]
+    scene.real[second] = scene.real[first]
+    after = scene.evidence().natural_distance(0.01)
+    assert before is not None and after is not None and after > before / 2
 
 
 def test_of_equal_pixels_one_image_stays_whatever_the_classes_say() -> None:

@@ -69,7 +69,7 @@ def test_missing_labels_and_broken_images_are_named(two: Table, tmp_path: Path) 
     bad = table(tmp_path, "bad")
     with pytest.raises(DatasetError, match="mine: 1 of 2 images have no label"):
         bad.require_labels("mine")
-    with pytest.raises(DatasetError, match=r"bad, image 0: not a readable image"):
+    with pytest.raises(DatasetError, match=r"bad/0.tar:0: not a readable image"):
         bad.require_readable(np.arange(2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 
 from synthforge.data.storage import resolve
+from synthforge.errors import DatasetError
+from synthforge.evaluation.holdout import check_holdout
 from synthforge.evaluation.request import evaluation_of
 from synthforge.evaluation.run import evaluate
 from synthforge.recipe.load import load_recipe
@@ -24,7 +27,10 @@ Cli = Callable[..., Ran]
 
 
 def test_nothing_of_the_holdout_is_opened_before_all_is_chosen(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tripwire: tuning goes first, and no training gets a byte of the holdout."""
+    """The tripwire: tuning goes first, and no training gets a byte of the holdout.
+
+    At the start it is checked that all images can be read. Nothing comes of that but an error.
+    """
     import synthforge.evaluation.measure as verb
     import synthforge.evaluation.trainer.jobs as trainings
 
@@ -47,7 +53,17 @@ def test_nothing_of_the_holdout_is_opened_before_all_is_chosen(sets: Sets, tmp_p
     monkeypatch.setattr(trainings, "train", trained)
     with tripwire(sets.holdout, lambda: events[-1]) as opened:
         ask(sets, tmp_path, sets.more, more=("tuning.on=true", "tuning.augmentations=[affine]", "tuning.flip=[false]", "tuning.folds=2"))
-    assert opened == {"tuned"}
+    assert opened == {"start", "tuned"}
+    assert inspect.signature(check_holdout).return_annotation == "None"
+
+
+def test_a_holdout_that_cannot_be_used_is_told_before_the_first_training(sets: Sets, tmp_path: Path) -> None:
+    holdout = shutil.copytree(sets.holdout, tmp_path / "holdout")
+    broken = sorted((holdout / "4").iterdir())[2]
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(DatasetError, match=rf"4/{broken.name}: not a readable image .*; remove or replace it"):
+        ask(replace(sets, holdout=holdout), tmp_path, sets.more, arms="real")
+    assert not list((tmp_path / "work").rglob("*.npz"))
 
 
 def test_generating_curating_preparing_and_tuning_open_no_holdout(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +90,7 @@ def test_generating_curating_preparing_and_tuning_open_no_holdout(tmp_path: Path
             assert cli(*command).status == 0, command
         assert not opened
         evaluate(evaluation_of(load_recipe(DIGITS, sets_of(tmp_path, *tuning))))
-    assert opened == {"tuned"}
+    assert opened == {"start", "tuned"}
 
 
 @pytest.mark.trains
