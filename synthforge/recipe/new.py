@@ -89,7 +89,7 @@ def builtin_for_folder(name: str, folder: str, out: Path) -> str:
     tree["classes"], tree["name"] = classes, run_name(folder)
     guided = tree.get("sampling", {}).get("real_guidance")
     if guided is not None:
-        guided["reference"] = _relative(folder, out.resolve().parent)
+        guided["reference"] = Quoted(_relative(folder, out.resolve().parent))
     return _yaml(tree)
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import RoundTripConstructor
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from synthforge.config import AsWritten, Config
@@ -46,7 +46,10 @@ def parse(text: str, config: type[Config], path: Sequence[str] = ()) -> Any:
 
     yaml = YAML(typ="rt")
     yaml.Constructor = Constructor
-    return yaml.load(text)
+    try:
+        return yaml.load(text)
+    except (AttributeError, IndexError, TypeError) as error:  # how ruamel fails on `!!set 1` and on mappings as keys
+        raise YAMLError("a tag does not fit its value, or a key is no text; leave out tags such as !!set") from error
 
 
 def types_in(annotation: Any, metadata: Sequence[Any] = ()) -> list[Any]:

@@ -68,6 +68,7 @@ def made_recipe(place: Path, folder_name: str, class_names: list[str], builtin: 
 @example("- x: 🐈", NAMES, "real-guidance")
 @example("001", [LONG], "stable-diffusion")
 @example("~", ["a"], "real-guidance")
+@example("a\x85", ["a"], "real-guidance")
 @example(LONG, ["\x01" * 255], None)
 def test_any_folder_gives_a_recipe_with_its_classes(folder_name: str, class_names: list[str], builtin: str | None) -> None:
     with tempfile.TemporaryDirectory() as place:
