@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two threads each would fight over two cores: workers of the test runner get one.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONWARNINGS=default
 
-.PHONY: demo test robust check schemas bench assets clean help
+.PHONY: demo test robust fuzz check schemas bench assets clean help
 
 demo: $(VENV)/.installed  ## generate 5,000 digit images, keep 800, measure whether they help, write the report page
 	$(BIN)/synthforge run recipes/digits.yaml
@@ -21,6 +21,11 @@ robust: $(VENV)/.installed-dev  ## tests that train models, 20 seeds, one and tw
 	@failed=0; for threads in $(THREADS); do for seed in $(SEEDS); do echo "PERTURB=$$seed:$$threads"; \
 	  PERTURB=$$seed:$$threads PYTHONPATH="$(CURDIR)/tests/perturbed:$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(TEST_ENV) \
 	  $(BIN)/python -m pytest -q -n $$((2 / threads)) -m trains $(TESTS) || failed=1; done; done; exit $$failed
+
+CASES ?= 50000
+
+fuzz: $(VENV)/.installed-dev  ## damaged and hostile inputs for every reader (a quarter of an hour); CASES=1000 for fewer
+	$(BIN)/python -m tests.contracts.fuzz --cases $(CASES)
 
 check: $(VENV)/.installed-dev  ## linters, types, import layers
 	$(BIN)/ruff check .

@@ -63,7 +63,7 @@ def find_foreign(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
         pieces = list(_image_units(folder, files, "", None))
         return units.ForeignSet("image folder", pieces, _classes_beside(folder), problems) if pieces else None
     parts, problems = splits.parts, list(splits.problems)
-    if tars_in := {path: part for part, inside in parts.items() for path in sorted(inside.iterdir()) if path.name.endswith(TARS)}:
+    if tars_in := {path: part for part, inside in parts.items() for path in units.files_in(inside, TARS)}:
         return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in), problems, columns)
     pieces = []
     for part, inside in parts.items():
@@ -103,7 +103,7 @@ def _classes_beside(folder: Path) -> list[str] | None:
     """Class names by number: lines of classes.txt or classnames.txt, or a list in timm's `_info.json`."""
     for name in _CLASS_FILES:
         if (folder / name).is_file():
-            return [line.strip() for line in lines_of(folder / name) if line.strip()]
+            return lines_of(folder / name)
     info = units.json_object(folder / "_info.json")
     lists = (info.get(name) for name in ("classes", "class_names", "label_names"))
     return next(([str(name) for name in names] for names in lists if isinstance(names, list) and names), None)

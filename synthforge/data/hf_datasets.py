@@ -170,7 +170,7 @@ def tables_at(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
     else:
         # As on the Hub: train-00000-of-00002.parquet, at the top or one folder below, or a folder for each split.
         files, problems = units.files_at(place, (".parquet",))
-        files = files or (sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [])
+        files = files or ([path for path in sorted(folder.glob("*/*.parquet")) if path.is_file()] if folder.is_dir() else [])
         splits_of_folders = {*itertools.chain.from_iterable(units.SPLITS.values()), *units.HELD_OUT_SPLITS}
         paths = {path: path.parent.name if path.parent.name in splits_of_folders else path.stem.partition("-")[0] for path in files}
     if not paths:

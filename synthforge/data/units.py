@@ -234,7 +234,7 @@ def files_at(place: str, suffixes: tuple[str, ...]) -> tuple[list[Path], list[So
     If files that braces name are missing, that is returned as a problem.
     """
     if Path(place).is_dir():
-        return sorted(path for path in Path(place).iterdir() if path.name.endswith(suffixes)), []
+        return files_in(Path(place), suffixes), []
     if place.endswith(suffixes) and Path(place).is_file():  # a file with a strange name is no pattern
         return [Path(place)], []
     patterns = [place]
@@ -254,6 +254,11 @@ def files_at(place: str, suffixes: tuple[str, ...]) -> tuple[list[Path], list[So
         return list(files), []
     what = f"{place}: {len(missing):,} of the {len(paths_of):,} files that it spells out are missing, the first is {missing[0]}"
     return list(files), [SourceProblem(what, remedy="name those that are there")]
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a folder with some suffixes, in order. A sub-folder may have such a name too."""
+    return sorted(path for path in folder.iterdir() if path.name.endswith(suffixes) and path.is_file())
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Reference:
     notes: list[str]
 
     @classmethod
-    def open(cls, address: str, cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Reference:
+    def open(cls, address: str, cache: Path, reporter: Reporter, columns: ColumnsConfig | None = None) -> Reference:
         """Open a labelled set; raises DatasetError or RequestError."""
         table = Table.open(address, cache, reporter, columns)
         table.require_labels(address)

@@ -143,7 +143,7 @@ def write_set(folder: Path, parts: list[Images]) -> str:
 class SetReader:
     """Reads sets in one process. Each collection is opened once."""
 
-    def __init__(self, folder: Path, cache: Path, columns: ColumnsConfig) -> None:
+    def __init__(self, folder: Path, cache: Path, columns: ColumnsConfig | None = None) -> None:
         self._folder, self._cache, self._columns = folder, cache, columns
         self._tables: dict[str, Table] = {}
 

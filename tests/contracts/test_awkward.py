@@ -189,6 +189,12 @@ def test_a_class_that_would_disappear_is_an_error(tmp_path: Path, opened: Open) 
 # Splits
 
 
+def test_class_folders_with_the_names_of_tars_and_tables(tmp_path: Path, opened: Open) -> None:
+    names = ["a.tar", "b.parquet", "c.tar.gz", "cat"]
+    files = {f"{name}/{number}.png": png(seed) for seed, (name, number) in enumerate(_each(names, 2))}
+    assert labels(opened(folder(tmp_path, files))) == dict.fromkeys(names, 2)
+
+
 def test_a_class_called_train_is_a_class(tmp_path: Path, opened: Open) -> None:
     files = {f"{name}/{number}.png": png(seed) for seed, (name, number) in enumerate(_each(["bus", "train", "val"], 3))}
     assert labels(opened(folder(tmp_path, files))) == {"bus": 3, "train": 3, "val": 3}

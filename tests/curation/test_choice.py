@@ -32,7 +32,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Gated:
     sides.embed_pool(Reporter())
     alive = np.arange(200) % 2 == 0
     reason = np.where(alive, None, "odd")  # type: ignore[call-overload]
-    return Gated(sides, alive, reason, {}, [])
+    return Gated(sides, alive, reason, {}, [], warnings=[])
 
 
 def chosen(gated: Gated, method: str = "mmd") -> Choice:

@@ -48,5 +48,5 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     images(tmp_path, "png")
     (tmp_path / "real" / "0" / "4.png").write_bytes(b"\x89PNG\r\n\x1a\n no image")
     table = Table.open(str(tmp_path / "real"), tmp_path / "cache")
-    with pytest.raises(DatasetError, match=r"real, image 2: .*; remove or replace it"):
+    with pytest.raises(DatasetError, match=r"real/0/4.png: .*; remove or replace it"):
         table.require_readable(np.arange(len(table)))

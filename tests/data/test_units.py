@@ -35,9 +35,9 @@ def test_patterns(tmp_path: Path, pattern: str, opened: Callable[..., Collection
     [
         ("x-{00..02}.tar", None),
         ("x-*.tar", None),
-        ("x-{00..05}.tar", "3 of the 6 files that it spells out are missing, the first is {}/x-03.tar"),
-        ("x-{02,07}.tar", "1 of the 2 files that it spells out are missing, the first is {}/x-07.tar"),
-        ("{x,y}-0{0..2}.tar", "3 of the 6 files that it spells out are missing, the first is {}/y-00.tar"),
+        ("x-{00..05}.tar", "{0}/x-{{00..05}}.tar: 3 of the 6 files that it spells out are missing, the first is {0}/x-03.tar"),
+        ("x-{02,07}.tar", "{0}/x-{{02,07}}.tar: 1 of the 2 files that it spells out are missing, the first is {0}/x-07.tar"),
+        ("{x,y}-0{0..2}.tar", "{0}/{{x,y}}-0{{0..2}}.tar: 3 of the 6 files that it spells out are missing, the first is {0}/y-00.tar"),
     ],
 )
 def test_files_that_braces_spell_out_and_are_not_there_are_told(
@@ -52,7 +52,7 @@ def test_tables_that_braces_spell_out_and_are_not_there_are_told(tmp_path: Path,
     cells = [{"bytes": IMAGES[i], "path": None} for i in range(6)]
     pq.write_table(pa.table({"image": cells, "label": ["a", "b"] * 3}), tmp_path / "x-0.parquet")
     (problem,) = opened(tmp_path / "x-{0..3}.parquet").problems
-    assert problem == f"3 of the 4 files that it spells out are missing, the first is {tmp_path}/x-1.parquet"
+    assert problem == f"{tmp_path}/x-{{0..3}}.parquet: 3 of the 4 files that it spells out are missing, the first is {tmp_path}/x-1.parquet"
 
 
 def test_a_name_of_brackets_is_no_pattern(tmp_path: Path, opened: Callable[..., Collection]) -> None:
