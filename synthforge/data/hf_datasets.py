@@ -24,6 +24,8 @@ from synthforge.data.units import bytes_of
 from synthforge.errors import DatasetError
 
 TABLE_BLOCK = 10_000
+_DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
+"""Errors of reading a table that is damaged or gone. Names of columns may be broken text."""
 MAX_PATH = 1_000
 """Longer texts are not taken for paths."""
 
@@ -72,7 +74,7 @@ class ImageTable(units.FileUnit):
                         number += 1
                 if file.damage:
                     raise OSError(file.damage)
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             damage = f"{self.path}: damaged ({str(error).splitlines()[0]})"
             problems.append(units.SourceProblem(damage, f"the {number} rows before that are used", "fetch or make it again"))
         if without_image:
@@ -111,7 +113,7 @@ class ImageTable(units.FileUnit):
                     if data is None:  # rows without an image are not in the index
                         raise OSError(f"the image of row {row['row']} is gone")
                     yield units.Members(data, row["extension"], txt=row["prompt"].encode() if whole and row["prompt"] else None)
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise DatasetError(f"{self.path}: can't be read any more ({str(error).splitlines()[0]}); fetch or make it again") from error
 
 
@@ -134,7 +136,7 @@ class _TableFile:
         self.schema = reader.schema
         try:
             self.stream.extend(reader)
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             self.damage = str(error)
         self.num_groups = len(self.stream)
 
@@ -211,7 +213,7 @@ def _table(path: Path, root: Path, columns: ColumnsConfig, problems: list[units.
             schema = file.schema
             batches = file.batches(0, schema.names, 1) if file.num_groups else iter(())
             first: dict[str, Any] = next((batch.to_pylist()[0] for batch in batches if len(batch)), {})
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         damage = f"{path}: not a whole {path.suffix[1:]} file ({str(error).splitlines()[0]})"
         problems.append(units.SourceProblem(damage, "none of it is used", "fetch or make it again"))
         return None
