@@ -33,7 +33,7 @@ from synthforge.recipe.curation import cache_folder
 from synthforge.recipe.evaluation import DIAGNOSIS_VERSION, EVALUATION_VERSION
 from synthforge.recipe.recipe import Recipe
 
-VERSIONS = {"generate": 1, "curate": 2, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 4}
+VERSIONS = {"generate": 1, "curate": 3, "evaluate": EVALUATION_VERSION, "diagnose": DIAGNOSIS_VERSION, "report": 4}
 """Version of each stage. Raise it when equal inputs give another result, so that `run` makes the stage again."""
 STAGES = tuple(VERSIONS)
 _OF_EVALUATION = ("real_per_class", "draws", "seeds", "generators", "fit", "elsewhere", "trainer", "tuning", "margin")

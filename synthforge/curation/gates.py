@@ -90,7 +90,8 @@ class Gate(Config):
 class CopiesGate(Gate):
     """Drops copies of real images. An image is a copy if its distance to a real image is at most `factor` times the
     natural distance. The natural distance is the `loss` quantile of the distances from validation images to their
-    nearest other real image. An image-to-image sample is also compared with its own source image."""
+    nearest other real image that differs. With few of these, it is taken over all real images, or only equal images are
+    dropped, with a warning. An image-to-image sample is also compared with its own source image."""
 
     title: ClassVar[str] = "copy"
     reasons: ClassVar[dict[str, tuple[str, str]]] = {

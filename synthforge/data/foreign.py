@@ -144,31 +144,29 @@ def tar_samples(path: Path, too_large: list[str] | None = None) -> Iterator[TarS
     waiting: dict[str, TarSample] = {}
     held, whole = 0, TarSample("")
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
-            for member in _regular_members(tar):
-                if (parts := _key_and_extension(member.name)) is None:
-                    continue
-                key, extension = parts
-                sample = waiting.setdefault(key, TarSample(key))
-                if member.size > MAX_MEMBER_BYTES:
-                    if too_large is not None:
-                        too_large.append(member.name)
-                elif (content := _content(cast("IO[bytes]", tar.fileobj), member, extension)) is not None:
-                    held += len(content)
-                    sample.contents[extension] = content
-                    if extension not in _TEXTS:
-                        sample.images.append(extension)
-                sample.spans[extension] = (member.offset_data, member.size)
-                if len(sample.spans) == sizes[key][0]:
-                    sizes[key].pop(0)
-                    held -= sum(map(len, sample.contents.values()))
-                    whole = waiting.pop(key)
-                    yield whole
-                elif held > MAX_HELD_BYTES:
-                    raise DatasetError(
-                        f"{path}: the members of a sample lie too far apart ({len(waiting):,} samples are unfinished at {member.name}); "
-                        "make the tar again with the members of a sample as neighbours, for example with `tar --sort=name`"
-                    )
+        for file, member, key, extension in _keyed_members(path):
+            if not sizes.get(key):
+                raise DatasetError(f"{path}: changed while it was read; run again when nobody writes there")
+            sample = waiting.setdefault(key, TarSample(key))
+            if member.size > MAX_MEMBER_BYTES:
+                if too_large is not None:
+                    too_large.append(member.name)
+            elif (content := _content(file, member, extension)) is not None:
+                held += len(content)
+                sample.contents[extension] = content
+                if extension not in _TEXTS:
+                    sample.images.append(extension)
+            sample.spans[extension] = (member.offset_data, member.size)
+            if len(sample.spans) == sizes[key][0]:
+                sizes[key].pop(0)
+                held -= sum(map(len, sample.contents.values()))
+                whole = waiting.pop(key)
+                yield whole
+            elif held > MAX_HELD_BYTES:
+                raise DatasetError(
+                    f"{path}: the members of a sample lie too far apart ({len(waiting):,} samples are unfinished at {member.name}); "
+                    "make the tar again with the members of a sample as neighbours, for example with `tar --sort=name`"
+                )
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DatasetError(f"{path}: can't be read ({error.strerror})") from error
@@ -186,19 +184,23 @@ def _members_of_samples(path: Path) -> dict[str, list[int]]:
     seen: dict[str, set[str]] = {}
     key = ""
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
-            for member in _regular_members(tar):
-                if (parts := _key_and_extension(member.name)) is None:
-                    continue
-                key, extension = parts
-                if extension in seen.setdefault(key, {extension}) and key in sizes:
-                    seen[key] = set()
-                    sizes[key].append(0)
-                seen[key].add(extension)
-                sizes.setdefault(key, [0])[-1] += 1
+        for _, _, key, extension in _keyed_members(path):
+            if extension in seen.setdefault(key, {extension}) and key in sizes:
+                seen[key] = set()
+                sizes[key].append(0)
+            seen[key].add(extension)
+            sizes.setdefault(key, [0])[-1] += 1
     except _DAMAGE:  # it comes again when the contents are read
         sizes.setdefault(key, [0])[-1] += 1
     return sizes
+
+
+def _keyed_members(path: Path) -> Iterator[tuple[IO[bytes], tarfile.TarInfo, str, str]]:
+    """Regular members of a tar that are not hidden, each with the open tar, its key and its extension."""
+    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
+        for member in _regular_members(tar):
+            if (parts := _key_and_extension(member.name)) is not None:
+                yield cast("IO[bytes]", tar.fileobj), member, *parts
 
 
 def _key_and_extension(name: str) -> tuple[str, str] | None:
@@ -365,8 +367,7 @@ class ImageFiles:
         others: list[str] = []
         for path, file in zip(self.paths, self.files, strict=True):
             label, stem = path.partition("/")[0], _stem(path)
-            promises = path.lower().endswith(tuple(f".{suffix}" for suffix in SUFFIXES))
-            if not promises and format_of(units.bytes_of(file, HEAD_BYTES)) is None:
+            if not path.lower().endswith(units.IMAGE_SUFFIXES) and format_of(units.bytes_of(file, HEAD_BYTES)) is None:
                 others.append(path)
                 continue
             image = units.bytes_of(file)

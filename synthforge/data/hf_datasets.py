@@ -5,10 +5,11 @@ An image column holds {bytes, path}, as `datasets` writes it, or bare bytes, or 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from synthforge.data import units
 from synthforge.data.columns import ColumnsConfig
-from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
+from synthforge.data.images import HEAD_BYTES, format_of
 from synthforge.data.units import bytes_of
 from synthforge.errors import DatasetError
 
@@ -43,6 +44,17 @@ class ImageTable(units.FileUnit):
     is_path: bool = False
     """Whether the column of images holds paths of files."""
     block_samples: ClassVar[int] = TABLE_BLOCK
+
+    @functools.cached_property
+    def files(self) -> Sequence[Path]:
+        """The table, and the image files that it names: if one changes, the index is made again."""
+        if not self.is_path:
+            return [self.path]
+        with _TableFile(self.path) as file:
+            batches = (batch for group in range(file.num_groups) for batch in file.batches(group, [self.image]))
+            cells = [cell for batch in batches for cell in batch.column(0).to_pylist()]
+        found = [_path_below(self.path.parent, path) for path in map(_path_in, cells) if path is not None]
+        return [self.path, *(path for path in found if path is not None)]
 
     @property
     def identity(self) -> list[object]:
@@ -85,12 +97,10 @@ class ImageTable(units.FileUnit):
 
     def _image_in(self, cell: object) -> bytes | None:
         """The image file in a cell. None: there is none."""
-        if isinstance(cell, dict):
-            data = cell.get("bytes")
-            return data if data or not cell.get("path") else _file_at(self.path.parent, str(cell["path"]))
-        if isinstance(cell, str):
-            return _file_at(self.path.parent, cell)
-        return cell if isinstance(cell, bytes) else None
+        if (path := _path_in(cell)) is not None:
+            return _file_at(self.path.parent, path)
+        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        return data if isinstance(data, bytes) else None
 
     def _label(self, value: object) -> str | None:
         if self.names is not None and isinstance(value, int):
@@ -154,10 +164,18 @@ class _TableFile:
         return (whole.slice(start, rows) for start in range(0, whole.num_rows, rows))
 
 
-def _file_at(folder: Path, path: str) -> bytes | None:
+def _path_below(folder: Path, path: str) -> Path | None:
     """The file at a path that stands in a table. None: there is none, or it is not below the table's folder."""
-    file = (folder / path).resolve()
-    return bytes_of(file) if file.is_relative_to(folder.resolve()) and file.is_file() else None
+    try:
+        file = (folder / path).resolve()
+        return file if file.is_relative_to(folder.resolve()) and file.is_file() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def _file_at(folder: Path, path: str) -> bytes | None:
+    """The content of that file."""
+    return bytes_of(file) if (file := _path_below(folder, path)) is not None else None
 
 
 def tables_at(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
@@ -221,7 +239,7 @@ def _table(path: Path, root: Path, columns: ColumnsConfig, problems: list[units.
     images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
     images += [entry.name for entry in schema if pa.types.is_struct(entry.type) and entry.type.get_field_index("bytes") >= 0]
     images += [name for name, value in first.items() if isinstance(value, bytes) and format_of(value[:HEAD_BYTES])]
-    paths = [name for name, value in first.items() if isinstance(value, str) and _is_image_at(path.parent, value)]
+    paths = [name for name, value in first.items() if (at := _path_in(value)) and _is_image_at(path.parent, at)]
     if not (images := list(dict.fromkeys(images)) or paths):
         return None
     image = units.chosen_column(images, columns.image, str(path), "image")
@@ -237,7 +255,14 @@ def _table(path: Path, root: Path, columns: ColumnsConfig, problems: list[units.
 
 
 def _is_image_at(folder: Path, path: str) -> bool:
-    return len(path) < MAX_PATH and path.lower().endswith(tuple(f".{suffix}" for suffix in SUFFIXES)) and bool(_file_at(folder, path))
+    return len(path) < MAX_PATH and path.lower().endswith(units.IMAGE_SUFFIXES) and _path_below(folder, path) is not None
+
+
+def _path_in(cell: object) -> str | None:
+    """The path in a cell that holds no image itself."""
+    if isinstance(cell, dict):
+        cell = cell.get("path") if not cell.get("bytes") else None
+    return cell if isinstance(cell, str) else None
 
 
 def _features(schema: pa.Schema, folder: Path) -> dict[str, dict[str, Any]]:

@@ -38,6 +38,8 @@ SPLITS: dict[Part, tuple[str, ...]] = {"fit": ("train", "training", "fit"), "val
 """Names of splits that are read, by part, those first that win."""
 HELD_OUT_SPLITS = ("test", "testing", "holdout")
 """Names of splits that are only read if the address names them: they are for the final test."""
+IMAGE_SUFFIXES = tuple(f".{suffix}" for suffix in SUFFIXES)
+"""`SUFFIXES` with their dots, in lower case."""
 VALIDATION_SHARE = 0.2
 MAX_TARS = 1_000_000
 MAX_LABEL = 1_000
@@ -310,7 +312,7 @@ def splits_of(place: Path, parts: bool | None = None) -> Splits | None:
 
 def _images_directly_in(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(_IMAGE_SUFFIXES) for entry in entries if entry.is_file())
+        return any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries if entry.is_file())
 
 
 def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
@@ -322,7 +324,7 @@ def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
     hidden: list[str] = []
     with os.scandir(place) as entries:
         top = list(entries)
-    outside = sorted(entry.name for entry in top if entry.is_file() and entry.name.lower().endswith(_IMAGE_SUFFIXES))
+    outside = sorted(entry.name for entry in top if entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES))
     for entry in top:
         if not entry.is_dir():
             continue
@@ -331,7 +333,7 @@ def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
             continue
         for directory, folders, files in os.walk(place / entry.name):  # a class folder may be a link
             hidden += [os.path.join(directory, name) for name in folders if name.startswith(".")]
-            hidden += [os.path.join(directory, name) for name in files if name.startswith(".") and name.lower().endswith(_IMAGE_SUFFIXES)]
+            hidden += [os.path.join(directory, name) for name in files if name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             above = Path(directory).relative_to(place).parts
             paths += [(*above, file) for file in files if not file.startswith(".")]
@@ -345,9 +347,6 @@ def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
 def left_out(where: str, unused: Unused) -> SourceProblem:
     """The problem that some samples or files are not used."""
     return SourceProblem(f"{where}: {unused}", "left out", unused=unused)
-
-
-_IMAGE_SUFFIXES = tuple(f".{suffix}" for suffix in SUFFIXES)
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -60,14 +60,18 @@ class Leakage:
 
 
 def check_holdout(address: str, classes: list[str], cache: Path, columns: ColumnsConfig) -> None:
-    """Raise the errors of `open_holdout` before the first training. Nothing is kept of what is read."""
-    _read(address, classes, cache, Reporter(), columns)
+    """Before the first training, raise the errors of `open_holdout`, and DatasetError that names broken images.
+
+    Nothing is kept of what is read.
+    """
+    table = _read(address, classes, cache, Reporter(), columns)
+    table.require_readable(np.arange(len(table)))
 
 
 def open_holdout(address: str, classes: list[str], cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Holdout:
     """Open the held-out test set.
 
-    Raises RequestError if an image has no label or an unknown class, DatasetError for a broken image.
+    Raises RequestError if an image has no label or an unknown class. `check_holdout` has looked for broken images.
     """
     reporter.note(f"opening the held-out test set {address}")
     table = _read(address, classes, cache, reporter, columns)
@@ -82,7 +86,6 @@ def _read(address: str, classes: list[str], cache: Path, reporter: Reporter, col
         raise RequestError(
             f"{address}: no real images of class {unknown[0]!r} (classes: {some(classes, 12)}); remove the class, or add real images of it"
         )
-    table.require_readable(np.arange(len(table)))
     return table
 
 

@@ -102,7 +102,7 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
 
     tuning = Tuning.of(draws.all, base, config, folder, len(classes))
     preparation = Preparation(request, sources) if request.recipe is not None else None
-    work = EvaluationWork(folder, cache, columns, base.device, base.threads, preparation)
+    work = EvaluationWork(folder, cache, columns, device=base.device, threads=base.threads, preparation=preparation)
     with Workers(work, config.workers or one_worker_each(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
         # Images that arms take from; workers without a draw to prepare tune meanwhile
         trainings = TrainingRunner(folder, workers)

@@ -336,6 +336,17 @@ def test_tables_with_bare_bytes_or_paths(tmp_path: Path, opened: Open, how: str)
     assert labels(collection) == {"0": 1, "1": 2}
 
 
+def test_a_file_that_a_table_names_is_read_again_when_it_changes(tmp_path: Path, opened: Open) -> None:
+    folder(tmp_path, {"0.png": png(0)})
+    pq.write_table(pa.table({"picture": ["0.png", "no\0name.png", f"{'x' * 300}.png"], "label": ["a"] * 3}), tmp_path / "set.parquet")
+    before = opened(tmp_path / "set.parquet")
+    assert images(before) == [png(0)]
+    (tmp_path / "0.png").write_bytes(png(1) + b"longer")
+    with pytest.raises(DatasetError, match="has changed meanwhile"):
+        images(before)
+    assert images(opened(tmp_path / "set.parquet")) == [png(1) + b"longer"]
+
+
 def test_a_path_in_a_table_does_not_leave_its_folder(tmp_path: Path, opened: Open) -> None:
     folder(tmp_path, {"secret.png": png(0), "set/inside.png": png(1)})
     rows = {"picture": ["inside.png", "../secret.png", str(tmp_path / "secret.png")], "label": ["a", "a", "a"]}
