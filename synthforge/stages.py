@@ -210,7 +210,7 @@ class _Run:
     def _reference_digest(self) -> str:
         assert self.recipe.reference is not None
         curation = self.recipe.curation
-        return open_collection(self.recipe.reference, cache_folder(curation), columns=curation.columns).digest
+        return open_collection(self.recipe.reference, cache_folder(curation), reading=curation.reading).digest
 
     @property
     def _holdout_files(self) -> list[Any]:

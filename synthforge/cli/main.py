@@ -78,7 +78,10 @@ ResultFile = Annotated[
 ]
 LastRecipe = Annotated[str | None, typer.Option(metavar="FILE", help="The recipe to generate with. Default: the recipe of the last run.")]
 Sets = Annotated[list[str] | None, _set_option("Override a field of the recipe, such as --set sampling.steps=30.")]
-SectionSets = Annotated[list[str] | None, _set_option("Set a field. Without a recipe leave out `curation.` or `evaluation.`.")]
+SectionSets = Annotated[
+    list[str] | None,
+    _set_option("Set a field, such as --set evaluation.seeds=3; without a recipe also seeds=3."),
+]
 FitSets = Annotated[list[str] | None, _set_option("Override a setting, such as --set loop.images=200000.")]
 
 
@@ -236,7 +239,7 @@ def evaluate(
         for table in result.tables:
             console.print_evaluation(console.stdout(), table)
     curve = "; ".join(f"{percent(point.accuracy)} with {point.real_per_class:g} per class" for point in result.curve)
-    rows = {"accuracy, real only": curve} | _notes(result.notes)
+    rows = _numbered("read", list(map(str, result.inputs))) | {"accuracy, real only": curve} | _notes(result.notes)
     required = result.tables[0].required if result.tables else []
     rows |= {one.claim.what: f"{change(one.claim.difference)} ({told(one.claim)})" for one in required}
     rows |= {f"required {text}": "holds" if is_met else "does not hold" for text, is_met in result.requirements.items()}
@@ -286,7 +289,8 @@ def diagnose(
     if not (as_json or quiet):
         for table in result.tables:
             console.print_diagnosis(console.stdout(), table)
-    rows = _notes(result.notes) | {"training runs": f"{result.trainings:,}, {console.duration(result.seconds)}", "result": result.verdict}
+    rows = _numbered("read", list(map(str, result.inputs))) | _notes(result.notes)
+    rows |= {"training runs": f"{result.trainings:,}, {console.duration(result.seconds)}", "result": result.verdict}
     rows |= _numbered("next", [advice.text for advice in result.advice]) | {"file": result.file or ""}
     _finish(result, "diagnosed", rows, as_json, quiet)
 
@@ -537,6 +541,7 @@ def fit(
     reporter.end()
     rows = {
         "model": str(out),
+        "not used": ", ".join(f"{num:,} {reason}" for reason, num in report.unused.items()),
         "trained on": f"{report.images_fitted:,} images of {report.resolution} px, {len(report.classes)} classes",
         "validated on": f"{report.images_validation:,} images",
         "network": f"{report.parameters:,} parameters",
@@ -576,6 +581,7 @@ def new(
     folder: Annotated[str | None, _argument("[FOLDER]", "Real images to write the recipe for, a folder per class.")] = None,
     builtin: Annotated[str | None, typer.Option(metavar="NAME", help="A built-in recipe, such as digits, for FOLDER if given.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File of the recipe. Default: NAME.yaml here.")] = None,
+    sets: Annotated[list[str] | None, _set_option("How FOLDER is read, such as --set columns.image=jpg.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -589,12 +595,21 @@ def new(
         )
     path = out or Path(f"{builtin if folder is None else new.run_name(folder)}.yaml")
     if folder is None:
-        text = new.builtin(str(builtin))
+        if sets:
+            raise RequestError("recipe new: --set says how a folder is read; name the folder, or change the recipe itself")
+        made = new.NewRecipe(new.builtin(str(builtin)), None, [])
     else:
-        text = new.builtin_for_folder(builtin, folder, path) if builtin is not None else new.for_folder(folder, path)
-    new.write_new(text, path)
-    rows = {"recipe": str(path), "next": f"synthforge recipe check {shlex.quote(str(path))}"}
-    _finish({"recipe": str(path)}, "recipe written", rows, as_json, quiet)
+        how = sets or ()
+        made = new.builtin_for_folder(builtin, folder, path, how) if builtin is not None else new.for_folder(folder, path, how)
+    new.write_new(made.text, path)
+    rows = {
+        "recipe": str(path),
+        "read": str(made.found or ""),
+        **_notes(made.notes),
+        "next": f"synthforge recipe check {shlex.quote(str(path))}",
+    }
+    result = {"recipe": str(path), "inputs": [made.found.model_dump(mode="json")] if made.found is not None else [], "notes": made.notes}
+    _finish(result, "recipe written", rows, as_json, quiet)
 
 
 def main() -> None:

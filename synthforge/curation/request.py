@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from synthforge.data.layout import MANIFEST
 from synthforge.data.storage import Folder
 from synthforge.errors import RequestError
 from synthforge.recipe.curation import CurationConfig
-from synthforge.recipe.load import RECIPES, config_from_sets, load_recipe
+from synthforge.recipe.load import RECIPES, load_recipe, sections_from_sets
 from synthforge.recipe.recipe import Recipe
 
 
@@ -48,7 +49,8 @@ def request_of(sources: Sequence[str], real: str | None, out: str | None, sets: 
         if real is None or out is None:
             missing = [option for option, value in (("--real REAL", real), ("--out FOLDER", out)) if value is None]
             raise RequestError(f"curate: without a recipe it also needs {' and '.join(missing)}")
-        return CurationRequest(list(sources), real, out, config_from_sets(CurationConfig, sets))
+        config = sections_from_sets({"curation": CurationConfig}, sets)["curation"]
+        return CurationRequest(list(sources), real, out, cast("CurationConfig", config))
     if len(sources) > 1:
         raise RequestError(f"curate: give one recipe, or pools; not {', '.join(sources)} together")
     recipe = load_recipe(recipes[0], sets)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from synthforge.data.input_report import InputReport
 from synthforge.data.layout import Document, Record, canonical_json
 from synthforge.recipe.curation import Regime
 from synthforge.statistics import Measured
@@ -215,23 +216,6 @@ class Trial(Record):
         """Whether the kept images trained better than random ones."""
         probability = self.difference.probability
         return "better" if probability.low > 0 else "worse" if probability.high < 0 else "no different"
-
-
-class InputReport(Record):
-    """What was found at one address. Images and unused ones add up to what is there."""
-
-    name: str
-    """Last part of the address."""
-    kind: str
-    """Form of the set."""
-    images: int
-    """Images that were read."""
-    unused: dict[str, int]
-    """Number of files or samples that are there and were not read, by reason."""
-
-    def __str__(self) -> str:
-        left = ", ".join(f"{num:,} {reason}" for reason, num in self.unused.items())
-        return f"{self.name}: {self.images:,} images ({self.kind})" + (f", beside them {left}" if left else "")
 
 
 class CurateResult(Document):

@@ -23,7 +23,7 @@ from synthforge.curation.gap.gap import MetricView, measure_gap, sentence
 from synthforge.curation.gap.regions import underrepresented
 from synthforge.curation.gates import in_order
 from synthforge.curation.request import CurationRequest
-from synthforge.curation.result import Better, CurateResult, Gap, GateReport, InputReport, Nearer, Region, Trial
+from synthforge.curation.result import Better, CurateResult, Gap, GateReport, Nearer, Region, Trial
 from synthforge.curation.selection.trials import choose_method, compare_training, random_rows
 from synthforge.curation.sides import Sides, identities
 from synthforge.curation.write import require_free, require_same, write
@@ -78,16 +78,7 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         digest=digest,
         regime=config.regime,
         method=choice.method,
-        inputs=[
-            InputReport(
-                name=collection.address.rstrip("/").rpartition("/")[2],
-                kind=collection.kind,
-                images=collection.num_samples,
-                unused={unused.reason: unused.num for unused in collection.unused},
-            )
-            for side in (sides.pool, sides.real)
-            for collection in side.collections
-        ],
+        inputs=[collection.report for side in (sides.pool, sides.real) for collection in side.collections],
         pool=len(sides.pool),
         unusable=_counts(sides.problem[~sides.usable]),
         gates=choice.gated.reports,
@@ -99,7 +90,7 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         trials=choice.trials,
         sentence=_summary(gap, held_out, training, bool(choice.trials)),
         regions=_regions(sides, choice),
-        notes=[*sides.notes, *choice.gated.warnings, *choice.notes],
+        notes=[*sides.notes, *choice.gated.warnings, *choice.notes, *_transparent(choice)],
         encoder=identities(sides.encoders),
         metric_encoder=identities(sides.metric_encoders),
     )
@@ -175,6 +166,14 @@ def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:
 def _parts(address: str) -> tuple[str, ...]:
     place = resolve(address)
     return tuple(place.split("/")) if "://" in place else Path(place).resolve().parts
+
+
+def _transparent(choice: Choice) -> list[str]:
+    sides = choice.gated.sides
+    if not (num := int(sides.transparent[choice.kept].sum())):
+        return []
+    compared = f"compared on {sides.config.background} (setting `background`)"
+    return [f"{num:,} kept images are transparent. They were {compared}, and are copied as they are: other loaders may show other colours"]
 
 
 def _regions(sides: Sides, choice: Choice) -> list[Region]:

@@ -23,7 +23,7 @@ from synthforge.curation.evidence import NEEDS_TEXTS, EncodedView, Evidence, Tex
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.image_table import Table
-from synthforge.data.images import DECODER_VERSION, EXTENSIONS, Uint8, decode
+from synthforge.data.images import EXTENSIONS, Uint8, decode
 from synthforge.data.layout import digest_of
 from synthforge.data.opening import open_collection
 from synthforge.devices import pick_device
@@ -64,7 +64,7 @@ class Sides:
         _require_writable(cache)
         reporter.note("reading pool and reference")
         *opened, real = (
-            open_collection(address, cache, classes=config.classes, columns=config.columns, reporter=reporter)
+            open_collection(address, cache, classes=config.classes, reading=config.reading, reporter=reporter)
             for address in [*pools, reference]
         )
         encoder, metric_encoder = encoders_for(config, reference, real)
@@ -100,9 +100,9 @@ class Sides:
         measuring = f" and metric encoder {_name(self.metric_encoder)}" if with_metric_encoder else ""
         reporter.note(f"loading encoder {_name(self.encoder)}{measuring}")
         config, reference = self.config, self.reference_address
-        self.encoders = loaded((self.encoder,), config.device, reference, self.cache, config.columns, reporter=reporter)
+        self.encoders = loaded((self.encoder,), config.device, reference, self.cache, config.reading, reporter=reporter)
         if with_metric_encoder:
-            self.metric_encoders = loaded((self.metric_encoder,), config.device, reference, self.cache, config.columns, reporter=reporter)
+            self.metric_encoders = loaded((self.metric_encoder,), config.device, reference, self.cache, config.reading, reporter=reporter)
         if set(_digests(self.encoders)) & set(_digests(self.metric_encoders)):
             raise RequestError(
                 "metric_encoder: is the same model as the encoder, so it would measure its own selection; name another model"
@@ -129,7 +129,7 @@ class Sides:
             work = EmbedWork(
                 address=collection.address,
                 classes=config.classes,
-                columns=config.columns,
+                reading=config.reading,
                 encoders=(self.encoder, self.metric_encoder) if self.metric_encoders else (self.encoder,),
                 cache=self.cache,
                 device=config.device,
@@ -234,6 +234,11 @@ class Sides:
         return problems
 
     @functools.cached_property
+    def transparent(self) -> Bools:
+        """Pool images that are transparent somewhere."""
+        return np.asarray(self._pool_facts.column("transparent").to_numpy(), np.bool_)
+
+    @functools.cached_property
     def usable(self) -> Bools:
         """Pool images that can be used."""
         return np.asarray(self.problem == None)  # noqa: E711
@@ -286,7 +291,7 @@ class Sides:
 
     def _images(self) -> Iterator[tuple[int, Uint8]]:
         for row, members in self.pool.samples(np.flatnonzero(self.usable)):
-            yield row, decode(members.image, 3)
+            yield row, decode(members.opaque, 3)
 
     def _embed_texts(self, texts: list[str]) -> list[Texts]:
         encoded = [(encoder.embed_texts(texts), encoder.logit_scale) for encoder in self.encoders]
@@ -317,7 +322,7 @@ class Sides:
         settings = identity_of(self.config, lambda path, value: "")
         return {
             "curation_version": VERSION,
-            "decoder": DECODER_VERSION,
+            "decoder": self.config.reading.decoder,
             **settings,
             "encoder": identities(self.encoders),
             "judge": identities(self.metric_encoders),  # its name before; kept so that old digests stay valid

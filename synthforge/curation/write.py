@@ -321,7 +321,7 @@ def _spread(rows: Ints, class_N: Ints) -> Ints:
 
 
 def _pictures(table: Any, rows: Ints) -> list[Any]:
-    images = {row: decode(members.image) for row, members in table.samples(rows)}
+    images = {row: decode(members.opaque) for row, members in table.samples(rows)}
     return [images[row] for row in rows.tolist()]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from synthforge.data.columns import ColumnsConfig
+from synthforge.data.input_report import InputReport
+from synthforge.data.read_config import Reading
 from synthforge.data.units import Kind, Location, Members, Unused, last_of_each
 
 ROWS_SCHEMA = pa.schema(
@@ -46,6 +47,8 @@ class Block:
     digest: str
     """SHA-256 over these images in this order."""
     num_samples: int
+    decoder: str
+    """How its images are decoded; see `Reading.decoder`."""
 
 
 class Collection(ABC):
@@ -57,7 +60,7 @@ class Collection(ABC):
     """SHA-256 over blocks, labels and parts."""
     classes: list[str]
     blocks: list[Block]
-    columns: ColumnsConfig = ColumnsConfig()
+    reading: Reading = Reading()
     """How it was opened."""
     problems: list[str]
     """Faults of the set, one line each."""
@@ -71,6 +74,12 @@ class Collection(ABC):
         """Over all blocks."""
         return sum(block.num_samples for block in self.blocks)
 
+    @property
+    def report(self) -> InputReport:
+        """What is there, for results and summaries."""
+        name, unused = self.address.rstrip("/").rpartition("/")[2], {unused.reason: unused.num for unused in self.unused}
+        return InputReport(name=name, kind=self.kind, images=self.num_samples, unused=unused)
+
     @abstractmethod
     def rows(self, block: Block) -> pa.Table:
         """One row for each sample in order, with the columns of `ROWS_SCHEMA`.
@@ -83,13 +92,14 @@ class Collection(ABC):
         """Where each image of a block is stored, in the order of its rows."""
 
     def images(self, block: Block) -> Iterator[bytes]:
-        """The image files of a block in the order of its rows, one in memory at a time."""
+        """The image files of a block in the order of its rows, as they are stored. One is in memory at a time."""
         for members in self._read(block, None, whole=False):
             yield members.image
 
     def samples(self, block: Block, rows: Sequence[int]) -> Iterator[tuple[int, Members]]:
         """Whole samples by row number, in the order of `rows`."""
-        yield from zip(rows, self._read(block, rows, whole=True), strict=True)
+        for row, members in zip(rows, self._read(block, rows, whole=True), strict=True):
+            yield row, replace(members, background=self.reading.background)
 
     @abstractmethod
     def _read(self, block: Block, rows: Sequence[int] | None, whole: bool) -> Iterator[Members]:

@@ -25,9 +25,9 @@ from typing import IO, Any, ClassVar, cast
 import pyarrow as pa
 
 from synthforge.data import units
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.hf_datasets import tables_at
 from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
+from synthforge.data.read_config import ColumnsConfig
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.text_files import lines_of
 from synthforge.errors import DatasetError
@@ -36,6 +36,7 @@ MAX_MEMBER_BYTES = 1 << 28
 """Larger members of a tar are never read. Images that are decoded are smaller."""
 MAX_HELD_BYTES = 1 << 30
 """Most bytes of unfinished samples in memory, where members of a sample are not neighbours."""
+_TOO_LARGE = f"with no image of less than {MAX_MEMBER_BYTES:,} bytes"
 TAR_BLOCK = 10_000
 FILES_BLOCK = 1_000
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -130,17 +131,28 @@ class TarSample:
     """Extensions of members that are images by their content, or by their name."""
 
 
-def tar_samples(path: Path, too_large: list[str] | None = None) -> Iterator[TarSample]:
+@dataclass
+class Skipped:
+    """Members of a tar that are not read."""
+
+    too_large: set[str] = field(default_factory=set)
+    """Names of samples with a member of more than `MAX_MEMBER_BYTES`."""
+    others: dict[str, list[str]] = field(default_factory=dict)
+    """Names of members that belong to no sample, by reason."""
+
+
+def tar_samples(path: Path, skipped: Skipped | None = None) -> Iterator[TarSample]:
     """Samples of a WebDataset tar, in the order in which they are complete.
 
     Members of a sample need not be neighbours: the names are read first, which tells where each sample ends.
 
     Args:
-        too_large: gets the names of members that are larger than `MAX_MEMBER_BYTES`.
+        skipped: gets what is not read.
     Raises: TornError where the tar is damaged, after the whole samples before that. DatasetError if it can't be read,
         or if too much of unfinished samples would have to be in memory.
     """
-    sizes = _members_of_samples(path)
+    skipped = skipped or Skipped()
+    sizes = _members_of_samples(path, skipped)
     waiting: dict[str, TarSample] = {}
     held, whole = 0, TarSample("")
     try:
@@ -149,8 +161,7 @@ def tar_samples(path: Path, too_large: list[str] | None = None) -> Iterator[TarS
                 raise DatasetError(f"{path}: changed while it was read; run again when nobody writes there")
             sample = waiting.setdefault(key, TarSample(key))
             if member.size > MAX_MEMBER_BYTES:
-                if too_large is not None:
-                    too_large.append(member.name)
+                skipped.too_large.add(key)
             elif (content := _content(file, member, extension)) is not None:
                 held += len(content)
                 sample.contents[extension] = content
@@ -175,7 +186,7 @@ def tar_samples(path: Path, too_large: list[str] | None = None) -> Iterator[TarS
     yield from waiting.values()
 
 
-def _members_of_samples(path: Path) -> dict[str, list[int]]:
+def _members_of_samples(path: Path, skipped: Skipped) -> dict[str, list[int]]:
     """Number of members of each sample, by key; a member twice begins another sample with the same key.
 
     The last sample before a tear counts one member more, since it may be incomplete.
@@ -184,7 +195,7 @@ def _members_of_samples(path: Path) -> dict[str, list[int]]:
     seen: dict[str, set[str]] = {}
     key = ""
     try:
-        for _, _, key, extension in _keyed_members(path):
+        for _, _, key, extension in _keyed_members(path, skipped):
             if extension in seen.setdefault(key, {extension}) and key in sizes:
                 seen[key] = set()
                 sizes[key].append(0)
@@ -195,12 +206,23 @@ def _members_of_samples(path: Path) -> dict[str, list[int]]:
     return sizes
 
 
-def _keyed_members(path: Path) -> Iterator[tuple[IO[bytes], tarfile.TarInfo, str, str]]:
+def _keyed_members(path: Path, skipped: Skipped | None = None) -> Iterator[tuple[IO[bytes], tarfile.TarInfo, str, str]]:
     """Regular members of a tar that are not hidden, each with the open tar, its key and its extension."""
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:*") as tar:
-        for member in _regular_members(tar):
-            if (parts := _key_and_extension(member.name)) is not None:
+        for member in _members(tar):
+            parts = _key_and_extension(member.name)
+            is_regular = member.isreg() and not member.issparse()
+            if parts is not None and is_regular:
                 yield cast("IO[bytes]", tar.fileobj), member, *parts
+            elif skipped is not None and parts is not None:
+                skipped.others.setdefault("links, devices or sparse files", []).append(member.name)
+            elif skipped is not None and parts is None and not _is_of_macos(member.name):
+                skipped.others.setdefault(units.HIDDEN, []).append(member.name)
+
+
+def _is_of_macos(name: str) -> bool:
+    """Whether a member holds what macOS stores beside a file; there is one for each."""
+    return name.rpartition("/")[2].startswith("._")
 
 
 def _key_and_extension(name: str) -> tuple[str, str] | None:
@@ -226,15 +248,18 @@ def _content(file: IO[bytes], member: tarfile.TarInfo, extension: str) -> bytes 
     return head + rest
 
 
-def _regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Regular files of a tar; raises tarfile.ReadError if the end of the archive is missing, which tarfile accepts."""
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Members of a tar that are no folders.
+
+    Raises tarfile.ReadError if the end of the archive is missing, which tarfile accepts.
+    """
     offset = -1
     while (member := tar.next()) is not None:
         cast("Any", tar).members.clear()  # tarfile would keep all of them
         if tar.offset <= offset:
             raise tarfile.ReadError("a member of negative size")
         offset = tar.offset
-        if member.isreg() and not member.issparse():
+        if not member.isdir():
             yield member
     file = cast("IO[bytes]", tar.fileobj)
     file.seek(tar.offset)
@@ -259,14 +284,13 @@ class Tar(units.FileUnit):
         suffix = next(one for one in sorted(TARS, key=len, reverse=True) if self.name.endswith(one))
         stem = self.name.removesuffix(suffix) if "/" not in self.name else self.name
         times: Counter[str] = Counter()
-        without: list[str] = []
-        too_large: list[str] = []
+        skipped, unused = Skipped(), dict[str, list[str]]()
         num = 0
         try:
-            for sample in tar_samples(self.path, too_large):
+            for sample in tar_samples(self.path, skipped):
                 num += 1
                 if not sample.images:
-                    without.append(sample.name)
+                    unused.setdefault(_TOO_LARGE if sample.name in skipped.too_large else units.NO_IMAGE, []).append(sample.name)
                     continue
                 self._require_no_dots(sample)
                 extension = units.chosen_column(sample.images, self.image, f"{self.path}: sample {sample.name}", "image")
@@ -278,13 +302,8 @@ class Tar(units.FileUnit):
         except TornError as error:
             used = f"the {num} whole samples before the tear are used" if num else "none of it is used"
             problems.append(units.SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
-        if without:
-            reason = "without an image"
-            problems.append(units.left_out(str(self.path), units.Unused(reason, len(without), without[0])))
-        if too_large:
-            problems.append(
-                units.SourceProblem(f"{self.path}: {len(too_large)} members are larger than {MAX_MEMBER_BYTES:,} bytes", "not read")
-            )
+        for reason, names in (unused | skipped.others).items():
+            problems.append(units.left_out(str(self.path), units.Unused(reason, len(names), names[0])))
 
     def _require_no_dots(self, sample: TarSample) -> None:
         """Raise DatasetError if keys have dots: then WebDataset takes several samples for one."""
@@ -325,8 +344,9 @@ class Tar(units.FileUnit):
                     present = sorted((row[f"{name}_offset"], name) for name in members if row[f"{name}_offset"] is not None)
                     tar_file = cast("IO[bytes]", tar.fileobj)
                     contents = {name: read_exactly(tar_file, offset, row[f"{name}_size"]) for offset, name in present}
-                    image = contents.pop("image")
-                    yield units.Members(image, row["extension"], **contents)
+                    image, cls, text, record = (contents.get(name) for name in MEMBERS)
+                    assert image is not None
+                    yield units.Members(image, row["extension"], cls, text, record)
         except _DAMAGE as error:
             raise DatasetError(f"{self.path}: can't be read any more ({error}); fetch or make it again") from error
 

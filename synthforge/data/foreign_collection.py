@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.images import EXTENSIONS
 from synthforge.data.layout import digest_of
+from synthforge.data.read_config import Reading
 from synthforge.data.unit_index import UnitIndex, index_key, indices_of
 from synthforge.data.units import WHERE_LABELS_STAND, ForeignSet, Location, Members, Unused, as_name, natural_order
 from synthforge.errors import DatasetError, some
@@ -25,9 +25,9 @@ class ForeignCollection(Collection):
     """A set that another program wrote. Its indices are in the cache."""
 
     def __init__(
-        self, place: str, foreign: ForeignSet, cache: Path, classes: list[str] | None, *, columns: ColumnsConfig, reporter: Reporter
+        self, place: str, foreign: ForeignSet, cache: Path, classes: list[str] | None, *, reading: Reading, reporter: Reporter
     ) -> None:
-        self.address, self.kind, self.columns = place, foreign.kind, columns
+        self.address, self.kind, self.reading = place, foreign.kind, reading
         indices = indices_of(foreign.units, cache, reporter)
         problems = foreign.problems + [problem for index in indices for problem in index.facts.problems]
         self.problems = list(map(str, problems))
@@ -57,7 +57,7 @@ class ForeignCollection(Collection):
                 name = index.unit.name if len(index.facts.blocks) == 1 else f"{index.unit.name} {start}-{start + block.num_samples - 1}"
                 start += block.num_samples
                 self._places[name] = (index, group)
-                yield Block(name, block.digest, block.num_samples)
+                yield Block(name, block.digest, block.num_samples, self.reading.decoder)
 
     def _require_every_class(self, labels: Set[str]) -> None:
         """Raise DatasetError if nothing in a class folder is an image."""

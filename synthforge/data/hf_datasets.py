@@ -19,8 +19,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from synthforge.data import units
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.images import HEAD_BYTES, format_of
+from synthforge.data.read_config import ColumnsConfig
 from synthforge.data.units import bytes_of
 from synthforge.errors import DatasetError
 
@@ -71,7 +71,7 @@ class ImageTable(units.FileUnit):
                     rows = (row for batch in file.batches(group, wanted) for row in batch.to_pylist())
                     for within, row in enumerate(rows):
                         data = self._image_in(row[self.image])
-                        if data:
+                        if data is not None:
                             yield units.FoundSample(
                                 name=f"{stem}/{number}",
                                 image=data,
@@ -90,7 +90,7 @@ class ImageTable(units.FileUnit):
             damage = f"{self.path}: damaged ({str(error).splitlines()[0]})"
             problems.append(units.SourceProblem(damage, f"the {number} rows before that are used", "fetch or make it again"))
         if without_image:
-            problems.append(units.left_out(str(self.path), units.Unused("without an image", without_image, f"row {first}")))
+            problems.append(units.left_out(str(self.path), units.Unused(units.NO_IMAGE, without_image, f"row {first}")))
 
     def location(self, name: str) -> units.Location:
         return units.Location(f"{self.path}:{name}", f"{self.name}:{name}")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Ints
 from synthforge.data.collection import MAX_KEY, Block, Collection
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.images import decode
 from synthforge.data.opening import open_collection
+from synthforge.data.read_config import Reading
 from synthforge.data.units import Members
 from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
@@ -35,9 +35,9 @@ class Table:
     """The columns of `Collection.rows`, and the numbers `collection`, `block` and `place` (row in the block)."""
 
     @classmethod
-    def open(cls, address: str, cache: Path, reporter: Reporter | None = None, columns: ColumnsConfig | None = None) -> Table:
+    def open(cls, address: str, cache: Path, reporter: Reporter | None = None, reading: Reading | None = None) -> Table:
         """The images of one collection; arguments and errors are those of `open_collection`."""
-        return cls.of([open_collection(address, cache, columns=columns, reporter=reporter)])
+        return cls.of([open_collection(address, cache, reading=reading, reporter=reporter)])
 
     @classmethod
     def of(cls, collections: Sequence[Collection]) -> Table:
@@ -110,7 +110,7 @@ class Table:
         problems = []
         for row, members in self.samples(rows):
             try:
-                decode(members.image)
+                decode(members.opaque)
             except DatasetError as error:
                 problems.append(f"{self.location(row)}: {error}")
         if problems:

@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps, JpegImagePlugin, PngImagePlugin
 
+from synthforge.data.read_config import WHITE
 from synthforge.errors import DatasetError
 
 Uint8 = NDArray[np.uint8]
 ImageFormat = Literal["png", "jpg", "webp"]
 
 EXTENSIONS: tuple[ImageFormat, ...] = ("png", "jpg", "webp")
-DECODER_VERSION = 2
-"""Raised when a file gives other pixels than before. It is part of the name of everything that is cached."""
 FORMATS: dict[str, tuple[str, ...]] = {
     "png": ("PNG",),
     "jpg": ("JPEG", "MPO"),
@@ -61,8 +60,6 @@ _MAGIC = (
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 MAX_PIXELS = 80_000_000
 """Larger images are refused: a small file can unfold to gigabytes."""
-BACKGROUND = (255, 255, 255)
-"""Transparent images are put on white. Their hidden colours would otherwise show."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -100,7 +97,8 @@ def format_of(data: bytes) -> str | None:
 
 
 def decode(data: bytes, channels: int | None = None) -> Uint8:
-    """Decode an image file: turned upright as its EXIF data says, and put on `BACKGROUND` if it is transparent.
+    """Decode an image file: turned upright as its EXIF data says, and put on white if it is transparent. Hidden
+    colours would otherwise show.
 
     Args:
         channels: 1 or 3. None: grey images stay grey, and all others become RGB.
@@ -120,9 +118,7 @@ def decode(data: bytes, channels: int | None = None) -> Uint8:
             if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips instead of scaling
                 image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
             elif image.has_transparency_data:
-                canvas = Image.new("RGBA", image.size, BACKGROUND)
-                canvas.alpha_composite(image.convert("RGBA"))
-                image = canvas.convert("RGB")
+                image = _on(image, WHITE)
             mode = "L" if channels == 1 else "RGB"
             array = np.asarray(image if image.mode == mode else image.convert(mode))
     except DatasetError:
@@ -149,6 +145,38 @@ def _orientation(image: Image.Image) -> int:
     with suppress(Exception):  # EXIF data that can't be read says nothing
         orientation = image.getexif().get(0x0112, 1)
     return orientation if isinstance(orientation, int) else 1
+
+
+def _on(image: Image.Image, background: str) -> Image.Image:
+    canvas = Image.new("RGBA", image.size, background)
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas.convert("RGB")
+
+
+def opaque(data: bytes, background: str) -> bytes:
+    """An image file that `decode` reads as lying on a background. It stays as it is unless it is transparent.
+
+    Args:
+        background: a name or a colour such as `#ff8800`. `decode` itself puts images on white.
+    """
+    if background == WHITE or not is_transparent(data):
+        return data
+    with Image.open(io.BytesIO(data), formats=FORMATS[format_of(data) or ""]) as opened:
+        is_grey, put = opened.mode == "LA", _on(_upright(opened), background)
+    buffer = io.BytesIO()
+    (put.convert("L") if is_grey else put).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def is_transparent(data: bytes) -> bool:
+    """Whether any pixel of an image file is not opaque. False for a file that can't be read."""
+    with suppress(Exception):  # decoding it says what is wrong
+        if (image_format := format_of(data)) == "heic":
+            _enable_heic()
+        with Image.open(io.BytesIO(data), formats=FORMATS[image_format or ""]) as opened:
+            if opened.has_transparency_data and opened.width * opened.height <= MAX_PIXELS:
+                return bool((np.asarray(opened.convert("RGBA"))[:, :, 3] < 255).any())
+    return False
 
 
 def _enable_heic() -> None:

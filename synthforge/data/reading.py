@@ -21,9 +21,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.data.columns import ColumnsConfig
-from synthforge.data.images import Uint8, decode, resize
+from synthforge.data.images import Uint8, decode, opaque, resize
+from synthforge.data.input_report import InputReport
 from synthforge.data.opening import open_collection
+from synthforge.data.read_config import Reading
 from synthforge.data.storage import user_cache
 from synthforge.data.units import WHERE_LABELS_STAND, Part, bytes_of
 from synthforge.errors import DatasetError, some
@@ -41,16 +42,21 @@ class Example:
     class_name: str
     content: bytes | Path
     """The encoded image, or the path it is read from when it is needed."""
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def data(self) -> bytes:
-        """The encoded image; raises DatasetError if it can't be read."""
+        """The encoded image, to be decoded (see `images.opaque`); raises DatasetError if it can't be read."""
+        return opaque(self._stored, self.reading.background)
+
+    @property
+    def _stored(self) -> bytes:
         return self.content if isinstance(self.content, bytes) else bytes_of(self.content)
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 of the encoded image."""
-        return hashlib.sha256(self.data).hexdigest()
+        """SHA-256 of the image file as it is stored."""
+        return hashlib.sha256(self._stored).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Labelled:
     examples: list[Example]
     notes: list[str] = field(default_factory=list)
     """What of the set is not used, and why."""
+    report: InputReport | None = None
+    """What the whole set holds. None: it was not read from an address."""
 
     def first_of_each(self, per_class: int) -> Labelled:
         """The first images of each class, in order; raises DatasetError if a class has too few.
@@ -76,7 +84,7 @@ class Labelled:
                 kept.append(example)
         if short := next((name for name in self.classes if count[name] < per_class), None):
             raise DatasetError(f"class {short!r} has {count[short]} images, fewer than per_class={per_class}; lower it or add images")
-        return Labelled(self.classes, kept, self.notes)
+        return Labelled(self.classes, kept, self.notes, self.report)
 
     def arrays(self, resolution: int, channels: Literal[1, 3]) -> tuple[Uint8, NDArray[np.int64]]:
         """Decoded and resized images, uint8 (N, C, H, W), and labels, int64 (N,).
@@ -103,16 +111,14 @@ class Sources:
     """SHA-256 over class, key and content of all images."""
 
     @classmethod
-    def read(
-        cls, address: str, known_sha256: str | None = None, cache: Path | None = None, columns: ColumnsConfig | None = None
-    ) -> Sources:
+    def read(cls, address: str, known_sha256: str | None = None, cache: Path | None = None, reading: Reading | None = None) -> Sources:
         """Read the images and decode each once; raises DatasetError that names those that can't be decoded.
 
         Args:
             known_sha256: `sha256` from another process, which has decoded them. None: decode them here.
-            cache, columns: as for `read_labelled`.
+            cache, reading: as for `read_labelled`.
         """
-        labelled = read_labelled(address, cache, columns=columns)["fit"]
+        labelled = read_labelled(address, cache, reading=reading)["fit"]
         by_class: dict[str, list[Example]] = defaultdict(list)
         for example in labelled.examples:
             by_class[example.class_name].append(example)
@@ -149,16 +155,16 @@ def _problem_with(example: Example) -> str | None:
 
 
 def read_labelled(
-    address: str, cache: Path | None = None, reporter: Reporter | None = None, columns: ColumnsConfig | None = None
+    address: str, cache: Path | None = None, reporter: Reporter | None = None, reading: Reading | None = None
 ) -> dict[Part, Labelled]:
     """Both parts of a set of labelled real images, in any form that `open_collection` reads.
 
     Args:
         cache: folder for indices of foreign sets. None: the cache of synthforge.
-        columns: where image and label stand, for sets that leave it open.
+        reading: how the images are read.
     Raises: DatasetError, also for an image without a label and for a file that is torn or missing.
     """
-    collection = open_collection(address, cache or user_cache(), columns=columns, reporter=reporter)
+    collection = open_collection(address, cache or user_cache(), reading=reading, reporter=reporter)
     if collection.losses:
         raise DatasetError(collection.losses[0])
     examples: dict[Part, list[Example]] = {"fit": [], "validation": []}
@@ -171,5 +177,5 @@ def read_labelled(
         files = [location.file for location in locations if location.file is not None]
         contents: Iterable[bytes | Path] = files or collection.images(block)
         for location, class_name, part, content in zip(locations, names, parts[block.name].tolist(), contents, strict=True):
-            examples[part].append(Example(location.name, location.key, class_name, content))
-    return {part: Labelled(collection.classes, images, collection.problems) for part, images in examples.items()}
+            examples[part].append(Example(location.name, location.key, class_name, content, collection.reading))
+    return {part: Labelled(collection.classes, images, collection.problems, collection.report) for part, images in examples.items()}

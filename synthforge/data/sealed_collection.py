@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.layout import digest_of
+from synthforge.data.read_config import Reading
 from synthforge.data.storage import replace_file
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.unit_index import INDEX_VERSION, index_path
@@ -30,14 +31,15 @@ class SealedCollection(Collection):
 
     kind = "dataset folder"
 
-    def __init__(self, dataset: DatasetFolder, cache: Path) -> None:
+    def __init__(self, dataset: DatasetFolder, cache: Path, reading: Reading) -> None:
         state = dataset.state()
         self.address = dataset.folder.address
         if not state.sealed:
             raise DatasetError(f"{self.address}: no finished shard there yet; run `synthforge generate` to the end")
         seals = dataset.seals(state.sealed)
         self.classes = [as_name(name) for name in dataset.manifest.classes]
-        self.blocks = [Block(shard.tar, seal.tar_sha256, seal.samples) for shard, seal in zip(state.sealed, seals, strict=True)]
+        self.reading, sealed = reading, list(zip(state.sealed, seals, strict=True))
+        self.blocks = [Block(shard.tar, seal.tar_sha256, seal.samples, reading.decoder) for shard, seal in sealed]
         self.problems = [f"{dataset.folder.where(shard.tar)}: given up, and left out" for shard in state.quarantined]
         if missing := len(state.unfinished):
             total = len(state.sealed) + len(state.quarantined) + missing
@@ -45,7 +47,7 @@ class SealedCollection(Collection):
         self.losses = []
         self.digest = digest_of([self.classes, [block.digest for block in self.blocks], dataset.manifest.parts])
         self._dataset, self._cache = dataset, cache
-        self._shards = {shard.tar: (shard, seal) for shard, seal in zip(state.sealed, seals, strict=True)}
+        self._shards = {shard.tar: (shard, seal) for shard, seal in sealed}
 
     def rows(self, block: Block) -> pa.Table:
         table = self._table(block)
@@ -87,8 +89,9 @@ class SealedCollection(Collection):
         wanted = (table if rows is None else table.take(pa.array(rows, pa.int64()))).select(columns).to_pylist()
         spans = [(row[f"{first}_offset"], row[f"{last}_offset"] + row[f"{last}_size"] - row[f"{first}_offset"]) for row in wanted]
         for row, (start, _), content in zip(wanted, spans, self._spans(block, spans), strict=True):
-            image, *others = (content[row[f"{name}_offset"] - start :][: row[f"{name}_size"]] for name in members)
-            yield Members(image, self._dataset.manifest.image_format, *others)
+            found = {name: content[row[f"{name}_offset"] - start :][: row[f"{name}_size"]] for name in members}
+            image, extension = found.pop("image"), self._dataset.manifest.image_format
+            yield Members(image, extension, cls=found.get("cls"), txt=found.get("txt"), json=found.get("json"))
 
     def _spans(self, block: Block, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """Pieces of a shard's tar, by offset and size. A remote tar is fetched whole where that is quicker."""

@@ -31,13 +31,13 @@ def write_subset(
     with FileLock(place.parent / f".{place.name}.lock"):  # several processes may want the same images
         if (place / COMPLETE).exists():
             return
-        image_of = {row: members.image for row, members in table.samples(row_N)}
+        members_of = dict(table.samples(row_N))
         formats = set(table.strings("extension")[row_N].tolist())
         as_is = len(formats) == 1 and formats <= set(EXTENSIONS)
         extension: ImageFormat = formats.pop() if as_is else "png"
         samples = []
         for index, (row, label) in enumerate(zip(row_N.tolist(), label_N.tolist(), strict=True)):
-            data = image_of[row] if as_is else encode(decode(image_of[row]), "png", 100, marking=False)
+            data = members_of[row].image if as_is else encode(decode(members_of[row].opaque), "png", 100, marking=False)
             samples.append(EncodedSample(key_of(index), data, extension, label, text=classes[label], record={"class": classes[label]}))
         recipe = {"reference": origin, "images": digest_of(table.strings("image_sha256")[row_N].tolist())}
         manifest = Manifest(

@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from synthforge.data.images import FORMATS, HEAD_BYTES, SUFFIXES, format_of
+from synthforge.data.images import FORMATS, HEAD_BYTES, SUFFIXES, format_of, opaque
+from synthforge.data.read_config import WHITE, Background
 from synthforge.errors import DatasetError, some
 
 Part = Literal["fit", "validation"]
@@ -47,6 +48,8 @@ MAX_LABEL = 1_000
 
 NOT_AN_IMAGE = "not an image"
 """Reason why a file of a class folder is not used."""
+NO_IMAGE = "without an image"
+HIDDEN = "hidden, with a name that begins with a dot"
 
 TEXT_FIELDS = ("source", "source_sha256")
 CAPTIONS = ("prompt", "caption", "text")
@@ -60,12 +63,19 @@ class Members:
     """The contents of one sample. None: it has no such member, or only the image was asked for."""
 
     image: bytes
-    """The encoded image file."""
+    """The encoded image file, as it is stored."""
     extension: str
     """Format of the image, in lower case, without a dot."""
     cls: bytes | None = None
     txt: bytes | None = None
     json: bytes | None = None
+    background: Background = WHITE
+    """What the image is put on if it is transparent."""
+
+    @property
+    def opaque(self) -> bytes:
+        """The image file to decode; see `images.opaque`."""
+        return opaque(self.image, self.background)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +348,7 @@ def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
             above = Path(directory).relative_to(place).parts
             paths += [(*above, file) for file in files if not file.startswith(".")]
     problems = []
-    for reason, found in (("hidden, with a name that begins with a dot", sorted(hidden)), ("in no class folder", outside)):
+    for reason, found in ((HIDDEN, sorted(hidden)), ("in no class folder", outside)):
         if found:
             problems.append(left_out(str(place), Unused(reason, len(found), os.path.relpath(place / found[0], place))))
     return ["/".join(path) for path in sorted(paths) if Path(place, *path).is_file()], problems

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.image_table import Table
+from synthforge.data.read_config import Reading
 from synthforge.errors import DatasetError, RequestError, some
 from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.sets import Images, SetReader, classes_in
@@ -59,28 +59,28 @@ class Leakage:
     notes: list[str]
 
 
-def check_holdout(address: str, classes: list[str], cache: Path, columns: ColumnsConfig) -> None:
+def check_holdout(address: str, classes: list[str], cache: Path, reading: Reading) -> None:
     """Before the first training, raise the errors of `open_holdout`, and DatasetError that names broken images.
 
     Nothing is kept of what is read.
     """
-    table = _read(address, classes, cache, Reporter(), columns)
+    table = _read(address, classes, cache, Reporter(), reading)
     table.require_readable(np.arange(len(table)))
 
 
-def open_holdout(address: str, classes: list[str], cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Holdout:
+def open_holdout(address: str, classes: list[str], cache: Path, reporter: Reporter, reading: Reading) -> Holdout:
     """Open the held-out test set.
 
     Raises RequestError if an image has no label or an unknown class. `check_holdout` has looked for broken images.
     """
     reporter.note(f"opening the held-out test set {address}")
-    table = _read(address, classes, cache, reporter, columns)
+    table = _read(address, classes, cache, reporter, reading)
     notes = list(table.collections[0].problems)
     return Holdout(address, Images.of(table, classes, is_real=True), notes)
 
 
-def _read(address: str, classes: list[str], cache: Path, reporter: Reporter, columns: ColumnsConfig) -> Table:
-    table = Table.open(address, cache, reporter, columns)
+def _read(address: str, classes: list[str], cache: Path, reporter: Reporter, reading: Reading) -> Table:
+    table = Table.open(address, cache, reporter, reading)
     table.require_labels(address)
     if unknown := sorted(classes_in(table, address, classes) - set(classes)):
         raise RequestError(

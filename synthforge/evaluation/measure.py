@@ -19,7 +19,9 @@ from typing import Any
 
 import torch
 
+from synthforge.data.input_report import InputReport
 from synthforge.data.layout import Document
+from synthforge.data.opening import open_collection
 from synthforge.data.storage import Folder, require_writable_file
 from synthforge.devices import one_worker_each, pick_device
 from synthforge.errors import PlaceError
@@ -57,6 +59,8 @@ class Measurement:
     trainer: TrainerConfig
     """Before tuning."""
     copies_removed: dict[str, int]
+    inputs: list[InputReport]
+    """The real images, synthetic sets that are given in place of a recipe, and the test set."""
     notes: list[str]
     started: float
     """Clock reading when preparation ended."""
@@ -69,6 +73,7 @@ class Measurement:
         """The fields that the results of an evaluation and a diagnosis share."""
         device = pick_device(self.trainer.device)
         return {
+            "inputs": self.inputs,
             "holdout": request.holdout,
             "holdout_images": len(self.findings.holdout),
             "trainer": self.trainer.model_dump(mode="json"),
@@ -86,23 +91,24 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
     opened late. Raises WorkError for draws or trainings that fail.
     """
     config, cache, folder = request.config, cache_folder(request.curation), request.folder
-    columns = request.curation.columns
+    reading = request.curation.reading
     _require_places(request)
 
     # Real images
     reporter.note("reading the real images")
-    reference = Reference.open(request.reference, cache, reporter, columns)
+    reference = Reference.open(request.reference, cache, reporter, reading)
     classes = reference.classes
     base = filled_in(config.trainer, reference.image_size)
     assert base.resolution is not None
     draws = RealDraws.of(reference, config)
     units = draws_to_prepare(reference, request)
     draws.require_readable()
-    check_holdout(request.holdout, classes, cache, columns)
+    check_holdout(request.holdout, classes, cache, reading)
 
-    tuning = Tuning.of(draws.all, base, config, folder, len(classes))
+    platform = platform_of(base, reading.decoder)
+    tuning = Tuning.of(draws.all, base, config, folder, len(classes), platform)
     preparation = Preparation(request, sources) if request.recipe is not None else None
-    work = EvaluationWork(folder, cache, columns, device=base.device, threads=base.threads, preparation=preparation)
+    work = EvaluationWork(folder, cache, reading, device=base.device, threads=base.threads, preparation=preparation)
     with Workers(work, config.workers or one_worker_each(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
         # Images that arms take from; workers without a draw to prepare tune meanwhile
         trainings = TrainingRunner(folder, workers)
@@ -117,12 +123,12 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
         tuned = tune(tuning, trainings)
 
         # The held-out test set, opened only now
-        holdout = open_holdout(request.holdout, classes, cache, reporter, columns)
-        leakage = find_leakage(holdout, draws.all, settings, SetReader(folder, cache, columns), base.resolution)
+        holdout = open_holdout(request.holdout, classes, cache, reporter, reading)
+        leakage = find_leakage(holdout, draws.all, settings, SetReader(folder, cache, reading), base.resolution)
         holdout_set = write_set(folder, [leakage.holdout])
 
         # Arms
-        planner = Planner(config, classes, tuned, platform_of(base), holdout_set, is_copy=leakage.is_copy, folder=folder)
+        planner = Planner(config, classes, tuned, platform, holdout_set, is_copy=leakage.is_copy, folder=folder)
         plan = planner.plan(settings, draws.all)
         predictions = trainings.run(plan.trainings, "training arms")
 
@@ -138,7 +144,9 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
     )
     notes = [*reference.notes, *notes, *_notes_of_weights(base), *holdout.notes, *leakage.notes]
     notes += [*notes_of_classes(leakage.holdout, classes), *plan.notes]
-    return Measurement(findings, tuned, base, leakage.copies_removed, notes=notes, started=started)
+    addresses = [request.reference, *(address for _, address in request.synthetic), request.holdout]
+    inputs = [open_collection(address, cache, reading=reading).report for address in addresses]
+    return Measurement(findings, tuned, base, leakage.copies_removed, inputs=inputs, notes=notes, started=started)
 
 
 def _notes_of_weights(config: TrainerConfig) -> list[str]:

@@ -14,9 +14,9 @@ import scipy
 import torch
 
 from synthforge.arrays import Bools, Ints
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.image_table import Table
 from synthforge.data.images import decode
+from synthforge.data.read_config import Reading
 from synthforge.data.subset import write_subset
 from synthforge.errors import DatasetError, RequestError
 from synthforge.evaluation.sets import Images
@@ -72,15 +72,15 @@ class Reference:
     notes: list[str]
 
     @classmethod
-    def open(cls, address: str, cache: Path, reporter: Reporter, columns: ColumnsConfig | None = None) -> Reference:
+    def open(cls, address: str, cache: Path, reporter: Reporter, reading: Reading | None = None) -> Reference:
         """Open a labelled set; raises DatasetError or RequestError."""
-        table = Table.open(address, cache, reporter, columns)
+        table = Table.open(address, cache, reporter, reading)
         table.require_labels(address)
         (collection,), names = table.collections, table.strings("class")
         present = set(names)
         if len(present) == 1:
             raise RequestError(f"{address}: holds one class only, {present.pop()!r}; a classifier needs at least two")
-        first = next(members.image for _, members in table.samples(np.zeros(1, np.int64)))
+        first = next(members.opaque for _, members in table.samples(np.zeros(1, np.int64)))
         try:
             size = min(decode(first).shape[:2])
         except DatasetError as error:

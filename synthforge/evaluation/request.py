@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from pydantic import ValidationError
 
+from synthforge.config import Config
 from synthforge.data.layout import EVALUATION, digest_of
 from synthforge.data.storage import resolve
 from synthforge.errors import RequestError
 from synthforge.evaluation.results.requirements import Requirement, parsed
 from synthforge.recipe.curation import CurationConfig, cache_folder
 from synthforge.recipe.evaluation import CHOSEN, MORE, POOL_SOURCES, REAL, ArmConfig, EvaluationConfig
-from synthforge.recipe.load import config_from_sets
+from synthforge.recipe.load import sections_from_sets
 from synthforge.recipe.recipe import Recipe
+
+SECTIONS: dict[str, type[Config]] = {"evaluation": EvaluationConfig, "curation": CurationConfig}
+
+
+def sections_of(recipe: Recipe | None, sets: Sequence[str], sections: Mapping[str, type[Config]] = SECTIONS) -> Mapping[str, Config]:
+    """Some sections of a recipe; without one, made from overrides. Raises RecipeError."""
+    if recipe is None:
+        return sections_from_sets(sections, sets)
+    if sets:
+        raise RequestError("apply overrides when the recipe is read: load_recipe(path, sets)")
+    return {name: getattr(recipe, name) for name in sections}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +60,18 @@ class MeasurementRequest:
         real: str | None,
         holdout: str | None,
         out: str | None,
-        sets: Sequence[str],
+        sections: Mapping[str, Config],
         file: str,
     ) -> MeasurementRequest:
         """Find real images, test set and places; raises RequestError or RecipeError.
 
         Args:
-            sets: overrides of the evaluation's fields without a recipe.
+            sections: the sections `evaluation` and `curation`, see `sections_of`.
             file: name of the result in the run's folder, for `out` None.
         """
-        if recipe is not None and sets:
-            raise RequestError(f"{verb}: apply overrides when the recipe is read: load_recipe(path, sets)")
         if recipe is not None and synthetic:
             raise RequestError(f"{verb}: give a recipe, or --synthetic sets with --real and --holdout; not both")
-        config = recipe.evaluation if recipe is not None else config_from_sets(EvaluationConfig, sets)
+        config, curation = cast("EvaluationConfig", sections["evaluation"]), cast("CurationConfig", sections["curation"])
         if recipe is None and (idle := sorted(config.model_fields_set & {"elsewhere", "fit", "generators"})):
             raise RequestError(f"{verb}: `{idle[0]}` concerns a recipe's generator, but there is no recipe; leave it out, or give a recipe")
         reference, holdout = real or (recipe.reference if recipe is not None else None), holdout or config.holdout
@@ -78,7 +89,6 @@ class MeasurementRequest:
             raise RequestError(f"{holdout}: is both the real images and the held-out test set, which must be used for nothing else")
         beside = resolve(out).rpartition("/")[0] if out is not None else resolve("runs/evaluation")
         run = recipe.run_path if recipe is not None else beside
-        curation = recipe.curation if recipe is not None else CurationConfig()
         return cls(
             reference=reference,
             holdout=holdout,
@@ -115,9 +125,12 @@ def evaluation_of(
         arms: names of arms, separated by commas. None: those of the recipe, or every set alone and beside the real
             images.
         require: comparisons that must hold, such as "curated > random".
-        sets: overrides of the evaluation's fields without a recipe; a recipe has had its own.
+        sets: overrides without a recipe, of the sections `evaluation` and `curation`; a recipe has had its own.
     """
-    shared = MeasurementRequest.of("evaluate", recipe, synthetic=synthetic, real=real, holdout=holdout, out=out, sets=sets, file=EVALUATION)
+    sections = sections_of(recipe, sets)
+    shared = MeasurementRequest.of(
+        "evaluate", recipe, synthetic=synthetic, real=real, holdout=holdout, out=out, sections=sections, file=EVALUATION
+    )
     config, names = shared.config, [name for name, _ in shared.synthetic]
     if arms is not None:
         config = _with_arms(config, [name.strip() for name in arms.split(",")])

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Doubles, Ints
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.image_table import Table
+from synthforge.data.read_config import Reading
 from synthforge.data.storage import replace_file
 from synthforge.errors import RequestError, WorkError, some
 from synthforge.evaluation.trainer.train import TrainingSet
@@ -143,8 +143,8 @@ def write_set(folder: Path, parts: list[Images]) -> str:
 class SetReader:
     """Reads sets in one process. Each collection is opened once."""
 
-    def __init__(self, folder: Path, cache: Path, columns: ColumnsConfig | None = None) -> None:
-        self._folder, self._cache, self._columns = folder, cache, columns
+    def __init__(self, folder: Path, cache: Path, reading: Reading | None = None) -> None:
+        self._folder, self._cache, self._reading = folder, cache, reading
         self._tables: dict[str, Table] = {}
 
     def read(self, digest: str) -> TrainingSet:
@@ -160,7 +160,7 @@ class SetReader:
                 for place, members in self._table(address).samples(np.array(list(sha256_of), np.int64)):
                     if hashlib.sha256(members.image).hexdigest() != sha256_of[place]:
                         raise WorkError(f"{address}: has changed since the evaluation began; run it again")
-                    files[address, place] = members.image
+                    files[address, place] = members.opaque
             return [files[address, place] for address, place, _ in wanted]
 
         return TrainingSet(
@@ -179,10 +179,10 @@ class SetReader:
 
     def files(self, images: Images) -> list[bytes]:
         """The files of some images, in order."""
-        files = {row: members.image for row, members in self._table(images.address).samples(images.row_N)}
+        files = {row: members.opaque for row, members in self._table(images.address).samples(images.row_N)}
         return [files[row] for row in images.row_N.tolist()]
 
     def _table(self, address: str) -> Table:
         if address not in self._tables:
-            self._tables[address] = Table.open(address, self._cache, columns=self._columns)
+            self._tables[address] = Table.open(address, self._cache, reading=self._reading)
         return self._tables[address]

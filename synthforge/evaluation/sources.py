@@ -63,7 +63,7 @@ def given_settings(
     """Settings and notes for the synthetic sets of a request without a recipe; raises RequestError or DatasetError."""
     notes, sets, classes = list[str](), dict[str, Pool](), draws.reference.classes
     for name, address in request.synthetic:
-        table = Table.open(address, cache_folder(request.curation), reporter, request.curation.columns)
+        table = Table.open(address, cache_folder(request.curation), reporter, request.curation.reading)
         classes_in(table, address, classes)
         images = Images.of(table, classes, is_real=False, weight=weights_of(address, table.strings("key")))
         sets[name] = Pool(table.collections[0], images)

@@ -19,7 +19,6 @@ from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.results.types import TunedResult
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.trainer.jobs import Training, TrainingRunner
-from synthforge.evaluation.trainer.models import platform_of
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.evaluation import ALONE, EvaluationConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
 
@@ -62,12 +61,13 @@ class Tuning:
     """Draw, candidate, what it is scored on, and which of the trainings belong to it."""
 
     @classmethod
-    def of(cls, draws: Sequence[RealDraw], base: TrainerConfig, config: EvaluationConfig, folder: Path, num_classes: int) -> Tuning:
+    def of(
+        cls, draws: Sequence[RealDraw], base: TrainerConfig, config: EvaluationConfig, folder: Path, num_classes: int, platform: str
+    ) -> Tuning:
         """Every candidate on every split of every draw; writes their sets. A single candidate is not trained."""
         tried = candidates(config.tuning, base) if config.tuning.on else {"": base}
         trainings: list[Training] = []
         plan: list[tuple[RealDraw, str, str, slice]] = []
-        platform = platform_of(base)
         for draw in draws if len(tried) > 1 else ():
             splits, on = _splits(draw, config.tuning.folds, num_classes)
             sets = [(write_set(folder, [fit]), write_set(folder, [test])) for fit, test in splits]

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import torch
 
-from synthforge.data.columns import ColumnsConfig
+from synthforge.data.read_config import Reading
 from synthforge.devices import own_gpu, pick_device
 from synthforge.errors import SynthforgeError
 from synthforge.evaluation.preparation.origins import DrawToPrepare
@@ -43,7 +43,7 @@ class EvaluationWork:
 
     folder: Path
     cache: Path
-    columns: ColumnsConfig
+    reading: Reading
     device: str
     threads: int
     preparation: Preparation | None
@@ -59,7 +59,7 @@ class EvaluationStream:
     def __init__(self, work: EvaluationWork, place: Place) -> None:
         self._work, self._place = work, place
         self._device = pick_device(own_gpu(place.worker, place.workers, work.device), "evaluation.trainer.device")
-        self._trainer = ClassifierTrainer(work.folder, work.cache, work.columns, self._device, work.threads)
+        self._trainer = ClassifierTrainer(work.folder, work.cache, work.reading, self._device, work.threads)
         self._prepared_last = False
 
     def describe(self) -> str:

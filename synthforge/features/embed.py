@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Floats
 from synthforge.data.collection import Block, Collection
-from synthforge.data.columns import ColumnsConfig
-from synthforge.data.images import DECODER_VERSION, Uint8, decode, is_blank, resize
+from synthforge.data.images import Uint8, decode, is_blank, is_transparent, opaque, resize
 from synthforge.data.layout import digest_of
 from synthforge.data.opening import open_collection
+from synthforge.data.read_config import Reading
 from synthforge.data.reading import read_labelled
 from synthforge.data.storage import replace_file
 from synthforge.errors import DatasetError, SynthforgeError, WorkError
@@ -46,11 +46,13 @@ FACTS_SCHEMA = pa.schema(
         pa.field("pixels", pa.uint64(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
+        pa.field("transparent", pa.bool_(), nullable=False),
     ]
 )
-"""Facts about each image of a block: why it can't be used (null: usable), a digest of its pixels, its size."""
+"""Facts about each image of a block: why it can't be used (null: usable), a digest of its pixels, its size, whether any
+pixel is transparent."""
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 BATCHES_AHEAD = 3
 """Batches of decoded images that may wait for the device."""
 
@@ -84,19 +86,19 @@ class Features:
 
 def features_file(cache: Path, block: Block, encoder: str) -> Path:
     """Where a cache keeps a block's features by the encoder with this digest."""
-    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.d{DECODER_VERSION}.npy"
+    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.{encoder[:16]}.d{block.decoder}.npy"
 
 
 def facts_file(cache: Path, block: Block) -> Path:
     """Where a cache keeps the facts about a block's images."""
-    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.d{DECODER_VERSION}.parquet"
+    return cache / "features" / block.digest[:2] / f"{block.digest[:32]}.facts{FACTS_VERSION}.d{block.decoder}.parquet"
 
 
 def loaded(
-    configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, columns: ColumnsConfig, reporter: Reporter | None = None
+    configs: tuple[EncoderConfig, ...], device: str, reference: str, cache: Path, reading: Reading, reporter: Reporter | None = None
 ) -> list[Encoder]:
     """The encoders of some Configs in order, one for each view."""
-    real = read_labelled(reference, cache, reporter, columns)["fit"] if any(config.fits for config in configs) else None
+    real = read_labelled(reference, cache, reporter, reading)["fit"] if any(config.fits for config in configs) else None
     loading = Loading(cache, device, real, reporter=reporter or Reporter())
     return [encoder for config in configs for encoder in config.build(loading)]
 
@@ -107,7 +109,7 @@ class EmbedWork:
 
     address: str
     classes: list[str] | None
-    columns: ColumnsConfig
+    reading: Reading
     encoders: tuple[EncoderConfig, ...]
     cache: Path
     device: str
@@ -127,7 +129,7 @@ class EmbedWork:
 
         if place.workers > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
-        return EmbedStream(self, self.ready or loaded(self.encoders, self.device, self.reference, self.cache, self.columns))
+        return EmbedStream(self, self.ready or loaded(self.encoders, self.device, self.reference, self.cache, self.reading))
 
 
 class EmbedStream:
@@ -153,7 +155,7 @@ class EmbedStream:
 
     def _embed(self, block: Block, advance: Callable[[int], None]) -> int:
         if self._collection is None:
-            self._collection = open_collection(self._work.address, self._work.cache, classes=self._work.classes, columns=self._work.columns)
+            self._collection = open_collection(self._work.address, self._work.cache, classes=self._work.classes, reading=self._work.reading)
         missing = [
             (encoder, path)
             for encoder, digest in zip(self._encoders, self.describe(), strict=True)
@@ -161,8 +163,10 @@ class EmbedStream:
         ]
         sizes = sorted({encoder.resolution for encoder, _ in missing})
         blocks = [np.full((block.num_samples, encoder.dim), np.nan, np.float32) for encoder, _ in missing]
-        facts: list[tuple[str | None, int, int, int]] = []
-        for batch in _decoded_batches(self._collection.images(block), sizes, self._work.batch, self._threads):
+        facts: list[tuple[str | None, int, int, int, bool]] = []
+        for batch in _decoded_batches(
+            self._collection.images(block), self._work.reading.background, sizes, self._work.batch, self._threads
+        ):
             start = len(facts)
             facts += [image.facts for image in batch]
             good = [number for number, image in enumerate(batch) if image.facts[0] is None]
@@ -184,34 +188,36 @@ class EmbedStream:
 
 @dataclass(frozen=True)
 class _Decoded:
-    facts: tuple[str | None, int, int, int]
+    facts: tuple[str | None, int, int, int, bool]
     scaled: dict[int, Uint8]
     """Resolution to image."""
 
 
-def _decoded_batches(images: Iterator[bytes], sizes: Sequence[int], batch: int, threads: int) -> Iterator[list[_Decoded]]:
+def _decoded_batches(images: Iterator[bytes], background: str, sizes: Sequence[int], batch: int, threads: int) -> Iterator[list[_Decoded]]:
     """Batches in order, decoded by threads some batches ahead."""
     with ThreadPoolExecutor(threads, "decode") as pool:
         waiting: deque[list[Future[_Decoded]]] = deque()
         while True:
             while len(waiting) <= BATCHES_AHEAD and (chunk := list(itertools.islice(images, batch))):
-                waiting.append([pool.submit(_decode, data, sizes) for data in chunk])
+                waiting.append([pool.submit(_decode, data, background, sizes) for data in chunk])
             if not waiting:
                 return
             yield [future.result() for future in waiting.popleft()]
 
 
-def _decode(data: bytes, sizes: Sequence[int]) -> _Decoded:
+def _decode(data: bytes, background: str, sizes: Sequence[int]) -> _Decoded:
     try:
-        image = decode(data, 3)
+        image = decode(opaque(data, background), 3)
     except DatasetError as error:
-        return _Decoded((str(error), 0, 0, 0), {})
+        return _Decoded((str(error), 0, 0, 0, False), {})
     height, width, _ = image.shape
     digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8)
     digest.update(f"{height}x{width}".encode())
     pixels = digest.digest()
     problem = "blank" if is_blank(image[None])[0] else None
-    return _Decoded((problem, int.from_bytes(pixels, "little"), width, height), {size: resize(image, size) for size in sizes})
+    return _Decoded(
+        (problem, int.from_bytes(pixels, "little"), width, height, is_transparent(data)), {size: resize(image, size) for size in sizes}
+    )
 
 
 TRIES = 3
@@ -251,10 +257,10 @@ def embedded(
     Returns: the features of its N images, and which of them are usable, bool (N,).
     Raises: WorkError with the number of failed blocks.
     """
-    address, columns = collection.address, collection.columns
-    (encoder,) = loaded((config,), device, address, cache, columns)
+    address, reading = collection.address, collection.reading
+    (encoder,) = loaded((config,), device, address, cache, reading)
     work = EmbedWork(
-        address, classes, columns, (config,), cache, device=device, batch=batch, decoders=decoders, reference=address, ready=[encoder]
+        address, classes, reading, (config,), cache, device=device, batch=batch, decoders=decoders, reference=address, ready=[encoder]
     )
     digest = digest_of(encoder.identity())
     embed(collection, [digest], work, workers=1, reporter=Reporter())

@@ -314,7 +314,7 @@ def _sources_of(recipe: Recipe, known: Mapping[str, str]) -> Sources | None:
     guided = recipe.sampling.real_guidance
     if guided is None:
         return None
-    sources = Sources.read(guided.reference, known.get(_REFERENCE), cache_folder(recipe.curation), recipe.curation.columns)
+    sources = Sources.read(guided.reference, known.get(_REFERENCE), cache_folder(recipe.curation), recipe.curation.reading)
     if without := [name for name in recipe.classes if not sources.by_class.get(name)]:
         lacking, has = some([repr(name) for name in without], 1), some(sources.by_class, 12)
         raise RequestError(f"sampling.real_guidance.reference: {guided.reference} has no images of class {lacking}; it has {has}")

@@ -49,7 +49,7 @@ def render(recipe: Recipe, real: str, strength: float, beside: Path, threads: in
         beside: parent of the new folder.
     Returns: the dataset folder's address.
     """
-    labelled = read_labelled(real, cache_folder(recipe.curation), columns=recipe.curation.columns)["fit"]
+    labelled = read_labelled(real, cache_folder(recipe.curation), reading=recipe.curation.reading)["fit"]
     present = {example.class_name for example in labelled.examples}
     classes = {name: spec for name, spec in recipe.classes.items() if name in present}
     sampling = recipe.sampling.model_copy(update={"real_guidance": RealGuidanceConfig(reference=real, strength=[strength])})

@@ -9,7 +9,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -45,6 +45,31 @@ def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
 def config_from_sets(config: type[ConfigT], sets: Sequence[str]) -> ConfigT:
     """Make any Config from `dotted.path=value` overrides. Other fields keep their defaults. Raises RecipeError."""
     return cast("ConfigT", _Source(None, sets, config).validated())
+
+
+def sections_from_sets(sections: Mapping[str, type[Config]], sets: Sequence[str]) -> dict[str, Config]:
+    """Make sections of a recipe from overrides alone. Other fields keep their defaults. Raises RecipeError.
+
+    A path may begin with the name of its section. Otherwise it belongs to the first section that has such a field.
+    """
+    texts: dict[str, list[str]] = {name: [] for name in sections}
+    for text in sets:
+        dotted, equals, value = text.partition("=")
+        first, _, rest = dotted.strip().partition(".")
+        if first in sections and rest:
+            texts[first].append(f"{rest}{equals}{value}")
+        else:
+            texts[next((name for name, config in sections.items() if first in config.model_fields), next(iter(sections)))].append(text)
+    made: dict[str, Config] = {}
+    problems: list[str] = []
+    for name, config in sections.items():
+        try:
+            made[name] = config_from_sets(config, texts[name])
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    return made
 
 
 class _Source:

@@ -7,9 +7,11 @@ import io
 import os
 import re
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from ruamel.yaml import YAML
@@ -17,11 +19,14 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from synthforge.data.images import decode
+from synthforge.data.input_report import InputReport
+from synthforge.data.read_config import Reading
 from synthforge.data.reading import Labelled, read_labelled
 from synthforge.data.storage import BUILTIN, resolve
 from synthforge.data.units import Part
 from synthforge.errors import DatasetError, PlaceError, RequestError, some
-from synthforge.recipe.load import is_usable
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import is_usable, sections_from_sets
 
 
 def _recipes() -> Traversable:
@@ -43,13 +48,26 @@ def builtin(name: str) -> str:
     return (_recipes() / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def for_folder(folder: str, out: Path) -> str:
-    """Text of a commented recipe for a folder of real images; raises DatasetError.
+@dataclass(frozen=True)
+class NewRecipe:
+    """A recipe that was written for a folder."""
+
+    text: str
+    found: InputReport | None
+    """What the folder holds. None: no folder was read."""
+    notes: list[str]
+    """What of the folder is not used, and why."""
+
+
+def for_folder(folder: str, out: Path, sets: Sequence[str] = ()) -> NewRecipe:
+    """A commented recipe for a folder of real images; raises DatasetError or RecipeError.
 
     Args:
         out: the file that it will be written to; the text names it.
+        sets: fields of the section `curation` that say how the folder is read. The recipe gets them too.
     """
-    parts = _read(folder)
+    curation, reading = _curation(sets)
+    parts = _read(folder, reading)
     labelled = parts["fit"]
     name = run_name(folder)
     sides = []
@@ -61,7 +79,7 @@ def for_folder(folder: str, out: Path) -> str:
     template = jinja2.Template(
         (_recipes() / "folder.yaml.j2").read_text(encoding="utf-8"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    return str(
+    text = str(
         template.render(
             folder=_in_shell(_relative(folder, Path.cwd())),
             num_images=sum(len(part.examples) for part in parts.values()),
@@ -69,28 +87,36 @@ def for_folder(folder: str, out: Path) -> str:
             classes_field=_yaml({"classes": _classes(labelled)}),
             resolution=min(sides, default=0),
             name_field=_yaml({"name": name}),
+            curation_field=_yaml({"curation": curation}) if curation else "",
+            fit_options="".join(f" --set {_in_shell(text.removeprefix('curation.'))}" for text in sets),
             run=f"runs/{name}",
             recipe_file=_in_shell(_relative(os.path.abspath(out), Path.cwd())),
         )
     )
+    return NewRecipe(text, labelled.report, labelled.notes)
 
 
-def builtin_for_folder(name: str, folder: str, out: Path) -> str:
-    """Text of a built-in recipe with the classes of a folder of real images; raises RequestError.
+def builtin_for_folder(name: str, folder: str, out: Path, sets: Sequence[str] = ()) -> NewRecipe:
+    """A built-in recipe with the classes of a folder of real images; raises RequestError.
 
     Args:
         out: the file that it will be written to; paths in it are relative to that.
+        sets: as for `for_folder`.
     """
     tree = YAML(typ="rt").load(builtin(name))
     kind = str(tree["generator"]["kind"])
-    classes = _classes(_read(folder)["fit"])
+    curation, reading = _curation(sets)
+    labelled = _read(folder, reading)["fit"]
+    classes = _classes(labelled)
     if kind == "unconditional" and len(classes) > 1:
         raise RequestError(f"--builtin {name}: makes images of one class only, {folder} has {len(classes)}")
     tree["classes"], tree["name"] = classes, run_name(folder)
+    if curation:
+        tree["curation"] = {**tree.get("curation", {}), **curation}
     guided = tree.get("sampling", {}).get("real_guidance")
     if guided is not None:
         guided["reference"] = Quoted(_relative(folder, out.resolve().parent))
-    return _yaml(tree)
+    return NewRecipe(_yaml(tree), labelled.report, labelled.notes)
 
 
 def run_name(folder: str) -> str:
@@ -107,11 +133,17 @@ def _relative(address: str, start: Path) -> str:
     return f"./{path}" if path.startswith(("-", "~", BUILTIN)) else path
 
 
-def _read(folder: str) -> dict[Part, Labelled]:
+def _curation(sets: Sequence[str]) -> tuple[dict[str, Any], Reading]:
+    """The section `curation` from overrides, without defaults, and how it says that images are read."""
+    config = cast("CurationConfig", sections_from_sets({"curation": CurationConfig}, sets)["curation"])
+    return config.model_dump(mode="json", exclude_defaults=True), config.reading
+
+
+def _read(folder: str, reading: Reading) -> dict[Part, Labelled]:
     """The images of a folder; raises DatasetError, also if a recipe can't hold its name or that of a class."""
     if not is_usable(folder):
         raise DatasetError(f"{folder!a}: the path is not UTF-8 text; rename the folder")
-    parts = read_labelled(folder)
+    parts = read_labelled(folder, reading=reading)
     if wrong := [ascii(name) for name in parts["fit"].classes if not (name and is_usable(name))]:
         raise DatasetError(f"{folder}: {some(wrong)} can't be class names: empty, not UTF-8 text, or with NUL characters; rename them")
     return parts

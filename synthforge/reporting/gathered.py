@@ -136,7 +136,7 @@ class Gathered:
         if self.recipe.reference is None:
             return None
         try:
-            return Table.of([open_collection(self.recipe.reference, self.cache, columns=self.recipe.curation.columns)])
+            return Table.of([open_collection(self.recipe.reference, self.cache, reading=self.recipe.curation.reading)])
         except SynthforgeError:
             return None
 

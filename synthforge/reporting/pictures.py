@@ -68,7 +68,7 @@ def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap:
 
 def thumbnails(table: Table, rows: Ints, side: int) -> list[Image.Image]:
     """The images of these rows as squares of `side` pixels, in order."""
-    found = {row: _thumbnail(members.image, side) for row, members in table.samples(np.unique(rows))}
+    found = {row: _thumbnail(members.opaque, side) for row, members in table.samples(np.unique(rows))}
     return [found[row] for row in rows.tolist()]
 
 

@@ -22,9 +22,9 @@ from PIL import Image
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import curate
 from synthforge.data.collection import Collection
-from synthforge.data.columns import ColumnsConfig
 from synthforge.data.images import encode
 from synthforge.data.opening import open_collection
+from synthforge.data.read_config import ColumnsConfig, Reading
 from synthforge.errors import DatasetError
 from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets
@@ -231,8 +231,8 @@ def test_doubt_about_splits_is_an_error_that_names_the_setting(tmp_path: Path, o
     place = folder(tmp_path, files)
     with pytest.raises(DatasetError, match=r"--set columns.splits=true or false"):
         opened(place)
-    assert labels(opened(place, columns=ColumnsConfig(splits=False))) == {"train": 1, "val": 1, "extra": 1}
-    assert labels(opened(place, columns=ColumnsConfig(splits=True))) == {"cat": 2}
+    assert labels(opened(place, reading=Reading(ColumnsConfig(splits=False)))) == {"train": 1, "val": 1, "extra": 1}
+    assert labels(opened(place, reading=Reading(ColumnsConfig(splits=True)))) == {"cat": 2}
 
 
 # Columns
@@ -265,7 +265,7 @@ def test_two_pictures_of_a_sample(tmp_path: Path, opened: Open, form: str) -> No
     with pytest.raises(DatasetError, match=rf"{names[0]} and {names[1]} could all be the image; say which with --set columns.image="):
         opened(place)
     for index, name in enumerate(names):
-        assert images(opened(place, columns=ColumnsConfig(image=name))) == [png(index), png(10 + index)]
+        assert images(opened(place, reading=Reading(ColumnsConfig(image=name)))) == [png(index), png(10 + index)]
 
 
 @pytest.mark.parametrize("form", ["tar", "table"])
@@ -284,8 +284,8 @@ def test_coarse_and_fine_labels(tmp_path: Path, opened: Open) -> None:
     datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "set")
     with pytest.raises(DatasetError, match=r"coarse and fine could all be the label; say which with --set columns.label="):
         opened(tmp_path / "set")
-    assert labels(opened(tmp_path / "set", columns=ColumnsConfig(label="fine"))) == {"cat": 2, "dog": 2}
-    assert labels(opened(tmp_path / "set", columns=ColumnsConfig(label="coarse"))) == {"pet": 4}
+    assert labels(opened(tmp_path / "set", reading=Reading(ColumnsConfig(label="fine")))) == {"cat": 2, "dog": 2}
+    assert labels(opened(tmp_path / "set", reading=Reading(ColumnsConfig(label="coarse")))) == {"pet": 4}
 
 
 # Tars and tables of other makers

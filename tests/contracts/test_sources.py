@@ -221,7 +221,7 @@ def test_evaluate(source: str, tmp_path: Path, pool: str, once: Once, request: p
 
 def test_recipe_new(source: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(for_folder(source, path))
+    path.write_text(for_folder(source, path).text)
     assert list(load_recipe(path, []).classes) == CLASSES
     assert f"{len(REAL)} images" in path.read_text()
 

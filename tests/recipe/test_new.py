@@ -55,7 +55,7 @@ def made_recipe(place: Path, folder_name: str, class_names: list[str], builtin: 
         (folder / name / "0.png").write_bytes(_IMAGE)
     out = place / "out" / f"{new.run_name(str(folder))}.yaml"
     out.parent.mkdir()
-    text = new.for_folder(str(folder), out) if builtin is None else new.builtin_for_folder(builtin, str(folder), out)
+    text = (new.for_folder(str(folder), out) if builtin is None else new.builtin_for_folder(builtin, str(folder), out)).text
     recipe = load_recipe(new.write_new(text, out))
     guided = recipe.sampling.real_guidance
     assert guided is None or guided.reference == str(folder)
@@ -87,7 +87,7 @@ def test_other_readers_of_yaml_see_the_same_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["photos", "my photos", "-x", "it's", "a\nb", "$HOME", "猫", "\x85\\"])
 def test_commands_in_the_comments_name_the_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = new.for_folder(str(photos(tmp_path / name)), tmp_path / "r.yaml")
+    text = new.for_folder(str(photos(tmp_path / name)), tmp_path / "r.yaml").text
     (line,) = [line for line in text.split("\n") if line.startswith("#   synthforge fit")]
     word = line.removeprefix("#   synthforge fit ").partition(" --out runs/")[0]
     shown = subprocess.run(["bash", "-c", f"printf '%s|' {word}"], capture_output=True, check=True).stdout
@@ -111,8 +111,8 @@ def test_the_name_of_a_run(folder: str, name: str, tmp_path: Path, monkeypatch: 
 def test_a_linked_folder_has_the_name_of_the_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(photos(tmp_path / "photos-v3"))
     link, out = str(tmp_path / "link"), tmp_path / "r.yaml"
-    for text in (new.for_folder(link, out), new.builtin_for_folder("pixels", f"{link}/", out)):
-        assert "\nname: link\n" in text and "photos-v3" not in text
+    for made in (new.for_folder(link, out), new.builtin_for_folder("pixels", f"{link}/", out)):
+        assert "\nname: link\n" in made.text and "photos-v3" not in made.text
 
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_unknown_name_is_told_with_those_that_exist() -> None:
 def test_a_recipe_for_a_folder_has_its_classes_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "mine.yaml"
-    text = new.for_folder(str(photos(tmp_path / "my photos")), out)
+    text = new.for_folder(str(photos(tmp_path / "my photos")), out).text
     recipe = load_recipe(new.write_new(text, out))
     assert list(recipe.classes) == ["cat", "dog"] and recipe.name == "my-photos" and "12 images" in text
 
@@ -144,7 +144,7 @@ def test_a_recipe_for_a_folder_has_its_classes_and_size(tmp_path: Path, monkeypa
 def test_a_built_in_recipe_takes_the_classes_of_a_folder(tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     name = next(name for name in new.builtin_names() if name != "digits")
-    out.write_text(new.builtin_for_folder(name, str(photos(tmp_path / "photos", ("cat",))), out))
+    out.write_text(new.builtin_for_folder(name, str(photos(tmp_path / "photos", ("cat",))), out).text)
     assert list(load_recipe(out).classes) == ["cat"]
 
 

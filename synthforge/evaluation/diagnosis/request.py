@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from synthforge.data.layout import DIAGNOSIS
 from synthforge.errors import RequestError
-from synthforge.evaluation.request import MeasurementRequest
-from synthforge.recipe.evaluation import DIAGNOSIS_ARMS, ArmConfig, DiagnosisConfig
-from synthforge.recipe.load import config_from_sets
+from synthforge.evaluation.request import MeasurementRequest, sections_of
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.evaluation import DIAGNOSIS_ARMS, ArmConfig, DiagnosisConfig, EvaluationConfig
 from synthforge.recipe.recipe import Recipe
-
-_PREFIX = "diagnosis."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +38,18 @@ def diagnosis_of(
     Raises RequestError or RecipeError.
 
     Args:
-        sets: overrides without a recipe: of the diagnosis's fields with the prefix `diagnosis.`, otherwise of the
-            evaluation's.
+        sets: overrides without a recipe, of fields of the sections `evaluation`, `diagnosis` and `curation`.
     """
     if recipe is None and synthetic is None:
         raise RequestError("diagnose: which images? give a recipe, or --synthetic SET with --real and --holdout")
     if recipe is not None and rendered is not None:
         raise RequestError("diagnose: --rendered is for --synthetic sets; a recipe's generator renders the real images itself")
-    own = [text.removeprefix(_PREFIX) for text in sets if text.startswith(_PREFIX)]
-    others = [text for text in sets if not text.startswith(_PREFIX)] if recipe is None else sets
+    sections = sections_of(recipe, sets, {"evaluation": EvaluationConfig, "diagnosis": DiagnosisConfig, "curation": CurationConfig})
     given = [synthetic] if synthetic is not None else []
-    shared = MeasurementRequest.of("diagnose", recipe, synthetic=given, real=real, holdout=holdout, out=out, sets=others, file=DIAGNOSIS)
-    diagnosis = recipe.diagnosis if recipe is not None else config_from_sets(DiagnosisConfig, own)
+    shared = MeasurementRequest.of(
+        "diagnose", recipe, synthetic=given, real=real, holdout=holdout, out=out, sections=sections, file=DIAGNOSIS
+    )
+    diagnosis = cast("DiagnosisConfig", sections["diagnosis"])
     amounts = diagnosis.real_per_class or shared.config.real_per_class
     update = {
         "arms": [ArmConfig(name=name, of=[name]) for name in DIAGNOSIS_ARMS],

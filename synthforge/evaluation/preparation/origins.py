@@ -72,12 +72,12 @@ def _of_amount(reference: Reference, amount: Amount, recipe: Recipe, config: Eva
 
 def _has_own_generator(reference: Reference, amount: Amount, recipe: Recipe, config: EvaluationConfig) -> bool:
     """Whether a generator was fitted on just these images; raises RequestError if a named one was not."""
-    columns = reference.table.collections[0].columns
+    reading = reference.table.collections[0].reading
     if amount == "all":
         guided = recipe.sampling.real_guidance
         if guided is not None and resolve(guided.reference) != resolve(reference.address):
             return False
-        parts = read_labelled(reference.address, columns=columns)
+        parts = read_labelled(reference.address, reading=reading)
         present = [images for part in _PARTS if (images := parts.get(part)) is not None and images.examples]
         return was_fitted_on(Path(resolve(str(recipe.generator.model))), present)
     if config.generators is None:
@@ -85,7 +85,7 @@ def _has_own_generator(reference: Reference, amount: Amount, recipe: Recipe, con
     model = resolve(config.generators.replace("{amount}", str(amount)))
     if not Path(model).exists():
         raise RequestError(f"evaluation.generators: there is no {model}; fit one with --set per_class={amount}, or leave `generators` out")
-    if not was_fitted_on(Path(model), [read_labelled(reference.address, columns=columns)["fit"].first_of_each(int(amount))]):
+    if not was_fitted_on(Path(model), [read_labelled(reference.address, reading=reading)["fit"].first_of_each(int(amount))]):
         raise RequestError(
             f"evaluation.generators: {model} was not fitted on just the first {amount} real images of each class, so "
             f"its arms would have seen more than their budget; fit one with --set per_class={amount}, or leave `generators` out"

@@ -10,7 +10,6 @@ from filelock import FileLock
 
 from synthforge.config import identity_of
 from synthforge.data.folder import DatasetFolder
-from synthforge.data.images import DECODER_VERSION
 from synthforge.data.layout import COMPLETE, digest_of
 from synthforge.evaluation.reference import RealDraw, Reference
 from synthforge.evaluation.request import MeasurementRequest
@@ -62,7 +61,7 @@ class DrawPool:
             if part is not None
         ]
         fitting = identity_of(self.config.fit, lambda path, value: value) if self.config.fit is not None else None
-        depends = [VERSION, DECODER_VERSION, self.reference.classes, real, self.draw.number, fitting, self.threads]
+        depends = [VERSION, self.request.curation.reading.decoder, self.reference.classes, real, self.draw.number, fitting, self.threads]
         return self.request.folder / f"{self.draw.name}-{digest_of(depends)[:12]}"
 
     def left(self) -> Recipe | None:
@@ -135,4 +134,6 @@ class DrawPool:
                 from synthforge.generators.pixel.fit import fit  # takes seconds to import
 
                 seeded = config.loop.model_copy(update={"seed": config.loop.seed + self.draw.number})
-                fit(self.real_address(), self._model, config.model_copy(update={"loop": seeded, "per_class": None}))
+                curation = self.request.curation
+                as_here = {"loop": seeded, "per_class": None, "columns": curation.columns, "background": curation.background}
+                fit(self.real_address(), self._model, config.model_copy(update=as_here))

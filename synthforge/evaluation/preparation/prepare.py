@@ -81,7 +81,7 @@ class Preparer:
 
     def __init__(self, preparation: Preparation) -> None:
         self._preparation, request = preparation, preparation.request
-        self._reference = Reference.open(request.reference, cache_folder(request.curation), Reporter(), request.curation.columns)
+        self._reference = Reference.open(request.reference, cache_folder(request.curation), Reporter(), request.curation.reading)
         self._draws = functools.cache(lambda amount: self._reference.draws(amount, request.config))
 
     def prepare(self, unit: DrawToPrepare) -> PreparedDraw | SynthforgeError:
@@ -161,7 +161,7 @@ def prepared_settings(
         has_more = any(MORE in arm.of for arm in config.arms)
         return draws.settings(config.synthetic_per_real if has_more else config.synthetic_per_real[:1], "own", {}), []
     by_unit = _prepared(units, preparation, draws, workers, beside)
-    reader = SetReader(preparation.request.folder, cache_folder(preparation.request.curation), preparation.request.curation.columns)
+    reader = SetReader(preparation.request.folder, cache_folder(preparation.request.curation), preparation.request.curation.reading)
     elsewhere = {unit.amount for unit in by_unit if unit.origin == "elsewhere"}
     # If curation's encoder saw other images, an `own` draw counts as elsewhere. That amount may already have an
     # `elsewhere` pool; then the `own` one is dropped.

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from synthforge.data.input_report import InputReport
 from synthforge.data.layout import Document, Record
 from synthforge.statistics import Measured, Over, Word
 
@@ -193,6 +194,9 @@ class EvaluateResult(Document):
 
     oldest = 2
 
+    inputs: list[InputReport] = Field(default_factory=list)
+    """The real images, synthetic sets that are given in place of a recipe, and the test set. Empty in files of earlier
+    versions."""
     holdout: str
     holdout_images: int
     classes: list[str]
@@ -333,6 +337,9 @@ class DiagnoseResult(Document):
     """The most promising first."""
     tables: list[TableDiagnosis]
     """First the one whose generators have seen nothing but the real images of each setting, if there is one."""
+    inputs: list[InputReport] = Field(default_factory=list)
+    """The real images, synthetic sets that are given in place of a recipe, and the test set. Empty in files of earlier
+    versions."""
     holdout: str
     holdout_images: int
     strength: float | None

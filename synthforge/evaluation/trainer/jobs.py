@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from synthforge.config import identity_of
-from synthforge.data.columns import ColumnsConfig
-from synthforge.data.images import DECODER_VERSION
 from synthforge.data.layout import digest_of
+from synthforge.data.read_config import Reading
 from synthforge.data.storage import replace_file
 from synthforge.devices import cpu_threads
 from synthforge.errors import SynthforgeError, WorkError
@@ -49,13 +48,13 @@ class Training:
     seed: int
     num_classes: int
     platform: str = ""
-    """Device and pretrained weights, on which the result depends too."""
+    """Device, pretrained weights and decoder, on which the result depends too."""
 
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over everything that decides the result."""
         settings = [identity_of(config, lambda path, value: value) for config in (self.config, self.mixing)]
-        return digest_of([VERSION, DECODER_VERSION, self.train_set, self.test_set, *settings, self.seed, self.num_classes, self.platform])
+        return digest_of([VERSION, self.train_set, self.test_set, *settings, self.seed, self.num_classes, self.platform])
 
     @property
     def images(self) -> int:
@@ -80,9 +79,9 @@ def read_result(folder: Path, training: Training) -> Predictions | None:
 class ClassifierTrainer:
     """Trains and tests classifiers on one device."""
 
-    def __init__(self, folder: Path, cache: Path, columns: ColumnsConfig, device: torch.device, threads: int) -> None:
+    def __init__(self, folder: Path, cache: Path, reading: Reading, device: torch.device, threads: int) -> None:
         self._folder, self._device, self._threads = folder, device, threads
-        self._sets = SetReader(folder, cache, columns)
+        self._sets = SetReader(folder, cache, reading)
         self._test: tuple[tuple[str, int], np.ndarray, np.ndarray] | None = None
 
     def train(self, training: Training, advance: Callable[[int], None]) -> str | SynthforgeError:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.config import identity_of
-from synthforge.data.images import DECODER_VERSION, decode
+from synthforge.data.images import decode
 from synthforge.data.layout import canonical_json, digest_of
 from synthforge.data.model_files import as_path, file_sha256, in_one_line, public_name, weights_in
 from synthforge.data.reading import Labelled
@@ -291,7 +291,7 @@ def _digest_of(config: FittedConfig, reference: Labelled) -> str:
         "config": identity_of(config.model_copy(update={"pixels": None}), lambda path, value: value),
         "classes": reference.classes,
         "images": sorted((example.class_name, example.sha256) for example in reference.examples),
-        "decoder": DECODER_VERSION,
+        "decoder": reference.examples[0].reading.decoder,
         "version": 2,  # raised when equal settings and images give other classifiers
     }
     return digest_of(content)

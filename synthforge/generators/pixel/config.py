@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from synthforge.config import Config, execution, identity, location
-from synthforge.data.columns import ColumnsConfig
+from synthforge.data.read_config import WHITE, Background, ColumnsConfig, Reading
 from synthforge.generators.config import GENERATORS, GeneratorConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.training.config import AugmentConfig, LoopConfig
@@ -70,6 +70,8 @@ class PixelFitConfig(Config):
     """Precision of the saved weights."""
     columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
     """Where image and label stand, if the data leaves it open."""
+    background: Background = identity(WHITE)
+    """What transparent images are put on: `white`, `black`, `grey` or `#rrggbb`."""
     device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Device; `auto`: a GPU if there is one."""
     threads: int | None = identity(None, ge=1, le=1024)
@@ -78,3 +80,8 @@ class PixelFitConfig(Config):
     """Length, learning rate and precision of the fit."""
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     """Geometric augmentation that does not leak into generated images."""
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read."""
+        return Reading(self.columns, self.background)

@@ -78,7 +78,7 @@ class _Fit:
         left = {path.name for path in self.out.iterdir()} if self.out.exists() else set()
         if left and _WORK not in left:  # left by a fit that was killed while it moved its model
             raise PlaceError(f"{self.out}: is not empty; choose a new folder with --out")
-        parts = read_labelled(data, columns=config.columns)
+        parts = read_labelled(data, reading=config.reading)
         fitted, validation = parts["fit"], parts["validation"]
         if config.per_class is not None:
             fitted, validation = fitted.first_of_each(config.per_class), Labelled(validation.classes, [])
@@ -91,7 +91,7 @@ class _Fit:
         self.device = pick_device(config.device)
         if config.threads is not None and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
-        self.classes, self.notes = fitted.classes, fitted.notes
+        self.classes, self.notes, self.found = fitted.classes, fitted.notes, fitted.report
         self.fitted = self._on_device(fitted)
         self.validation = self._on_device(validation) if validation.examples else None
         used = [part for part in (self.fitted, self.validation) if part is not None]
@@ -314,6 +314,8 @@ class _Fit:
             else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, "
             f"where {kept.near_copies_real:.1%} is natural; lower loop.images, add real images, or strengthen augment",
             checks=[Check(**check) for check in self.loop.notes["checks"]],
+            images_found=self.found.images if self.found is not None else 0,
+            unused=self.found.unused if self.found is not None else {},
             notes=self.notes,
             config=identity_of(self.config, lambda path, value: value),
             versions={"synthforge": version("synthforge"), "torch": torch.__version__, "diffusers": diffusers.__version__},

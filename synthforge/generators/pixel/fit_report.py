@@ -65,6 +65,10 @@ class FitReport:
     """Why the fit ended."""
     warning: str | None
     checks: list[Check]
+    images_found: int = 0
+    """Images that the data holds."""
+    unused: dict[str, int] = field(default_factory=dict)
+    """Number of files or samples of the data that are no images, by reason."""
     notes: list[str] = field(default_factory=list)
     """What of the data was not used, and why."""
     config: dict[str, Any] = field(default_factory=dict)

@@ -28,5 +28,5 @@ def test_overrides_without_a_recipe_are_of_the_diagnosis_or_of_the_evaluation(tm
     places = {"synthetic": "pool", "real": str(tmp_path / "real"), "holdout": str(tmp_path)}
     request = diagnosis_of(None, **places, sets=["diagnosis.strength=0.3", "seeds=7"])
     assert (request.diagnosis.strength, request.config.seeds) == (0.3, 7)
-    with pytest.raises(RequestError, match="diagnose: apply overrides when the recipe is read"):
+    with pytest.raises(RequestError, match="apply overrides when the recipe is read"):
         diagnosis_of(load_recipe(DIGITS, []), sets=["diagnosis.strength=0.3"])
