@@ -350,6 +350,19 @@ class Folder:
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._join(name))
 
+    @contextmanager
+    def without_traces(self) -> Iterator[None]:
+        """A context at whose end folders that were made in it are removed, if they are empty: a refused run leaves
+        nothing."""
+        places = [self.path / "_log", self.path, *self.path.parents] if self.path is not None else []
+        new = [place for place in places if not os.path.exists(place)]
+        try:
+            yield
+        finally:
+            for place in new:
+                with suppress(OSError):  # not empty
+                    place.rmdir()
+
     def within(self, name: str) -> Folder:
         """A folder inside this one."""
         return Folder(f"{self.address}/{name}", self.single_writer)

@@ -91,46 +91,62 @@ def generate(
     plan = Plan.of(recipe)
     prompts = look_at(plan)
     folder = Folder(recipe.pool_path, recipe.output.single_writer)
-    folder.require_writable()
-    folder.sweep()
-    # Announced before anything is decided, so that nobody clears the folder while the model is loading.
-    with Heartbeat(folder) as heartbeat:
-        others = heartbeat.others()
-        if overwrite and others:
-            raise RequestError(f"{folder.address}: {others[0].writer} is writing there; stop it before --overwrite")
-        dataset = None if overwrite else _reopened(folder, plan)
-        num_appended = _num_to_append(dataset, plan, folder, extend)
-        num_shards = math.ceil((num_appended or len(plan)) / recipe.output.samples_per_shard / (part.of if part is not None else 1))
-        adopted = 0
-        if dataset is not None and not num_appended:
-            adopted = _adopt(dataset, plan, reporter)
-            num_shards = _num_due(dataset, part, retry_quarantined, reporter)
-            if not num_shards:
-                return _finish(dataset, plan, prompts, Counters(), adopted=adopted, seconds=0.0, part=part)
-        if dataset is None or recipe.prompts.overlong == "error":
-            prompts.refuse()  # a dataset that an earlier version began can be completed
-        for note in (*prompts.notes, *prompts.problems):
-            reporter.note(note)
-        work = _work(dataset, plan, num_appended)
-        reporter.note(f"loading {recipe.generator.model}")
-        with _executor(work, num_shards, reporter) as executor:
-            identity = executor.open()
-            # Nothing was changed so far; from here on the request is known to be possible.
-            if overwrite:
-                remove_dataset(folder)
-            dataset = DatasetFolder.create(folder, plan.manifest(identity))
-            if changes := differences(dataset.manifest.generator or {}, identity):
-                reporter.note(f"the existing shards were made with other settings: {'; '.join(changes)}; pixels may differ")
-            if num_appended:
-                dataset.extend(num_appended, recipe.output.samples_per_shard)
-            for shard in _own(dataset.state().quarantined, part) if retry_quarantined else []:
-                dataset.release(shard)
-            if others:
-                reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
-            folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # not sorted: the order of classes matters
-            run = _Generating(dataset, plan, part, heartbeat, reporter)
-            seconds = run.make_all(executor)
-        return _finish(dataset, plan, prompts, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
+    with folder.without_traces():
+        folder.require_writable()
+        folder.sweep()
+        # Announced before anything is decided, so that nobody clears the folder while the model is loading.
+        with Heartbeat(folder) as heartbeat:
+            return _generate(plan, prompts, folder, heartbeat, reporter, extend, part, overwrite=overwrite, retry=retry_quarantined)
+
+
+def _generate(
+    plan: Plan,
+    prompts: PromptReport,
+    folder: Folder,
+    heartbeat: Heartbeat,
+    reporter: Reporter,
+    extend: int | None,
+    part: ArrayPart | None,
+    *,
+    overwrite: bool,
+    retry: bool,
+) -> GenerateResult:
+    recipe, others = plan.recipe, heartbeat.others()
+    if overwrite and others:
+        raise RequestError(f"{folder.address}: {others[0].writer} is writing there; stop it before --overwrite")
+    dataset = None if overwrite else _reopened(folder, plan)
+    num_appended = _num_to_append(dataset, plan, folder, extend)
+    num_shards = math.ceil((num_appended or len(plan)) / recipe.output.samples_per_shard / (part.of if part is not None else 1))
+    adopted = 0
+    if dataset is not None and not num_appended:
+        adopted = _adopt(dataset, plan, reporter)
+        num_shards = _num_due(dataset, part, retry, reporter)
+        if not num_shards:
+            return _finish(dataset, plan, prompts, Counters(), adopted=adopted, seconds=0.0, part=part)
+    if dataset is None or recipe.prompts.overlong == "error":
+        prompts.refuse()  # a dataset that an earlier version began can be completed
+    for note in (*prompts.notes, *prompts.problems):
+        reporter.note(note)
+    work = _work(dataset, plan, num_appended)
+    reporter.note(f"loading {recipe.generator.model}")
+    with _executor(work, num_shards, reporter) as executor:
+        identity = executor.open()
+        # Nothing was changed so far; from here on the request is known to be possible.
+        if overwrite:
+            remove_dataset(folder)
+        dataset = DatasetFolder.create(folder, plan.manifest(identity))
+        if changes := differences(dataset.manifest.generator or {}, identity):
+            reporter.note(f"the existing shards were made with other settings: {'; '.join(changes)}; pixels may differ")
+        if num_appended:
+            dataset.extend(num_appended, recipe.output.samples_per_shard)
+        for shard in _own(dataset.state().quarantined, part) if retry else []:
+            dataset.release(shard)
+        if others:
+            reporter.note(f"{len(others)} other process(es) work on this folder; sharing the shards that are left")
+        folder.within(LOG).replace(RECIPE_LOG, to_record(recipe))  # not sorted: the order of classes matters
+        run = _Generating(dataset, plan, part, heartbeat, reporter)
+        seconds = run.make_all(executor)
+    return _finish(dataset, plan, prompts, run.counters, adopted=adopted + run.adopted, seconds=seconds, part=part)
 
 
 def _num_due(dataset: DatasetFolder, part: ArrayPart | None, retry_quarantined: bool, reporter: Reporter) -> int:

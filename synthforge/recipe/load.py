@@ -28,6 +28,8 @@ from synthforge.recipe.recipe import Recipe, cross_checks
 
 RECIPES = (".yaml", ".yml")
 """Endings of recipe files, by which the command line tells them from folders and tars."""
+_STEP = re.compile(r'"([^"]+)"|([^.]+)')
+"""A step of a dotted path; a name with dots stands in quotes."""
 _MODELS = {("curation", "encoder"), ("curation", "metric_encoder"), ("diagnosis", "encoder")}
 """Sections that may name a model by its hub id, as `generator` may."""
 
@@ -105,7 +107,7 @@ class _Source:
         dotted, equals, raw = text.partition("=")
         if not equals or not dotted.strip():
             return f"--set {text}: write path=value, for example --set sampling.steps=30"
-        steps = tuple(dotted.strip().split("."))
+        steps = tuple(quoted or plain for quoted, plain in _STEP.findall(dotted.strip()))
         try:
             value = parse(raw, self.config, steps)
         except GivenTwiceError as error:

@@ -88,6 +88,7 @@ def for_folder(folder: str, out: Path, sets: Sequence[str] = ()) -> NewRecipe:
             resolution=min(sides, default=0),
             name_field=_yaml({"name": name}),
             curation_field=_yaml({"curation": curation}) if curation else "",
+            model=_in_shell(_relative(str(Path(os.path.abspath(out)).parent / "runs" / name / "generator"), Path.cwd())),
             fit_options="".join(f" --set {_in_shell(text.removeprefix('curation.'))}" for text in sets),
             run=f"runs/{name}",
             recipe_file=_in_shell(_relative(os.path.abspath(out), Path.cwd())),

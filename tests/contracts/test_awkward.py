@@ -28,11 +28,9 @@ from synthforge.data.read_config import ColumnsConfig, Reading
 from synthforge.errors import DatasetError
 from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets
-from tests.data.loaders import leaves_files_open
+from tests.data.loaders import NAMES, leaves_files_open
 
 Open = Callable[..., Collection]
-NAMES = ["кошка", "猫", "🐈", "_x", "__y", "~z", "-v", "a b", "é", "no", "001", "ordinary", "x.y", "__"]
-"""Names of class folders. None begins with a dot, which hides a folder."""
 
 
 @pytest.fixture

@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from synthforge.curation.request import CurationRequest
+from synthforge.curation.run import curate
 from synthforge.data.collection import Collection
 from synthforge.data.folder import DatasetFolder
+from synthforge.data.images import encode
 from synthforge.data.opening import open_collection
 from synthforge.data.sidefiles import CROISSANT
 from synthforge.generation.run import generate
-from synthforge.recipe.load import load_recipe
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets, load_recipe
 from tests.conftest import DIGITS, small
-from tests.data.loaders import Pool, pool_of
+from tests.data.loaders import NAMES, Pool, pool_of
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -41,6 +46,32 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     out = tmp_path_factory.mktemp("loaders") / "runs" / "digits"
     generate(load_recipe(DIGITS, small(out, total=50, per_shard=10)))
     return pool_of(DatasetFolder.open(str(out / "pool")))
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """A curated set in shards of 10, whose classes and keys have the names that people give to folders."""
+    place = tmp_path_factory.mktemp("strange")
+    rng = np.random.default_rng(0)
+    for side, num in (("pool", 3), ("real", 10)):
+        for name in NAMES:
+            (place / side / name).mkdir(parents=True)
+            for number in range(num):
+                image = encode(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), "png", 100, marking=False)
+                (place / side / name / f"{number} {name}.png").write_bytes(image)
+    sets = ["encoder={kind: pixels}", "metric_encoder={kind: pixels, resolution: 12}", "trials.check=false", "samples_per_shard=10"]
+    sets += ["gates.labels.on=false", "gates.manifold.on=false", "selection.size.per_class=3"]
+    config = config_from_sets(CurationConfig, sets)
+    result = curate(CurationRequest([str(place / "pool")], str(place / "real"), str(place / "out"), config))
+    assert result.kept == 3 * len(NAMES)
+    return pool_of(DatasetFolder.open(str(place / "out")))
+
+
+@pytest.fixture(params=["pool", "curated"])
+def any_pool(request: pytest.FixtureRequest) -> Pool:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Pool)
+    return found
 
 
 @pytest.fixture

@@ -50,6 +50,10 @@ STRANGE = [
 ]
 
 
+NAMES = ["кошка", "猫", "🐈", "_x", "__y", "~z", "-v", "a b", "é", "no", "001", "ordinary", "x.y", "__"]
+"""Names of class folders. None begins with a dot, which hides a folder."""
+
+
 @dataclass
 class Pool:
     """A dataset with side files, and what its tables say: (class index, class, prompt, pixels) by key."""

@@ -14,7 +14,8 @@ from tests.data.loaders import STRANGE, Pool, behind_the_times, built, check_cro
 @behind_the_times
 @leaves_files_open
 @pytest.mark.parametrize("image_format", ["png", "jpg"])
-def test_croissant_validates_and_reads(pool: Pool, tmp_path: Path, croissant: Callable[[Pool], Any], image_format: str) -> None:
+def test_croissant_validates_and_reads(any_pool: Pool, tmp_path: Path, croissant: Callable[[Pool], Any], image_format: str) -> None:
+    pool = any_pool
     if image_format == "jpg":
         pool = pool_of(
             built(str(tmp_path / "d"), tmp_path, classes=STRANGE, image_format="jpg", num_samples=20, quarantined=(1,), left_out=(9,))

@@ -139,6 +139,14 @@ def test_on_s3_they_are_the_same(s3: str, tmp_path: Path) -> None:
 
 
 @leaves_files_open
+def test_webdataset_reads_every_key(curated: Pool, collected: None) -> None:
+    import webdataset as wds
+
+    dataset = wds.WebDataset(curated.tars, shardshuffle=False).decode("pil")
+    found_in(curated, {s["__key__"]: (s["cls"], s["json"]["class"], s["txt"], s["png"]) for s in dataset})
+
+
+@leaves_files_open
 def test_webdataset_reads_what_the_card_shows(tmp_path: Path, collected: None) -> None:
     """Also where shards are missing: the numbers that are there are joined."""
     import webdataset as wds
@@ -157,9 +165,10 @@ def test_webdataset_reads_what_the_card_shows(tmp_path: Path, collected: None) -
 
 @leaves_files_open
 @pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
-def test_timm_reads_the_folder(pool: Pool, tmp_path: Path, image_format: str, collected: None) -> None:
+def test_timm_reads_the_folder(any_pool: Pool, tmp_path: Path, image_format: str, collected: None) -> None:
     from timm.data import create_dataset
 
+    pool = any_pool
     if image_format != "png":
         pool = pool_of(built(str(tmp_path / "d"), tmp_path, image_format=image_format, quarantined=(1,), left_out=(9, 10)))
     channels = next(iter(pool.rows.values()))[3].shape[2]
@@ -185,8 +194,8 @@ def load(tmp_path: Path) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_datasets_loads_the_folder(pool: Pool, load: Callable[..., Any], streaming: bool) -> None:
-    dataset = load(pool, streaming)
+def test_datasets_loads_the_folder(any_pool: Pool, load: Callable[..., Any], streaming: bool) -> None:
+    pool, dataset = any_pool, load(any_pool, streaming)
     label = dataset.features["cls"]
     assert label.names == pool.dataset.manifest.classes
     found_in(pool, {s["__key__"]: (s["cls"], label.int2str(s["cls"]), s["txt"], s["png"]) for s in dataset})
@@ -254,7 +263,9 @@ def test_features_are_those_that_datasets_writes() -> None:
 
 @leaves_files_open
 @pytest.mark.parametrize("is_whole", [True, False])
-def test_open_clip_counts_and_reads(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool, collected: None) -> None:
+def test_open_clip_counts_and_reads(
+    any_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool, collected: None
+) -> None:
     import open_clip_train.data as training_data
     import torch
     from open_clip_train.distributed import init_distributed_device
@@ -262,8 +273,7 @@ def test_open_clip_counts_and_reads(pool: Pool, tmp_path: Path, monkeypatch: pyt
 
     # open_clip 3.3 was written for webdataset up to 0.2.86: https://github.com/mlfoundations/open_clip/issues/935
     monkeypatch.setattr(training_data, "tar_file_expander", functools.partial(training_data.tar_file_expander, eof_value=None))
-    if not is_whole:
-        pool = pool_of(built(str(tmp_path / "d"), tmp_path, num_samples=15, left_out=(5, 6, 7)))
+    pool = any_pool if is_whole else pool_of(built(str(tmp_path / "d"), tmp_path, num_samples=15, left_out=(5, 6, 7)))
     shards = f"{pool.path}/train-{{000000..{len(pool.tars) - 1:06d}}}.tar"
     options = "--dataset-type webdataset --batch-size 2 --workers 0 --device cpu --precision fp32"
     args = parse_args([*options.split(), "--train-data", shards])
@@ -282,14 +292,14 @@ def test_open_clip_counts_and_reads(pool: Pool, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.use_.* is deprecated:DeprecationWarning")  # Ray speaks of its own defaults
-def test_ray_reads_the_shards(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_reads_the_shards(any_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     import ray
 
     ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
-        dataset = ray.data.read_webdataset(pool.tars)
-        found_in(pool, {s["__key__"]: (s["cls"], s["json"]["class"], s["txt"], s["png"]) for s in dataset.take_all()})
+        dataset = ray.data.read_webdataset(any_pool.tars)
+        found_in(any_pool, {s["__key__"]: (s["cls"], s["json"]["class"], s["txt"], s["png"]) for s in dataset.take_all()})
     finally:
         ray.shutdown()
 

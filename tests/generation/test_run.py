@@ -128,6 +128,7 @@ def test_counts_that_differ_from_the_folder(tmp_path: Path) -> None:
     assert generate(load_recipe(DIGITS, small(tmp_path, total=60))).made == 0  # and so does one that asks for all of it
     with pytest.raises(RequestError, match="nothing there to extend"):
         generate(load_recipe(DIGITS, small(tmp_path / "new")), extend=20)
+    assert not (tmp_path / "new").exists()  # what is refused leaves nothing
 
 
 def test_extending_what_is_not_finished_is_refused(tmp_path: Path) -> None:

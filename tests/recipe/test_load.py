@@ -179,6 +179,11 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     assert recipe.run_path == str(tmp_path / "sub" / "out")
 
 
+def test_a_name_with_dots_stands_in_quotes() -> None:
+    recipe = load_recipe(DIGITS, ['classes={"a.b": {label: 3}, c: {label: 4}}', 'classes."a.b".weight=2', "count={total: 11}"])
+    assert {name: spec.weight for name, spec in recipe.classes.items()} == {"a.b": 2, "c": 1}
+
+
 def test_any_config_from_overrides() -> None:
     from synthforge.generators.pixel.config import PixelFitConfig
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_commands_in_the_comments_name_the_folder(name: str, tmp_path: Path, mon
     word = line.removeprefix("#   synthforge fit ").partition(" --out runs/")[0]
     shown = subprocess.run(["bash", "-c", f"printf '%s|' {word}"], capture_output=True, check=True).stdout
     assert (tmp_path / shown.decode().removesuffix("|")).resolve() == tmp_path / name and not shown.startswith(b"-")
+
+
+def test_the_model_is_fitted_where_the_recipe_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "else where").mkdir()
+    out = Path("else where") / "r.yaml"
+    text = new.for_folder(str(photos(tmp_path / "photos")), out).text
+    (line,) = [line for line in text.split("\n") if line.startswith("#   synthforge fit")]
+    *_, option, place = shlex.split(line.removeprefix("#"))
+    Path(place).mkdir(parents=True)  # as `fit` does
+    assert option == "--out" and str(Path(place).resolve()) == str(load_recipe(new.write_new(text, out)).generator.model)
 
 
 @pytest.mark.parametrize(
