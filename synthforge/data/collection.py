@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from synthforge.data.input_report import InputReport
 from synthforge.data.read_config import Reading
-from synthforge.data.units import Kind, Location, Members, Unused, last_of_each
+from synthforge.data.splits import last_of_each
+from synthforge.data.units import Kind, Location, Members, Unused
 
 ROWS_SCHEMA = pa.schema(
     [

@@ -27,7 +27,9 @@ import pyarrow as pa
 from synthforge.data import units
 from synthforge.data.hf_datasets import tables_at
 from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
+from synthforge.data.labels import chosen_column, known_of, label_of
 from synthforge.data.read_config import ColumnsConfig
+from synthforge.data.splits import files_at, files_by_class, files_in, splits_of
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.text_files import lines_of
 from synthforge.errors import DatasetError
@@ -52,23 +54,23 @@ def find_foreign(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
     Parts are only named if there are both of them.
     """
     folder = Path(place)
-    tars, problems = units.files_at(place, TARS)
+    tars, problems = files_at(place, TARS)
     if tars:
         return _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars), problems, columns)
     if tables := tables_at(place, columns):
         return tables
     if not folder.is_dir():
         return None
-    if (splits := units.splits_of(folder, columns.splits)) is None:
-        files, problems = units.files_by_class(folder)
+    if (splits := splits_of(folder, columns.splits)) is None:
+        files, problems = files_by_class(folder)
         pieces = list(_image_units(folder, files, "", None))
         return units.ForeignSet("image folder", pieces, _classes_beside(folder), problems) if pieces else None
     parts, problems = splits.parts, list(splits.problems)
-    if tars_in := {path: part for part, inside in parts.items() for path in units.files_in(inside, TARS)}:
+    if tars_in := {path: part for part, inside in parts.items() for path in files_in(inside, TARS)}:
         return _set_of_tars(folder, tars_in if len(set(tars_in.values())) > 1 else dict.fromkeys(tars_in), problems, columns)
     pieces = []
     for part, inside in parts.items():
-        files, without = units.files_by_class(inside)
+        files, without = files_by_class(inside)
         problems += without
         pieces += _image_units(inside, files, f"{inside.name}/", part if len(parts) > 1 else None)
     return units.ForeignSet("image folder", pieces, _classes_beside(folder), problems) if pieces else None
@@ -293,7 +295,7 @@ class Tar(units.FileUnit):
                     unused.setdefault(_TOO_LARGE if sample.name in skipped.too_large else units.NO_IMAGE, []).append(sample.name)
                     continue
                 self._require_no_dots(sample)
-                extension = units.chosen_column(sample.images, self.image, f"{self.path}: sample {sample.name}", "image")
+                extension = chosen_column(sample.images, self.image, f"{self.path}: sample {sample.name}", "image")
                 times[sample.name] += 1
                 again = f"#{times[sample.name]}" if times[sample.name] > 1 else ""
                 yield self._found(f"{stem}/{sample.name}{again}", sample, extension)
@@ -326,8 +328,8 @@ class Tar(units.FileUnit):
             name=name,
             image=image,
             extension=units.extension_of(image, extension),
-            label=units.label_of(sample.contents, record),
-            record=units.known_of(record, text or None),
+            label=label_of(sample.contents, record),
+            record=known_of(record, text or None),
             place=place | {"name": sample.name.lstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")},
         )
 
@@ -392,7 +394,7 @@ class ImageFiles:
                 continue
             image = units.bytes_of(file)
             name = self.prefix + (path if stem in self.doubles else stem)
-            yield units.FoundSample(name, image, units.extension_of(image, path), label, record=units.known_of({}), place={"name": path})
+            yield units.FoundSample(name, image, units.extension_of(image, path), label, record=known_of({}), place={"name": path})
         if others:
             by_class = dict(Counter(path.partition("/")[0] for path in others))
             unused = units.Unused(units.NOT_AN_IMAGE, len(others), others[0], by_class)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
 from synthforge.data.images import EXTENSIONS
+from synthforge.data.labels import as_name, natural_order
 from synthforge.data.layout import digest_of
 from synthforge.data.read_config import Reading
 from synthforge.data.unit_index import UnitIndex, index_key, indices_of
-from synthforge.data.units import WHERE_LABELS_STAND, ForeignSet, Location, Members, Unused, as_name, natural_order
+from synthforge.data.units import WHERE_LABELS_STAND, ForeignSet, Location, Members, Unused
 from synthforge.errors import DatasetError, some
 from synthforge.progress import Reporter
 

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from synthforge.data import units
 from synthforge.data.images import HEAD_BYTES, format_of
+from synthforge.data.labels import KNOWN, LABELS, as_label, chosen_column, known_of
 from synthforge.data.read_config import ColumnsConfig
+from synthforge.data.splits import HELD_OUT_SPLITS, SPLITS, files_at
 from synthforge.data.units import bytes_of
 from synthforge.errors import DatasetError
 
@@ -65,7 +67,7 @@ class ImageTable(units.FileUnit):
         number, without_image, first = 0, 0, 0
         try:
             with _TableFile(self.path) as file:
-                others = [name for name in units.KNOWN if name in file.schema.names]
+                others = [name for name in KNOWN if name in file.schema.names]
                 wanted = list(dict.fromkeys([self.image, *([self.label] if self.label else []), *others]))
                 for group in range(file.num_groups):
                     rows = (row for batch in file.batches(group, wanted) for row in batch.to_pylist())
@@ -77,7 +79,7 @@ class ImageTable(units.FileUnit):
                                 image=data,
                                 extension=units.extension_of(data, ""),
                                 label=self._label(row[self.label]) if self.label else None,
-                                record=units.known_of(row),
+                                record=known_of(row),
                                 place={"name": str(number), "group": group, "row": within},
                             )
                         else:
@@ -105,7 +107,7 @@ class ImageTable(units.FileUnit):
     def _label(self, value: object) -> str | None:
         if self.names is not None and isinstance(value, int):
             return self.names[value] if 0 <= value < len(self.names) else None  # `datasets` writes -1 for "no label"
-        return units.as_label(value)
+        return as_label(value)
 
     def read(self, rows: pa.Table, whole: bool) -> Iterator[units.Members]:
         """The samples of some rows. Rows of one row group are best asked for in order: going back decodes it again."""
@@ -189,9 +191,9 @@ def tables_at(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
         paths = dict.fromkeys(_arrow_files(folder), "")
     else:
         # As on the Hub: train-00000-of-00002.parquet, at the top or one folder below, or a folder for each split.
-        files, problems = units.files_at(place, (".parquet",))
+        files, problems = files_at(place, (".parquet",))
         files = files or ([path for path in sorted(folder.glob("*/*.parquet")) if path.is_file()] if folder.is_dir() else [])
-        splits_of_folders = {*itertools.chain.from_iterable(units.SPLITS.values()), *units.HELD_OUT_SPLITS}
+        splits_of_folders = {*itertools.chain.from_iterable(SPLITS.values()), *HELD_OUT_SPLITS}
         paths = {path: path.parent.name if path.parent.name in splits_of_folders else path.stem.partition("-")[0] for path in files}
     if not paths:
         return None
@@ -213,12 +215,12 @@ def _arrow_files(folder: Path) -> list[Path]:
 def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str], problems: list[units.SourceProblem]) -> list[ImageTable]:
     """The tables of the two splits that are the parts. Without a split to fit on, all tables, without parts."""
     present = {splits[table.path]: table.path for table in tables}
-    part_of = {split: part for part, names in units.SPLITS.items() for split in [name for name in names if name in present][:1]}
+    part_of = {split: part for part, names in SPLITS.items() for split in [name for name in names if name in present][:1]}
     if "fit" not in part_of.values():
         return tables
     for split, path in present.items():
         if split not in part_of:
-            why = "it is kept for the final test" if split in units.HELD_OUT_SPLITS else f"{' and '.join(part_of)} is used"
+            why = "it is kept for the final test" if split in HELD_OUT_SPLITS else f"{' and '.join(part_of)} is used"
             problems.append(units.SourceProblem(f"{path.parent}: split {split!r} is not read, since {why}"))
     used = [(table, part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
     return [replace(table, part=part if len(part_of) > 1 else None) for table, part in used]
@@ -242,12 +244,12 @@ def _table(path: Path, root: Path, columns: ColumnsConfig, problems: list[units.
     paths = [name for name, value in first.items() if (at := _path_in(value)) and _is_image_at(path.parent, at)]
     if not (images := list(dict.fromkeys(images)) or paths):
         return None
-    image = units.chosen_column(images, columns.image, str(path), "image")
+    image = chosen_column(images, columns.image, str(path), "image")
     labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    labels = labels or [name for name in units.LABELS if name in schema.names]
+    labels = labels or [name for name in LABELS if name in schema.names]
     if columns.label in schema.names:
         labels = [str(columns.label)]
-    label = units.chosen_column([name for name in labels if name in units.LABELS] or labels, None, str(path), "label") if labels else None
+    label = chosen_column([name for name in labels if name in LABELS] or labels, None, str(path), "label") if labels else None
     names = features.get(label, {}).get("names") if label else None
     return ImageTable(
         path=path, root=root, part=None, image=image, label=label, names=list(map(str, names)) if names else None, is_path=image in paths

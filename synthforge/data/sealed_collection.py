@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
 from synthforge.data.folder import DatasetFolder
+from synthforge.data.labels import as_name
 from synthforge.data.layout import digest_of
 from synthforge.data.read_config import Reading
 from synthforge.data.storage import replace_file
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.unit_index import INDEX_VERSION, index_path
-from synthforge.data.units import Location, Members, as_name
+from synthforge.data.units import Location, Members
 from synthforge.errors import DatasetError
 
 REQUEST_BYTES = 1 << 20

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from synthforge.data.images import encode
-from synthforge.data.units import HELD_OUT_SPLITS, SPLITS, as_name
+from synthforge.data.labels import as_name
+from synthforge.data.splits import HELD_OUT_SPLITS, SPLITS
 from synthforge.errors import DatasetError, PlaceError, RequestError
 from synthforge.recipe import new
 from synthforge.recipe.load import load_recipe

@@ -1,0 +1,62 @@
+"""Labels and captions of foreign sets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from synthforge.data.collection import Collection
+from synthforge.errors import DatasetError
+from tests.data.sets import IMAGES, check_contract, column, raw_tar
+
+
+def test_labels_and_captions_in_json_and_none_at_all(tmp_path: Path, opened: Callable[..., Collection]) -> None:
+    records = [
+        b'{"label": 3, "caption": "three"}',
+        b'{"class": "dog", "prompt": "a dog", "caption": "no", "strength": 0.25, "guidance": 2, "seed": 7, "source": "s"}',
+        b'{"cls": "\\ud800 owl"}',
+        b'{"label": true, "seed": -1, "strength": 1' + b"0" * 400 + b"}",
+        b"[]",
+        b"{",
+    ]
+    raw_tar(tmp_path / "j.tar", [(f"{i}.{ext}", data) for i, r in enumerate(records) for ext, data in (("png", IMAGES[i]), ("json", r))])
+    found = opened(tmp_path)
+    check_contract(found)
+    assert column(found, "class") == ["3", "dog", "? owl", None, None, None]
+    assert column(found, "prompt") == ["three", "a dog", None, None, None, None]
+    assert [column(found, name)[1] for name in ("strength", "guidance", "seed", "source")] == [0.25, 2.0, 7, "s"]
+    assert (column(found, "seed")[3], column(found, "strength")[3]) == (None, None)
+    raw_tar(tmp_path / "j.tar", {"a.png": IMAGES[0], "b.png": IMAGES[1]})
+    with pytest.raises(DatasetError, match=r"2 images and no label; each needs a .cls"):
+        opened(tmp_path)
+
+
+def misnamed() -> dict[str, tuple[bytes, str]]:
+    """Suffix to a file under it and the format that it has: a CMYK JPEG, an animated GIF and others, as they come from
+    the web."""
+    from PIL import Image
+
+    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 255)]
+
+    def saved_as(kind: str, mode: str = "RGB", **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        frames[0].convert(mode).save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return {
+        "0.png": (saved_as("JPEG", "CMYK"), "jpg"),
+        "1.png": (saved_as("GIF", "P", save_all=True, append_images=frames[1:]), "gif"),
+        "2.png": (saved_as("WEBP"), "webp"),
+        "3.jpg": (saved_as("PNG"), "png"),
+        "4.jpg": (saved_as("BMP"), "bmp"),
+        "5.webp": (saved_as("TIFF"), "tif"),
+        "6.jpeg": (saved_as("JPEG"), "jpg"),
+        "7.ppm": (saved_as("PPM"), "ppm"),
+        "8.png": (b"no image at all", "png"),
+        "9.webp": (b"", "webp"),
+    }
