@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from synthforge.data.collection import Collection
@@ -34,29 +31,3 @@ def test_labels_and_captions_in_json_and_none_at_all(tmp_path: Path, opened: Cal
     raw_tar(tmp_path / "j.tar", {"a.png": IMAGES[0], "b.png": IMAGES[1]})
     with pytest.raises(DatasetError, match=r"2 images and no label; each needs a .cls"):
         opened(tmp_path)
-
-
-def misnamed() -> dict[str, tuple[bytes, str]]:
-    """Suffix to a file under it and the format that it has: a CMYK JPEG, an animated GIF and others, as they come from
-    the web."""
-    from PIL import Image
-
-    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 255)]
-
-    def saved_as(kind: str, mode: str = "RGB", **options: Any) -> bytes:
-        buffer = io.BytesIO()
-        frames[0].convert(mode).save(buffer, kind, **options)
-        return buffer.getvalue()
-
-    return {
-        "0.png": (saved_as("JPEG", "CMYK"), "jpg"),
-        "1.png": (saved_as("GIF", "P", save_all=True, append_images=frames[1:]), "gif"),
-        "2.png": (saved_as("WEBP"), "webp"),
-        "3.jpg": (saved_as("PNG"), "png"),
-        "4.jpg": (saved_as("BMP"), "bmp"),
-        "5.webp": (saved_as("TIFF"), "tif"),
-        "6.jpeg": (saved_as("JPEG"), "jpg"),
-        "7.ppm": (saved_as("PPM"), "ppm"),
-        "8.png": (b"no image at all", "png"),
-        "9.webp": (b"", "webp"),
-    }
