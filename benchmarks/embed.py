@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from benchmarks.harness import keep, paired, seconds
 from synthforge.data.images import ImageFormat, decode, encode, resize
 from synthforge.data.opening import open_collection
+from synthforge.data.read_config import Reading
 from synthforge.errors import SynthforgeError
 from synthforge.features.embed import EmbedStream, EmbedWork
 from synthforge.features.encoders.clip import CONFIG_FILE, WEIGHTS_FILES
@@ -78,7 +79,7 @@ def _measure(place: Path, tar: Path, num: int, encoder: Encoder) -> dict[str, An
 
     def stage() -> float:
         with tempfile.TemporaryDirectory(dir=place) as cache:
-            work = EmbedWork(str(tar), ["a"], (), Path(cache), "auto", BATCH, None, "")
+            work = EmbedWork(str(tar), ["a"], Reading(), (), Path(cache), "auto", BATCH, None, "")
             taken = seconds(lambda: _embed(work, encoder))
             (features,) = Path(cache).rglob("*.npy")
             assert np.isfinite(np.load(features)).all()

@@ -23,6 +23,7 @@ from synthforge.curation.request import of_recipe
 from synthforge.data import layout
 from synthforge.data.folder import DatasetFolder
 from synthforge.data.opening import open_collection
+from synthforge.data.read_config import DECODER_VERSION
 from synthforge.data.storage import Folder, content_of, resolve
 from synthforge.errors import DatasetError, SynthforgeError
 from synthforge.evaluation.diagnosis.request import diagnosis_of
@@ -188,7 +189,8 @@ class _Run:
         evaluation = _identity(self.recipe.evaluation, {"holdout"})
         sections = [{name: value for name, value in evaluation.items() if name in _OF_EVALUATION}, _identity(self.recipe.diagnosis)]
         encoder = _identity(self.recipe.curation).get("encoder")
-        return [*self._measured(), sections, encoder]
+        decoder = self.recipe.curation.reading.decoder
+        return [*self._measured(), sections, encoder, *([decoder] if decoder != DECODER_VERSION else [])]
 
     def _measured(self) -> list[Any]:
         """What `evaluate` and `diagnose` both measure."""

@@ -23,7 +23,7 @@ from synthforge.curation.evidence import NEEDS_TEXTS, EncodedView, Evidence, Tex
 from synthforge.curation.gap.gap import MetricView
 from synthforge.curation.gates import LabelGate, in_order
 from synthforge.data.image_table import Table
-from synthforge.data.images import EXTENSIONS, Uint8, decode
+from synthforge.data.images import EXTENSIONS, Uint8
 from synthforge.data.layout import digest_of
 from synthforge.data.opening import open_collection
 from synthforge.devices import pick_device
@@ -291,7 +291,7 @@ class Sides:
 
     def _images(self) -> Iterator[tuple[int, Uint8]]:
         for row, members in self.pool.samples(np.flatnonzero(self.usable)):
-            yield row, decode(members.opaque, 3)
+            yield row, members.pixels(3)
 
     def _embed_texts(self, texts: list[str]) -> list[Texts]:
         encoded = [(encoder.embed_texts(texts), encoder.logit_scale) for encoder in self.encoders]

@@ -22,7 +22,7 @@ from synthforge.curation.request import CurationRequest
 from synthforge.curation.result import CurateResult
 from synthforge.curation.sides import Sides
 from synthforge.data.folder import Check, DatasetFolder, remove_dataset
-from synthforge.data.images import contact_sheet, decode, encode, turned_upright
+from synthforge.data.images import contact_sheet, encode, turned_upright
 from synthforge.data.layout import COMPLETE, DECISIONS, GAP, LOG, MANIFEST, Completion, Manifest, Segment, Shard
 from synthforge.data.sidefiles import write_side_files
 from synthforge.data.storage import Folder, as_our_error, resolve
@@ -321,7 +321,7 @@ def _spread(rows: Ints, class_N: Ints) -> Ints:
 
 
 def _pictures(table: Any, rows: Ints) -> list[Any]:
-    images = {row: decode(members.opaque) for row, members in table.samples(rows)}
+    images = {row: members.pixels() for row, members in table.samples(rows)}
     return [images[row] for row in rows.tolist()]
 
 

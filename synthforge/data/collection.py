@@ -48,7 +48,7 @@ class Block:
     digest: str
     """SHA-256 over these images in this order."""
     num_samples: int
-    decoder: str
+    decoder: int | str
     """How its images are decoded; see `Reading.decoder`."""
 
 

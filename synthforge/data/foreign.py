@@ -38,7 +38,8 @@ MAX_MEMBER_BYTES = 1 << 28
 """Larger members of a tar are never read. Images that are decoded are smaller."""
 MAX_HELD_BYTES = 1 << 30
 """Most bytes of unfinished samples in memory, where members of a sample are not neighbours."""
-_TOO_LARGE = f"with no image of less than {MAX_MEMBER_BYTES:,} bytes"
+_TOO_LARGE = f"larger than {MAX_MEMBER_BYTES:,} bytes"
+_NO_FILE = "no regular files (links, devices)"
 TAR_BLOCK = 10_000
 FILES_BLOCK = 1_000
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -137,10 +138,12 @@ class TarSample:
 class Skipped:
     """Members of a tar that are not read."""
 
-    too_large: set[str] = field(default_factory=set)
-    """Names of samples with a member of more than `MAX_MEMBER_BYTES`."""
+    too_large: list[str] = field(default_factory=list)
+    """Names of members of more than `MAX_MEMBER_BYTES`."""
+    keys: set[str] = field(default_factory=set)
+    """Names of samples whose image may be among the skipped members."""
     others: dict[str, list[str]] = field(default_factory=dict)
-    """Names of members that belong to no sample, by reason."""
+    """Names of other members, by reason."""
 
 
 def tar_samples(path: Path, skipped: Skipped | None = None) -> Iterator[TarSample]:
@@ -163,7 +166,9 @@ def tar_samples(path: Path, skipped: Skipped | None = None) -> Iterator[TarSampl
                 raise DatasetError(f"{path}: changed while it was read; run again when nobody writes there")
             sample = waiting.setdefault(key, TarSample(key))
             if member.size > MAX_MEMBER_BYTES:
-                skipped.too_large.add(key)
+                skipped.too_large.append(member.name)
+                if _is_of_image(member.name):
+                    skipped.keys.add(key)
             elif (content := _content(file, member, extension)) is not None:
                 held += len(content)
                 sample.contents[extension] = content
@@ -216,15 +221,13 @@ def _keyed_members(path: Path, skipped: Skipped | None = None) -> Iterator[tuple
             is_regular = member.isreg() and not member.issparse()
             if parts is not None and is_regular:
                 yield cast("IO[bytes]", tar.fileobj), member, *parts
-            elif skipped is not None and parts is not None:
-                skipped.others.setdefault("links, devices or sparse files", []).append(member.name)
-            elif skipped is not None and parts is None and not _is_of_macos(member.name):
-                skipped.others.setdefault(units.HIDDEN, []).append(member.name)
+            elif skipped is not None and _is_of_image(member.name):
+                skipped.others.setdefault(units.HIDDEN if parts is None else _NO_FILE, []).append(member.name)
+                skipped.keys.update(parts[:1] if parts is not None else ())
 
 
-def _is_of_macos(name: str) -> bool:
-    """Whether a member holds what macOS stores beside a file; there is one for each."""
-    return name.rpartition("/")[2].startswith("._")
+def _is_of_image(name: str) -> bool:
+    return name.lower().endswith(units.IMAGE_SUFFIXES)
 
 
 def _key_and_extension(name: str) -> tuple[str, str] | None:
@@ -286,13 +289,15 @@ class Tar(units.FileUnit):
         suffix = next(one for one in sorted(TARS, key=len, reverse=True) if self.name.endswith(one))
         stem = self.name.removesuffix(suffix) if "/" not in self.name else self.name
         times: Counter[str] = Counter()
-        skipped, unused = Skipped(), dict[str, list[str]]()
+        skipped, without = Skipped(), list[str]()
         num = 0
         try:
             for sample in tar_samples(self.path, skipped):
                 num += 1
+                if sample.name in skipped.keys:  # another member may be a mask
+                    continue
                 if not sample.images:
-                    unused.setdefault(_TOO_LARGE if sample.name in skipped.too_large else units.NO_IMAGE, []).append(sample.name)
+                    without.append(sample.name)
                     continue
                 self._require_no_dots(sample)
                 extension = chosen_column(sample.images, self.image, f"{self.path}: sample {sample.name}", "image")
@@ -304,8 +309,14 @@ class Tar(units.FileUnit):
         except TornError as error:
             used = f"the {num} whole samples before the tear are used" if num else "none of it is used"
             problems.append(units.SourceProblem(f"{self.path}: torn or not a tar ({error})", used, "fetch or make it again"))
-        for reason, names in (unused | skipped.others).items():
-            problems.append(units.left_out(str(self.path), units.Unused(reason, len(names), names[0])))
+        images, others = (  # of members that are too large
+            [name for name in skipped.too_large if _is_of_image(name) is wanted] for wanted in (True, False)
+        )
+        for reason, names in {units.NO_IMAGE: without, _TOO_LARGE: images, **skipped.others}.items():
+            if names:
+                problems.append(units.left_out(str(self.path), units.Unused(reason, len(names), names[0])))
+        if others:
+            problems.append(units.SourceProblem(f"{self.path}: {len(others)} members are {_TOO_LARGE} (first: {others[0]})", "not read"))
 
     def _require_no_dots(self, sample: TarSample) -> None:
         """Raise DatasetError if keys have dots: then WebDataset takes several samples for one."""

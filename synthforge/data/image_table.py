@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Bools, Ints
 from synthforge.data.collection import MAX_KEY, Block, Collection
-from synthforge.data.images import decode
 from synthforge.data.opening import open_collection
 from synthforge.data.read_config import Reading
 from synthforge.data.units import Members
@@ -110,7 +109,7 @@ class Table:
         problems = []
         for row, members in self.samples(rows):
             try:
-                decode(members.opaque)
+                members.pixels()
             except DatasetError as error:
                 problems.append(f"{self.location(row)}: {error}")
         if problems:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps, JpegImagePlugin, PngImagePlugin
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps, JpegImagePlugin, PngImagePlugin
 
 from synthforge.data.read_config import WHITE
 from synthforge.errors import DatasetError
@@ -96,12 +96,13 @@ def format_of(data: bytes) -> str | None:
     return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
-def decode(data: bytes, channels: int | None = None) -> Uint8:
-    """Decode an image file: turned upright as its EXIF data says, and put on white if it is transparent. Hidden
+def decode(data: bytes, channels: int | None = None, background: str = WHITE) -> Uint8:
+    """Decode an image file: turned upright as its EXIF data says, and put on a background if it is transparent. Hidden
     colours would otherwise show.
 
     Args:
-        channels: 1 or 3. None: grey images stay grey, and all others become RGB.
+        channels: 1 or 3. None: grey images stay grey, unless they are put on a colour; all others become RGB.
+        background: a name or a colour such as `#ff8800`.
     Raises: DatasetError for anything that is not a readable image.
     """
     if (image_format := format_of(data)) is None:
@@ -114,11 +115,14 @@ def decode(data: bytes, channels: int | None = None) -> Uint8:
                 raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} pixels is refused")
             image = _upright(opened)
             grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;")
-            channels = channels or (1 if grey else 3)
             if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips instead of scaling
                 image = Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8))
             elif image.has_transparency_data:
-                image = _on(image, WHITE)
+                canvas = Image.new("RGBA", image.size, background)
+                canvas.alpha_composite(image.convert("RGBA"))
+                image = canvas.convert("RGB")
+                grey &= len(set(ImageColor.getrgb(background)[:3])) == 1
+            channels = channels or (1 if grey else 3)
             mode = "L" if channels == 1 else "RGB"
             array = np.asarray(image if image.mode == mode else image.convert(mode))
     except DatasetError:
@@ -145,27 +149,6 @@ def _orientation(image: Image.Image) -> int:
     with suppress(Exception):  # EXIF data that can't be read says nothing
         orientation = image.getexif().get(0x0112, 1)
     return orientation if isinstance(orientation, int) else 1
-
-
-def _on(image: Image.Image, background: str) -> Image.Image:
-    canvas = Image.new("RGBA", image.size, background)
-    canvas.alpha_composite(image.convert("RGBA"))
-    return canvas.convert("RGB")
-
-
-def opaque(data: bytes, background: str) -> bytes:
-    """An image file that `decode` reads as lying on a background. It stays as it is unless it is transparent.
-
-    Args:
-        background: a name or a colour such as `#ff8800`. `decode` itself puts images on white.
-    """
-    if background == WHITE or not is_transparent(data):
-        return data
-    with Image.open(io.BytesIO(data), formats=FORMATS[format_of(data) or ""]) as opened:
-        is_grey, put = opened.mode == "LA", _on(_upright(opened), background)
-    buffer = io.BytesIO()
-    (put.convert("L") if is_grey else put).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def is_transparent(data: bytes) -> bool:

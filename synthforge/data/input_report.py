@@ -6,7 +6,7 @@ from synthforge.data.layout import Record
 
 
 class InputReport(Record):
-    """What was found at one address. Images and unused ones add up to what is there."""
+    """What was read at one address, and what was found there and left out."""
 
     name: str
     """Last part of the address."""

@@ -12,6 +12,7 @@ from synthforge.config import Config, identity
 DECODER_VERSION = 2
 """Raised when a file gives other pixels than before. It is part of the name of everything that is cached."""
 WHITE = "white"
+"""The background unless another is set."""
 Background = Annotated[str, Field(pattern=r"^(white|black|grey|#[0-9a-fA-F]{6})$")]
 """`white`, `black`, `grey`, or a colour such as `#ff8800`."""
 
@@ -38,6 +39,20 @@ class Reading:
     """What transparent images are put on."""
 
     @property
-    def decoder(self) -> str:
+    def decoder(self) -> int | str:
         """Names the pixels that an image file gives; part of the name of everything that is cached."""
-        return f"{DECODER_VERSION}" + ("" if self.background == WHITE else f"-{self.background.lstrip('#').lower()}")
+        return DECODER_VERSION if self.background == WHITE else f"{DECODER_VERSION}-{self.background.lstrip('#').lower()}"
+
+
+class ReadingConfig(Config):
+    """How images are read, real and synthetic ones alike."""
+
+    columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
+    """Where image and label stand, for sets of other programs that leave it open."""
+    background: Background | None = identity(None)
+    """What transparent images are put on: `white`, `black`, `grey` or `#rrggbb`. None: white."""
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read."""
+        return Reading(self.columns, self.background or WHITE)

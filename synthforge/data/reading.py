@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synthforge.data.images import Uint8, decode, opaque, resize
+from synthforge.data.images import Uint8, decode, resize
 from synthforge.data.input_report import InputReport
 from synthforge.data.opening import open_collection
 from synthforge.data.read_config import Reading
@@ -46,17 +46,17 @@ class Example:
 
     @property
     def data(self) -> bytes:
-        """The encoded image, to be decoded (see `images.opaque`); raises DatasetError if it can't be read."""
-        return opaque(self._stored, self.reading.background)
-
-    @property
-    def _stored(self) -> bytes:
+        """The encoded image; raises DatasetError if it can't be read."""
         return self.content if isinstance(self.content, bytes) else bytes_of(self.content)
+
+    def pixels(self, channels: int | None = None) -> Uint8:
+        """The decoded image; see `images.decode`."""
+        return decode(self.data, channels, self.reading.background)
 
     @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 of the image file as it is stored."""
-        return hashlib.sha256(self._stored).hexdigest()
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Labelled:
         images, problems = [], []
         for example in self.examples:
             try:
-                images.append(resize(decode(example.data, channels), resolution).transpose(2, 0, 1))
+                images.append(resize(example.pixels(channels), resolution).transpose(2, 0, 1))
             except DatasetError as error:
                 problems.append(f"{example.name}: {error}")
         _require_none(problems)
@@ -148,7 +148,7 @@ def _require_none(problems: list[str]) -> None:
 
 def _problem_with(example: Example) -> str | None:
     try:
-        decode(example.data)
+        example.pixels()
     except DatasetError as error:
         return str(error) if example.name in str(error) else f"{example.name}: {error}"
     return None

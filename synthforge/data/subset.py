@@ -9,7 +9,7 @@ from filelock import FileLock
 from synthforge.arrays import Ints
 from synthforge.data.folder import import_shard
 from synthforge.data.image_table import Table
-from synthforge.data.images import EXTENSIONS, ImageFormat, decode, encode
+from synthforge.data.images import EXTENSIONS, ImageFormat, encode
 from synthforge.data.layout import COMPLETE, Manifest, Segment, digest_of, key_of
 from synthforge.data.storage import Folder
 from synthforge.data.tars import EncodedSample, write_tar
@@ -37,7 +37,7 @@ def write_subset(
         extension: ImageFormat = formats.pop() if as_is else "png"
         samples = []
         for index, (row, label) in enumerate(zip(row_N.tolist(), label_N.tolist(), strict=True)):
-            data = members_of[row].image if as_is else encode(decode(members_of[row].opaque), "png", 100, marking=False)
+            data = members_of[row].image if as_is else encode(members_of[row].pixels(), "png", 100, marking=False)
             samples.append(EncodedSample(key_of(index), data, extension, label, text=classes[label], record={"class": classes[label]}))
         recipe = {"reference": origin, "images": digest_of(table.strings("image_sha256")[row_N].tolist())}
         manifest = Manifest(

@@ -26,7 +26,7 @@ from synthforge.data.units import FoundSample, SourceProblem, SourceUnit
 from synthforge.errors import DatasetError
 from synthforge.progress import Reporter
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 """Raise it when equal files give another index."""
 _INDEX_SCHEMA = pa.schema(
     [

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from synthforge.data.images import FORMATS, HEAD_BYTES, SUFFIXES, format_of, opaque
+from synthforge.data.images import FORMATS, HEAD_BYTES, SUFFIXES, Uint8, decode, format_of
 from synthforge.data.read_config import WHITE, Background
 from synthforge.errors import DatasetError
 
@@ -48,10 +48,9 @@ class Members:
     background: Background = WHITE
     """What the image is put on if it is transparent."""
 
-    @property
-    def opaque(self) -> bytes:
-        """The image file to decode; see `images.opaque`."""
-        return opaque(self.image, self.background)
+    def pixels(self, channels: int | None = None) -> Uint8:
+        """The decoded image; see `images.decode`."""
+        return decode(self.image, channels, self.background)
 
 
 @dataclass(frozen=True, slots=True)

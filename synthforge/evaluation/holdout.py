@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Bools
 from synthforge.data.image_table import Table
+from synthforge.data.input_report import InputReport
 from synthforge.data.read_config import Reading
 from synthforge.errors import DatasetError, RequestError, some
 from synthforge.evaluation.reference import RealDraw
@@ -43,6 +44,7 @@ class Holdout:
     address: str
     """As the user gave it."""
     images: Images
+    report: InputReport
     notes: list[str]
 
 
@@ -75,8 +77,8 @@ def open_holdout(address: str, classes: list[str], cache: Path, reporter: Report
     """
     reporter.note(f"opening the held-out test set {address}")
     table = _read(address, classes, cache, reporter, reading)
-    notes = list(table.collections[0].problems)
-    return Holdout(address, Images.of(table, classes, is_real=True), notes)
+    collection = table.collections[0]
+    return Holdout(address, Images.of(table, classes, is_real=True), collection.report, list(collection.problems))
 
 
 def _read(address: str, classes: list[str], cache: Path, reporter: Reporter, reading: Reading) -> Table:
@@ -169,14 +171,14 @@ class HoldoutCopies:
         pixels = {}
         for sha256, data in zip(images.sha256_N, self._reader.files(images), strict=True):
             try:
-                pixels[sha256] = decoded([data], self._resolution)
+                pixels[sha256] = decoded([data], self._resolution, self._reader.background)
             except DatasetError as error:
                 self.unreadable[sha256] = str(error)
                 self.is_copy[sha256] = True
         return pixels
 
     def _pixels(self, images: Images) -> torch.Tensor:
-        return _flat(decoded(self._reader.files(images), self._resolution))
+        return _flat(decoded(self._reader.files(images), self._resolution, self._reader.background))
 
 
 def _parts(images: Images) -> Iterator[Images]:

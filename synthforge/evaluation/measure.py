@@ -21,7 +21,6 @@ import torch
 
 from synthforge.data.input_report import InputReport
 from synthforge.data.layout import Document
-from synthforge.data.opening import open_collection
 from synthforge.data.storage import Folder, require_writable_file
 from synthforge.devices import one_worker_each, pick_device
 from synthforge.errors import PlaceError
@@ -105,8 +104,8 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
     draws.require_readable()
     check_holdout(request.holdout, classes, cache, reading)
 
-    platform = platform_of(base, reading.decoder)
-    tuning = Tuning.of(draws.all, base, config, folder, len(classes), platform)
+    given: list[InputReport] = []
+    tuning = Tuning.of(draws.all, base, config, folder, len(classes), reading.decoder)
     preparation = Preparation(request, sources) if request.recipe is not None else None
     work = EvaluationWork(folder, cache, reading, device=base.device, threads=base.threads, preparation=preparation)
     with Workers(work, config.workers or one_worker_each(base.device), reporter, deadline_seconds=TRAINING_DEADLINE) as workers:
@@ -116,7 +115,7 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
             beside = [Beside(training) for training in trainings.left(tuning.trainings)]
             settings, notes = prepared_settings(units, preparation, draws, workers, beside=beside)
         else:
-            settings, notes = given_settings(request, sources, draws, reporter)
+            settings, notes, given = given_settings(request, sources, draws, reporter)
         started = time.perf_counter()
 
         # Tuning
@@ -128,7 +127,7 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
         holdout_set = write_set(folder, [leakage.holdout])
 
         # Arms
-        planner = Planner(config, classes, tuned, platform, holdout_set, is_copy=leakage.is_copy, folder=folder)
+        planner = Planner(config, classes, tuned, platform_of(base), reading.decoder, holdout_set, is_copy=leakage.is_copy, folder=folder)
         plan = planner.plan(settings, draws.all)
         predictions = trainings.run(plan.trainings, "training arms")
 
@@ -144,8 +143,7 @@ def measure(request: MeasurementRequest, sources: ArmSources, reporter: Reporter
     )
     notes = [*reference.notes, *notes, *_notes_of_weights(base), *holdout.notes, *leakage.notes]
     notes += [*notes_of_classes(leakage.holdout, classes), *plan.notes]
-    addresses = [request.reference, *(address for _, address in request.synthetic), request.holdout]
-    inputs = [open_collection(address, cache, reading=reading).report for address in addresses]
+    inputs = [reference.table.collections[0].report, *given, holdout.report]
     return Measurement(findings, tuned, base, leakage.copies_removed, inputs=inputs, notes=notes, started=started)
 
 

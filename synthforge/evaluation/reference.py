@@ -15,7 +15,6 @@ import torch
 
 from synthforge.arrays import Bools, Ints
 from synthforge.data.image_table import Table
-from synthforge.data.images import decode
 from synthforge.data.read_config import Reading
 from synthforge.data.subset import write_subset
 from synthforge.errors import DatasetError, RequestError
@@ -80,9 +79,9 @@ class Reference:
         present = set(names)
         if len(present) == 1:
             raise RequestError(f"{address}: holds one class only, {present.pop()!r}; a classifier needs at least two")
-        first = next(members.opaque for _, members in table.samples(np.zeros(1, np.int64)))
+        first = next(members for _, members in table.samples(np.zeros(1, np.int64)))
         try:
-            size = min(decode(first).shape[:2])
+            size = min(first.pixels().shape[:2])
         except DatasetError as error:
             raise DatasetError(f"{address}, image {table.strings('key')[0]}: {error}; remove or replace it") from error
         notes = list(collection.problems)

@@ -19,6 +19,8 @@ from synthforge.recipe.evaluation import CHOSEN, MORE, POOL_SOURCES, REAL, ArmCo
 from synthforge.recipe.load import sections_from_sets
 from synthforge.recipe.recipe import Recipe
 
+_READING = {"background", "batch", "cache", "columns", "decoders", "device", "encoder"}
+"""Fields of the section `curation` that count without a recipe."""
 SECTIONS: dict[str, type[Config]] = {"evaluation": EvaluationConfig, "curation": CurationConfig}
 
 
@@ -74,6 +76,8 @@ class MeasurementRequest:
         config, curation = cast("EvaluationConfig", sections["evaluation"]), cast("CurationConfig", sections["curation"])
         if recipe is None and (idle := sorted(config.model_fields_set & {"elsewhere", "fit", "generators"})):
             raise RequestError(f"{verb}: `{idle[0]}` concerns a recipe's generator, but there is no recipe; leave it out, or give a recipe")
+        if recipe is None and (idle := sorted(curation.model_fields_set - _READING)):
+            raise RequestError(f"{verb}: `{idle[0]}` concerns curation, which is not done without a recipe; leave it out, or give a recipe")
         reference, holdout = real or (recipe.reference if recipe is not None else None), holdout or config.holdout
         if reference is None:
             raise RequestError(f"{verb}: which real images? give the recipe `reference:`, or use --real REAL")

@@ -144,7 +144,7 @@ class SetReader:
     """Reads sets in one process. Each collection is opened once."""
 
     def __init__(self, folder: Path, cache: Path, reading: Reading | None = None) -> None:
-        self._folder, self._cache, self._reading = folder, cache, reading
+        self._folder, self._cache, self._reading = folder, cache, reading or Reading()
         self._tables: dict[str, Table] = {}
 
     def read(self, digest: str) -> TrainingSet:
@@ -160,7 +160,7 @@ class SetReader:
                 for place, members in self._table(address).samples(np.array(list(sha256_of), np.int64)):
                     if hashlib.sha256(members.image).hexdigest() != sha256_of[place]:
                         raise WorkError(f"{address}: has changed since the evaluation began; run it again")
-                    files[address, place] = members.opaque
+                    files[address, place] = members.image
             return [files[address, place] for address, place, _ in wanted]
 
         return TrainingSet(
@@ -168,7 +168,13 @@ class SetReader:
             is_real_N=np.asarray(table["is_real"].to_numpy(zero_copy_only=False), np.bool_),
             weight_N=table["weight"].to_numpy().astype(np.float64),
             gather=gather,
+            background=self.background,
         )
+
+    @property
+    def background(self) -> str:
+        """What transparent images are put on."""
+        return self._reading.background
 
     def images(self, digest: str) -> Images:
         """A set of images of one collection."""
@@ -179,7 +185,7 @@ class SetReader:
 
     def files(self, images: Images) -> list[bytes]:
         """The files of some images, in order."""
-        files = {row: members.opaque for row, members in self._table(images.address).samples(images.row_N)}
+        files = {row: members.image for row, members in self._table(images.address).samples(images.row_N)}
         return [files[row] for row in images.row_N.tolist()]
 
     def _table(self, address: str) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 from synthforge.curation.write import weights_of
 from synthforge.data.image_table import Table
+from synthforge.data.input_report import InputReport
 from synthforge.evaluation.preparation.curated import Chooser, rules_of
 from synthforge.evaluation.preparation.pool import DrawPool
 from synthforge.evaluation.preparation.protocol import ArmSources, Pool, PreparedDraw
@@ -59,8 +60,11 @@ class EvaluationSources:
 
 def given_settings(
     request: MeasurementRequest, sources: ArmSources, draws: RealDraws, reporter: Reporter
-) -> tuple[list[Setting], list[str]]:
-    """Settings and notes for the synthetic sets of a request without a recipe; raises RequestError or DatasetError."""
+) -> tuple[list[Setting], list[str], list[InputReport]]:
+    """Settings, notes, and what was found, for the synthetic sets of a request without a recipe.
+
+    Raises: RequestError or DatasetError.
+    """
     notes, sets, classes = list[str](), dict[str, Pool](), draws.reference.classes
     for name, address in request.synthetic:
         table = Table.open(address, cache_folder(request.curation), reporter, request.curation.reading)
@@ -71,4 +75,4 @@ def given_settings(
         if num := len(table) - len(images):
             notes.append(f"{address}: {num:,} images of classes that the real images lack, or without a label, are left out")
     settings, more = sources.given(request, draws, sets, reporter)
-    return settings, [*notes, *more]
+    return settings, [*notes, *more], [pool.collection.report for pool in sets.values()]

@@ -66,6 +66,8 @@ class Planner:
     tuned: Mapping[tuple[str, int], Tuned]
     """The trainer's settings for each draw, by `key_of` the draw."""
     platform: str
+    decoder: int | str
+    """See `Reading.decoder`."""
     holdout_set: str
     """Digest of the held-out test set."""
     is_copy: Mapping[str, bool]
@@ -156,6 +158,7 @@ class Planner:
                     mixing=mixing if len({part.is_real for part in kept}) == 2 else ALONE,
                     seed=seed * _MOST_DRAWS + draw.number,
                     num_classes=len(self.classes),
+                    decoder=self.decoder,
                     platform=self.platform,
                 )
             )

@@ -19,6 +19,7 @@ from synthforge.evaluation.reference import RealDraw
 from synthforge.evaluation.results.types import TunedResult
 from synthforge.evaluation.sets import Images, write_set
 from synthforge.evaluation.trainer.jobs import Training, TrainingRunner
+from synthforge.evaluation.trainer.models import platform_of
 from synthforge.evaluation.trainer.train import Predictions
 from synthforge.recipe.evaluation import ALONE, EvaluationConfig, TrainerAugmentConfig, TrainerConfig, TuningConfig
 
@@ -62,11 +63,12 @@ class Tuning:
 
     @classmethod
     def of(
-        cls, draws: Sequence[RealDraw], base: TrainerConfig, config: EvaluationConfig, folder: Path, num_classes: int, platform: str
+        cls, draws: Sequence[RealDraw], base: TrainerConfig, config: EvaluationConfig, folder: Path, num_classes: int, decoder: int | str
     ) -> Tuning:
         """Every candidate on every split of every draw; writes their sets. A single candidate is not trained."""
         tried = candidates(config.tuning, base) if config.tuning.on else {"": base}
         trainings: list[Training] = []
+        platform = platform_of(base)
         plan: list[tuple[RealDraw, str, str, slice]] = []
         for draw in draws if len(tried) > 1 else ():
             splits, on = _splits(draw, config.tuning.folds, num_classes)
@@ -74,7 +76,7 @@ class Tuning:
             for name, settings in tried.items() if sets else ():
                 start = len(trainings)
                 trainings += [
-                    Training(fit, test, settings, ALONE, seed=seed, num_classes=num_classes, platform=platform)
+                    Training(fit, test, settings, ALONE, seed=seed, num_classes=num_classes, decoder=decoder, platform=platform)
                     for seed, (fit, test) in enumerate(sets)
                 ]
                 plan.append((draw, name, on, slice(start, len(trainings))))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from synthforge.arrays import Floats
 from synthforge.data.collection import Block, Collection
-from synthforge.data.images import Uint8, decode, is_blank, is_transparent, opaque, resize
+from synthforge.data.images import Uint8, decode, is_blank, is_transparent, resize
 from synthforge.data.layout import digest_of
 from synthforge.data.opening import open_collection
 from synthforge.data.read_config import Reading
@@ -207,7 +207,7 @@ def _decoded_batches(images: Iterator[bytes], background: str, sizes: Sequence[i
 
 def _decode(data: bytes, background: str, sizes: Sequence[int]) -> _Decoded:
     try:
-        image = decode(opaque(data, background), 3)
+        image = decode(data, 3, background)
     except DatasetError as error:
         return _Decoded((str(error), 0, 0, 0, False), {})
     height, width, _ = image.shape

@@ -322,15 +322,16 @@ def save_image(image: bytes, path: Path, option: str = "--save") -> None:
 def _remake_code(dataset: DatasetFolder, record: dict[str, Any]) -> str:
     if dataset.manifest.generator is None:
         return "# a real image: nothing made it"
-    places, reference = {}, None
+    places, reference, reading = {}, None, None
     try:
         recipe = logged_recipe(dataset)
         files = recipe.generator.files(_digests_of(recipe, dataset.manifest.recipe))
         places = {part.sha256: str(part.folder) for part in (files.model, *files.others.values())}
         reference = recipe.sampling.real_guidance.reference if recipe.sampling.real_guidance is not None else None
+        reading = recipe.curation.reading
     except RequestError:
         pass  # on another machine the files are named as in the record
-    return remake_code(record, places, reference)
+    return remake_code(record, places, reference, reading)
 
 
 def _digests_of(recipe: Recipe, identity: Any) -> dict[str, str]:

@@ -102,6 +102,8 @@ class Plan:
         if sources is not None:
             self.digests[_REFERENCE] = sources.sha256
         self.identity = identity_of(recipe, lambda path, value: self.digests.get(".".join(path)) or file_digest(value), LATER_STAGES)
+        if sources is not None and recipe.curation.background is not None:  # part of the pixels that generation starts from
+            self.identity["sampling"]["real_guidance"]["background"] = recipe.curation.background
         if files.model.revision is not None:
             self.identity["generator"]["revision"] = files.model.revision
         for number, name in enumerate(recipe.classes):

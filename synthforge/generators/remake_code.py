@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from synthforge.data.read_config import Reading
 from synthforge.generators.pipelines.families import DIT, UNCONDITIONAL
 
 
-def remake_code(record: Mapping[str, Any], places: Mapping[str, str], reference: str | None) -> str:
+def remake_code(record: Mapping[str, Any], places: Mapping[str, str], reference: str | None, reading: Reading | None = None) -> str:
     """Python that makes the image of a record.
 
     Args:
         record: KEY.json of a synthetic sample.
         places: SHA-256 of weights to their path on this machine. Others are named as in the record.
         reference: the real images that generation started from; None: unknown.
+        reading: how these are read.
     """
     generator = record.get("generator") or {}
     if "class" not in generator or "scheduler_config" not in generator:
@@ -30,7 +32,7 @@ def remake_code(record: Mapping[str, Any], places: Mapping[str, str], reference:
     lines += _additions(generator, places)
     arguments = _arguments(record, generator)
     if record.get("source") is not None:
-        lines += _source(record, reference, is_pixel)
+        lines += _source(record, reference, reading or Reading(), is_pixel)
         arguments |= {"image": "source", "strength": repr(record["strength"])}
     call = ", ".join(f"{name}={value}" for name, value in arguments.items())
     lines += [f"noise = torch.Generator().manual_seed({record['seed']})", f"image = pipeline({call}, generator=[noise]).images[0]"]
@@ -108,15 +110,17 @@ def _dit_label(label: str) -> str:
     return f"{names} or [{int(label)}]" if label.strip().isdecimal() else names
 
 
-def _source(record: Mapping[str, Any], reference: str | None, is_pixel: bool) -> list[str]:
+def _source(record: Mapping[str, Any], reference: str | None, reading: Reading, is_pixel: bool) -> list[str]:
     size = "pipeline.denoiser.config.resolution" if is_pixel else repr(record["generator"]["resolution"])
     channels = "pipeline.denoiser.config.channels" if is_pixel else "3"
     place = reference if reference is not None else "WHERE THE REAL IMAGES LIE"
-    pixels = f"resize(decode(real.data, {channels}), {size})"
+    pixels = f"resize(real.pixels({channels}), {size})"
+    how = f", reading={reading!r}" if reading != Reading() else ""
     return [
         "from PIL import Image",
-        "from synthforge.data.images import decode, resize",
+        "from synthforge.data.images import resize",
+        *(["from synthforge.data.read_config import ColumnsConfig, Reading"] if how else []),
         "from synthforge.data.reading import Sources",
-        f"real = Sources.read({place!r}).find({record['source']!r})",
+        f"real = Sources.read({place!r}{how}).find({record['source']!r})",
         f"source = [Image.fromarray({pixels}.squeeze())]",
     ]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from synthforge.config import ClassName, Config, execution, identity, renamed
-from synthforge.data.read_config import WHITE, Background, ColumnsConfig, Reading
+from synthforge.data.read_config import ReadingConfig
 from synthforge.data.storage import resolve, user_cache
 from synthforge.features.config import IndexConfig
 from synthforge.features.encoders.config import AnyEncoder
@@ -109,7 +109,7 @@ class TrialsConfig(Config):
     """Channels of the network's first layers."""
 
 
-class CurationConfig(Config):
+class CurationConfig(ReadingConfig):
     """Chooses the subset of the pool that best matches the real images."""
 
     regime: Regime = identity("s2r")
@@ -129,10 +129,6 @@ class CurationConfig(Config):
     """Small classifiers that are trained on selections, for `auto` and for the check at the end."""
     index: IndexConfig = Field(default_factory=IndexConfig)
     """How nearest neighbours are searched."""
-    columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
-    """Where image and label stand, for sets of other programs that leave it open."""
-    background: Background = identity(WHITE)
-    """What transparent images are put on, real and synthetic ones alike: `white`, `black`, `grey` or `#rrggbb`."""
     classes: Annotated[list[ClassName], AfterValidator(each_once)] | None = identity(None)
     """Class names for data whose labels are numbers, in the order of the numbers. None: the names in the data."""
     orientation: Literal["upright", "kept"] = identity("upright")
@@ -150,11 +146,6 @@ class CurationConfig(Config):
     """Threads that decode images. None: one per CPU core, at most eight."""
     workers: int = execution(1, ge=1, le=1024)
     """Processes that compute features."""
-
-    @property
-    def reading(self) -> Reading:
-        """How images are read."""
-        return Reading(self.columns, self.background)
 
 
 def cache_folder(config: CurationConfig) -> Path:

@@ -30,6 +30,7 @@ RECIPES = (".yaml", ".yml")
 """Endings of recipe files, by which the command line tells them from folders and tars."""
 _STEP = re.compile(r'"([^"]+)"|([^.]+)')
 """A step of a dotted path; a name with dots stands in quotes."""
+_PATH = re.compile(r'("[^"]+"|[^."]+)(\.("[^"]+"|[^."]+))*')
 _MODELS = {("curation", "encoder"), ("curation", "metric_encoder"), ("diagnosis", "encoder")}
 """Sections that may name a model by its hub id, as `generator` may."""
 
@@ -55,15 +56,21 @@ def sections_from_sets(sections: Mapping[str, type[Config]], sets: Sequence[str]
     A path may begin with the name of its section. Otherwise it belongs to the first section that has such a field.
     """
     texts: dict[str, list[str]] = {name: [] for name in sections}
+    problems: list[str] = []
     for text in sets:
         dotted, equals, value = text.partition("=")
         first, _, rest = dotted.strip().partition(".")
         if first in sections and rest:
             texts[first].append(f"{rest}{equals}{value}")
+        elif section := next((name for name, config in sections.items() if first in config.model_fields), None):
+            texts[section].append(text)
+        elif equals and first:
+            fields = list(dict.fromkeys(field for config in sections.values() for field in config.model_fields))
+            hint = did_you_mean(first, fields, "choose one of " + ", ".join(fields), most=1)
+            problems.append(f"--set {text}: {first}: unknown field; {hint}")
         else:
-            texts[next((name for name, config in sections.items() if first in config.model_fields), next(iter(sections)))].append(text)
+            texts[next(iter(sections))].append(text)
     made: dict[str, Config] = {}
-    problems: list[str] = []
     for name, config in sections.items():
         try:
             made[name] = config_from_sets(config, texts[name])
@@ -107,6 +114,8 @@ class _Source:
         dotted, equals, raw = text.partition("=")
         if not equals or not dotted.strip():
             return f"--set {text}: write path=value, for example --set sampling.steps=30"
+        if not _PATH.fullmatch(dotted.strip()):
+            return f"--set {text}: {dotted.strip()!r} is not a path; write names with dots between them, such as sampling.steps"
         steps = tuple(quoted or plain for quoted, plain in _STEP.findall(dotted.strip()))
         try:
             value = parse(raw, self.config, steps)

@@ -18,14 +18,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
-from synthforge.data.images import decode
 from synthforge.data.input_report import InputReport
-from synthforge.data.read_config import Reading
+from synthforge.data.read_config import Reading, ReadingConfig
 from synthforge.data.reading import Labelled, read_labelled
 from synthforge.data.storage import BUILTIN, resolve
 from synthforge.data.units import Part
 from synthforge.errors import DatasetError, PlaceError, RequestError, some
-from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import is_usable, sections_from_sets
 
 
@@ -73,7 +71,7 @@ def for_folder(folder: str, out: Path, sets: Sequence[str] = ()) -> NewRecipe:
     sides = []
     for example in labelled.examples[:50]:
         try:
-            sides.append(min(decode(example.data).shape[:2]))
+            sides.append(min(example.pixels().shape[:2]))
         except DatasetError as error:
             raise DatasetError(f"{example.name}: {error}; remove or replace it") from error
     template = jinja2.Template(
@@ -135,8 +133,8 @@ def _relative(address: str, start: Path) -> str:
 
 
 def _curation(sets: Sequence[str]) -> tuple[dict[str, Any], Reading]:
-    """The section `curation` from overrides, without defaults, and how it says that images are read."""
-    config = cast("CurationConfig", sections_from_sets({"curation": CurationConfig}, sets)["curation"])
+    """How the overrides say that images are read, as fields of the section `curation`, and as a value."""
+    config = cast("ReadingConfig", sections_from_sets({"curation": ReadingConfig}, sets)["curation"])
     return config.model_dump(mode="json", exclude_defaults=True), config.reading
 
 

@@ -113,7 +113,7 @@ class Gathered:
     def pool(self) -> Table | None:
         """The pool's images; None if there are none."""
         try:
-            collection = open_collection(self.recipe.pool_path, self.cache)
+            collection = open_collection(self.recipe.pool_path, self.cache, reading=self.recipe.curation.reading)
         except SynthforgeError:
             if self.has_records or Folder(self.recipe.pool_path).list():
                 raise

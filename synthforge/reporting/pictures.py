@@ -12,7 +12,7 @@ from PIL import Image
 
 from synthforge.arrays import Ints
 from synthforge.data.image_table import Table
-from synthforge.data.images import decode
+from synthforge.data.units import Members
 from synthforge.errors import DatasetError
 
 SIDE = 64
@@ -50,7 +50,7 @@ def strip(table: Table, rows: Sequence[int], alt: str) -> Strip | None:
     wanted = np.asarray(rows, np.int64)
     if not (wanted >= 0).any():
         return None
-    found = {row: _thumbnail(members.image, SIDE) for row, members in table.samples(np.unique(wanted[wanted >= 0]))}
+    found = {row: _thumbnail(members, SIDE) for row, members in table.samples(np.unique(wanted[wanted >= 0]))}
     empty = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
     return sheet([found.get(row, empty) for row in wanted.tolist()], alt, len(wanted), SIDE, gap=4)
 
@@ -68,14 +68,14 @@ def sheet(images: Sequence[Image.Image], alt: str, columns: int, side: int, gap:
 
 def thumbnails(table: Table, rows: Ints, side: int) -> list[Image.Image]:
     """The images of these rows as squares of `side` pixels, in order."""
-    found = {row: _thumbnail(members.opaque, side) for row, members in table.samples(np.unique(rows))}
+    found = {row: _thumbnail(members, side) for row, members in table.samples(np.unique(rows))}
     return [found[row] for row in rows.tolist()]
 
 
-def _thumbnail(data: bytes, side: int) -> Image.Image:
+def _thumbnail(members: Members, side: int) -> Image.Image:
     """An image fitted into a square; small images are enlarged without smoothing."""
     try:
-        pixels = decode(data, 3)
+        pixels = members.pixels(3)
     except DatasetError:
         return Image.new("RGB", (side, side), (128, 128, 128))
     image = Image.fromarray(pixels)

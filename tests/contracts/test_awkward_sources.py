@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -19,27 +19,39 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from synthforge.curation.request import CurationRequest
+from synthforge.curation.run import curate
 from synthforge.data.folder import import_shard
 from synthforge.data.image_table import Table
 from synthforge.data.images import EXTENSIONS, Uint8, decode, format_of
 from synthforge.data.layout import Manifest, Segment, key_of
 from synthforge.data.opening import open_collection
 from synthforge.data.read_config import Reading
+from synthforge.data.reading import read_labelled
 from synthforge.data.storage import Folder
 from synthforge.data.tars import EncodedSample, write_tar
 from synthforge.errors import DatasetError
+from synthforge.evaluation.sets import Images, SetReader, write_set
+from synthforge.evaluation.trainer.loader import decoded
+from synthforge.generation.plan import Plan
 from synthforge.generation.run import generate
-from synthforge.recipe.load import load_recipe
+from synthforge.generators.pixel.config import PixelFitConfig
+from synthforge.generators.pixel.fit import fit
+from synthforge.progress import Reporter
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets, load_recipe
+from synthforge.stages import _Run
 from tests.conftest import DIGITS, small
+from tests.data.loaders import NAMES
 from tests.evaluation.sets import QUICK
 
-Images = Sequence[tuple[str, bytes]]
+Labelled = Sequence[tuple[str, bytes]]
 """Class and image file of each image."""
 
 # Forms: each writes images to a place
 
 
-def dataset_folder(place: Path | str, images: Images) -> None:
+def dataset_folder(place: Path | str, images: Labelled) -> None:
     classes = list(dict.fromkeys(name for name, _ in images))
     segment = Segment(first_sample=0, num_samples=len(images), first_shard=0, samples_per_shard=len(images))
     extension = format_of(images[0][1]) or "png"
@@ -52,13 +64,13 @@ def dataset_folder(place: Path | str, images: Images) -> None:
     import_shard(Folder(str(place)), manifest, lambda path: write_tar(path, samples))
 
 
-def image_folder(place: Path, images: Images) -> None:
+def image_folder(place: Path, images: Labelled) -> None:
     for number, (name, data) in enumerate(images):
         (place / name).mkdir(parents=True, exist_ok=True)
         (place / name / f"{number:03d}.{format_of(data) or 'jpg'}").write_bytes(data)
 
 
-def webdataset(place: Path, images: Images, mode: str = "w", suffix: str = "tar") -> None:
+def webdataset(place: Path, images: Labelled, mode: str = "w", suffix: str = "tar") -> None:
     place.mkdir()
     with tarfile.open(place / f"set.{suffix}", mode) as tar:  # type: ignore[call-overload]
         for number, (name, data) in enumerate(images):
@@ -68,11 +80,11 @@ def webdataset(place: Path, images: Images, mode: str = "w", suffix: str = "tar"
                 tar.addfile(member, io.BytesIO(content))
 
 
-def compressed(place: Path, images: Images) -> None:
+def compressed(place: Path, images: Labelled) -> None:
     webdataset(place, images, "w:gz", "tar.gz")
 
 
-def img2dataset(place: Path, images: Images) -> None:
+def img2dataset(place: Path, images: Labelled) -> None:
     """As `img2dataset --encode_format=... --save_additional_columns=["label"]` writes it."""
     place.mkdir()
     with tarfile.open(place / "00000.tar", "w") as tar:
@@ -85,23 +97,23 @@ def img2dataset(place: Path, images: Images) -> None:
     (place / "00000_stats.json").write_text("{}")
 
 
-def _dataset(images: Images) -> datasets.Dataset:
+def _dataset(images: Labelled) -> datasets.Dataset:
     classes = list(dict.fromkeys(name for name, _ in images))
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
     columns = {"image": [{"bytes": data, "path": None} for _, data in images], "label": [classes.index(name) for name, _ in images]}
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-def save_to_disk(place: Path, images: Images) -> None:
+def save_to_disk(place: Path, images: Labelled) -> None:
     _dataset(images).save_to_disk(place)
 
 
-def parquet(place: Path, images: Images) -> None:
+def parquet(place: Path, images: Labelled) -> None:
     place.mkdir()
     _dataset(images).to_parquet(place / "train-00000-of-00001.parquet")
 
 
-def paths_in_parquet(place: Path, images: Images) -> None:
+def paths_in_parquet(place: Path, images: Labelled) -> None:
     image_folder(place / "files", images)
     names = [f"files/{name}/{number:03d}.{format_of(data) or 'jpg'}" for number, (name, data) in enumerate(images)]
     pq.write_table(pa.table({"image": names, "label": [name for name, _ in images]}), place / "set.parquet")
@@ -152,7 +164,7 @@ def _transparent(seed: int, mode: str) -> bytes:
     return _file(Image.fromarray(_pixels(seed, len(mode)), mode), "PNG")
 
 
-NAMES = ["кошка", "猫", "🐈", "_x", "__y", "~z", "-v", "a b", unicodedata.normalize("NFD", "é"), "no", "001", "x.y", "a'b\"c", "ordinary"]
+CLASSES = [*NAMES[:8], unicodedata.normalize("NFD", "é"), *NAMES[9:13], "a'b\"c"]
 SETS: dict[str, list[bytes]] = {
     "jpg": [_plain(n, "JPEG") for n in range(6)],
     "turned": [_turned(n, n + 1) for n in range(8)],
@@ -194,7 +206,7 @@ def content(table: Table) -> Counter[tuple[str | None, bytes]]:
     return Counter((names[row], members.image) for row, members in table.samples(np.arange(len(table))))
 
 
-def in_nfc(images: Images) -> Counter[tuple[str, bytes]]:
+def in_nfc(images: Labelled) -> Counter[tuple[str, bytes]]:
     return Counter((unicodedata.normalize("NFC", name), data) for name, data in images)
 
 
@@ -203,11 +215,11 @@ def by_two(files: Sequence[bytes]) -> list[tuple[str, bytes]]:
 
 
 def test_names_of_classes(form: str, tmp_path: Path) -> None:
-    images = [(name, _plain(10 * index + number)) for index, name in enumerate(NAMES) for number in range(5)]
+    images = [(name, _plain(10 * index + number)) for index, name in enumerate(CLASSES) for number in range(5)]
     FORMS[form](tmp_path / "set", images)
     table = found(tmp_path / "set", tmp_path / "cache")
     assert content(table) == in_nfc(images)
-    assert Counter(table.strings("class")[~table.fit]) == dict.fromkeys([unicodedata.normalize("NFC", name) for name in NAMES], 1)
+    assert Counter(table.strings("class")[~table.fit]) == dict.fromkeys([unicodedata.normalize("NFC", name) for name in CLASSES], 1)
     assert len(set(table.keys())) == len(images)
 
 
@@ -239,9 +251,7 @@ def test_a_background(form: str, background: str, tmp_path: Path) -> None:
     for _, members in table.samples(np.arange(len(table))):
         stored = Image.open(io.BytesIO(members.image)).convert("RGBA")
         wanted = Image.alpha_composite(Image.new("RGBA", stored.size, background), stored).convert("RGB")
-        if Image.open(io.BytesIO(members.image)).mode == "LA":
-            wanted = wanted.convert("L").convert("RGB")
-        np.testing.assert_array_equal(decode(members.opaque, 3), np.asarray(wanted))
+        np.testing.assert_array_equal(members.pixels(3), np.asarray(wanted))
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
@@ -332,3 +342,60 @@ def test_generate_asks_too(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="could all be the image"):
         generate(load_recipe(DIGITS, sets))
     assert generate(load_recipe(DIGITS, [*sets, f"curation.{SETTING}"])).samples == 4
+
+
+# A background reaches everything that looks at pixels
+
+
+def sprites(place: Path, seed: int, num: int = 20) -> str:
+    """Transparent images whose shapes differ by class; their hidden colours are noise."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for number in range(2 * num):
+        pixels = rng.integers(0, 256, (8, 8, 4), dtype=np.uint8)
+        pixels[:, :, 3] = np.where(np.arange(8)[:, None] < 4, 255, 0) if number % 2 else np.where(np.arange(8)[None] < 4, 255, 0)
+        images.append((("cat", "dog")[number % 2], _file(Image.fromarray(pixels), "PNG")))
+    image_folder(place, images)
+    return str(place)
+
+
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_a_background_reaches_features_fit_and_trainings(background: str, tmp_path: Path) -> None:
+    real, pool = sprites(tmp_path / "real", 0), sprites(tmp_path / "pool", 1)
+    reading = Reading(background=background)
+    hidden = 255 if background == "white" else 0
+
+    sets = ["encoder={kind: pixels, resolution: 8}", "metric_encoder={kind: pixels, resolution: 4}", f"background={background}"]
+    config = cast("CurationConfig", config_from_sets(CurationConfig, [*sets, "trials.check=false", "selection.size.per_class=4"]))
+    config = config.model_copy(update={"cache": str(tmp_path / "cache")})
+    result = curate(CurationRequest([pool], real, str(tmp_path / "out"), config))
+    assert any(f"8 kept images are transparent. They were compared on {background}" in note for note in result.notes)
+    (features,) = [path for path in (tmp_path / "cache").rglob("*.npy") if np.load(path).shape == (40, 192)][:1]
+    assert (np.isclose(np.load(features), hidden / 255).mean()) > 0.4
+
+    report = fit(
+        real, tmp_path / "model", cast("PixelFitConfig", config_from_sets(PixelFitConfig, [*QUICK_FIT, f"background={background}"]))
+    )
+    arrays = read_labelled(real, reading=reading)["fit"].arrays(8, 3)[0]
+    assert (arrays == hidden).mean() > 0.4 and report.channels == 3
+
+    table = found(real, tmp_path / "cache", reading=reading)
+    digest = write_set(tmp_path / "sets", [Images.of(table, ["cat", "dog"], is_real=True)])
+    training_set = SetReader(tmp_path / "sets", tmp_path / "cache", reading).read(digest)
+    images_NCHW = decoded(training_set.gather(np.arange(40)), 8, training_set.background)
+    assert (images_NCHW == hidden).mean() > 0.4
+
+
+def test_another_background_is_another_plan_and_another_diagnosis(tmp_path: Path) -> None:
+    real = sprites(tmp_path / "real", 0)
+    guided = f"{{reference: {real}, strength: [0.5]}}"
+    sets = [*small(tmp_path / "out", total=4), "classes={cat: {label: 0}, dog: {label: 1}}", f"sampling.real_guidance={guided}"]
+    digests = {Plan.of(load_recipe(DIGITS, [*sets, *more])).digest for more in ([], ["curation.background=black"])}
+    assert len(digests) == 2
+    without = {Plan.of(load_recipe(DIGITS, [*small(tmp_path / "out"), *more])).digest for more in ([], ["curation.background=black"])}
+    assert len(without) == 1
+    inputs = [
+        _Run(load_recipe(DIGITS, [*small(tmp_path / "run"), *more]), Reporter()).diagnosis_inputs()
+        for more in ([], ["curation.background=black"])
+    ]
+    assert inputs[0] != inputs[1]

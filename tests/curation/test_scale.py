@@ -24,6 +24,7 @@ from synthforge.curation.sides import Sides
 from synthforge.data.collection import ROWS_SCHEMA, Block, Collection
 from synthforge.data.image_table import Table
 from synthforge.data.layout import digest_of
+from synthforge.data.read_config import Reading
 from synthforge.data.units import Location, Members
 from synthforge.features.embed import FACTS_SCHEMA, facts_file, features_file
 from synthforge.features.encoders.config import PixelsConfig
@@ -52,7 +53,9 @@ class Rows(Collection):
     def __init__(self, name: str, num: int) -> None:
         self.address, self.digest, self._num = name, digest_of([name, num]), num
         self.classes, self.problems = [str(number) for number in range(CLASSES)], []
-        self.blocks = [Block(f"{name} {start}", digest_of([name, start]), PER_BLOCK) for start in range(0, num, PER_BLOCK)]
+        self.blocks = [
+            Block(f"{name} {start}", digest_of([name, start]), PER_BLOCK, Reading().decoder) for start in range(0, num, PER_BLOCK)
+        ]
 
     def rows(self, block: Block) -> pa.Table:
         start = int(block.name.split()[1])

@@ -36,7 +36,7 @@ def test_few_images_are_split_into_folds_that_hold_each_image_once(tmp_path: Pat
     config = EvaluationConfig.model_validate({"tuning": {"folds": 3, "augmentations": ["affine"], "flip": [False]}})
     base = TrainerConfig(resolution=8)
     (draw,), (whole,) = (reference.draws(amount, config) for amount in (5, "all"))
-    tuning, on_validation = (Tuning.of([one], base, config, tmp_path, len(reference.classes), "cpu") for one in (draw, whole))
+    tuning, on_validation = (Tuning.of([one], base, config, tmp_path, len(reference.classes), 2) for one in (draw, whole))
     reader = SetReader(tmp_path, cache_folder(CurationConfig()))
     (_, _, on, where), *_ = tuning.plan
     assert on == "3 folds of the real images"

@@ -21,7 +21,7 @@ def test_a_training_beside_the_draws_tells_no_progress_and_leaves_its_result(tmp
     request = evaluation_of(load_recipe(DIGITS, sets_of(tmp_path, "evaluation.tuning.on=true", "evaluation.trainer.resolution=8")))
     reference = Reference.open(request.reference, tmp_path, Reporter())
     draws = reference.draws(5, request.config)
-    training = Tuning.of(draws, request.config.trainer, request.config, request.folder, len(reference.classes), "cpu").trainings[0]
+    training = Tuning.of(draws, request.config.trainer, request.config, request.folder, len(reference.classes), 2).trainings[0]
     work = EvaluationWork(request.folder, tmp_path, Reading(), device="cpu", threads=1, preparation=None)
     told: list[int] = []
     assert list(work.open(Place(0, 1)).run(iter([Beside(training)]), told.append)) == [(Beside(training), training.digest)]

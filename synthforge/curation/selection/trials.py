@@ -29,7 +29,7 @@ from synthforge.arrays import Bools, Doubles, Ints
 from synthforge.curation.choice import pick
 from synthforge.curation.result import Score, ScoreChange, Trial
 from synthforge.curation.sides import Sides
-from synthforge.data.images import decode, resize
+from synthforge.data.images import resize
 from synthforge.errors import RequestError
 from synthforge.progress import Reporter
 from synthforge.statistics import Measured, estimate
@@ -87,8 +87,8 @@ class Trainer:
     @functools.cached_property
     def resolution(self) -> int:
         """Height and width of the training images in pixels: those of the real images, at most `trials.resolution`."""
-        first = next(members.opaque for _, members in self.sides.real.samples(np.zeros(1, np.int64)))
-        return resolution_for(min(decode(first).shape[:2]), self.config.resolution)
+        first = next(members for _, members in self.sides.real.samples(np.zeros(1, np.int64)))
+        return resolution_for(min(first.pixels().shape[:2]), self.config.resolution)
 
     def train(self, rows: Ints, seed: int) -> tuple[Doubles, Doubles]:
         """Train on pool rows, for `da` beside the real fit part; returns the same as `learn`."""
@@ -223,5 +223,5 @@ def _arrays(table: Any, rows: Ints, resolution: int) -> Tensor:
     images = np.zeros((len(rows), 3, resolution, resolution), np.uint8)
     place = {int(row): number for number, row in enumerate(rows)}
     for row, members in table.samples(rows):
-        images[place[row]] = resize(decode(members.opaque, 3), resolution).transpose(2, 0, 1)
+        images[place[row]] = resize(members.pixels(3), resolution).transpose(2, 0, 1)
     return torch.from_numpy(images)

@@ -19,6 +19,7 @@ from synthforge.config import identity_of
 from synthforge.curation.default_encoders import CLIP, SMALL
 from synthforge.data.collection import Collection
 from synthforge.data.image_table import Table
+from synthforge.data.read_config import Reading
 from synthforge.data.storage import content_of
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.arms import arm_images, as_source
@@ -55,9 +56,9 @@ class Renderings:
     """Row of each real image's rendering; -1 if it has none."""
 
     @classmethod
-    def given(cls, address: str, reference: Reference, draw: RealDraw, cache: Path) -> Renderings:
+    def given(cls, address: str, reference: Reference, draw: RealDraw, cache: Path, reading: Reading) -> Renderings:
         """A set from elsewhere, matched by the images' names; raises RequestError if too few match."""
-        keys = Table.open(address, cache).strings("key")
+        keys = Table.open(address, cache, reading=reading).strings("key")
         names = reference.table.strings("key")[draw.fit.row_N]
         renderings = cls(address, _rows(keys, names))
         if (paired := float((renderings.row_N >= 0).mean())) < FEWEST_PAIRED:
@@ -129,7 +130,9 @@ class DiagnosisSources:
         pool = replace(sets[name], images=replace(images, weight_N=np.ones(len(images))))
         for draw in itertools.chain(*draws.by_amount.values()):
             reporter.note(f"comparing {address} with {draw.per_class:g} real images per class")
-            renderings = Renderings.given(self.rendered, reference, draw, cache) if self.rendered is not None else None
+            renderings = (
+                Renderings.given(self.rendered, reference, draw, cache, request.curation.reading) if self.rendered is not None else None
+            )
             arms = arm_images_of(reference, draw, pool, renderings, config=config, curation=request.curation)
             settings.append(Setting(draw, 1.0, "elsewhere", arms.images, generator=name, facts=arms.facts))
             notes += arms.notes
@@ -220,7 +223,7 @@ def _looks(reference: Reference, real: Images, renderings: Renderings | None, em
     if renderings is None:
         real_KD = features[real.row_N[has_N]]
         return _Looks(real_KD, real.label_N[has_N], has_N, real_KD, renderings=None)
-    table = Table.open(renderings.address, cache)
+    table = Table.open(renderings.address, cache, reading=reference.table.collections[0].reading)
     of_looks, is_usable = embed(table.collections[0])
     is_usable &= table.class_indices(reference.classes) >= 0
     has_N &= (renderings.row_N >= 0) & is_usable[renderings.row_N]

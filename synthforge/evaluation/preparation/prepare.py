@@ -110,14 +110,18 @@ class _OneDraw:
         if (recipe := self.draw_pool.left()) is None:
             return None
         try:
-            return self._read(self._path(open_collection(recipe.pool_path, cache_folder(self.preparation.request.curation))))
+            return self._read(self._path(self._opened(recipe.pool_path)))
         except DatasetError:
             return None
+
+    def _opened(self, address: str) -> Collection:
+        curation = self.preparation.request.curation
+        return open_collection(address, cache_folder(curation), reading=curation.reading)
 
     def run(self) -> PreparedDraw:
         """Make all that is not there yet: generator, pool, and the images that arms take from."""
         recipe, generator = self.draw_pool.make()
-        pool = open_collection(recipe.pool_path, cache_folder(self.preparation.request.curation))
+        pool = self._opened(recipe.pool_path)
         path = self._path(pool)
         if (left := self._read(path)) is not None:
             return left

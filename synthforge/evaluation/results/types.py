@@ -221,7 +221,7 @@ class EvaluateResult(Document):
     """Text of each requirement to whether it holds."""
     use: Use = "not measured"
     """Where to add synthetic images to real ones, by the first table that compares anything."""
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
 
     @property
     def first(self) -> TableResult | None:
@@ -232,10 +232,14 @@ class EvaluateResult(Document):
     @classmethod
     def _upgraded(cls, content: Any) -> Any:
         """Version 2 had claims without codes, and three fields for each figure of `Worth`."""
-        if not isinstance(content, dict) or content.get("schema") != 2:
+        if not isinstance(content, dict):
+            return content
+        if content.get("schema_version") == 3:  # without `inputs`
+            return content | {"schema_version": 4}
+        if content.get("schema") != 2:
             return content
         tables = [_table_of_2(table) for table in content["tables"]]
-        return {name: value for name, value in content.items() if name != "schema"} | {"tables": tables, "schema_version": 3}
+        return {name: value for name, value in content.items() if name != "schema"} | {"tables": tables, "schema_version": 4}
 
 
 # A diagnosis
@@ -353,20 +357,24 @@ class DiagnoseResult(Document):
     device: str
     seconds: float
     file: str | None = None
-    schema_version: Literal[7] = 7
+    schema_version: Literal[8] = 8
 
     @model_validator(mode="before")
     @classmethod
     def _upgraded(cls, content: Any) -> Any:
         """Version 6 had advice without causes, another name for an arm, and three fields for each share."""
-        if not isinstance(content, dict) or content.get("schema") != 6:
+        if not isinstance(content, dict):
+            return content
+        if content.get("schema_version") == 7:  # without `inputs`
+            return content | {"schema_version": 8}
+        if content.get("schema") != 6:
             return content
         advice = [
             {"cause": next(cause for begin, cause in _ADVICE_OF_6.items() if text.startswith(begin)), "text": text}
             for text in content["advice"]
         ]
         tables = [_diagnosis_of_6(table) for table in content["tables"]]
-        changed = {"advice": advice, "tables": tables, "schema_version": 7}
+        changed = {"advice": advice, "tables": tables, "schema_version": 8}
         return {name: value for name, value in content.items() if name != "schema"} | changed
 
 

@@ -20,7 +20,7 @@ import torch
 
 from synthforge.config import identity_of
 from synthforge.data.layout import digest_of
-from synthforge.data.read_config import Reading
+from synthforge.data.read_config import DECODER_VERSION, Reading
 from synthforge.data.storage import replace_file
 from synthforge.devices import cpu_threads
 from synthforge.errors import SynthforgeError, WorkError
@@ -47,14 +47,16 @@ class Training:
     mixing: MixingConfig
     seed: int
     num_classes: int
+    decoder: int | str = DECODER_VERSION
+    """See `Reading.decoder`."""
     platform: str = ""
-    """Device, pretrained weights and decoder, on which the result depends too."""
+    """Device and pretrained weights, on which the result depends too."""
 
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over everything that decides the result."""
         settings = [identity_of(config, lambda path, value: value) for config in (self.config, self.mixing)]
-        return digest_of([VERSION, self.train_set, self.test_set, *settings, self.seed, self.num_classes, self.platform])
+        return digest_of([VERSION, self.decoder, self.train_set, self.test_set, *settings, self.seed, self.num_classes, self.platform])
 
     @property
     def images(self) -> int:
@@ -123,7 +125,7 @@ class ClassifierTrainer:
         key = (training.test_set, training.config.resolution)
         if self._test is None or self._test[0] != key:
             test = self._sets.read(training.test_set)
-            self._test = key, decoded(test.gather(np.arange(len(test))), training.config.resolution), test.label_N
+            self._test = key, decoded(test.gather(np.arange(len(test))), training.config.resolution, test.background), test.label_N
         return self._test[1], self._test[2]
 
 

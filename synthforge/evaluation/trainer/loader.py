@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synthforge.arrays import Ints
 from synthforge.data.images import decode, resize
+from synthforge.data.read_config import WHITE
 
 Order = Callable[[int], Tensor]
 """Pure function from a step to the rows of its batch, int64 (B,)."""
@@ -51,8 +52,9 @@ class Resident:
 class Streamed:
     """Threads decode a few batches ahead; only these are in memory. Methods are those of `Resident`."""
 
-    def __init__(self, gather: Gather, resolution: int, order: Order, num_steps: int, device: torch.device) -> None:
-        self._gather, self._resolution, self._order, self._device = gather, resolution, order, device
+    def __init__(self, gather: Gather, resolution: int, background: str, order: Order, num_steps: int, device: torch.device) -> None:
+        self._gather, self._order, self._device = gather, order, device
+        self._resolution, self._background = resolution, background
         self._num_steps = num_steps
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decode")
         self._waiting: dict[int, tuple[Tensor, Future[Tensor]]] = {}
@@ -69,16 +71,16 @@ class Streamed:
         return self._decode(rows_B).to(self._device, non_blocking=True)
 
     def _decode(self, rows_B: Tensor) -> Tensor:
-        images_BCHW = torch.from_numpy(decoded(self._gather(rows_B.numpy()), self._resolution))
+        images_BCHW = torch.from_numpy(decoded(self._gather(rows_B.numpy()), self._resolution, self._background))
         return images_BCHW.pin_memory() if self._device.type == "cuda" else images_BCHW
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
 
-def decoded(files: Sequence[bytes], resolution: int) -> NDArray[np.uint8]:
+def decoded(files: Sequence[bytes], resolution: int, background: str = WHITE) -> NDArray[np.uint8]:
     """Images as uint8 (n, 3, H, W); raises DatasetError if one can't be decoded."""
     images_NCHW = np.empty((len(files), 3, resolution, resolution), np.uint8)
     for number, data in enumerate(files):
-        images_NCHW[number] = resize(decode(data, 3), resolution).transpose(2, 0, 1)
+        images_NCHW[number] = resize(decode(data, 3, background), resolution).transpose(2, 0, 1)
     return images_NCHW

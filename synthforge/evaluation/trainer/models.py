@@ -41,11 +41,10 @@ def filled_in(config: TrainerConfig, image_size: int) -> TrainerConfig:
     return config
 
 
-def platform_of(config: TrainerConfig, decoder: str) -> str:
-    """What results depend on besides settings, seed and image files: device, pretrained weights, and decoder."""
+def platform_of(config: TrainerConfig) -> str:
+    """What results depend on besides settings, seed and images: the kind of device, and the pretrained weights."""
     device = pick_device(config.device, f"{WHERE}.device").type
-    weights = "" if config.start == "scratch" else file_sha256(_find(config).weights, WHERE)
-    return f"{device} {weights} {decoder}"
+    return device if config.start == "scratch" else f"{device} {file_sha256(_find(config).weights, WHERE)}"
 
 
 def build(config: TrainerConfig, num_classes: int, norm: Norm) -> nn.Module:

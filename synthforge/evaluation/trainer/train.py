@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.arrays import Bools, Doubles, Floats, Ints
+from synthforge.data.read_config import WHITE
 from synthforge.evaluation.trainer.loader import Gather, Resident, Streamed, decoded
 from synthforge.evaluation.trainer.mixing import Mixing
 from synthforge.evaluation.trainer.models import build
@@ -47,6 +48,8 @@ class TrainingSet:
     """Importance weights, for example of curation; 1 without weights."""
     gather: Gather
     """Reads their files, in any order and from several threads."""
+    background: str = WHITE
+    """What transparent images are put on."""
 
     def __len__(self) -> int:
         return len(self.label_N)
@@ -134,8 +137,8 @@ def _source(config: TrainerConfig, images: TrainingSet, mixed: Mixing, device: t
     """Resident on the device if the whole set fits."""
     assert config.resolution is not None
     if len(images) * 3 * config.resolution**2 > config.resident_gib * 2**30:
-        return Streamed(images.gather, config.resolution, mixed.rows, config.steps, device)
-    return Resident(decoded(images.gather(np.arange(len(images))), config.resolution), mixed.rows, device)
+        return Streamed(images.gather, config.resolution, images.background, mixed.rows, config.steps, device)
+    return Resident(decoded(images.gather(np.arange(len(images))), config.resolution, images.background), mixed.rows, device)
 
 
 def predict(network: nn.Module, images_VCHW: NDArray[np.uint8], truth_V: Ints, device: torch.device) -> Predictions:

@@ -35,7 +35,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthforge.config import identity_of
-from synthforge.data.images import decode
 from synthforge.data.layout import canonical_json, digest_of
 from synthforge.data.model_files import as_path, file_sha256, in_one_line, public_name, weights_in
 from synthforge.data.reading import Labelled
@@ -205,7 +204,7 @@ class _FoldFit:
         fitted, left_out = without_fold(self.reference, self.fold, self.config.folds)
         present = {example.class_name for example in fitted.examples}
         fitted = Labelled([name for name in self.reference.classes if name in present], fitted.examples)
-        resolution = self.config.resolution or resolution_for(min(decode(self.reference.examples[0].data).shape[:2]))
+        resolution = self.config.resolution or resolution_for(min(self.reference.examples[0].pixels().shape[:2]))
         checkpoint = out / f".fold-{self.fold}.checkpoint.safetensors"
         classifier = self._fit(fitted, resolution, checkpoint, reporter)
         work = Path(tempfile.mkdtemp(prefix=".fold-", dir=out))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthforge.data.images import decode, resize
+from synthforge.data.images import resize
 from synthforge.data.layout import digest_of
 from synthforge.data.model_files import GeneratorFiles, ModelFiles
 from synthforge.devices import alone_on_this_machine, is_out_of_memory, pick_device, pick_dtype
@@ -212,7 +212,7 @@ class PipelineGenerator:
         if isinstance(self._config, TextToImageConfig):
             self._check_negative({request.negative for request in requests})
             images = [
-                Image.fromarray(resize(decode(request.source.data, 3), self.resolution)) if request.source is not None else None
+                Image.fromarray(resize(request.source.pixels(3), self.resolution)) if request.source is not None else None
                 for request in requests
             ]
             texts = [(request.prompt, request.negative) for request in requests]

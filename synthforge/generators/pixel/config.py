@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from synthforge.config import Config, execution, identity, location
-from synthforge.data.read_config import WHITE, Background, ColumnsConfig, Reading
+from synthforge.config import execution, identity, location
+from synthforge.data.read_config import ReadingConfig
 from synthforge.generators.config import GENERATORS, GeneratorConfig
 from synthforge.generators.protocol import Capabilities
 from synthforge.training.config import AugmentConfig, LoopConfig
@@ -37,7 +37,7 @@ class PixelConfig(GeneratorConfig):
     """Compile the network on CUDA; never on a CPU."""
 
 
-class PixelFitConfig(Config):
+class PixelFitConfig(ReadingConfig):
     """How a pixel pipeline is fitted; every field can be given as `--set path=value`."""
 
     resolution: int | None = identity(None, ge=8, le=64, multiple_of=4)
@@ -68,10 +68,6 @@ class PixelFitConfig(Config):
     """Stop after so many checks in a row without a better candidate: lower held-out loss, few near-copies."""
     store: Literal["float32", "float16"] = identity("float32")
     """Precision of the saved weights."""
-    columns: ColumnsConfig = Field(default_factory=ColumnsConfig)
-    """Where image and label stand, if the data leaves it open."""
-    background: Background = identity(WHITE)
-    """What transparent images are put on: `white`, `black`, `grey` or `#rrggbb`."""
     device: str = execution("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Device; `auto`: a GPU if there is one."""
     threads: int | None = identity(None, ge=1, le=1024)
@@ -80,8 +76,3 @@ class PixelFitConfig(Config):
     """Length, learning rate and precision of the fit."""
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     """Geometric augmentation that does not leak into generated images."""
-
-    @property
-    def reading(self) -> Reading:
-        """How images are read."""
-        return Reading(self.columns, self.background)

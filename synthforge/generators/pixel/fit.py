@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 
 from synthforge.config import identity_of
-from synthforge.data.images import decode
 from synthforge.data.layout import canonical_json, digest_of
 from synthforge.data.reading import Labelled, read_labelled
 from synthforge.devices import pick_device
@@ -84,7 +83,7 @@ class _Fit:
             fitted, validation = fitted.first_of_each(config.per_class), Labelled(validation.classes, [])
         if len(fitted.examples) < 2:
             raise DatasetError(f"{data}: {len(fitted.examples)} image(s) to fit; at least two are needed")
-        first = decode(fitted.examples[0].data)
+        first = fitted.examples[0].pixels()
         self.resolution = config.resolution or resolution_for(min(first.shape[:2]))
         self.channels: Literal[1, 3] = config.channels or (3 if first.shape[2] == 3 else 1)
         self.config = config = self._filled_in(config, len(fitted.examples))
@@ -314,7 +313,7 @@ class _Fit:
             else f"memorising: {kept.near_copies:.1%} of generated images are near-copies of fitted ones, "
             f"where {kept.near_copies_real:.1%} is natural; lower loop.images, add real images, or strengthen augment",
             checks=[Check(**check) for check in self.loop.notes["checks"]],
-            images_found=self.found.images if self.found is not None else 0,
+            images_found=self.found.images if self.found is not None else None,
             unused=self.found.unused if self.found is not None else {},
             notes=self.notes,
             config=identity_of(self.config, lambda path, value: value),

@@ -65,10 +65,10 @@ class FitReport:
     """Why the fit ended."""
     warning: str | None
     checks: list[Check]
-    images_found: int = 0
-    """Images that the data holds."""
+    images_found: int | None = None
+    """Images that the data holds. None in files of earlier versions."""
     unused: dict[str, int] = field(default_factory=dict)
-    """Number of files or samples of the data that are no images, by reason."""
+    """Number of files or samples of the data that are there and were not read, by reason."""
     notes: list[str] = field(default_factory=list)
     """What of the data was not used, and why."""
     config: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import diffusers
 import numpy as np
 import torch
 
-from synthforge.data.images import decode, resize
+from synthforge.data.images import resize
 from synthforge.data.model_files import GeneratorFiles, ModelFiles, in_one_line
 from synthforge.devices import alone_on_this_machine, pick_device
 from synthforge.errors import ModelError, RequestError
@@ -106,7 +106,7 @@ class PixelGenerator:
         images_NCHW = None
         if sources:
             channels = self.pipeline.denoiser.config.channels
-            pixels = [resize(decode(source.data, channels), self.resolution).transpose(2, 0, 1) for source in sources]
+            pixels = [resize(source.pixels(channels), self.resolution).transpose(2, 0, 1) for source in sources]
             images_NCHW = torch.from_numpy(np.stack(pixels)).float() / 255
         labels = [label_number(request.class_name, self._class_names) for request in requests]
         return _PixelBatch(
