@@ -95,7 +95,7 @@ def test_old_notes_of_a_run_are_its_stages() -> None:
 
 def test_newer_older_and_damaged_files_are_told_apart() -> None:
     content = old("evaluation")
-    with pytest.raises(DatasetError, match=r"evaluation\.json: written by a newer synthforge \(schema 9, .* up to 3\)"):
+    with pytest.raises(DatasetError, match=r"evaluation\.json: written by a newer synthforge \(schema 9, .* up to 4\)"):
         read("evaluation", {**content, "schema_version": 9})
     with pytest.raises(OutdatedError, match=r"has schema 1, and this synthforge reads 2 and later"):
         read("evaluation", {**content, "schema": 1})
@@ -104,6 +104,14 @@ def test_newer_older_and_damaged_files_are_told_apart() -> None:
     del content["tables"][0]["claims"]
     with pytest.raises(DatasetError, match="damaged or not a synthforge file"):
         read("evaluation", content)
+
+
+@pytest.mark.parametrize("name", ["evaluation", "diagnosis"])
+def test_results_of_the_version_before_say_nothing_of_what_was_found(name: str) -> None:
+    content = json.loads(read(name, old(name)).to_bytes())
+    assert content.pop("inputs") == []
+    again = read(name, {**content, "schema_version": content["schema_version"] - 1})
+    assert again == read(name, old(name))
 
 
 def test_results_that_are_too_old_count_as_not_there(tmp_path: Path) -> None:

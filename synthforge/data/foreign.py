@@ -29,7 +29,7 @@ from synthforge.data.hf_datasets import tables_at
 from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
 from synthforge.data.labels import chosen_column, known_of, label_of
 from synthforge.data.read_config import ColumnsConfig
-from synthforge.data.splits import files_at, files_by_class, files_in, splits_of
+from synthforge.data.splits import files_at, files_by_class, files_in, is_of_macos, splits_of
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.text_files import lines_of
 from synthforge.errors import DatasetError
@@ -221,7 +221,7 @@ def _keyed_members(path: Path, skipped: Skipped | None = None) -> Iterator[tuple
             is_regular = member.isreg() and not member.issparse()
             if parts is not None and is_regular:
                 yield cast("IO[bytes]", tar.fileobj), member, *parts
-            elif skipped is not None and _is_of_image(member.name):
+            elif skipped is not None and _is_of_image(member.name) and not is_of_macos(member.name):
                 skipped.others.setdefault(units.HIDDEN if parts is None else _NO_FILE, []).append(member.name)
                 skipped.keys.update(parts[:1] if parts is not None else ())
 

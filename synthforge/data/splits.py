@@ -57,6 +57,15 @@ def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(suffixes) and path.is_file())
 
 
+def is_of_macos(name: str) -> bool:
+    """Whether a file holds what macOS stores beside another one: there is one `._x.png` for each x.png."""
+    return name.rpartition("/")[2].startswith("._")
+
+
+def _is_hidden_image(name: str) -> bool:
+    return name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES) and not is_of_macos(name)
+
+
 @dataclass(frozen=True)
 class Splits:
     """The sub-folders of a folder that are splits."""
@@ -127,7 +136,7 @@ def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
             continue
         for directory, folders, files in os.walk(place / entry.name):  # a class folder may be a link
             hidden += [os.path.join(directory, name) for name in folders if name.startswith(".")]
-            hidden += [os.path.join(directory, name) for name in files if name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)]
+            hidden += [os.path.join(directory, name) for name in files if _is_hidden_image(name)]
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             above = Path(directory).relative_to(place).parts
             paths += [(*above, file) for file in files if not file.startswith(".")]

@@ -29,13 +29,14 @@ def test_given_sets_are_from_elsewhere_for_every_draw_and_ratio_without_unknown_
     )
     reference = Reference.open(request.reference, cache_folder(request.curation), Reporter())
     draws = RealDraws.of(reference, request.config)
-    settings, notes = given_settings(request, EvaluationSources(), draws, Reporter())
+    settings, notes, found = given_settings(request, EvaluationSources(), draws, Reporter())
     assert {(setting.draw.amount, setting.ratio, setting.draw.number) for setting in settings} == {
         (amount, ratio, number) for amount in (5, 10) for ratio in (1, 2) for number in (0, 1)
     }
     assert {(setting.origin, setting.generator) for setting in settings} == {("elsewhere", "given")}
     assert all(len(setting.sources["given"]) == 27 for setting in settings)
     assert any("3 images of classes that the real images lack" in note for note in notes)
+    assert [one.images for one in found] == [30]
 
 
 def test_a_draw_that_an_earlier_version_prepared_is_read_or_prepared_again() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from synthforge.curation.default_encoders import CLIP, SMALL
 from synthforge.data.image_table import Table
+from synthforge.data.read_config import Reading
 from synthforge.errors import RequestError
 from synthforge.evaluation.diagnosis.sources import Renderings, arm_images_of, with_encoder
 from synthforge.evaluation.preparation.protocol import Pool
@@ -37,7 +38,7 @@ def test_renderings_are_found_by_the_names_of_real_images(tmp_path: Path) -> Non
     (draw,) = reference.draws("all", EvaluationConfig())
     rendered = write(tmp_path / "rendered", per_class(digits(), 0, 10))
     shutil.rmtree(rendered / "9")
-    found = Renderings.given(str(rendered), reference, draw, tmp_path / "cache")
+    found = Renderings.given(str(rendered), reference, draw, tmp_path / "cache", Reading())
     assert np.array_equal(found.row_N < 0, draw.fit.label_N == 9)
     config = with_encoder(DiagnosisConfig(), CurationConfig(), 8, "elsewhere")
     curation = CurationConfig(cache=str(tmp_path / "cache"))
@@ -52,4 +53,4 @@ def test_renderings_are_found_by_the_names_of_real_images(tmp_path: Path) -> Non
     for image in [*rendered.rglob("*.png")]:
         image.rename(image.with_name(f"other-{image.name}"))
     with pytest.raises(RequestError, match="0% of the real images have a rendering of the same name"):
-        Renderings.given(str(rendered), reference, draw, tmp_path / "cache-of-others")
+        Renderings.given(str(rendered), reference, draw, tmp_path / "cache-of-others", Reading())
