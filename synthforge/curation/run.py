@@ -90,7 +90,7 @@ def curate(request: CurationRequest, reporter: Reporter | None = None, *, resele
         trials=choice.trials,
         sentence=_summary(gap, held_out, training, bool(choice.trials)),
         regions=_regions(sides, choice),
-        notes=[*sides.notes, *choice.gated.warnings, *choice.notes, *_transparent(choice)],
+        notes=[*sides.notes, *choice.gated.warnings, *choice.notes, *_unusable(sides), *_transparent(choice)],
         encoder=identities(sides.encoders),
         metric_encoder=identities(sides.metric_encoders),
     )
@@ -166,6 +166,13 @@ def _require_apart(place: str, inputs: Sequence[str], what: str) -> None:
 def _parts(address: str) -> tuple[str, ...]:
     place = resolve(address)
     return tuple(place.split("/")) if "://" in place else Path(place).resolve().parts
+
+
+def _unusable(sides: Sides) -> list[str]:
+    """The first image of each reason why pool images can't be used."""
+    reasons, first = np.unique(sides.problem[~sides.usable].astype(str), return_index=True)
+    rows = np.flatnonzero(~sides.usable)[first]
+    return [f"not usable, {reason}: the first is {sides.pool.location(int(row))}" for reason, row in zip(reasons, rows, strict=True)]
 
 
 def _transparent(choice: Choice) -> list[str]:

@@ -115,9 +115,9 @@ class Sides:
         read."""
         self._embed(self.real, reporter)
         by_row = facts_of(self.real.collections[0], self.cache).column("problem").to_pylist()
-        problems = [f"{key}: {problem}" for key, problem in zip(self.real.strings("key"), by_row, strict=True) if problem is not None]
+        problems = [f"{self.real.location(row)}: {problem}" for row, problem in enumerate(by_row) if problem is not None]
         if problems:
-            raise DatasetError(f"{self.reference_address}: {some(problems, 1)}; remove or replace it")
+            raise DatasetError(f"{self.reference_address}: {some(problems, 12)}; remove or replace {'them' if len(problems) > 1 else 'it'}")
 
     def embed_pool(self, reporter: Reporter) -> None:
         """Compute features of pool images that are not in the cache yet."""
@@ -165,11 +165,13 @@ class Sides:
         pick_device(self.config.device, "device")
         self.real.require_labels(self.reference_address)
         usable = self.pool_class >= 0
-        formats = sorted(set(self.pool.strings("extension")[usable]))
+        rows_of = {
+            name: np.flatnonzero(usable & (self.pool.strings("extension") == name)) for name in set(self.pool.strings("extension")[usable])
+        }
+        formats = sorted(rows_of, key=lambda name: (-len(rows_of[name]), name))
         if len(formats) > 1:
-            raise RequestError(
-                f"the pools' images are {' and '.join(formats)}; a set has one format: convert one pool, or curate them separately"
-            )
+            found = " and ".join(f"{len(rows_of[name]):,} {name} (first: {self.pool.location(int(rows_of[name][0]))})" for name in formats)
+            raise RequestError(f"the pools' images are {found}; a curated set has one format: convert some, or curate them apart")
         if unfit := [name for name in formats if name not in EXTENSIONS]:
             raise RequestError(f"the pools' images are {unfit[0]}; shards hold {', '.join(EXTENSIONS)}, so convert them first")
         size = self.config.selection.size

@@ -18,7 +18,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
@@ -29,10 +29,20 @@ from synthforge.data.hf_datasets import tables_at
 from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
 from synthforge.data.labels import chosen_column, known_of, label_of
 from synthforge.data.read_config import ColumnsConfig
-from synthforge.data.splits import files_at, files_by_class, files_in, is_of_macos, splits_of
+from synthforge.data.splits import (
+    HELD_OUT_SPLITS,
+    files_at,
+    files_by_class,
+    files_in,
+    folders_beside,
+    is_of_macos,
+    parted,
+    split_word_in,
+    splits_of,
+)
 from synthforge.data.tars import MEMBERS, read_exactly
 from synthforge.data.text_files import lines_of
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, some
 
 MAX_MEMBER_BYTES = 1 << 28
 """Larger members of a tar are never read. Images that are decoded are smaller."""
@@ -57,11 +67,19 @@ def find_foreign(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
     folder = Path(place)
     tars, problems = files_at(place, TARS)
     if tars:
-        return _set_of_tars(Path(os.path.commonpath([path.parent for path in tars])), dict.fromkeys(tars), problems, columns)
+        root = Path(os.path.commonpath([path.parent for path in tars]))
+        parts_of_tars = dict.fromkeys(tars) if columns.splits is False else _parts_of_tars(tars, problems)
+        return _set_of_tars(root, parts_of_tars, problems + folders_beside(folder, "tars"), columns)
     if tables := tables_at(place, columns):
-        return tables
+        reads_files = any(len(unit.files) > 1 for unit in tables.units)
+        return tables if reads_files else replace(tables, problems=tables.problems + folders_beside(folder, "tables"))
     if not folder.is_dir():
         return None
+    if stats := next(folder.glob("*_stats.json"), None):
+        raise DatasetError(
+            f"{folder}: {stats.name} says that img2dataset wrote this, as single files with their labels in .json; "
+            "make it again with --output_format webdataset"
+        )
     if (splits := splits_of(folder, columns.splits)) is None:
         files, problems = files_by_class(folder)
         pieces = list(_image_units(folder, files, "", None))
@@ -75,6 +93,23 @@ def find_foreign(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
         problems += without
         pieces += _image_units(inside, files, f"{inside.name}/", part if len(parts) > 1 else None)
     return units.ForeignSet("image folder", pieces, _classes_beside(folder), problems) if pieces else None
+
+
+def _parts_of_tars(tars: Sequence[Path], problems: list[units.SourceProblem]) -> dict[Path, units.Part | None]:
+    """The tars that are read, each with its part, by the names of splits in their names.
+
+    Raises: DatasetError if that leaves a doubt.
+    """
+    word_of = {path: split_word_in(path) for path in tars}
+    if all(word_of.values()) and len(set(word_of.values())) > 1:
+        return parted(word_of, problems)
+    held_out = [path.name for path, word in word_of.items() if word in HELD_OUT_SPLITS]
+    if held_out and len(held_out) < len(tars):
+        raise DatasetError(
+            f"{tars[0].parent}: {some(held_out)} would be the final test, but the other tars name no split; move them elsewhere, or say "
+            "with --set columns.splits=false that all are to be read"
+        )
+    return dict.fromkeys(tars)
 
 
 def _image_units(folder: Path, files: Sequence[str], prefix: str, part: units.Part | None) -> Iterator[units.SourceUnit]:
@@ -118,6 +153,10 @@ def _classes_beside(folder: Path) -> list[str] | None:
 
 class TornError(Exception):
     """A tar ends too early, or is none. Raised after the last whole sample."""
+
+
+class _MoreError(tarfile.ReadError):
+    """A tar is whole, but more follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +247,8 @@ def _members_of_samples(path: Path, skipped: Skipped) -> dict[str, list[int]]:
                 sizes[key].append(0)
             seen[key].add(extension)
             sizes.setdefault(key, [0])[-1] += 1
+    except _MoreError:
+        pass
     except _DAMAGE:  # it comes again when the contents are read
         sizes.setdefault(key, [0])[-1] += 1
     return sizes
@@ -270,6 +311,9 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     file.seek(tar.offset)
     if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise tarfile.ReadError("the end of the archive is missing")
+    while rest := file.read(1 << 20):
+        if rest.strip(tarfile.NUL):
+            raise _MoreError("there is more after the end of the archive, as if tars had been joined by cat")
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,16 @@ def _names_of_labels(place: str, labels: list[str], classes: list[str] | None) -
     if classes is None:
         return names
     known = set(classes)
+    if double := next((name for name, num in Counter(classes).items() if num > 1), None):
+        raise DatasetError(f"{place}: class {double!r} is named twice, for two label numbers; give each class a name of its own")
     names = {
         label: name if name in known else classes[int(name)]
         for label, name in names.items()
         if name in known or (name.isdecimal() and int(name) < len(classes))
     }
     if unknown := natural_order(set(labels) - names.keys()):
-        raise DatasetError(f"{place}: label {unknown[0]!r} is neither one of the {len(classes)} classes nor the number of one; add it")
+        raise DatasetError(
+            f"{place}: there is a label {unknown[0]!r}, but the {len(classes)} classes that are named (by classes.txt, _info.json or the "
+            "setting classes) have neither that name nor that number; name all classes there"
+        )
     return names

@@ -6,10 +6,9 @@ An image column holds {bytes, path}, as `datasets` writes it, or bare bytes, or 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from synthforge.data import units
 from synthforge.data.images import HEAD_BYTES, format_of
 from synthforge.data.labels import KNOWN, LABELS, as_label, chosen_column, known_of
 from synthforge.data.read_config import ColumnsConfig
-from synthforge.data.splits import HELD_OUT_SPLITS, SPLITS, files_at
+from synthforge.data.splits import files_at, parted, split_word
 from synthforge.data.units import bytes_of
 from synthforge.errors import DatasetError
 
@@ -193,13 +192,13 @@ def tables_at(place: str, columns: ColumnsConfig) -> units.ForeignSet | None:
         # As on the Hub: train-00000-of-00002.parquet, at the top or one folder below, or a folder for each split.
         files, problems = files_at(place, (".parquet",))
         files = files or ([path for path in sorted(folder.glob("*/*.parquet")) if path.is_file()] if folder.is_dir() else [])
-        splits_of_folders = {*itertools.chain.from_iterable(SPLITS.values()), *HELD_OUT_SPLITS}
-        paths = {path: path.parent.name if path.parent.name in splits_of_folders else path.stem.partition("-")[0] for path in files}
+        paths = {path: path.parent.name if split_word(path.parent.name) else path.stem.partition("-")[0] for path in files}
     if not paths:
         return None
     root = Path(os.path.commonpath([path.parent for path in paths]))
     found = [table for path in paths if (table := _table(path, root, columns, problems)) is not None]
-    tables = _with_parts(found, paths, problems) if columns.splits is not False else found
+    parts = dict.fromkeys(paths) if columns.splits is False else parted({table.path: paths[table.path] for table in found}, problems)
+    tables = [replace(table, part=parts[table.path]) for table in found if table.path in parts]
     names = next((table.names for table in tables if table.names), None)
     return units.ForeignSet("datasets", list(tables), names, list(dict.fromkeys(problems))) if tables else None
 
@@ -210,20 +209,6 @@ def _arrow_files(folder: Path) -> list[Path]:
     if not isinstance(listed, list):
         raise DatasetError(f"{folder}: has no state.json that lists data files; save it again with save_to_disk")
     return [folder / Path(str(entry["filename"])).name for entry in listed]
-
-
-def _with_parts(tables: list[ImageTable], splits: Mapping[Path, str], problems: list[units.SourceProblem]) -> list[ImageTable]:
-    """The tables of the two splits that are the parts. Without a split to fit on, all tables, without parts."""
-    present = {splits[table.path]: table.path for table in tables}
-    part_of = {split: part for part, names in SPLITS.items() for split in [name for name in names if name in present][:1]}
-    if "fit" not in part_of.values():
-        return tables
-    for split, path in present.items():
-        if split not in part_of:
-            why = "it is kept for the final test" if split in HELD_OUT_SPLITS else f"{' and '.join(part_of)} is used"
-            problems.append(units.SourceProblem(f"{path.parent}: split {split!r} is not read, since {why}"))
-    used = [(table, part_of[splits[table.path]]) for table in tables if splits[table.path] in part_of]
-    return [replace(table, part=part if len(part_of) > 1 else None) for table, part in used]
 
 
 def _table(path: Path, root: Path, columns: ColumnsConfig, problems: list[units.SourceProblem]) -> ImageTable | None:

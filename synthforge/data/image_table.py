@@ -113,7 +113,7 @@ class Table:
             except DatasetError as error:
                 problems.append(f"{self.location(row)}: {error}")
         if problems:
-            raise DatasetError(f"{some(problems, 1)}; remove or replace {'them' if len(problems) > 1 else 'it'}")
+            raise DatasetError(f"{some(problems, 12)}; remove or replace {'them' if len(problems) > 1 else 'it'}")
 
     def location(self, row: int) -> str:
         """Where an image is stored, for messages."""

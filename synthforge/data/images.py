@@ -113,6 +113,8 @@ def decode(data: bytes, channels: int | None = None, background: str = WHITE) ->
         with Image.open(io.BytesIO(data), formats=FORMATS[image_format]) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise DatasetError(f"image of {opened.width} x {opened.height} pixels: larger than {MAX_PIXELS:,} pixels is refused")
+            if opened.mode == "F" or (opened.mode == "I" and image_format == "tif"):
+                raise DatasetError("has pixels of 32 bits, whose range is not known; convert it to 8 or 16 bits")
             image = _upright(opened)
             grey = image.mode in {"1", "L", "LA", "I", "F"} or image.mode.startswith("I;")
             if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips instead of scaling

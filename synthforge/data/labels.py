@@ -46,18 +46,19 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
 def label_of(contents: Mapping[str, bytes], record: Mapping[str, Any]) -> str | None:
     """The label of a sample in a tar: its .cls, or else `class`, `label` or `cls` of its .json. None: it has none."""
-    candidates = (contents.get("cls", b"").decode("utf-8", "replace"), *map(record.get, LABELS))
+    candidates = (contents.get("cls", b"").decode("utf-8-sig", "replace"), *map(record.get, LABELS))
     return next((label for value in candidates if (label := as_label(value))), None)
 
 
 def as_label(value: object) -> str | None:
-    """A label from a whole number or a short text. None: the value is neither."""
+    """A label from a whole number or a short text. None: it is neither, or a negative number (-1 means "none")."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return str(value)
     label = (as_text(value) or "").strip()
-    return label if 0 < len(label) <= MAX_LABEL else None
+    is_name = label.isprintable() and "\ufffd" not in label and not re.fullmatch(r"-\d+", label)
+    return label if 0 < len(label) <= MAX_LABEL and is_name else None
 
 
 def as_name(label: str) -> str:

@@ -143,7 +143,7 @@ def _digest_of(examples: list[Example]) -> str:
 
 def _require_none(problems: list[str]) -> None:
     if problems:
-        raise DatasetError(f"{some(problems, 1)}; remove or replace it")
+        raise DatasetError(f"{some(problems, 12)}; remove or replace {'them' if len(problems) > 1 else 'it'}")
 
 
 def _problem_with(example: Example) -> str | None:

@@ -6,6 +6,8 @@ import glob
 import itertools
 import os
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,9 @@ SPLITS: dict[Part, tuple[str, ...]] = {"fit": ("train", "training", "fit"), "val
 """Names of splits that are read, by part, those first that win."""
 HELD_OUT_SPLITS = ("test", "testing", "holdout")
 """Names of splits that are only read if the address names them: they are for the final test."""
+_WORDS = {*itertools.chain.from_iterable(SPLITS.values()), *HELD_OUT_SPLITS}
+_ENDS = re.compile(r"[-_. ]*(set|data|images?|imgs?|split)$")
+"""What may follow the word in the name of a split, as in train-set."""
 VALIDATION_SHARE = 0.2
 MAX_TARS = 1_000_000
 
@@ -66,6 +71,50 @@ def _is_hidden_image(name: str) -> bool:
     return name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES) and not is_of_macos(name)
 
 
+def split_word(name: str) -> str | None:
+    """The word of `SPLITS` or `HELD_OUT_SPLITS` that a split's name consists of, in any case, such as train for
+    Train_Set. None: it is no name of a split."""
+    word = _ENDS.sub("", name.lower())
+    return word if word in _WORDS else None
+
+
+def split_word_in(file: Path) -> str:
+    """The word of a split in the name of a file, such as test for imagenet-test-0001.tar. Empty: there is none, or
+    several."""
+    words = _WORDS & set(re.split(r"[-_. \d]+", file.name.lower()))
+    return words.pop() if len(words) == 1 else ""
+
+
+def parts_among(names: Iterable[str]) -> dict[Part, str]:
+    """The name of the split that is each part, among names of splits."""
+    by_word: dict[str | None, str] = {}
+    for name in names:
+        by_word.setdefault(split_word(name), name)
+    return {part: by_word[word] for part, words in SPLITS.items() for word in [word for word in words if word in by_word][:1]}
+
+
+def why_not_read(name: str, read: Iterable[str]) -> str:
+    """Why a split is not read, in words."""
+    return "it is kept for the final test" if split_word(name) in HELD_OUT_SPLITS else f"{some(list(read))} is used"
+
+
+def parted(split_of: Mapping[Path, str], problems: list[SourceProblem]) -> dict[Path, Part | None]:
+    """The files that are read, each with its part, from the name of the split that each is of.
+
+    Without a split to fit on all are read, without parts. Adds the splits that are not read to `problems`.
+    """
+    first_of: dict[str, Path] = {}
+    for path, name in split_of.items():
+        first_of.setdefault(name, path)
+    part_of = {name: part for part, name in parts_among(first_of).items()}
+    if "fit" not in part_of.values():
+        return dict.fromkeys(split_of)
+    for name, path in first_of.items():
+        if name not in part_of:
+            problems.append(SourceProblem(f"{path.parent}: split {name!r} is not read, since {why_not_read(name, part_of)}"))
+    return {path: part_of[name] if len(part_of) > 1 else None for path, name in split_of.items() if name in part_of}
+
+
 @dataclass(frozen=True)
 class Splits:
     """The sub-folders of a folder that are splits."""
@@ -85,10 +134,10 @@ def splits_of(place: Path, parts: bool | None = None) -> Splits | None:
         parts: whether sub-folders are splits, if the user says so.
     Raises: DatasetError if it can't be told.
     """
-    with os.scandir(place) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    names = {*itertools.chain.from_iterable(SPLITS.values()), *HELD_OUT_SPLITS}
-    named = [name for name in folders if name in names]
+    folders = [path.name for path in _visible(place) if path.is_dir()]
+    named = [name for name in folders if split_word(name) is not None]
+    if parts and not named:
+        raise DatasetError(f"{place}: columns.splits is true, but no folder has the name of a split, such as train; leave it out")
     if parts is False or not named:
         return None
     holding = [name for name in named if not _images_directly_in(place / name)]
@@ -100,22 +149,20 @@ def splits_of(place: Path, parts: bool | None = None) -> Splits | None:
             f"{place}: are its folders splits or classes? {some(holding)} would be splits, {some(others)} classes; "
             "say with --set columns.splits=true or false (in a recipe: curation.columns.splits)"
         )
-    chosen = {part: name for part, options in SPLITS.items() if (name := next((one for one in options if one in named), None))}
+    chosen = parts_among(named)
     if "fit" not in chosen:
-        if set(named) <= set(HELD_OUT_SPLITS):
+        if all(split_word(name) in HELD_OUT_SPLITS for name in named):
             raise DatasetError(f"{place}: has {some(named)} only, which is kept for the final test; name {place / named[0]} to read it")
         raise DatasetError(f"{place}: has {some(named)} but no train folder beside; add one, or name one of them")
     problems = []
-    for name in folders:
-        if name not in chosen.values():
-            why = "it is kept for the final test" if name in HELD_OUT_SPLITS else f"{some(list(chosen.values()))} is used"
-            problems.append(SourceProblem(f"{place / name}: not read, since {why}"))
+    left = [name for name in folders if name not in chosen.values()]
+    problems += [SourceProblem(f"{place / name}: not read, since {why_not_read(name, chosen.values())}") for name in left]
+    problems += _beside(place, "beside the splits")
     return Splits({part: place / name for part, name in chosen.items()}, problems)
 
 
 def _images_directly_in(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries if entry.is_file())
+    return any(path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file() for path in folder.iterdir())
 
 
 def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
@@ -125,26 +172,70 @@ def files_by_class(place: Path) -> tuple[list[str], list[SourceProblem]]:
     """
     paths: list[tuple[str, ...]] = []
     hidden: list[str] = []
-    with os.scandir(place) as entries:
-        top = list(entries)
-    outside = sorted(entry.name for entry in top if entry.is_file() and entry.name.lower().endswith(IMAGE_SUFFIXES))
-    for entry in top:
-        if not entry.is_dir():
+    folders_in: dict[str, list[str]] = {}
+    for name in sorted(path.name for path in place.iterdir() if path.is_dir()):
+        if name.startswith("."):
+            hidden.append(name)
             continue
-        if entry.name.startswith("."):
-            hidden.append(entry.name)
-            continue
-        for directory, folders, files in os.walk(place / entry.name):  # a class folder may be a link
-            hidden += [os.path.join(directory, name) for name in folders if name.startswith(".")]
-            hidden += [os.path.join(directory, name) for name in files if _is_hidden_image(name)]
+        for directory, folders, files in os.walk(place / name):  # a class folder may be a link
+            hidden += [os.path.relpath(os.path.join(directory, one), place) for one in folders if one.startswith(".")]
+            hidden += [os.path.relpath(os.path.join(directory, one), place) for one in files if _is_hidden_image(one)]
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             above = Path(directory).relative_to(place).parts
+            folders_in.setdefault(name, sorted(folders))
             paths += [(*above, file) for file in files if not file.startswith(".")]
-    problems = []
-    for reason, found in ((HIDDEN, sorted(hidden)), ("in no class folder", outside)):
-        if found:
-            problems.append(left_out(str(place), Unused(reason, len(found), os.path.relpath(place / found[0], place))))
-    return ["/".join(path) for path in sorted(paths) if Path(place, *path).is_file()], problems
+    is_file = {path: Path(place, *path).is_file() for path in sorted(paths)}
+    broken = ["/".join(path) for path, is_there in is_file.items() if not is_there]
+    problems = [left_out(str(place), Unused(HIDDEN, len(hidden), sorted(hidden)[0]))] if hidden else []
+    if broken:
+        by_class = dict(Counter(path.partition("/")[0] for path in broken))
+        problems.append(left_out(str(place), Unused("no regular files, such as broken links", len(broken), broken[0], by_class)))
+    problems += [*_beside(place, "in no class folder"), *_doubtful(place, folders_in, {path[0] for path in paths if len(path) == 2})]
+    if empty := sorted(folders_in.keys() - {path[0] for path in paths}):
+        problems.append(SourceProblem(f"{place}: folder {some(empty)} has no files", "it counts as no class"))
+    return ["/".join(path) for path, is_there in is_file.items() if is_there], problems
+
+
+def _beside(place: Path, where: str) -> list[SourceProblem]:
+    """Images and broken links that lie beside the class folders or splits of a folder."""
+    visible = _visible(place)
+    outside = [path.name for path in visible if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file()]
+    broken = [path.name for path in visible if path.is_symlink() and not (path.is_file() or path.is_dir())]
+    found = {where: outside, "broken links": broken}
+    return [left_out(str(place), Unused(reason, len(names), names[0])) for reason, names in found.items() if names]
+
+
+def _visible(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if not path.name.startswith("."))
+
+
+def folders_beside(place: Path, what: str) -> list[SourceProblem]:
+    """Folders of images that lie beside tars or tables, and are not read.
+
+    Args:
+        what: what is read.
+    """
+    if not place.is_dir():
+        return []
+    if found := [path.name for path in _visible(place) if path.is_dir() and _images_directly_in(path)]:
+        what = f"{place}: only its {what} are read, not the images in its folders {some(found)}"
+        return [SourceProblem(what, remedy="move the folders or the other files elsewhere")]
+    return []
+
+
+def _doubtful(place: Path, folders_in: Mapping[str, Sequence[str]], with_images: Collection[str]) -> list[SourceProblem]:
+    """Raise DatasetError if class folders hold splits; a problem if the one class folder holds nothing but folders."""
+    if splits := sorted({folder for folders in folders_in.values() for folder in folders if split_word(folder) in HELD_OUT_SPLITS}):
+        name = next(name for name, folders in folders_in.items() if splits[0] in folders)
+        raise DatasetError(
+            f"{place / name}: holds {some(folders_in[name])}, so the final test would be read too; put the splits first, as in "
+            f"{splits[0]}/{name}, or give them other names"
+        )
+    (name, folders), *others = folders_in.items() or [("", [])]
+    if others or len(folders) < 2 or name in with_images:
+        return []
+    what = f"{place}: has the one class {name!r}, whose folders are {some(folders)}"
+    return [SourceProblem(what, f"if these are the classes, name {place / name}")]
 
 
 def last_of_each(labels_N: NDArray[np.int64]) -> NDArray[np.bool_]:

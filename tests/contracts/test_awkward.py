@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import unicodedata
 from collections import Counter
@@ -22,10 +23,10 @@ from PIL import Image
 from synthforge.curation.request import CurationRequest
 from synthforge.curation.run import curate
 from synthforge.data.collection import Collection
-from synthforge.data.images import encode
+from synthforge.data.images import decode, encode
 from synthforge.data.opening import open_collection
 from synthforge.data.read_config import ColumnsConfig, Reading
-from synthforge.errors import DatasetError
+from synthforge.errors import DatasetError, RequestError
 from synthforge.recipe.curation import CurationConfig
 from synthforge.recipe.load import config_from_sets
 from tests.data.loaders import NAMES, leaves_files_open
@@ -357,3 +358,148 @@ def test_a_path_in_a_table_does_not_leave_its_folder(tmp_path: Path, opened: Ope
 def test_whole_numbers_as_floats_are_labels(tmp_path: Path, opened: Open) -> None:
     record = json.dumps({"label": 1.0}).encode()
     assert labels(opened(tar(tmp_path / "set.tar", [("0.png", png(0)), ("0.json", record)]))) == {"1": 1}
+
+
+# Layouts that can be misread
+
+
+@pytest.mark.parametrize("names", [("Train", "Validation", "Test"), ("TRAIN", "VAL", "TEST"), ("train-set", "val_data", "test images")])
+def test_names_of_splits_in_any_case_and_with_a_word_behind(tmp_path: Path, opened: Open, names: Sequence[str]) -> None:
+    place = folder(tmp_path, {f"{split}/cat/{number}.png": png(seed) for seed, (split, number) in enumerate(_each(names, 2))})
+    collection = opened(place)
+    assert labels(collection) == {"cat": 4}
+    assert any(f"{names[2]}: not read, since it is kept for the final test" in problem for problem in collection.problems)
+
+
+def test_splits_are_said_to_be_there_and_are_not(tmp_path: Path, opened: Open) -> None:
+    place = folder(tmp_path, {"cat/0.png": png(0)})
+    with pytest.raises(DatasetError, match="no folder has the name of a split"):
+        opened(place, reading=Reading(ColumnsConfig(splits=True)))
+
+
+@pytest.mark.parametrize("stem", ["{}-0", "imagenet-{}-000", "{}_00"])
+def test_tars_that_are_splits_by_their_names(tmp_path: Path, opened: Open, stem: str) -> None:
+    for seed, split in enumerate(("train", "val", "test")):
+        tar(tmp_path / f"{stem.format(split)}.tar", [("0.png", png(seed)), ("0.cls", b"cat")])
+    collection = opened(tmp_path)
+    assert sorted(part for parts in collection.part().values() for part in parts.tolist()) == ["fit", "validation"]
+    assert any("split 'test' is not read, since it is kept for the final test" in problem for problem in collection.problems)
+    assert opened(tmp_path, reading=Reading(ColumnsConfig(splits=False))).num_samples == 3
+    assert opened(tmp_path / f"{stem.format('test')}.tar").num_samples == 1
+
+
+def test_a_tar_that_may_be_the_final_test(tmp_path: Path, opened: Open) -> None:
+    for seed, name in enumerate(("shard-0", "shard-1", "test-0")):
+        tar(tmp_path / f"{name}.tar", [("0.png", png(seed)), ("0.cls", b"cat")])
+    with pytest.raises(DatasetError, match=r"test-0\.tar would be the final test.*columns\.splits=false"):
+        opened(tmp_path)
+
+
+def test_splits_inside_of_classes(tmp_path: Path, opened: Open) -> None:
+    place = folder(tmp_path, {f"{name}/{split}/0.png": png(0) for name in ("cat", "dog") for split in ("train", "test")})
+    with pytest.raises(DatasetError, match=r"cat: holds test, train.*as in test/cat"):
+        opened(place)
+
+
+def test_broken_links_and_pipes_are_counted(tmp_path: Path, opened: Open) -> None:
+    place = folder(tmp_path / "set", {"cat/0.png": png(0), "fox/0.png": png(1)})
+    (place / "cat" / "1.png").symlink_to(tmp_path / "gone.png")
+    os.mkfifo(place / "cat" / "2.png")
+    (place / "eel").symlink_to(tmp_path / "gone")
+    (place / "loop").symlink_to(place / "loop")
+    collection = opened(place)
+    assert {one.reason: one.num for one in collection.unused} == {"no regular files, such as broken links": 2, "broken links": 2}
+    (place / "fox" / "0.png").unlink()
+    (place / "fox" / "0.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DatasetError, match=r"class fox has files, but none that is used"):
+        opened(place)
+
+
+def test_an_empty_class_folder_is_told(tmp_path: Path, opened: Open) -> None:
+    place = folder(tmp_path, {"cat/0.png": png(0)})
+    (place / "empty").mkdir()
+    assert any("folder empty has no files" in problem for problem in opened(place).problems)
+
+
+@pytest.mark.parametrize("form", ["tar", "table"])
+def test_class_folders_beside_a_tar_or_a_table_are_told(tmp_path: Path, opened: Open, form: str) -> None:
+    folder(tmp_path, {"cat/0.png": png(0), "dog/0.png": png(1)})
+    if form == "tar":
+        tar(tmp_path / "extra.tar", [("0.png", png(2)), ("0.cls", b"cat")])
+    else:
+        pq.write_table(pa.table({"image": [{"bytes": png(2), "path": None}], "label": ["cat"]}), tmp_path / "extra.parquet")
+    assert any("not the images in its folders cat, dog" in loss for loss in opened(tmp_path).losses)
+
+
+def test_files_of_img2dataset_are_refused(tmp_path: Path, opened: Open) -> None:
+    place = folder(tmp_path, {"00000/000000000.jpg": jpg(0), "00000/000000000.json": b'{"label": "cat"}', "00000_stats.json": b"{}"})
+    with pytest.raises(DatasetError, match=r"00000_stats\.json says that img2dataset wrote this.*--output_format webdataset"):
+        opened(place)
+
+
+def test_one_class_folder_around_all_others_is_told(tmp_path: Path, opened: Open) -> None:
+    place = folder(tmp_path, {f"photos/{name}/0.png": png(seed) for seed, name in enumerate(("cat", "dog"))})
+    assert any("has the one class 'photos', whose folders are cat, dog" in problem for problem in opened(place).problems)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_joined_tars(tmp_path: Path, opened: Open, mode: str) -> None:
+    parts = [tar(tmp_path / f"{seed}.part", [("0.png", png(seed)), ("0.cls", b"cat")], mode).read_bytes() for seed in range(2)]
+    path = tmp_path / ("set.tar" if mode == "w" else "set.tar.gz")
+    path.write_bytes(b"".join(parts))
+    collection = opened(path)
+    assert images(collection) == [png(0)]
+    assert any("as if tars had been joined by cat" in loss for loss in collection.losses)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("\ufeffcat", "cat"), (" cat\n", "cat"), ("0\n1\n", None), ("caf\u00e9", "caf\u00e9"), ("-1", None)],
+)
+def test_labels_in_cls(tmp_path: Path, opened: Open, text: str, label: str | None) -> None:
+    members = [("0.png", png(0)), ("0.cls", text.encode()), ("1.png", png(1)), ("1.cls", b"dog")]
+    assert labels(opened(tar(tmp_path / "set.tar", members))) == Counter([label, "dog"])
+
+
+def test_a_label_in_latin_1_is_none(tmp_path: Path, opened: Open) -> None:
+    members = [("0.png", png(0)), ("0.cls", "café".encode("latin-1")), ("1.png", png(1)), ("1.cls", b"dog")]
+    assert labels(opened(tar(tmp_path / "set.tar", members))) == {None: 1, "dog": 1}
+
+
+def test_minus_one_in_a_table_is_no_label(tmp_path: Path, opened: Open) -> None:
+    cells = [{"bytes": png(number), "path": None} for number in range(2)]
+    pq.write_table(pa.table({"image": cells, "label": [-1, 3]}), tmp_path / "set.parquet")
+    assert labels(opened(tmp_path)) == {None: 1, "3": 1}
+
+
+def test_a_class_that_is_named_twice(tmp_path: Path, opened: Open) -> None:
+    tar(tmp_path / "a.tar", [("0.png", png(0)), ("0.cls", b"0"), ("1.png", png(1)), ("1.cls", b"1")])
+    (tmp_path / "classes.txt").write_text("cat\ncat\n")
+    with pytest.raises(DatasetError, match="class 'cat' is named twice"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("pixels", [np.full((8, 8), 0.5, np.float32), np.full((8, 8), 200, np.int32)])
+def test_pixels_of_32_bits_are_refused(pixels: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF")
+    with pytest.raises(DatasetError, match="32 bits, whose range is not known"):
+        decode(buffer.getvalue())
+
+
+def test_unusable_images_are_named(tmp_path: Path) -> None:
+    files = {f"{name}/{number}.png": png(seed) for seed, (name, number) in enumerate(_each(["cat", "dog"], 10))}
+    real = folder(tmp_path / "real", files)
+    pool = folder(tmp_path / "pool", {name: png(100 + seed) for seed, name in enumerate(files)} | {"cat/broken.png": b"<html>"})
+    sets = ["encoder={kind: pixels}", "metric_encoder={kind: pixels, resolution: 12}", "trials.check=false", "gates.manifold.on=false"]
+    config = config_from_sets(CurationConfig, [*sets, "gates.labels.on=false"])
+    result = curate(CurationRequest([str(pool)], str(real), str(tmp_path / "out"), config))
+    assert any("the first is " in note and "broken.png" in note for note in result.notes)
+    (pool / "cat" / "w.webp").write_bytes(in_format(0, "WEBP"))
+    with pytest.raises(RequestError, match=r"21 png \(first: .*\) and 1 webp \(first: .*w\.webp\); a curated set has one format"):
+        curate(CurationRequest([str(pool)], str(real), str(tmp_path / "out2"), config))
+    (pool / "cat" / "w.webp").unlink()
+    for name in ("cat/3.png", "dog/7.png"):
+        (real / name).write_bytes(b"<html>")
+    with pytest.raises(DatasetError, match=r"cat/3\.png.*dog/7\.png.*remove or replace them"):
+        curate(CurationRequest([str(pool)], str(real), str(tmp_path / "out3"), config))

@@ -21,7 +21,7 @@ def test_labels_by_number_get_names(tmp_path: Path, opened: Callable[..., Collec
     assert (named.classes, column(named, "class")) == (["cat", "dog", "owl"], ["cat", "dog"] * 3)
     assert named.digest != plain.digest
     assert named.blocks == plain.blocks
-    with pytest.raises(DatasetError, match=r"label '1' is neither one of the 1 classes"):
+    with pytest.raises(DatasetError, match=r"there is a label '1', but the 1 classes that are named"):
         opened(tmp_path, classes=["cat"])
     (tmp_path / "_info.json").write_text(json.dumps({"splits": {}, "label_names": ["x", "y"]}))
     assert column(opened(tmp_path), "class") == ["x", "y"] * 3
