@@ -27,7 +27,7 @@ import pyarrow as pa
 from synthforge.data import units
 from synthforge.data.hf_datasets import tables_at
 from synthforge.data.images import HEAD_BYTES, SUFFIXES, format_of
-from synthforge.data.labels import chosen_column, known_of, label_of
+from synthforge.data.labels import AUXILIARY, chosen_column, known_of, label_of
 from synthforge.data.read_config import ColumnsConfig
 from synthforge.data.splits import (
     HELD_OUT_SPLITS,
@@ -338,8 +338,8 @@ class Tar(units.FileUnit):
         try:
             for sample in tar_samples(self.path, skipped):
                 num += 1
-                if sample.name in skipped.keys:  # another member may be a mask
-                    continue
+                if sample.name in skipped.keys and all(map(AUXILIARY.search, sample.images)):
+                    continue  # its image was skipped, and what is left may be a mask
                 if not sample.images:
                     without.append(sample.name)
                     continue

@@ -275,6 +275,19 @@ def test_a_mask_is_not_the_image(tmp_path: Path, opened: Open, form: str, other:
     assert images(opened(_several(tmp_path, form, [name, beside]))) == [png(0), png(10)]
 
 
+def test_a_link_in_place_of_an_image_or_of_a_mask(tmp_path: Path, opened: Open) -> None:
+    members = [("0.png", png(0)), ("0.cls", b"cat"), ("1.mask.png", png(1)), ("1.cls", b"cat")]
+    tar(tmp_path / "set.tar", members)
+    with tarfile.open(tmp_path / "set.tar", "a") as file:
+        for name in ("0.mask.png", "1.png"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, "0.png"
+            file.addfile(link)
+    collection = opened(tmp_path)
+    assert images(collection) == [png(0)]
+    assert [(one.num, one.first) for one in collection.unused] == [(2, "0.mask.png")]
+
+
 def test_coarse_and_fine_labels(tmp_path: Path, opened: Open) -> None:
     features = datasets.Features(
         {"image": datasets.Image(), "coarse": datasets.ClassLabel(names=["pet"]), "fine": datasets.ClassLabel(names=["cat", "dog"])}
