@@ -69,15 +69,17 @@ def _step_note(setting: SettingResult, margin: float) -> str | None:
     if mean is None:
         return None
     change = f"twice the steps change accuracy by {points(mean)} points on average over all arms"
-    if setting.has_enough_steps:
+    # Differences may still change where the average does not. Of several one may seem to, so it has to be by the margin.
+    differences = [
+        f"; {one.arm} minus {one.against} changes by {100 * one.steps_change.value:+.1f} points"
+        for one in setting.comparisons
+        if one.steps_change is not None
+        and (one.steps_change.is_beyond(margin) or (one.steps_change.leaves_out_0 and not setting.has_enough_steps))
+    ]
+    if setting.has_enough_steps and not differences:
         if max(mean.high, -mean.low) <= margin:
             return None
         return f"{where}: {change}, so it is uncertain whether the steps were enough (margin {100 * margin:g} points)"
     moved = [name for name, one in setting.steps_check.items() if one.is_beyond(margin)]
     most = f"; arms that change most: {', '.join(moved)}" if moved else ""
-    differences = [
-        f"; {one.arm} minus {one.against} changes by {100 * one.steps_change.value:+.1f} points"
-        for one in setting.comparisons
-        if one.steps_change is not None and one.steps_change.leaves_out_0
-    ]
     return f"{where}: {change}{most}{''.join(differences)}; raise `trainer.steps` before you rely on differences"
