@@ -69,12 +69,12 @@ def _step_note(setting: SettingResult, margin: float) -> str | None:
     if mean is None:
         return None
     change = f"twice the steps change accuracy by {points(mean)} points on average over all arms"
-    # Differences may still change where the average does not. Of several one may seem to, so it has to be by the margin.
+    # A difference may still change where the average does not. One of several may seem to, so it has to be by the margin.
+    least = margin if setting.has_enough_steps else 0.0
     differences = [
         f"; {one.arm} minus {one.against} changes by {100 * one.steps_change.value:+.1f} points"
         for one in setting.comparisons
-        if one.steps_change is not None
-        and (one.steps_change.is_beyond(margin) or (one.steps_change.leaves_out_0 and not setting.has_enough_steps))
+        if one.steps_change is not None and one.steps_change.is_beyond(least)
     ]
     if setting.has_enough_steps and not differences:
         if max(mean.high, -mean.low) <= margin:
