@@ -69,7 +69,7 @@ def _step_note(setting: SettingResult, margin: float) -> str | None:
     if mean is None:
         return None
     change = f"twice the steps change accuracy by {points(mean)} points on average over all arms"
-    # A difference may still change where the average does not. One of several may seem to, so it has to be by the margin.
+    # A difference may change where the average does not. One of several may seem to, so it has to be by the margin.
     least = margin if setting.has_enough_steps else 0.0
     differences = [
         f"; {one.arm} minus {one.against} changes by {100 * one.steps_change.value:+.1f} points"
