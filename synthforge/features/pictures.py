@@ -1,0 +1,216 @@
+"""Is it the same picture? Told by pixels, whatever an encoder thinks.
+
+A picture counts as the same after it was encoded again, scaled, made lighter or darker, mirrored, or cropped by up to a
+quarter of each side. Two steps:
+
+1. Candidates. Grey thumbnails of 16 x 16 pixels with mean 0 and length 1, so that products are correlations. A query
+   and its mirror image are compared with each reference picture and with windows of it.
+2. Verdict. The correlation of band-passed pictures of 32 x 32 pixels, the best over mirror and windows. A band-pass
+   (difference of Gaussians, Marr and Hildreth 1980) takes away the large areas of light and dark that different
+   pictures share, and the single pixels that encoding changes.
+
+Not covered: rotation, and crops by more than a quarter.
+Shapes: N queries, M reference pictures, P pairs, T = 64 pixels of a stored thumbnail, S = 32 of a compared one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from synthforge.arrays import Floats, Ints
+from synthforge.data.images import Uint8
+from synthforge.features.config import IndexConfig
+from synthforge.features.neighbours import Neighbours
+
+THUMBNAIL = 64
+"""Height and width of a stored thumbnail, T. The whole image is squeezed into the square."""
+LIMIT = 0.95
+"""Correlation from which two pictures are the same, unless real pictures are alike by nature; see `limit_for`."""
+EQUAL = 0.998
+"""Correlation above which pictures are equal, also where different ones are alike by nature."""
+SHARE = 0.001
+"""Largest share of different real pictures that may pass for the same."""
+CANDIDATES = 3
+"""Reference pictures that are looked at closely, for each query and for its mirror image."""
+_COARSE, _FINE = 16, 32
+_LEAST_COARSE = 0.85
+"""Pairs whose coarse correlation is below this are not looked at."""
+_SHARP, _WIDE = 0.7, 4.0
+"""Standard deviations of the two Gaussians, in pixels of the compared picture."""
+_FLAT = 2.0
+"""Standard deviation in grey levels below which a picture has nothing to compare."""
+_PAIRS_AT_ONCE = 2048
+
+
+def thumbnail(image: Uint8) -> Uint8:
+    """A grey thumbnail of an image, uint8 (T, T)."""
+    grey = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).convert("L")
+    return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
+
+
+def _windows(scales: Sequence[float], places: Sequence[tuple[float, float]]) -> Floats:
+    """Windows as (top, bottom, left, right) in shares of the side, (W, 4): the whole, then squares of each scale at
+    each place; (0, 0) is top left and (1, 1) bottom right."""
+    found = [(0.0, 1.0, 0.0, 1.0)]
+    for scale, (down, right) in itertools.product(scales, places):
+        top, left = down * (1 - scale), right * (1 - scale)
+        found.append((top, top + scale, left, left + scale))
+    return np.array(found, np.float32)
+
+
+_COARSE_WINDOWS = _windows((0.875, 0.75), ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)))
+_FINE_WINDOWS = _windows((0.9375, 0.875, 0.8125, 0.75), tuple(itertools.product((0, 0.5, 1), (0, 0.5, 1))))
+
+
+def _sampling(first_P: Tensor, last_P: Tensor, size: int) -> Tensor:
+    """Operators that sample a part of a side of T pixels at `size` places, (P, size, T): triangles as wide as the
+    step."""
+    step_P = (last_P - first_P) * THUMBNAIL / size
+    centres_PS = first_P[:, None] * THUMBNAIL + (torch.arange(size) + 0.5) * step_P[:, None]
+    distance_PST = (torch.arange(THUMBNAIL) + 0.5 - centres_PS[:, :, None]).abs()
+    weights_PST = (1 - distance_PST / step_P.clamp(min=1)[:, None, None]).clamp(min=0)
+    return weights_PST / weights_PST.sum(dim=2, keepdim=True)
+
+
+def _gaussian(size: int, deviation: float) -> Tensor:
+    """The operator of a Gaussian blur, (size, size); weights that fall outside are given to those inside."""
+    places = torch.arange(size, dtype=torch.float32)
+    weights = torch.exp(-((places[:, None] - places) ** 2) / (2 * deviation**2))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+_BLURS = (_gaussian(_FINE, _SHARP), _gaussian(_FINE, _WIDE))
+
+
+def _unit(pictures_PSS: Tensor) -> Tensor:
+    """With mean 0 and length 1, flattened, (P, S * S); 0 for pictures of one colour."""
+    flat = pictures_PSS.flatten(1)
+    flat = flat - flat.mean(dim=1, keepdim=True)
+    length = flat.norm(dim=1, keepdim=True)
+    return torch.where(length > _FLAT * flat.shape[1] ** 0.5 / 4, flat / length.clamp(min=1e-6), torch.zeros_like(flat))
+
+
+def _band(thumbnails_PTT: Tensor, window_P4: Tensor) -> Tensor:
+    """Band-passed windows of thumbnails, of length 1, (P, S * S)."""
+    rows_PST = _sampling(window_P4[:, 0], window_P4[:, 1], _FINE)
+    columns_PST = _sampling(window_P4[:, 2], window_P4[:, 3], _FINE)
+    sampled_PSS = rows_PST @ thumbnails_PTT @ columns_PST.transpose(1, 2)
+    sharp, wide = (blur @ sampled_PSS @ blur.T for blur in _BLURS)
+    return _unit(sharp - wide)
+
+
+def _coarse(thumbnails_NTT: Uint8, window_4: Floats) -> Floats:
+    """Coarse windows of thumbnails, of length 1, float32 (N, 256)."""
+    first, last = torch.from_numpy(window_4[::2]), torch.from_numpy(window_4[1::2])
+    rows, columns = _sampling(first, last, _COARSE)
+    found = np.empty((len(thumbnails_NTT), _COARSE**2), np.float32)
+    for start in range(0, len(found), _PAIRS_AT_ONCE):
+        part = torch.from_numpy(thumbnails_NTT[start : start + _PAIRS_AT_ONCE]).float()
+        found[start : start + len(part)] = _unit(rows @ part @ columns.T)
+    return found
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The reference picture that each of N queries is most like."""
+
+    correlation_N: Floats
+    """Between -1 and 1; 0 if no reference picture came near enough to be looked at."""
+    row_N: Ints
+    """Row of the reference picture; -1 if none was looked at."""
+
+
+class Pictures:
+    """Reference pictures that can be looked up.
+
+    Args:
+        thumbnails_MTT: uint8 (M, T, T), of `thumbnail`.
+        crops: also find queries that are a part of a reference picture.
+    """
+
+    def __init__(self, thumbnails_MTT: Uint8, index: IndexConfig | None = None, *, crops: bool = True) -> None:
+        self._thumbnails_MTT = thumbnails_MTT
+        windows = _COARSE_WINDOWS if crops else _COARSE_WINDOWS[:1]
+        self._fine_windows = _FINE_WINDOWS if crops else _FINE_WINDOWS[:1]
+        coarse = np.concatenate([_coarse(thumbnails_MTT, window) for window in windows])
+        self._neighbours = Neighbours(coarse, index)
+        self._num_windows = len(windows)
+
+    def most_like(self, queries_NTT: Uint8, own_N: Ints | None = None) -> Matches:
+        """The reference picture that each query is most like.
+
+        Args:
+            own_N: a reference picture for each query that does not count, such as itself; -1: none.
+        """
+        num = len(queries_NTT)
+        own_N = own_N if own_N is not None else np.full(num, -1, np.int64)
+        correlation_N, row_N = np.zeros(num, np.float32), np.full(num, -1, np.int64)
+        for mirrored in (False, True):
+            queries = queries_NTT[:, :, ::-1].copy() if mirrored else queries_NTT
+            query_P, row_P = self._candidates(queries, own_N)
+            for start in range(0, len(query_P), _PAIRS_AT_ONCE):
+                part = slice(start, start + _PAIRS_AT_ONCE)
+                found = self._look(queries, query_P[part], row_P[part])
+                for query, row, value in zip(query_P[part], row_P[part], found, strict=True):
+                    if value > correlation_N[query]:
+                        correlation_N[query], row_N[query] = value, row
+        return Matches(correlation_N, row_N)
+
+    def _candidates(self, queries_NTT: Uint8, own_N: Ints) -> tuple[Ints, Ints]:
+        """Pairs of a query and a reference picture that may be the same, (P,) each."""
+        num_rows = len(self._thumbnails_MTT)
+        k = min(CANDIDATES * self._num_windows + (own_N >= 0).any() * self._num_windows, self._num_windows * num_rows)
+        squared, places = self._neighbours.search(_coarse(queries_NTT, _COARSE_WINDOWS[0]), int(k))
+        rows = places % num_rows
+        near = (squared <= 2 - 2 * _LEAST_COARSE) & (rows != own_N[:, None])
+        pairs = np.unique(np.stack([np.nonzero(near)[0], rows[near]], axis=1), axis=0)
+        return pairs[:, 0], pairs[:, 1]
+
+    @torch.inference_mode()
+    def _look(self, queries_NTT: Uint8, query_P: Ints, row_P: Ints) -> Floats:
+        """Correlation of each pair, the best over windows, (P,)."""
+        whole = torch.from_numpy(np.repeat(_FINE_WINDOWS[:1], len(query_P), axis=0))
+        asked = _band(torch.from_numpy(queries_NTT[query_P]).float(), whole)
+        there = torch.from_numpy(self._thumbnails_MTT[row_P]).float()
+        best, window = torch.full((len(query_P),), -1.0), whole.clone()
+        for one in self._fine_windows:
+            best, window = _better(best, window, asked, there, torch.from_numpy(one).expand(len(query_P), 4))
+        if len(self._fine_windows) > 1:
+            for step in _STEPS:  # the window need not be one of the grid
+                for moved in (window + step * torch.from_numpy(move) for move in _MOVES):
+                    best, window = _better(best, window, asked, there, moved.clamp(0, 1))
+        return best.numpy()
+
+
+_STEPS = (1 / 32, 1 / 64)
+_MOVES = np.concatenate([np.eye(4, dtype=np.float32), -np.eye(4, dtype=np.float32)])
+
+
+def _better(best_P: Tensor, window_P4: Tensor, asked_PD: Tensor, there_PTT: Tensor, tried_P4: Tensor) -> tuple[Tensor, Tensor]:
+    """Best correlations and their windows, once other windows are tried."""
+    value_P = (asked_PD * _band(there_PTT, tried_P4)).sum(dim=1)
+    is_better_P = value_P > best_P
+    return torch.where(is_better_P, value_P, best_P), torch.where(is_better_P[:, None], tried_P4, window_P4)
+
+
+def limit_for(correlation_M: Floats) -> tuple[float, int]:
+    """The limit from which two pictures are the same, and the number of real pictures that have an equal one.
+
+    It is `LIMIT`, and rises where different real pictures are alike by nature, until at most `SHARE` of them pass for
+    the same.
+
+    Args:
+        correlation_M: of each real picture with the most like other one.
+    """
+    equal = correlation_M >= EQUAL
+    different = np.sort(correlation_M[~equal])
+    allowed = int(SHARE * len(different))
+    natural = float(different[len(different) - 1 - allowed]) if len(different) > allowed else 0.0
+    return min(max(LIMIT, natural + 1e-4), EQUAL), int(equal.sum())
