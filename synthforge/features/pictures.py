@@ -37,8 +37,8 @@ EQUAL = 0.998
 """Correlation above which pictures are equal, also where different ones are alike by nature."""
 SHARE = 0.001
 """Largest share of different real pictures that may pass for the same."""
-CANDIDATES = 3
-"""Reference pictures that are looked at closely, for each query and for its mirror image."""
+CANDIDATES = 5
+"""Windows of reference pictures that are compared, for each query and for its mirror image."""
 _COARSE, _FINE = 16, 32
 _LEAST_COARSE = 0.85
 """Pairs whose coarse correlation is below this are not looked at."""
@@ -46,7 +46,8 @@ _SHARP, _WIDE = 0.7, 4.0
 """Standard deviations of the two Gaussians, in pixels of the compared picture."""
 _FLAT = 2.0
 """Standard deviation in grey levels below which a picture has nothing to compare."""
-_PAIRS_AT_ONCE = 2048
+_AT_ONCE = 2048
+"""Pictures that are compared at once."""
 
 
 def thumbnail(image: Uint8) -> Uint8:
@@ -65,8 +66,8 @@ def _windows(scales: Sequence[float], places: Sequence[tuple[float, float]]) -> 
     return np.array(found, np.float32)
 
 
-_COARSE_WINDOWS = _windows((0.875, 0.75), ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)))
-_FINE_WINDOWS = _windows((0.9375, 0.875, 0.8125, 0.75), tuple(itertools.product((0, 0.5, 1), (0, 0.5, 1))))
+_WINDOWS = _windows((0.875, 0.75), ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)))
+"""Windows in which a part of a picture is looked for first."""
 
 
 def _sampling(first_P: Tensor, last_P: Tensor, size: int) -> Tensor:
@@ -111,8 +112,8 @@ def _coarse(thumbnails_NTT: Uint8, window_4: Floats) -> Floats:
     first, last = torch.from_numpy(window_4[::2]), torch.from_numpy(window_4[1::2])
     rows, columns = _sampling(first, last, _COARSE)
     found = np.empty((len(thumbnails_NTT), _COARSE**2), np.float32)
-    for start in range(0, len(found), _PAIRS_AT_ONCE):
-        part = torch.from_numpy(thumbnails_NTT[start : start + _PAIRS_AT_ONCE]).float()
+    for start in range(0, len(found), _AT_ONCE):
+        part = torch.from_numpy(thumbnails_NTT[start : start + _AT_ONCE]).float()
         found[start : start + len(part)] = _unit(rows @ part @ columns.T)
     return found
 
@@ -137,11 +138,9 @@ class Pictures:
 
     def __init__(self, thumbnails_MTT: Uint8, index: IndexConfig | None = None, *, crops: bool = True) -> None:
         self._thumbnails_MTT = thumbnails_MTT
-        windows = _COARSE_WINDOWS if crops else _COARSE_WINDOWS[:1]
-        self._fine_windows = _FINE_WINDOWS if crops else _FINE_WINDOWS[:1]
-        coarse = np.concatenate([_coarse(thumbnails_MTT, window) for window in windows])
-        self._neighbours = Neighbours(coarse, index)
-        self._num_windows = len(windows)
+        self._windows = _WINDOWS if crops else _WINDOWS[:1]
+        self._neighbours = Neighbours(np.concatenate([_coarse(thumbnails_MTT, window) for window in self._windows]), index)
+        self._fine_MD = _whole(thumbnails_MTT)
 
     def most_like(self, queries_NTT: Uint8, own_N: Ints | None = None) -> Matches:
         """The reference picture that each query is most like.
@@ -149,48 +148,58 @@ class Pictures:
         Args:
             own_N: a reference picture for each query that does not count, such as itself; -1: none.
         """
-        num = len(queries_NTT)
-        own_N = own_N if own_N is not None else np.full(num, -1, np.int64)
-        correlation_N, row_N = np.zeros(num, np.float32), np.full(num, -1, np.int64)
-        for mirrored in (False, True):
-            queries = queries_NTT[:, :, ::-1].copy() if mirrored else queries_NTT
-            query_P, row_P = self._candidates(queries, own_N)
-            for start in range(0, len(query_P), _PAIRS_AT_ONCE):
-                part = slice(start, start + _PAIRS_AT_ONCE)
-                found = self._look(queries, query_P[part], row_P[part])
-                for query, row, value in zip(query_P[part], row_P[part], found, strict=True):
-                    if value > correlation_N[query]:
-                        correlation_N[query], row_N[query] = value, row
-        return Matches(correlation_N, row_N)
+        own_N = own_N if own_N is not None else np.full(len(queries_NTT), -1, np.int64)
+        found = Matches(np.zeros(len(queries_NTT), np.float32), np.full(len(queries_NTT), -1, np.int64))
+        for start in range(0, len(queries_NTT), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            for mirrored in (False, True):
+                queries = queries_NTT[part, :, ::-1].copy() if mirrored else queries_NTT[part]
+                self._look(queries, own_N[part], Matches(found.correlation_N[part], found.row_N[part]))
+        return found
 
-    def _candidates(self, queries_NTT: Uint8, own_N: Ints) -> tuple[Ints, Ints]:
-        """Pairs of a query and a reference picture that may be the same, (P,) each."""
-        num_rows = len(self._thumbnails_MTT)
-        k = min(CANDIDATES * self._num_windows + (own_N >= 0).any() * self._num_windows, self._num_windows * num_rows)
-        squared, places = self._neighbours.search(_coarse(queries_NTT, _COARSE_WINDOWS[0]), int(k))
-        rows = places % num_rows
-        near = (squared <= 2 - 2 * _LEAST_COARSE) & (rows != own_N[:, None])
-        pairs = np.unique(np.stack([np.nonzero(near)[0], rows[near]], axis=1), axis=0)
-        return pairs[:, 0], pairs[:, 1]
+    def _look(self, queries_NTT: Uint8, own_N: Ints, found: Matches) -> None:
+        """Put better matches into `found`."""
+        fine_ND = _whole(queries_NTT)
+        query_P, row_P, squared_P = self._candidates(queries_NTT, own_N)
+        value_P = np.einsum("pd,pd->p", fine_ND[query_P], self._fine_MD[row_P])
+        # The nearest of each query is looked at closely: the query may be a part of it.
+        order = np.lexsort((squared_P, query_P))
+        first = order[np.unique(query_P[order], return_index=True)[1]]
+        if len(self._windows) > 1:
+            close = first[value_P[first] < LIMIT]
+            value_P[close] = self._refined(fine_ND[query_P[close]], row_P[close])
+        better = value_P > found.correlation_N[query_P]
+        order = np.argsort(value_P[better], kind="stable")  # of several, the last one stays
+        found.correlation_N[query_P[better][order]] = value_P[better][order]
+        found.row_N[query_P[better][order]] = row_P[better][order]
+
+    def _candidates(self, queries_NTT: Uint8, own_N: Ints) -> tuple[Ints, Ints, Floats]:
+        """Query, reference picture, and squared distance of pairs that may be the same, (P,) each."""
+        num_rows, spare = len(self._thumbnails_MTT), len(self._windows) if (own_N >= 0).any() else 0
+        k = min(CANDIDATES + spare, len(self._neighbours))
+        squared, places = self._neighbours.search(_coarse(queries_NTT, _WINDOWS[0]), k)
+        near = (squared <= 2 - 2 * _LEAST_COARSE) & (places % num_rows != own_N[:, None])
+        query_P, rank_P = np.nonzero(near)
+        place_P = places[query_P, rank_P]
+        _, first = np.unique(query_P * num_rows + place_P % num_rows, return_index=True)  # the first is the nearest
+        return query_P[first], place_P[first] % num_rows, squared[query_P, rank_P][first]
 
     @torch.inference_mode()
-    def _look(self, queries_NTT: Uint8, query_P: Ints, row_P: Ints) -> Floats:
+    def _refined(self, asked_PD: Floats, row_P: Ints) -> Floats:
         """Correlation of each pair, the best over windows, (P,)."""
-        whole = torch.from_numpy(np.repeat(_FINE_WINDOWS[:1], len(query_P), axis=0))
-        asked = _band(torch.from_numpy(queries_NTT[query_P]).float(), whole)
+        asked, best = torch.from_numpy(asked_PD), torch.full((len(row_P),), -1.0)
         there = torch.from_numpy(self._thumbnails_MTT[row_P]).float()
-        best, window = torch.full((len(query_P),), -1.0), whole.clone()
-        for one in self._fine_windows:
-            best, window = _better(best, window, asked, there, torch.from_numpy(one).expand(len(query_P), 4))
-        if len(self._fine_windows) > 1:
-            for step in _STEPS:  # the window need not be one of the grid
-                for moved in (window + step * torch.from_numpy(move) for move in _MOVES):
-                    best, window = _better(best, window, asked, there, moved.clamp(0, 1))
-        return best.numpy()
+        window = torch.zeros(len(row_P), 4)
+        for one in torch.from_numpy(_WINDOWS):
+            best, window = _better(best, window, asked, there, one.expand(len(row_P), 4))
+        for step, move in itertools.product(_STEPS, _MOVES):
+            best, window = _better(best, window, asked, there, (window + step * move).clamp(0, 1))
+        return np.asarray(best)
 
 
-_STEPS = (1 / 32, 1 / 64)
-_MOVES = np.concatenate([np.eye(4, dtype=np.float32), -np.eye(4, dtype=np.float32)])
+_STEPS = (1 / 16, 1 / 32, 1 / 64)
+_MOVES = torch.cat([torch.eye(4), -torch.eye(4), torch.tensor([[1.0, 1, 0, 0], [-1, -1, 0, 0], [0, 0, 1, 1], [0, 0, -1, -1]])])
+"""Each side of a window moved alone, then the whole window."""
 
 
 def _better(best_P: Tensor, window_P4: Tensor, asked_PD: Tensor, there_PTT: Tensor, tried_P4: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,6 +207,15 @@ def _better(best_P: Tensor, window_P4: Tensor, asked_PD: Tensor, there_PTT: Tens
     value_P = (asked_PD * _band(there_PTT, tried_P4)).sum(dim=1)
     is_better_P = value_P > best_P
     return torch.where(is_better_P, value_P, best_P), torch.where(is_better_P[:, None], tried_P4, window_P4)
+
+
+def _whole(thumbnails_NTT: Uint8) -> Floats:
+    """Whole thumbnails, band-passed, of length 1, float32 (N, S * S)."""
+    found = np.empty((len(thumbnails_NTT), _FINE**2), np.float32)
+    for start in range(0, len(found), _AT_ONCE):
+        part = torch.from_numpy(thumbnails_NTT[start : start + _AT_ONCE]).float()
+        found[start : start + len(part)] = _band(part, torch.from_numpy(_WINDOWS[:1]))
+    return found
 
 
 def limit_for(correlation_M: Floats) -> tuple[float, int]:
