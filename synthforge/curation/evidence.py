@@ -24,6 +24,7 @@ from synthforge.errors import RequestError
 from synthforge.features.config import IndexConfig
 from synthforge.features.embed import Features
 from synthforge.features.neighbours import PROBED, Neighbours
+from synthforge.features.pictures import THUMBNAIL, thumbnail
 
 _BLOCK = 8192
 """Pool images compared at a time."""
@@ -149,6 +150,20 @@ class Evidence:
     images: Callable[[], Iterator[tuple[int, Uint8]]] = lambda: iter(())
     """Reads the usable pool images from their files: row and pixels of each, RGB uint8 (H, W, 3). For gates that look
     at more than features. Call it once: it decodes the whole pool."""
+
+    real_images: Callable[[], Iterator[tuple[int, Uint8]]] = lambda: iter(())
+    """The same for the real images."""
+
+    @functools.cached_property
+    def thumbnails(self) -> tuple[Uint8, Uint8]:
+        """Grey thumbnails of the pool images and of the real ones; see `features.pictures`. Unusable ones are black."""
+        sides = []
+        for num, images in ((len(self.class_N), self.images), (len(self.fit_M), self.real_images)):
+            thumbnails = np.zeros((num, THUMBNAIL, THUMBNAIL), np.uint8)
+            for row, image in images():
+                thumbnails[row] = thumbnail(image)
+            sides.append(thumbnails)
+        return sides[0], sides[1]
 
     @functools.cached_property
     def validation(self) -> Ints:

@@ -313,6 +313,49 @@ class DuplicatesGate(Gate):
         )
 
 
+@GATES.add("pictures")
+class PicturesGate(Gate):
+    """Drops copies of real images and duplicates by their pixels, also mirrored, cropped by up to a quarter, scaled or
+    encoded again. Two images are the same if the correlation of their band-passed grey pictures is at least 0.95. The
+    limit rises until at most 0.1 % of different real images pass for the same. Of duplicates, the one nearest to the
+    real images stays."""
+
+    title: ClassVar[str] = "same picture"
+    reasons: ClassVar[dict[str, tuple[str, str]]] = {
+        "same picture as a real image": (
+            "The same picture as a real image",
+            "They are a real image that was mirrored, cropped, scaled or encoded again.",
+        ),
+        "same picture as another": (
+            "The same picture as another",
+            "Another image of the pool is the same picture. Only that one was considered.",
+        ),
+    }
+
+    on: bool = identity(False)
+    """Whether the gate is applied."""
+
+    def test(self, evidence: Evidence, alive_N: Bools) -> GateOutcome:
+        from synthforge.features.pictures import Pictures, limit_for, repeated  # takes seconds to import
+
+        pool_NTT, real_MTT = evidence.thumbnails
+        real = Pictures(real_MTT, evidence.index)
+        limit, num_equal = limit_for(real.most_like(real_MTT, np.arange(len(real_MTT))).correlation_N)
+        found = real.most_like(pool_NTT, evidence.source_N)
+        copies = found.correlation_N >= limit
+        rows = np.flatnonzero(alive_N & ~copies)
+        rows = rows[np.lexsort((rows, evidence.nearest.distance_N[rows]))]  # best first
+        dropped = repeated(pool_NTT[rows], limit, evidence.index)
+        duplicates = np.zeros_like(copies)
+        duplicates[rows[dropped]] = True
+        equal = f"; {num_equal:,} real images have an equal one" if num_equal else ""
+        return GateOutcome.of(
+            {"same picture as a real image": copies, "same picture as another": duplicates},
+            f"dropped if the correlation with a real image, or another image, is at least {limit:.4g}{equal}",
+            {"picture_correlation": found.correlation_N, "picture_of": evidence.real_keys(found.row_N)},
+        )
+
+
 def in_order(config: CurationConfig) -> list[Gate]:
     """The gates that are on, in the order in which they are applied."""
     return [gate for gate in config.gates.values() if isinstance(gate, Gate) and gate.on]

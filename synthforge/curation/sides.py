@@ -289,6 +289,7 @@ class Sides:
             index=self.config.index,
             embed_texts=self._embed_texts,
             images=self._images,
+            real_images=lambda: ((row, members.pixels(3)) for row, members in self.real.samples(np.arange(len(self.real)))),
         )
 
     def _images(self) -> Iterator[tuple[int, Uint8]]:

@@ -40,7 +40,9 @@ SHARE = 0.001
 CANDIDATES = 5
 """Windows of reference pictures that are compared, for each query and for its mirror image."""
 _COARSE, _FINE = 16, 32
-_LEAST_COARSE = 0.85
+_HOPE = 0.6
+"""Pairs whose correlation is below this in all windows to start from are not looked at more closely."""
+_LEAST_COARSE = 0.5
 """Pairs whose coarse correlation is below this are not looked at."""
 _SHARP, _WIDE = 0.7, 4.0
 """Standard deviations of the two Gaussians, in pixels of the compared picture."""
@@ -68,6 +70,8 @@ def _windows(scales: Sequence[float], places: Sequence[tuple[float, float]]) -> 
 
 _WINDOWS = _windows((0.875, 0.75), ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)))
 """Windows in which a part of a picture is looked for first."""
+_STARTS = _windows((0.9, 0.8), tuple(itertools.product((0, 0.5, 1), (0, 0.5, 1))))
+"""Windows from which the best one is looked for."""
 
 
 def _sampling(first_P: Tensor, last_P: Tensor, size: int) -> Tensor:
@@ -190,10 +194,13 @@ class Pictures:
         asked, best = torch.from_numpy(asked_PD), torch.full((len(row_P),), -1.0)
         there = torch.from_numpy(self._thumbnails_MTT[row_P]).float()
         window = torch.zeros(len(row_P), 4)
-        for one in torch.from_numpy(_WINDOWS):
+        for one in torch.from_numpy(_STARTS):
             best, window = _better(best, window, asked, there, one.expand(len(row_P), 4))
+        hope = best >= _HOPE
+        best_of, window, asked, there = best[hope], window[hope], asked[hope], there[hope]
         for step, move in itertools.product(_STEPS, _MOVES):
-            best, window = _better(best, window, asked, there, (window + step * move).clamp(0, 1))
+            best_of, window = _better(best_of, window, asked, there, (window + step * move).clamp(0, 1))
+        best[hope] = best_of
         return np.asarray(best)
 
 
@@ -232,3 +239,21 @@ def limit_for(correlation_M: Floats) -> tuple[float, int]:
     allowed = int(SHARE * len(different))
     natural = float(different[len(different) - 1 - allowed]) if len(different) > allowed else 0.0
     return min(max(LIMIT, natural + 1e-4), EQUAL), int(equal.sum())
+
+
+def repeated(thumbnails_NTT: Uint8, limit: float, index: IndexConfig | None = None) -> Ints:
+    """The pictures that an earlier one is the same as, rows in order.
+
+    The search is repeated among those that are left until it finds none, since each picture is compared with few.
+    """
+    left, gone = np.arange(len(thumbnails_NTT)), list[Ints]()
+    while len(left) > 1:
+        found = Pictures(thumbnails_NTT[left], index, crops=False).most_like(thumbnails_NTT[left], np.arange(len(left)))
+        # Of a pair the later one goes. It may be the earlier one's nearest, or the other way round.
+        same = np.flatnonzero(found.correlation_N >= limit)
+        later = np.unique(np.maximum(same, found.row_N[same]))
+        if not len(later):
+            break
+        gone.append(left[later])
+        left = np.delete(left, later)
+    return np.sort(np.concatenate(gone)) if gone else np.zeros(0, np.int64)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from synthforge.curation.evidence import Texts
 from synthforge.curation.gates import ContentGate, CopiesGate, DuplicatesGate, LabelGate, ManifoldGate
+from synthforge.curation.request import CurationRequest
+from synthforge.curation.run import curate
 from synthforge.errors import RequestError
+from synthforge.recipe.curation import CurationConfig
+from synthforge.recipe.load import config_from_sets
 from tests.curation.scene import CENTRES, Scene, drawn
+from tests.features.test_pictures import CHANGES, picture
 
 
 @pytest.mark.parametrize("num_views", [1, 2])
@@ -119,3 +128,37 @@ def test_copies_within_the_reference_set_no_threshold() -> None:
     scene.real[1::2] = scene.real[::2]
     manifold = ManifoldGate().test(scene.evidence(), np.ones(200, bool))
     assert manifold.fails_N.mean() < 0.05
+
+
+def photographs(seed: int, num: int) -> list[Image.Image]:
+    return [picture(seed + number) for number in range(num)]
+
+
+def test_copies_and_duplicates_by_pixels_end_to_end(tmp_path: Path) -> None:
+    """Mirrored, cropped and re-encoded copies of real images, and mirrored duplicates within the pool."""
+    for number, image in enumerate(photographs(0, 40)):
+        put(image, tmp_path / "real" / ("cat", "dog")[number % 2] / f"{number}.png")
+    good = photographs(500, 40)
+    for number, image in enumerate(good):
+        put(image, tmp_path / "pool" / ("cat", "dog")[number % 2] / f"good{number}.png")
+    kinds = ("mirrored", "middle", "corner", "encoded again", "scaled")
+    for number, kind in enumerate(kinds):
+        put(CHANGES[kind](picture(number)), tmp_path / "pool" / ("cat", "dog")[number % 2] / f"copy{number}.png")
+        put(CHANGES["mirrored"](good[number]), tmp_path / "pool" / ("cat", "dog")[number % 2] / f"twin{number}.png")
+    sets = ["encoder={kind: pixels}", "metric_encoder={kind: pixels, resolution: 12}", "trials.check=false", "gates.pictures.on=true"]
+    sets += [f"gates.{name}.on=false" for name in ("labels", "manifold", "copies", "duplicates")]
+    config = config_from_sets(CurationConfig, [*sets, f"cache={tmp_path / 'cache'}"])
+    result = curate(CurationRequest([str(tmp_path / "pool")], str(tmp_path / "real"), str(tmp_path / "out"), config))
+    rows = pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist()
+    reasons = {row["key"]: row["reason"] for row in rows}
+    assert [row["picture_of"] is not None for row in rows if "copy" in row["key"]] == [True] * len(kinds)
+    assert {key for key, reason in reasons.items() if reason == "same picture as a real image"} == {key for key in reasons if "copy" in key}
+    twins = [{reasons[key] for key in reasons if key.endswith((f"good{number}", f"twin{number}"))} for number in range(len(kinds))]
+    assert all("same picture as another" in pair and len(pair) == 2 for pair in twins)
+    (report,) = [report for report in result.gates if report.gate == "same picture"]
+    assert report.dropped == {"same picture as a real image": len(kinds), "same picture as another": len(kinds)}
+
+
+def put(image: Image.Image, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    image.save(place)

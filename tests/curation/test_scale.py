@@ -123,7 +123,7 @@ def write_cache(folder: Path) -> None:
                 np.save(file, latent[place * PER_BLOCK : (place + 1) * PER_BLOCK] @ model)
                 pixels = np.arange(place * PER_BLOCK, (place + 1) * PER_BLOCK, dtype=np.uint64)
                 size = np.full(PER_BLOCK, 224, np.int32)
-                table = pa.table([pa.nulls(PER_BLOCK, pa.string()), pixels, size, size], schema=FACTS_SCHEMA)
+                table = pa.table([pa.nulls(PER_BLOCK, pa.string()), pixels, size, size, pa.array([False] * PER_BLOCK)], schema=FACTS_SCHEMA)
                 pq.write_table(table, facts_file(folder, block))
 
 
