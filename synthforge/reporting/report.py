@@ -190,6 +190,9 @@ def _settings(run: Gathered) -> list[tuple[str, str]]:
         ("real images", recipe.reference or "none"),
         ("held-out test set", recipe.evaluation.holdout or "none"),
     ]
+    results = [result for result in (run.curation, run.evaluation) if result is not None]
+    if found := dict.fromkeys(str(one) for result in results for one in result.inputs):
+        rows.append(("images read", "; ".join(found)))
     if (curation := run.curation) is not None:
         kept = f"{curation.kept:,} of {curation.pool:,} images kept"
         rows.append(("curation", f"selection rule {curation.method}, for {REGIMES[curation.regime]}; {kept}"))

@@ -179,6 +179,26 @@ def test_what_is_no_image_is_counted_and_named_and_the_numbers_add_up(tmp_path: 
     assert any("3 not an image (first: cat/Thumbs.db)" in problem for problem in collection.problems)
 
 
+def test_the_numbers_of_a_tar_add_up(tmp_path: Path, opened: Open) -> None:
+    """Each member with the name of an image is an image that is read, or is counted."""
+    members = [member for number in range(4) for member in ((f"{number}.png", png(number)), (f"{number}.cls", b"cat"))]
+    members += [(".hidden.png", png(9)), ("alone.cls", b"cat"), ("note.txt", b"a"), ("._0.png", b"of macOS")]
+    tar(tmp_path / "set.tar", members)
+    with tarfile.open(tmp_path / "set.tar", "a") as file:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "0.png"
+        file.addfile(link)
+    collection = opened(tmp_path)
+    counts = {one.reason: one.num for one in collection.unused}
+    assert counts == {
+        "without an image": 2,
+        "hidden, with a name that begins with a dot": 1,
+        "no regular files (links, devices)": 1,
+    }
+    assert collection.num_samples == 4
+    assert collection.report.unused == counts and collection.report.images == 4
+
+
 def test_a_class_that_would_disappear_is_an_error(tmp_path: Path, opened: Open) -> None:
     place = folder(tmp_path, {"cat/0.png": png(0), "dog/0.psd": b"8BPS", "dog/1.psd": b"8BPS"})
     with pytest.raises(DatasetError, match=r"class dog has files, but none that is used \(2 not an image \(first: dog/0.psd\)"):

@@ -99,6 +99,13 @@ def test_whether_curation_brought_the_set_nearer(verdict: Nearer, floor: tuple[f
 
 
 @needs_browser
+def test_what_was_read_is_told_with_its_number(run_folder: Path) -> None:
+    text = (run_folder / "report.html").read_text()
+    row = text.partition(">images read<")[2].partition("</tr>")[0]
+    for told in ("pool: 200 images (dataset folder)", "reference: 1,000 images (dataset folder)", "holdout: 797 images (dataset folder)"):
+        assert told in row
+
+
 def test_it_prints_in_light_colours_without_navigation(run_folder: Path, browser: Any) -> None:
     page, _ = opened(browser, run_folder / "report.html", 800, "dark")
     page.emulate_media(media="print")
