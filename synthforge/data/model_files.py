@@ -363,10 +363,11 @@ def _unreachable(where: str, name: str, revision: str | None = None) -> HubUnrea
     fetching = f"hf download {name}" + (f" --revision {revision}" if revision else "")
     if where.startswith("generator."):
         fetching = "synthforge plan"  # fetches only what is loaded
+    other = "; or use encoder={kind: lite0} and metric_encoder={kind: pixels}, which need no hub" if where.startswith("encoder") else ""
     return HubUnreachable(
         f"{where}: {name} is neither a folder here nor in the hub's cache, and the hub can't be reached ({why}); "
         f"set {where} to {local} on this disk, or run `{fetching}` on a machine that reaches the hub "
-        f"and copy its cache to {constants.HF_HUB_CACHE} (HF_HUB_CACHE names another place); HF_HUB_OFFLINE=1 then asks no hub"
+        f"and copy its cache to {constants.HF_HUB_CACHE} (HF_HUB_CACHE names another place); HF_HUB_OFFLINE=1 then asks no hub{other}"
     )
 
 

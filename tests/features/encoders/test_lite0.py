@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from synthforge.errors import ModelError
+from synthforge.errors import HubUnreachable, ModelError
 from synthforge.features.encoders import lite0
-from synthforge.features.encoders.config import Lite0Config
+from synthforge.features.encoders.config import Lite0Config, TimmConfig
 from synthforge.features.encoders.protocol import Loading
 
 
@@ -40,3 +40,8 @@ def test_the_package_is_missing_or_another(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(lite0, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'synthforge\[offline\]'"):
         Lite0Config().build(Loading(tmp_path, "cpu"))
+
+
+def test_the_error_of_an_unreachable_hub_names_it(tmp_path: Path) -> None:
+    with pytest.raises(HubUnreachable, match=r"or use encoder=\{kind: lite0\} and metric_encoder=\{kind: pixels\}, which need no hub"):
+        TimmConfig(model="vit_small_patch14_dinov2.lvd142m").build(Loading(tmp_path, "cpu"))
