@@ -40,6 +40,8 @@ SHARE = 0.001
 CANDIDATES = 5
 """Windows of reference pictures that are compared, for each query and for its mirror image."""
 _COARSE, _FINE = 16, 32
+_CLOSE = 3
+"""Candidates of each query in which it is looked for as a part."""
 _HOPE = 0.6
 """Pairs whose correlation is below this in all windows to start from are not looked at more closely."""
 _LEAST_COARSE = 0.5
@@ -166,12 +168,16 @@ class Pictures:
         fine_ND = _whole(queries_NTT)
         query_P, row_P, squared_P = self._candidates(queries_NTT, own_N)
         value_P = np.einsum("pd,pd->p", fine_ND[query_P], self._fine_MD[row_P])
-        # The nearest of each query is looked at closely: the query may be a part of it.
-        order = np.lexsort((squared_P, query_P))
-        first = order[np.unique(query_P[order], return_index=True)[1]]
         if len(self._windows) > 1:
-            close = first[value_P[first] < LIMIT]
-            value_P[close] = self._refined(fine_ND[query_P[close]], row_P[close])
+            # The nearest of each query are looked at closely, until one is the same: the query may be a part of it.
+            order = np.lexsort((squared_P, query_P))
+            rank_P = np.empty(len(order), np.int64)
+            rank_P[order] = np.arange(len(order)) - np.searchsorted(query_P[order], query_P[order])
+            best_N = np.zeros(len(queries_NTT), np.float32)
+            for rank in range(_CLOSE):
+                np.maximum.at(best_N, query_P, value_P)
+                close = np.flatnonzero((rank_P == rank) & (best_N[query_P] < LIMIT))
+                value_P[close] = self._refined(fine_ND[query_P[close]], row_P[close])
         better = value_P > found.correlation_N[query_P]
         order = np.argsort(value_P[better], kind="stable")  # of several, the last one stays
         found.correlation_N[query_P[better][order]] = value_P[better][order]
@@ -204,7 +210,7 @@ class Pictures:
         return np.asarray(best)
 
 
-_STEPS = (1 / 16, 1 / 32, 1 / 64)
+_STEPS = (1 / 16, 1 / 32, 1 / 32, 1 / 64)
 _MOVES = torch.cat([torch.eye(4), -torch.eye(4), torch.tensor([[1.0, 1, 0, 0], [-1, -1, 0, 0], [0, 0, 1, 1], [0, 0, -1, -1]])])
 """Each side of a window moved alone, then the whole window."""
 
