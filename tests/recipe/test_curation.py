@@ -31,10 +31,10 @@ def test_sizes_exclude_each_other() -> None:
         SelectionConfig(weights=True, size=SizeConfig(per_class=3))
 
 
-def test_gates_have_their_defaults_in_order_and_content_is_off() -> None:
+def test_gates_have_their_defaults_in_order_and_two_are_off() -> None:
     gates = CurationConfig().gates
     assert list(gates) == list(GATES)
-    assert [name for name, gate in gates.items() if not gate.on] == ["content"]  # type: ignore[attr-defined]
+    assert [name for name, gate in gates.items() if not gate.on] == ["content", "pictures"]  # type: ignore[attr-defined]
 
 
 def test_a_rule_that_does_not_exist_is_refused_with_those_that_do() -> None:
