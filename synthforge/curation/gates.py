@@ -315,7 +315,7 @@ class DuplicatesGate(Gate):
 
 @GATES.add("pictures")
 class PicturesGate(Gate):
-    """Drops copies of real images and duplicates by their pixels, also mirrored, cropped by up to a quarter, scaled or
+    """Drops copies of real images and duplicates by their pixels, also mirrored, cropped by up to a fifth, scaled or
     encoded again. Two images are the same if the correlation of their band-passed grey pictures is at least 0.95. The
     limit rises until at most 0.1 % of different real images pass for the same. Of duplicates, the one nearest to the
     real images stays."""

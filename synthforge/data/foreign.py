@@ -248,7 +248,7 @@ def _members_of_samples(path: Path, skipped: Skipped) -> dict[str, list[int]]:
             seen[key].add(extension)
             sizes.setdefault(key, [0])[-1] += 1
     except _MoreError:
-        pass
+        pass  # all samples were whole; the reader of contents tells what follows
     except _DAMAGE:  # it comes again when the contents are read
         sizes.setdefault(key, [0])[-1] += 1
     return sizes

@@ -1,7 +1,7 @@
 """Is it the same picture? Told by pixels, whatever an encoder thinks.
 
 A picture counts as the same after it was encoded again, scaled, made lighter or darker, mirrored, or cropped by up to a
-quarter of each side. Two steps:
+fifth of each side. Two steps:
 
 1. Candidates. Grey thumbnails of 16 x 16 pixels with mean 0 and length 1, so that products are correlations. A query
    and its mirror image are compared with each reference picture and with windows of it.
@@ -9,7 +9,7 @@ quarter of each side. Two steps:
    (difference of Gaussians, Marr and Hildreth 1980) takes away the large areas of light and dark that different
    pictures share, and the single pixels that encoding changes.
 
-Not covered: rotation, and crops by more than a quarter.
+Not covered: rotation, crops by more than a fifth, and a GPU.
 Shapes: N queries, M reference pictures, P pairs, T = 64 pixels of a stored thumbnail, S = 32 of a compared one.
 """
 
@@ -48,8 +48,8 @@ _LEAST_COARSE = 0.5
 """Pairs whose coarse correlation is below this are not looked at."""
 _SHARP, _WIDE = 0.7, 4.0
 """Standard deviations of the two Gaussians, in pixels of the compared picture."""
-_FLAT = 2.0
-"""Standard deviation in grey levels below which a picture has nothing to compare."""
+_FLAT = 0.5
+"""Standard deviation in grey levels below which a picture has nothing to compare, also once it is band-passed."""
 _AT_ONCE = 2048
 """Pictures that are compared at once."""
 
@@ -101,7 +101,7 @@ def _unit(pictures_PSS: Tensor) -> Tensor:
     flat = pictures_PSS.flatten(1)
     flat = flat - flat.mean(dim=1, keepdim=True)
     length = flat.norm(dim=1, keepdim=True)
-    return torch.where(length > _FLAT * flat.shape[1] ** 0.5 / 4, flat / length.clamp(min=1e-6), torch.zeros_like(flat))
+    return torch.where(length > _FLAT * flat.shape[1] ** 0.5, flat / length.clamp(min=1e-6), torch.zeros_like(flat))
 
 
 def _band(thumbnails_PTT: Tensor, window_P4: Tensor) -> Tensor:
@@ -252,14 +252,17 @@ def repeated(thumbnails_NTT: Uint8, limit: float, index: IndexConfig | None = No
 
     The search is repeated among those that are left until it finds none, since each picture is compared with few.
     """
-    left, gone = np.arange(len(thumbnails_NTT)), list[Ints]()
+    left, gone = np.arange(len(thumbnails_NTT)), list[int]()
     while len(left) > 1:
         found = Pictures(thumbnails_NTT[left], index, crops=False).most_like(thumbnails_NTT[left], np.arange(len(left)))
-        # Of a pair the later one goes. It may be the earlier one's nearest, or the other way round.
         same = np.flatnonzero(found.correlation_N >= limit)
-        later = np.unique(np.maximum(same, found.row_N[same]))
-        if not len(later):
+        pairs = np.sort(np.stack([found.row_N[same], same], axis=1), axis=1)  # either may be the other's nearest
+        dropped: set[int] = set()
+        for earlier, later in sorted(map(tuple, pairs.tolist()), key=lambda pair: pair[1]):
+            if earlier not in dropped:  # else the later one may be like nothing that stays; the next round tells
+                dropped.add(later)
+        if not dropped:
             break
-        gone.append(left[later])
-        left = np.delete(left, later)
-    return np.sort(np.concatenate(gone)) if gone else np.zeros(0, np.int64)
+        gone += left[sorted(dropped)].tolist()
+        left = np.delete(left, sorted(dropped))
+    return np.sort(np.array(gone, np.int64))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -148,13 +148,6 @@ FORMS: dict[str, Callable[[Path, Sequence[Image]], None]] = {
     "datasets as parquet": parquet,
 }
 REAL, HOLDOUT = made(0), made(1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
 
 
 @pytest.fixture(params=FORMS)

@@ -88,6 +88,17 @@ def test_of_repeated_pictures_the_first_stays() -> None:
     assert repeated(thumbnails(images), LIMIT).tolist() == list(range(10, 25))
 
 
+def test_what_is_like_a_dropped_picture_only_stays() -> None:
+    """A chain: each is the same as the one before, the last is not the same as the first."""
+    first, last = (np.asarray(picture(seed), float) for seed in (0, 1))
+    chain = [Image.fromarray((first + share * (last - first)).astype(np.uint8)) for share in (0.0, 0.25, 0.45)]
+    a, b, c = (thumbnails([one]) for one in chain)
+    found = [Pictures(one).most_like(other).correlation_N[0] for one, other in ((a, b), (b, c), (a, c))]
+    limit = float(min(found[:2])) - 1e-3
+    assert found[2] < limit
+    assert repeated(thumbnails(chain), limit).tolist() == [1]
+
+
 def test_the_limit_rises_where_real_pictures_are_alike_and_equal_ones_do_not_count() -> None:
     assert limit_for(np.full(1000, 0.3, np.float32)) == (LIMIT, 0)
     alike = np.linspace(0.5, 0.99, 3000, dtype=np.float32)

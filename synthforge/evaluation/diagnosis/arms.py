@@ -16,6 +16,7 @@ Shapes: N real images, M pool images, C classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
@@ -32,7 +33,7 @@ _ANY_NUMBER = 2**40
 
 
 @dataclass(frozen=True)
-class _TakenAgain(Images):
+class _TakenAgain(Images, ABC):
     """Images that an arm may take more than once, so there are enough for any size."""
 
     def usable(self, is_copy: Mapping[str, bool]) -> Self:
@@ -52,13 +53,13 @@ class _TakenAgain(Images):
         taken = self.take(np.sort(np.concatenate(parts)))
         return Images(taken.address, taken.row_N, taken.label_N, taken.sha256_N, is_real=taken.is_real, weight_N=np.ones(len(taken)))
 
+    @abstractmethod
     def _taken(self, order: Ints, wanted: int, seed: tuple[int, ...]) -> Ints:
         """Rows of one class.
 
         Args:
             order: all rows of the class, in the order in which `Images.draw` takes them.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
